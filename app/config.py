@@ -1,0 +1,147 @@
+"""Settings: read once from the environment, frozen, and every bad value named at once."""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from zoneinfo import ZoneInfo, available_timezones
+
+
+class BadSettings(ValueError):
+    """The environment holds values that cannot be used; the text lists all of them."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What an installation may choose. Times in seconds."""
+
+    data_dir: Path = field(metadata={"env": "BERTH_DATA", "doc": "where Berth keeps its state (default: var)"})
+    port: int = field(metadata={"env": "PORT", "doc": "the portal's port on 127.0.0.1 (default: 8000)"})
+    database_url: str = field(
+        metadata={"env": "DATABASE_URL", "doc": "a PostgreSQL to use in place of the embedded one"}
+    )
+    redis_url: str = field(
+        metadata={"env": "REDIS_URL", "doc": "a Valkey or Redis to use in place of the embedded one"}
+    )
+    redis_agent_url: str = field(
+        metadata={"env": "REDIS_AGENT_URL", "doc": "the agents' own login to it (default: REDIS_URL)"}
+    )
+    lxd: str = field(metadata={"env": "BERTH_LXD", "doc": "LXD socket or https address of the first host"})
+    slot: int = field(
+        metadata={"env": "BERTH_SLOT", "doc": "the grid that bookings snap to, in seconds (default: 900)"}
+    )
+    tick: int = field(
+        metadata={"env": "BERTH_TICK", "doc": "seconds between two passes that nobody asked for (default: 5)"}
+    )
+    timezone: str = field(metadata={"env": "BERTH_TZ", "doc": "the lab's time zone (default: the machine's, else UTC)"})
+    https: bool = field(
+        metadata={"env": "BERTH_HTTPS", "doc": "1 behind a TLS proxy: secure cookies and HSTS (default: 0)"}
+    )
+    rate_limits: bool = field(
+        metadata={"env": "BERTH_RATE_LIMITS", "doc": "0 switches rate limits off, for benchmarks (default: 1)"}
+    )
+    secret_key: str = field(
+        repr=False, metadata={"env": "SECRET_KEY", "doc": "signs cookies (default: made once, kept in BERTH_DATA)"}
+    )
+
+    @property
+    def run_dir(self) -> Path:
+        """Sockets, locks and the address book of running services."""
+        return self.data_dir / "run"
+
+    @property
+    def zone(self) -> ZoneInfo:
+        """The lab's zone."""
+        return ZoneInfo(self.timezone)
+
+    @classmethod
+    def load(cls, environ: Mapping[str, str] | None = None) -> Settings:
+        """Read the environment, and what a running `berth up` left in BERTH_DATA. Raises BadSettings."""
+        env = os.environ if environ is None else environ
+        problems: list[str] = []
+        data_dir = Path(env.get("BERTH_DATA") or "var").absolute()
+        running = _running_services(data_dir)
+
+        def number(name: str, default: int, low: int, high: int) -> int:
+            text = env.get(name) or str(default)
+            if text.isascii() and text.isdigit() and low <= int(text) <= high:
+                return int(text)
+            problems.append(f"{name}={text!r}: must be a whole number from {low} to {high}")
+            return default
+
+        def switch(name: str, default: str) -> bool:
+            text = (env.get(name) or default).lower()
+            if text not in {"0", "1", "no", "yes", "false", "true"}:
+                problems.append(f"{name}={text!r}: must be 0 or 1")
+            return text in {"1", "yes", "true"}
+
+        timezone = env.get("BERTH_TZ") or _machine_zone()
+        if timezone not in available_timezones():
+            problems.append(f"BERTH_TZ={timezone!r}: no such time zone; use a name such as Asia/Shanghai")
+        database_url = env.get("DATABASE_URL") or running.get("database_url", "")
+        if database_url and not database_url.startswith(("postgresql://", "postgresql+psycopg://", "postgres://")):
+            problems.append("DATABASE_URL: must start with postgresql://")
+        redis_url = env.get("REDIS_URL") or running.get("redis_url", "")
+        if redis_url and not redis_url.startswith(("redis://", "rediss://", "unix://")):
+            problems.append("REDIS_URL: must start with redis://, rediss:// or unix://")
+        agent_default = redis_url if env.get("REDIS_URL") else running.get("redis_agent_url", redis_url)
+        settings = cls(
+            data_dir=data_dir,
+            port=number("PORT", 8000, 1, 65535),
+            database_url=_with_driver(database_url),
+            redis_url=redis_url,
+            redis_agent_url=env.get("REDIS_AGENT_URL") or agent_default,
+            lxd=env.get("BERTH_LXD", ""),
+            slot=number("BERTH_SLOT", 900, 1, 86400),
+            tick=number("BERTH_TICK", 5, 1, 300),
+            timezone=timezone if timezone in available_timezones() else "UTC",
+            https=switch("BERTH_HTTPS", "0"),
+            rate_limits=switch("BERTH_RATE_LIMITS", "1"),
+            secret_key=env.get("SECRET_KEY") or "",
+        )
+        if problems:
+            raise BadSettings("Berth cannot start with these settings:\n  " + "\n  ".join(problems))
+        return settings
+
+    def ensure_secret_key(self) -> str:
+        """The key that signs cookies: as given, else one made on first use and kept, readable by its owner only."""
+        if self.secret_key:
+            return self.secret_key
+        path = self.data_dir / "secret_key"
+        self.data_dir.mkdir(parents=True, exist_ok=True)
+        try:
+            handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        except FileExistsError:
+            return path.read_text().strip()
+        with os.fdopen(handle, "w") as file:
+            key = secrets.token_urlsafe(48)
+            file.write(key)
+        return key
+
+
+def _with_driver(url: str) -> str:
+    """SQLAlchemy's spelling of a PostgreSQL address: ours is psycopg 3."""
+    for prefix in ("postgresql://", "postgres://"):
+        if url.startswith(prefix):
+            return "postgresql+psycopg://" + url.removeprefix(prefix)
+    return url
+
+
+def _running_services(data_dir: Path) -> dict[str, str]:
+    """Addresses of the embedded servers, as a running `berth up` wrote them."""
+    try:
+        found = json.loads((data_dir / "run" / "services.json").read_text())
+    except (OSError, ValueError):
+        return {}
+    return {str(key): str(value) for key, value in found.items()} if isinstance(found, dict) else {}
+
+
+def _machine_zone() -> str:
+    """The machine's zone by name, where it has one; else UTC."""
+    target = os.path.realpath("/etc/localtime")
+    name = target.partition("/zoneinfo/")[2]
+    return name if name in available_timezones() else "UTC"

@@ -1,0 +1,36 @@
+"""The Flask extensions, empty here and bound in `create_app`, and the one way to commit."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from flask_babel import Babel
+from flask_limiter import Limiter
+from flask_limiter.util import get_remote_address
+from flask_login import LoginManager
+from flask_sqlalchemy import SQLAlchemy
+from flask_wtf.csrf import CSRFProtect
+from sqlalchemy.orm import Session
+
+# expire_on_commit off: what was loaded stays readable after the edge has committed, without more queries.
+db = SQLAlchemy(session_options={"expire_on_commit": False})
+login = LoginManager()
+csrf = CSRFProtect()
+babel = Babel()
+limiter = Limiter(key_func=get_remote_address, default_limits=[])
+
+
+@contextmanager
+def transaction() -> Iterator[Session]:
+    """One database transaction, opened at an edge (a route, a command, a phase of a pass).
+
+    Commits when the block ends, rolls back when it raises. Services flush and never commit.
+    """
+    session: Session = db.session()
+    try:
+        yield session
+        session.commit()
+    except BaseException:
+        session.rollback()
+        raise

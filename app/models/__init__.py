@@ -1,0 +1,44 @@
+"""All models, so that whoever imports one has them all registered."""
+
+from app.models.accounts import Account, ApiToken, Role, SignIn, User, UserState
+from app.models.audit import AuditEvent
+from app.models.base import Base
+from app.models.bookings import Allocation, Booking, Phase, Refusal
+from app.models.inventory import (
+    Gpu,
+    GpuState,
+    Host,
+    Instance,
+    InstanceStatus,
+    Operation,
+    OperationKind,
+    OperationState,
+)
+from app.models.ledger import EntryKind, LedgerEntry
+from app.models.policy import Policy
+
+__all__ = [
+    "Account",
+    "Allocation",
+    "ApiToken",
+    "AuditEvent",
+    "Base",
+    "Booking",
+    "EntryKind",
+    "Gpu",
+    "GpuState",
+    "Host",
+    "Instance",
+    "InstanceStatus",
+    "LedgerEntry",
+    "Operation",
+    "OperationKind",
+    "OperationState",
+    "Phase",
+    "Policy",
+    "Refusal",
+    "Role",
+    "SignIn",
+    "User",
+    "UserState",
+]

@@ -1,0 +1,121 @@
+"""Bookings, the allocations in which the database forbids overlap, and requests that were refused."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from enum import StrEnum
+from typing import Any
+
+from sqlalchemy import CheckConstraint, ForeignKey, Index, String, Text, func, text
+from sqlalchemy.dialects.postgresql import ExcludeConstraint
+from sqlalchemy.orm import Mapped, mapped_column, relationship
+
+from app.models.accounts import Account, User
+from app.models.base import Base
+from app.models.inventory import Gpu, Host, Instance
+
+
+class Phase(StrEnum):
+    """Where a booking stands; computed from the clock, never stored."""
+
+    UPCOMING = "upcoming"
+    RUNNING = "running"
+    PAST = "past"
+    CANCELLED = "cancelled"
+
+
+class Booking(Base):
+    """A person's claim on N GPUs of one host for `[starts_at, ends_at)`. Only intent is stored."""
+
+    __tablename__ = "bookings"
+    __table_args__ = (
+        CheckConstraint("ends_at > starts_at", name="window"),
+        Index("ix_bookings_user_id_starts_at", "user_id", "starts_at"),
+        # What still has to be settled, by host: the agents ask for it at every pass.
+        Index("ix_bookings_unsettled", "host_id", "ends_at", postgresql_where=text("settled_at IS NULL")),
+    )
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    user_id: Mapped[int] = mapped_column(ForeignKey("users.id"))
+    account_id: Mapped[int] = mapped_column(ForeignKey("accounts.id"))
+    host_id: Mapped[int] = mapped_column(ForeignKey("hosts.id"))
+    instance_id: Mapped[int | None] = mapped_column(ForeignKey("instances.id"))  # none: the owner's machine there
+    starts_at: Mapped[datetime]
+    ends_at: Mapped[datetime]
+    booked_until: Mapped[datetime]  # the end last asked for; later than ends_at when released early
+    note: Mapped[str] = mapped_column(String(200), server_default="")
+    request_key: Mapped[str | None] = mapped_column(String(96), unique=True)  # one form, sent twice, books once
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    cancelled_at: Mapped[datetime | None]
+    released_at: Mapped[datetime | None]  # when its owner gave the rest back
+    settled_at: Mapped[datetime | None]
+
+    user: Mapped[User] = relationship(lazy="raise")
+    account: Mapped[Account] = relationship(lazy="raise")
+    host: Mapped[Host] = relationship(lazy="raise")
+    instance: Mapped[Instance | None] = relationship(lazy="raise")
+    allocations: Mapped[list[Allocation]] = relationship(
+        back_populates="booking", lazy="raise", order_by="Allocation.gpu_id"
+    )
+
+    def phase(self, now: datetime) -> Phase:
+        """The booking's phase at `now`."""
+        if self.cancelled_at is not None:
+            return Phase.CANCELLED
+        if now < self.starts_at:
+            return Phase.UPCOMING
+        return Phase.RUNNING if now < self.ends_at else Phase.PAST
+
+
+class Allocation(Base):
+    """One GPU of one booking for its window; repeats the window, since a constraint sees one row only.
+
+    `released_at`: withdrawn (the booking was cancelled), so it blocks nobody. `attached_at` and `detached_at` are
+    what a pass *saw* on the host; `trouble` is a code for why the GPU is not attached yet (see services.enforcement).
+    """
+
+    __tablename__ = "allocations"
+    __table_args__ = (
+        CheckConstraint("ends_at > starts_at", name="window"),
+        # The window first: the same index then answers "what lies in this week?" for the calendar.
+        ExcludeConstraint(
+            (text("tstzrange(starts_at, ends_at)"), "&&"),
+            (text("int8range(gpu_id, gpu_id, '[]')"), "&&"),
+            where=text("released_at IS NULL"),
+            name="ex_allocations_overlap",
+            using="gist",
+        ),
+        Index("ix_allocations_gpu_id_ends_at", "gpu_id", "ends_at", postgresql_where=text("released_at IS NULL")),
+    )
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    booking_id: Mapped[int] = mapped_column(ForeignKey("bookings.id"), index=True)
+    gpu_id: Mapped[int] = mapped_column(ForeignKey("gpus.id"))
+    starts_at: Mapped[datetime]
+    ends_at: Mapped[datetime]
+    released_at: Mapped[datetime | None]
+    attached_at: Mapped[datetime | None]
+    detached_at: Mapped[datetime | None]
+    trouble: Mapped[str] = mapped_column(String(32), server_default="")
+    trouble_text: Mapped[str] = mapped_column(Text, server_default="")
+    trouble_at: Mapped[datetime | None]
+
+    booking: Mapped[Booking] = relationship(back_populates="allocations", lazy="raise")
+    gpu: Mapped[Gpu] = relationship(lazy="raise")
+
+
+class Refusal(Base):
+    """A booking that somebody asked for on a page and did not get: what, and why, to be read again later.
+
+    `reason` is the error's code, `details` the numbers it needs (see services.refusals).
+    """
+
+    __tablename__ = "refusals"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    user_id: Mapped[int] = mapped_column(ForeignKey("users.id"), index=True)
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    reason: Mapped[str] = mapped_column(String(32))
+    brief: Mapped[str] = mapped_column(Text)
+    hint: Mapped[str] = mapped_column(Text, server_default="")
+    request: Mapped[dict[str, Any]]  # the booking form's fields as they were sent

@@ -1,0 +1,154 @@
+"""Hosts, their GPUs, people's instances, and the long work done on them."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from enum import StrEnum
+from typing import Any
+
+from sqlalchemy import CheckConstraint, ForeignKey, Index, String, Text, UniqueConstraint, func, text
+from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.orm import Mapped, mapped_column, relationship
+
+from app.models.accounts import User
+from app.models.base import Base, one_of
+
+
+class Host(Base):
+    """A workstation that runs LXD and has GPUs. `endpoint`: an LXD socket, an https address, or `sim:`."""
+
+    __tablename__ = "hosts"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    name: Mapped[str] = mapped_column(String(63), unique=True)
+    endpoint: Mapped[str] = mapped_column(String(255))
+    lxd_version: Mapped[str] = mapped_column(String(32), server_default="")
+    enabled: Mapped[bool] = mapped_column(server_default=text("true"))
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    images: Mapped[list[dict[str, str]]] = mapped_column(JSONB, server_default="[]")  # alias and description of each
+    seen_at: Mapped[datetime | None]  # the agent's last sign of life
+    pass_at: Mapped[datetime | None]  # end of the last pass that could look at the host
+    pass_ms: Mapped[int | None]
+    trouble: Mapped[str] = mapped_column(Text, server_default="")  # why the last pass could not; "" when it could
+
+    @property
+    def simulated(self) -> bool:
+        """Whether there is no real workstation behind this host."""
+        return self.endpoint.startswith("sim:")
+
+
+class GpuState(StrEnum):
+    """Whether a GPU may be given to anybody."""
+
+    IN_SERVICE = "in_service"
+    MAINTENANCE = "maintenance"
+    QUARANTINE = "quarantine"
+
+
+class Gpu(Base):
+    """One physical GPU of a host. Its PCI address is unique there, and only there."""
+
+    __tablename__ = "gpus"
+    __table_args__ = (UniqueConstraint("host_id", "pci_address"), one_of("state", GpuState))
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    host_id: Mapped[int] = mapped_column(ForeignKey("hosts.id"), index=True)
+    model: Mapped[str] = mapped_column(String(120))
+    pci_address: Mapped[str] = mapped_column(String(12))
+    minor: Mapped[int]  # N of /dev/nvidiaN
+    uuid: Mapped[str] = mapped_column(String(64), server_default="")
+    state: Mapped[GpuState] = mapped_column(String(16), server_default=GpuState.IN_SERVICE)
+
+    host: Mapped[Host] = relationship(lazy="raise")
+
+
+class InstanceStatus(StrEnum):
+    """What an instance was last seen to be."""
+
+    CREATING = "creating"
+    RUNNING = "running"
+    STOPPED = "stopped"
+    FROZEN = "frozen"
+    FAILED = "failed"  # its creation ended in an error
+    MISSING = "missing"  # the host does not have it (any more)
+
+
+class Instance(Base):
+    """An LXD container that belongs to one person; the pages say "machine"."""
+
+    __tablename__ = "instances"
+    __table_args__ = (
+        one_of("status", InstanceStatus),
+        # One name over all hosts: people type it, and hosts that share a kernel share its cgroup.
+        Index("uq_instances_name", "name", unique=True, postgresql_where=text("deleted_at IS NULL")),
+        CheckConstraint("cpus > 0 AND memory_mib > 0 AND disk_gib > 0", name="limits"),
+    )
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    name: Mapped[str] = mapped_column(String(63))
+    host_id: Mapped[int] = mapped_column(ForeignKey("hosts.id"), index=True)
+    owner_id: Mapped[int] = mapped_column(ForeignKey("users.id"), index=True)
+    image: Mapped[str] = mapped_column(String(120))
+    cpus: Mapped[int]
+    memory_mib: Mapped[int]
+    disk_gib: Mapped[int]
+    status: Mapped[InstanceStatus] = mapped_column(String(16), server_default=InstanceStatus.CREATING)
+    status_at: Mapped[datetime | None]
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    deleted_at: Mapped[datetime | None]
+
+    host: Mapped[Host] = relationship(lazy="raise")
+    owner: Mapped[User] = relationship(lazy="raise")
+
+
+class OperationKind(StrEnum):
+    """Long work that a host's agent does for a person."""
+
+    CREATE = "create"
+    START = "start"
+    STOP = "stop"
+    RESTART = "restart"
+    DELETE = "delete"
+
+
+class OperationState(StrEnum):
+    """How far an operation is."""
+
+    QUEUED = "queued"
+    RUNNING = "running"
+    DONE = "done"
+    FAILED = "failed"
+
+
+class Operation(Base):
+    """One piece of long work on an instance, with its progress. `step` is a code; the pages have the words."""
+
+    __tablename__ = "operations"
+    __table_args__ = (
+        one_of("kind", OperationKind),
+        one_of("state", OperationState),
+        CheckConstraint("percent BETWEEN 0 AND 100", name="percent"),
+        # Two pieces of work on one instance would undo each other.
+        Index(
+            "uq_operations_open",
+            "instance_id",
+            unique=True,
+            postgresql_where=text("state IN ('queued', 'running')"),
+        ),
+    )
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    kind: Mapped[OperationKind] = mapped_column(String(16))
+    state: Mapped[OperationState] = mapped_column(String(16), server_default=OperationState.QUEUED)
+    host_id: Mapped[int] = mapped_column(ForeignKey("hosts.id"), index=True)
+    instance_id: Mapped[int] = mapped_column(ForeignKey("instances.id"), index=True)
+    user_id: Mapped[int | None] = mapped_column(ForeignKey("users.id"))  # who asked; none: the command line
+    step: Mapped[str] = mapped_column(String(32), server_default="queued")
+    percent: Mapped[int] = mapped_column(server_default="0")
+    error: Mapped[str] = mapped_column(Text, server_default="")
+    details: Mapped[dict[str, Any]] = mapped_column(server_default="{}")
+    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    started_at: Mapped[datetime | None]
+    finished_at: Mapped[datetime | None]
+
+    instance: Mapped[Instance] = relationship(lazy="raise")

@@ -1,0 +1,29 @@
+"""Who did what, in the same transaction as the change itself."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sqlalchemy import select
+from sqlalchemy.dialects.postgresql import insert
+
+from app.extensions import db
+from app.models import AuditEvent
+
+SYSTEM = "system"
+
+
+def record(actor: str, action: str, target: str, *, key: str | None = None, **details: Any) -> None:
+    """Write one audit event. With `key`, the same event is written once however often this runs."""
+    statement = insert(AuditEvent).values(actor=actor, action=action, target=target, details=details, key=key)
+    if key is not None:
+        statement = statement.on_conflict_do_nothing(index_elements=["key"])
+    db.session.execute(statement)
+
+
+def recent(limit: int = 100, target: str | None = None) -> list[AuditEvent]:
+    """The newest events, of one target if given."""
+    query = select(AuditEvent).order_by(AuditEvent.id.desc()).limit(limit)
+    if target is not None:
+        query = query.where(AuditEvent.target == target)
+    return list(db.session.scalars(query))

@@ -1,0 +1,189 @@
+"""Bookings: proposed, made and read. Each is held against the rules, the calendar and the quota.
+
+Locks are always taken in the same order: the account's row, then the GPUs' rows by id, then the booking's.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from flask_babel import gettext as _
+from sqlalchemy import func, select
+from sqlalchemy.orm import joinedload, selectinload
+
+from app import clock
+from app.errors import InvalidInput, NotAllowed, NotFound
+from app.extensions import db
+from app.models import Allocation, Booking, Gpu, Instance, User
+from app.services import audit, claims, policy, quota
+from app.services.claims import Ask, Frame
+from app.services.windows import Window, snapped
+
+NOTE_LENGTH = 200
+
+__all__ = ["Ask", "Proposal", "between", "cost", "create", "get", "mine", "propose"]
+
+
+@dataclass(frozen=True)
+class Proposal:
+    """What would be booked, what it costs (GPU-seconds), and what would be left of the quota."""
+
+    window: Window
+    gpus: tuple[Gpu, ...]
+    cost: int
+    free_after: int
+    has_machine: bool  # whether the person has a machine on that host to attach the GPUs to
+
+
+def propose(user: User, ask: Ask, slot: int) -> Proposal:
+    """Everything that `create` checks, without taking anything. Raises what `create` would."""
+    frame = _frame(user, ask, slot)
+    if ask.gpu_ids:
+        gpus = claims.named_gpus(ask)
+        claims.refuse_clashes(gpus, frame)
+    else:
+        gpus = claims.any_gpus(ask, frame)
+    cost_of_all = len(gpus) * frame.window.seconds
+    free = quota.free(_account_of(user))
+    quota.require(cost_of_all, free)
+    return Proposal(frame.window, tuple(gpus), cost_of_all, free - cost_of_all, gpus[0].host_id in frame.machines)
+
+
+def create(user: User, ask: Ask, slot: int) -> Booking:
+    """Book. Raises InvalidInput, RuleRefused, QuotaExceeded or SlotTaken, and then has changed nothing."""
+    frame = _frame(user, ask, slot)
+    account_id = _account_of(user)
+    free = quota.lock(account_id)
+    if ask.request_key and (twin := _by_request_key(user, ask.request_key)):
+        return twin
+    gpus = claims.claimed(ask, frame)
+    needed = len(gpus) * frame.window.seconds
+    quota.require(needed, free)
+    booking = _insert(user, account_id, ask, frame.window, [gpu.id for gpu in gpus], gpus[0].host_id)
+    quota.hold(booking, needed, key=f"hold:{booking.id}", actor=user.username)
+    audit.record(
+        user.username,
+        "booking.created",
+        f"booking:{booking.id}",
+        gpus=[gpu.id for gpu in gpus],
+        starts_at=frame.window.starts_at.isoformat(),
+        ends_at=frame.window.ends_at.isoformat(),
+    )
+    return booking
+
+
+def get(user: User, booking_id: int, *, lock: bool = False) -> Booking:
+    """One booking with all that a page shows of it. Raises NotFound for one that is not there or not theirs."""
+    query = (
+        select(Booking)
+        .where(Booking.id == booking_id)
+        .options(
+            selectinload(Booking.allocations).joinedload(Allocation.gpu),
+            joinedload(Booking.host),
+            joinedload(Booking.user),
+            joinedload(Booking.instance),
+        )
+        .execution_options(populate_existing=True)
+    )
+    if lock:
+        query = query.with_for_update(of=Booking)
+    booking = db.session.scalar(query)
+    if booking is None or (booking.user_id != user.id and not user.is_admin):
+        raise NotFound(_("There is no booking %(id)s of yours.", id=booking_id))
+    return booking
+
+
+def mine(user: User, *, since: datetime | None = None, limit: int = 100) -> list[Booking]:
+    """A person's bookings, newest start first."""
+    query = (
+        select(Booking)
+        .where(Booking.user_id == user.id)
+        .options(selectinload(Booking.allocations).joinedload(Allocation.gpu), joinedload(Booking.host))
+        .order_by(Booking.starts_at.desc(), Booking.id.desc())
+        .limit(limit)
+    )
+    if since is not None:
+        query = query.where(Booking.ends_at > since)
+    return list(db.session.scalars(query))
+
+
+def between(start: datetime, end: datetime, *, user: User | None = None, limit: int = 2000) -> list[Booking]:
+    """Bookings that share a moment with a span, of everybody or of one person; in order of start."""
+    query = (
+        select(Booking)
+        .where(
+            func.tstzrange(Booking.starts_at, Booking.ends_at).op("&&")(func.tstzrange(start, end)),
+            Booking.cancelled_at.is_(None),
+        )
+        .options(
+            selectinload(Booking.allocations).joinedload(Allocation.gpu),
+            joinedload(Booking.host),
+            joinedload(Booking.user),
+        )
+        .order_by(Booking.starts_at, Booking.id)
+        .limit(limit)
+    )
+    if user is not None:
+        query = query.where(Booking.user_id == user.id)
+    return list(db.session.scalars(query))
+
+
+def cost(booking: Booking) -> int:
+    """What a booking's window costs, in GPU-seconds."""
+    return len(booking.allocations) * Window(booking.starts_at, booking.ends_at).seconds
+
+
+def _frame(user: User, ask: Ask, slot: int) -> Frame:
+    """The rules' part of the checks, and what the choice of GPUs is bound by."""
+    now = clock.now()
+    if len(ask.note) > NOTE_LENGTH:
+        raise InvalidInput(_("The purpose is too long: %(max)s characters at most.", max=NOTE_LENGTH), field="note")
+    if any(ord(character) < 32 for character in ask.note):
+        raise InvalidInput(_("The purpose must be one line of text."), field="note")
+    if not ask.gpu_ids and ask.count < 1:
+        raise InvalidInput(_("Ask for at least one GPU."), field="count")
+    window = snapped(ask.starts_at, ask.ends_at, now, slot)
+    rules = policy.current()
+    policy.check_window(rules, window, now)
+    policy.check_count(rules, len(set(ask.gpu_ids)) or ask.count)
+    return Frame(window, now + timedelta(days=rules.horizon_days), slot, _machine_hosts(user.id))
+
+
+def _account_of(user: User) -> int:
+    if user.account_id is None:
+        raise NotAllowed(_("You have no account to book from yet."), _("An admin must approve you first."))
+    return user.account_id
+
+
+def _machine_hosts(user_id: int) -> frozenset[int]:
+    query = select(Instance.host_id).where(Instance.owner_id == user_id, Instance.deleted_at.is_(None))
+    return frozenset(db.session.scalars(query))
+
+
+def _insert(user: User, account_id: int, ask: Ask, window: Window, gpu_ids: list[int], host_id: int) -> Booking:
+    booking = Booking(
+        user_id=user.id,
+        account_id=account_id,
+        host_id=host_id,
+        starts_at=window.starts_at,
+        ends_at=window.ends_at,
+        booked_until=window.ends_at,
+        note=ask.note,
+        request_key=_scoped_key(user, ask.request_key),
+        allocations=[
+            Allocation(gpu_id=gpu_id, starts_at=window.starts_at, ends_at=window.ends_at) for gpu_id in gpu_ids
+        ],
+    )
+    db.session.add(booking)
+    db.session.flush()
+    return booking
+
+
+def _scoped_key(user: User, key: str | None) -> str | None:
+    return f"{user.id}:{key[:64]}" if key else None
+
+
+def _by_request_key(user: User, key: str) -> Booking | None:
+    booking_id = db.session.scalar(select(Booking.id).where(Booking.request_key == _scoped_key(user, key)))
+    return get(user, booking_id) if booking_id is not None else None

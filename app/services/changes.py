@@ -1,0 +1,146 @@
+"""What becomes of a booking once made: cancelled, its end moved, the rest given back. The past never changes."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+
+from flask_babel import gettext as _
+from sqlalchemy import func, select
+
+from app import clock
+from app.errors import InvalidInput, RuleRefused
+from app.extensions import db
+from app.models import Allocation, Booking, Gpu, LedgerEntry, Phase, Policy, User
+from app.services import audit, bookings, claims, policy, quota
+from app.services.claims import Frame
+from app.services.windows import Window, ceil_to_grid
+
+
+def cancel(user: User, booking_id: int) -> Booking:
+    """Withdraw a booking that has not started; all of it is given back."""
+    booking = _locked(user, booking_id)
+    now = clock.now()
+    if booking.phase(now) != Phase.UPCOMING:
+        raise _cannot_change(booking, now)
+    booking.cancelled_at = booking.settled_at = now
+    for allocation in booking.allocations:
+        allocation.released_at = now
+    db.session.flush()
+    quota.release(booking, quota.held_for(booking.id), key=f"release:{booking.id}", actor=user.username)
+    audit.record(user.username, "booking.cancelled", f"booking:{booking.id}")
+    return booking
+
+
+def end_now(user: User, booking_id: int) -> Booking:
+    """Give back the rest of a running booking; its GPUs are taken away at once."""
+    booking = _locked(user, booking_id)
+    now = clock.now()
+    if booking.phase(now) != Phase.RUNNING:
+        raise _cannot_change(booking, now)
+    end = max(now.replace(microsecond=0), booking.starts_at + timedelta(seconds=1))
+    booking.released_at = now
+    _shorten(user, booking, end)
+    audit.record(user.username, "booking.released", f"booking:{booking.id}", ends_at=end.isoformat())
+    return booking
+
+
+def move_end(user: User, booking_id: int, ends_at: datetime, slot: int) -> Booking:
+    """Extend or shorten an upcoming or running booking. Raises as `create` does, and then has changed nothing."""
+    if ends_at.tzinfo is None:
+        raise InvalidInput(
+            _("The end has no time zone."), _('End it with "Z" for UTC or an offset such as +08:00.'), field="ends_at"
+        )
+    booking = _locked(user, booking_id)
+    now = clock.now()
+    if booking.phase(now) not in {Phase.UPCOMING, Phase.RUNNING}:
+        raise _cannot_change(booking, now)
+    end = ceil_to_grid(ends_at, slot)
+    if end <= max(now, booking.starts_at):
+        raise InvalidInput(
+            _("The new end must lie after now and after the start."),
+            _('To give the GPUs back at once, use "End now".'),
+            field="ends_at",
+        )
+    before = booking.ends_at
+    if end > before:
+        _extend(user, booking, end, now, slot)
+    elif end < before:
+        booking.booked_until = end
+        _shorten(user, booking, end)
+    audit.record(
+        user.username, "booking.moved", f"booking:{booking.id}", before=before.isoformat(), ends_at=end.isoformat()
+    )
+    return booking
+
+
+def longest_extension(booking: Booking, rules: Policy, now: datetime) -> datetime:
+    """How late the booking could end by the calendar and the rules (its quota apart)."""
+    limit = min(booking.starts_at + timedelta(hours=rules.max_hours), now + timedelta(days=rules.horizon_days))
+    gpu_ids = [allocation.gpu_id for allocation in booking.allocations]
+    query = select(func.min(Allocation.starts_at)).where(
+        Allocation.gpu_id.in_(gpu_ids),
+        Allocation.released_at.is_(None),
+        Allocation.starts_at >= booking.ends_at,
+        Allocation.booking_id != booking.id,
+    )
+    following = db.session.scalar(query)
+    return min(limit, following) if following else limit
+
+
+def _locked(user: User, booking_id: int) -> Booking:
+    """The booking with its account, GPUs and own row locked, in that order."""
+    booking = bookings.get(user, booking_id)
+    quota.lock(booking.account_id)
+    gpu_ids = [allocation.gpu_id for allocation in booking.allocations]
+    db.session.execute(select(Gpu.id).where(Gpu.id.in_(gpu_ids)).order_by(Gpu.id).with_for_update(key_share=True))
+    return bookings.get(user, booking_id, lock=True)
+
+
+def _cannot_change(booking: Booking, now: datetime) -> RuleRefused:
+    phase = booking.phase(now)
+    if phase == Phase.CANCELLED:
+        return RuleRefused(_("This booking was cancelled."), _("Make a new one."), rule="phase")
+    if phase == Phase.PAST:
+        return RuleRefused(_("This booking is over; past bookings cannot change."), _("Make a new one."), rule="phase")
+    if phase == Phase.RUNNING:
+        return RuleRefused(
+            _("This booking has started; it cannot be cancelled any more."),
+            _('Use "End now" to give the rest of it back.'),
+            rule="phase",
+        )
+    return RuleRefused(_("This booking has not started yet."), _('Use "Cancel" to give all of it back.'), rule="phase")
+
+
+def _extend(user: User, booking: Booking, end: datetime, now: datetime, slot: int) -> None:
+    rules = policy.current()
+    policy.check_window(rules, Window(booking.starts_at, end), now)
+    added = Window(booking.ends_at, end)
+    gpus = [allocation.gpu for allocation in booking.allocations]
+    frame = Frame(added, now + timedelta(days=rules.horizon_days), slot)
+    claims.refuse_clashes(gpus, frame, ignore_booking=booking.id)
+    amount = len(gpus) * added.seconds
+    quota.require(amount, quota.lock(booking.account_id))
+    _set_end(booking, end)
+    booking.booked_until = end
+    db.session.flush()
+    quota.hold(booking, amount, key=f"hold:{booking.id}:{_entry_count(booking)}", actor=user.username)
+
+
+def _shorten(user: User, booking: Booking, end: datetime) -> None:
+    amount = len(booking.allocations) * Window(end, booking.ends_at).seconds
+    _set_end(booking, end)
+    db.session.flush()
+    if amount:
+        key = f"release:{booking.id}:{_entry_count(booking)}"
+        quota.release(booking, amount, key=key, actor=user.username)
+
+
+def _set_end(booking: Booking, end: datetime) -> None:
+    booking.ends_at = end
+    for allocation in booking.allocations:
+        allocation.ends_at = end
+
+
+def _entry_count(booking: Booking) -> int:
+    query = select(func.count()).select_from(LedgerEntry).where(LedgerEntry.booking_id == booking.id)
+    return db.session.scalar(query) or 0

@@ -1,0 +1,124 @@
+"""What is free, and when: one query for what is booked, then arithmetic."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from datetime import datetime, timedelta
+
+from sqlalchemy import func, select
+from sqlalchemy.orm import joinedload
+
+from app.errors import Alternative
+from app.extensions import db
+from app.models import Allocation, Booking, Gpu, GpuState, Host
+from app.services.windows import Window, ceil_to_grid
+
+Busy = dict[int, list[Window]]
+"""By GPU id, what is booked, in order of start."""
+
+
+def overlapping(gpu_ids: Sequence[int], window: Window, *, ignore_booking: int | None = None) -> list[Allocation]:
+    """Allocations of these GPUs that share a moment with the window, with booking, owner and GPU loaded."""
+    query = (
+        select(Allocation)
+        .where(
+            Allocation.gpu_id.in_(gpu_ids),
+            Allocation.released_at.is_(None),
+            Allocation.ends_at > window.starts_at,
+            Allocation.starts_at < window.ends_at,
+        )
+        .options(
+            joinedload(Allocation.booking).joinedload(Booking.user), joinedload(Allocation.gpu).joinedload(Gpu.host)
+        )
+        .order_by(Allocation.starts_at)
+    )
+    if ignore_booking is not None:
+        query = query.where(Allocation.booking_id != ignore_booking)
+    return list(db.session.scalars(query))
+
+
+def usable_gpus(model: str = "", host: str = "") -> list[Gpu]:
+    """GPUs that may be booked, of a model and host if named, with their host loaded; by host and number."""
+    query = (
+        select(Gpu)
+        .join(Host)
+        .where(Gpu.state == GpuState.IN_SERVICE, Host.enabled)
+        .options(joinedload(Gpu.host))
+        .order_by(Host.name, Gpu.minor)
+    )
+    if model:
+        query = query.where(Gpu.model == model)
+    if host:
+        query = query.where(Host.name == host)
+    return list(db.session.scalars(query))
+
+
+def busy(gpus: Iterable[Gpu], start: datetime, end: datetime) -> Busy:
+    """What is booked on each of the GPUs between two moments."""
+    query = (
+        select(Allocation.gpu_id, Allocation.starts_at, Allocation.ends_at)
+        .where(
+            Allocation.gpu_id.in_([gpu.id for gpu in gpus]),
+            Allocation.released_at.is_(None),
+            Allocation.ends_at > start,
+            Allocation.starts_at < end,
+        )
+        .order_by(Allocation.starts_at)
+    )
+    found: Busy = defaultdict(list)
+    for gpu_id, starts_at, ends_at in db.session.execute(query):
+        found[gpu_id].append(Window(starts_at, ends_at))
+    return found
+
+
+def free_gpus(gpus: Iterable[Gpu], taken: Busy, window: Window) -> list[Gpu]:
+    """Those of the GPUs on which nothing shares a moment with the window."""
+    return [gpu for gpu in gpus if not any(span.overlaps(window) for span in taken.get(gpu.id, ()))]
+
+
+def by_host(gpus: Iterable[Gpu]) -> dict[int, list[Gpu]]:
+    """GPUs grouped by host id, order kept."""
+    groups: dict[int, list[Gpu]] = defaultdict(list)
+    for gpu in gpus:
+        groups[gpu.host_id].append(gpu)
+    return groups
+
+
+def choose(gpus: Iterable[Gpu], taken: Busy, window: Window, count: int, preferred_hosts: frozenset[int]) -> list[Gpu]:
+    """`count` GPUs of one host that are free in the window: on a preferred host if one has them, and there where the
+    fewest are left over, so that large bookings still find room. Empty when no host has them."""
+    groups = by_host(free_gpus(gpus, taken, window))
+    fitting = [group for group in groups.values() if len(group) >= count]
+    if not fitting:
+        return []
+    best = min(fitting, key=lambda group: (group[0].host_id not in preferred_hosts, len(group), group[0].host.name))
+    return best[:count]
+
+
+def earliest(
+    gpus: Sequence[Gpu], taken: Busy, count: int, seconds: int, start: datetime, latest_end: datetime, slot: int
+) -> Alternative | None:
+    """The first window of that length in which `count` GPUs of one host are free, not ending after `latest_end`.
+
+    It can only begin at `start` or where something ends, so only those moments are tried.
+    """
+    length = timedelta(seconds=seconds)
+    ends = {ceil_to_grid(span.ends_at, slot) for spans in taken.values() for span in spans}
+    for moment in sorted({start, *(end for end in ends if end > start)}):
+        window = Window(moment, moment + length)
+        if window.ends_at > latest_end:
+            return None
+        chosen = choose(gpus, taken, window, count, frozenset())
+        if chosen:
+            ids = tuple(gpu.id for gpu in chosen)
+            return Alternative(chosen[0].host.name, ids, window.starts_at, window.ends_at, "later")
+    return None
+
+
+def free_from(gpu_ids: Sequence[int], start: datetime) -> datetime | None:
+    """When the last of the present bookings of these GPUs that run into each other from `start` on is over."""
+    query = select(func.max(Allocation.ends_at)).where(
+        Allocation.gpu_id.in_(gpu_ids), Allocation.released_at.is_(None), Allocation.ends_at > start
+    )
+    return db.session.scalar(query)

@@ -1,0 +1,83 @@
+"""The lab's rules: read, changed by an admin, and held against a booking's window."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+
+from flask_babel import gettext as _
+
+from app.errors import InvalidInput, RuleRefused
+from app.extensions import db
+from app.models import Policy, User
+from app.services import audit
+from app.services.windows import Window, hours_text
+
+LIMITS = {  # what an admin may set: field → (lowest, highest)
+    "horizon_days": (1, 365),
+    "max_hours": (1, 24 * 31),
+    "max_gpus": (1, 64),
+    "default_hours": (0, 100_000),
+    "max_instances": (1, 100),
+    "max_cpus": (1, 1024),
+    "max_memory_gib": (1, 16_384),
+    "max_disk_gib": (1, 65_536),
+}
+
+
+def current() -> Policy:
+    """The rules as they are now."""
+    policy = db.session.get(Policy, 1)
+    assert policy is not None, "the first migration makes the one row"
+    return policy
+
+
+def change(actor: User, *, self_service: bool, **limits: int) -> Policy:
+    """Set new rules. Raises InvalidInput naming the first field that is out of its bounds."""
+    policy = current()
+    for name, value in limits.items():
+        low, high = LIMITS[name]
+        if not low <= value <= high:
+            raise InvalidInput(
+                _("This must be a whole number from %(low)s to %(high)s.", low=low, high=high), field=name
+            )
+    before = {name: getattr(policy, name) for name in limits}
+    for name, value in limits.items():
+        setattr(policy, name, value)
+    policy.self_service = self_service
+    db.session.flush()
+    changed = {name: [before[name], limits[name]] for name in limits if before[name] != limits[name]}
+    audit.record(actor.username, "policy.changed", "policy", self_service=self_service, changed=changed)
+    return policy
+
+
+def check_window(policy: Policy, window: Window, now: datetime) -> None:
+    """Refuse a window that is too long or ends beyond the horizon."""
+    if window.seconds > policy.max_hours * 3600:
+        raise RuleRefused(
+            _(
+                "A booking may last %(max)s hours at most; this one lasts %(asked)s hours.",
+                max=policy.max_hours,
+                asked=hours_text(window.seconds),
+            ),
+            _("Make it shorter, or book a second one after it."),
+            rule="max_hours",
+            limit=policy.max_hours,
+        )
+    if window.ends_at > now + timedelta(days=policy.horizon_days):
+        raise RuleRefused(
+            _("A booking must end within %(days)s days from now.", days=policy.horizon_days),
+            _("Choose an earlier day."),
+            rule="horizon_days",
+            limit=policy.horizon_days,
+        )
+
+
+def check_count(policy: Policy, count: int) -> None:
+    """Refuse more GPUs than one booking may take."""
+    if count > policy.max_gpus:
+        raise RuleRefused(
+            _("One booking may take %(max)s GPUs at most; you asked for %(count)s.", max=policy.max_gpus, count=count),
+            _("Take fewer GPUs."),
+            rule="max_gpus",
+            limit=policy.max_gpus,
+        )
