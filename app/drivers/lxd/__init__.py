@@ -1,0 +1,141 @@
+"""The real driver: one LXD server, asked through pylxd and checked on the host's kernel."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Callable
+
+from app.drivers.base import (
+    GiveUp,
+    GpuInfo,
+    HostSeen,
+    HostUnreachable,
+    ImageInfo,
+    InstanceSpec,
+    Progress,
+    ServerInfo,
+    Tag,
+    TryAgain,
+    device_name,
+)
+from app.drivers.lxd import instances, shapes
+from app.drivers.lxd.errors import RefusedError, as_driver_errors
+from app.drivers.lxd.look import Eye
+from app.drivers.lxd.shapes import Json
+from app.drivers.lxd.wire import Wire
+
+UPDATE_TIMEOUT = 30.0  # seconds for LXD to plug or unplug a device
+UPDATE_TRIES = 6
+
+
+class PylxdDriver:
+    """LxdDriver for a socket or an https address, which takes the `lxc` command's client certificate."""
+
+    def __init__(self, endpoint: str) -> None:
+        self._wire = Wire(endpoint)
+        self._eye = Eye(self._wire)
+        self._locks: dict[tuple[int, str], threading.Lock] = {}  # by process too: a fork may copy a held one
+
+    def server(self) -> ServerInfo:
+        """Who answers there."""
+        with as_driver_errors("Ask LXD who it is", HostUnreachable):
+            environment = self._wire.get()["environment"]
+            return ServerInfo(str(environment["server_name"]), str(environment["server_version"]))
+
+    def gpus(self) -> list[GpuInfo]:
+        """The GPUs LXD finds on the host, by PCI address."""
+        with as_driver_errors("List the GPUs"):
+            cards = self._wire.get("resources")["gpu"]["cards"] or []
+            found = (shapes.gpu_info(card) for card in cards)
+            return sorted((gpu for gpu in found if gpu), key=lambda gpu: gpu.pci_address)
+
+    def images(self) -> list[ImageInfo]:
+        """The container images, once per alias."""
+        with as_driver_errors("List the images"):
+            found = self._wire.get("images", recursion=1) or []
+            return sorted((info for image in found for info in shapes.image_infos(image)), key=lambda info: info.alias)
+
+    def observe(self, names: frozenset[str] | None = None) -> HostSeen:
+        """Instances with their GPU devices, and their nodes as the host's kernel shows them."""
+        with as_driver_errors("Look at the instances", HostUnreachable):
+            if names is not None and len(names) <= 2:  # else one request for all is cheaper
+                found = [instance for name in names if (instance := self._wire.find(name)[0])]
+            else:
+                every = self._wire.get("instances", recursion=1) or []
+                found = [instance for instance in every if names is None or instance["name"] in names]
+            directory = self._eye.devices_dir()
+            return HostSeen({instance["name"]: self._eye.look(instance, directory) for instance in found})
+
+    def attach(self, instance: str, gpu: GpuInfo, tag: Tag) -> None:
+        """Plug the GPU in, with its tag."""
+        what = f"Attach GPU {gpu.pci_address} to {instance}"
+
+        def change(current: Json, body: Json) -> bool:
+            if shapes.privileged(current):
+                raise GiveUp(what, "the instance is privileged", "Set security.privileged=false and restart it.")
+            status = current["status"].lower()
+            if status != "running" and device_name(gpu.pci_address) not in current["devices"]:
+                raise TryAgain(what, f"the instance is {status}", "Start the instance.")
+            return shapes.plug(body, gpu, tag)
+
+        self._update(instance, what, change)
+
+    def detach(self, instance: str, device: str) -> None:
+        """Take the device and its tag out; a missing instance has neither."""
+        what = f"Detach {device} from {instance}"
+
+        def change(current: Json, body: Json) -> bool:
+            if device not in current["devices"] and device in current.get("expanded_devices", {}):
+                raise GiveUp(what, "the device comes from a profile", "Remove it from the instance's profiles.")
+            return shapes.unplug(body, device)
+
+        self._update(instance, what, change, missing_ok=True)
+
+    def create(self, spec: InstanceSpec, progress: Progress) -> None:
+        """Make the instance and start it."""
+        instances.create(self._wire, spec, progress)
+
+    def start(self, instance: str) -> None:
+        """Start it; a running one is fine."""
+        instances.power(self._wire, instance, "start")
+
+    def stop(self, instance: str, *, force: bool = False) -> None:
+        """Stop it cleanly, or at once; a stopped one is fine."""
+        instances.power(self._wire, instance, "stop", force=force)
+
+    def restart(self, instance: str) -> None:
+        """Stop and start it."""
+        instances.power(self._wire, instance, "restart")
+
+    def delete(self, instance: str) -> None:
+        """Stop and remove it; a missing one is fine."""
+        instances.delete(self._wire, instance)
+
+    def _update(
+        self, name: str, what: str, change: Callable[[Json, Json], bool], *, missing_ok: bool = False
+    ) -> None:
+        """Change until a fresh look finds nothing left to change.
+
+        LXD's answer proves nothing: in 5.0.2 two updates can both pass its ETag check, one of them in vain."""
+        trouble = "LXD says done, and it is not so"
+        with self._locks.setdefault((os.getpid(), name), threading.Lock()), as_driver_errors(what):
+            deadline = time.monotonic() + UPDATE_TIMEOUT
+            for attempt in range(UPDATE_TRIES):
+                current, etag = self._wire.find(name)
+                if current is None and missing_ok:
+                    return
+                if current is None:
+                    raise GiveUp(what, "the host has no such instance", "Create the instance anew.")
+                body = shapes.writable(current)
+                if not change(current, body):
+                    return
+                try:
+                    self._wire.send("put", "instances", name, json=body, etag=etag, limit=UPDATE_TIMEOUT)
+                except RefusedError as error:
+                    if not error.busy or time.monotonic() > deadline:
+                        raise
+                    trouble = str(error)
+                    time.sleep(0.02 * 2**attempt)
+        raise TryAgain(what, trouble, "Another program keeps changing the instance.")

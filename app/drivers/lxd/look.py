@@ -1,0 +1,69 @@
+"""Instances as they are, seen from the host: what LXD's configuration says, and where the device nodes really are."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from app.drivers import holders
+from app.drivers.base import InstanceSeen
+from app.drivers.lxd import shapes
+from app.drivers.lxd.errors import RefusedError
+from app.drivers.lxd.shapes import Json
+from app.drivers.lxd.wire import Wire
+
+_RUNS = {"running", "frozen"}
+
+
+class Eye:
+    """Looks at this machine's kernel; of a server on another machine it sees no nodes, and says so."""
+
+    def __init__(self, wire: Wire, proc: Path = holders.PROC) -> None:
+        self._wire = wire
+        self._proc = proc
+        self._daemon: tuple[int, int | None] = (0, None)  # LXD's process: id and start time
+        self._inits: dict[str, tuple[int, int | None]] = {}  # each instance's first process, likewise
+
+    def devices_dir(self) -> Path | None:
+        """LXD's device directory, if LXD runs on this machine and this process may look."""
+        folder = self._wire.lxd_dir
+        if not folder:
+            return None
+        if not self._alive(self._daemon):
+            self._daemon = self._with_start(int(self._wire.get()["environment"]["server_pid"]))
+        try:
+            return holders.devices_dir(self._daemon[0], folder, self._proc)
+        except holders.CannotLookError:
+            return None
+
+    def look(self, instance: Json, directory: Path | None) -> InstanceSeen:
+        """One instance; its nodes are unknown while it does not run."""
+        name = instance["name"]
+        if not directory or instance.get("type") != "container" or instance["status"].lower() not in _RUNS:
+            return shapes.instance_seen(instance, frozenset(), None)
+        try:
+            nodes = holders.host_nodes(directory, name)
+            if not (nodes or name in self._inits or shapes.gpu_devices(instance)):
+                return shapes.instance_seen(instance, nodes, {})
+            mounted = holders.mounted_nodes(name, holders.mounts(self._init(name), self._proc))
+        except holders.CannotLookError:
+            return shapes.instance_seen(instance, frozenset(), None)
+        return shapes.instance_seen(instance, nodes, mounted)
+
+    def _init(self, name: str) -> int:
+        """Kept once known: asking LXD costs more than the rest of a look, and a GPU that has left the configuration
+        is looked for in the instance's mounts all the same."""
+        known = self._inits.get(name, (0, None))
+        if not self._alive(known):
+            try:
+                known = self._with_start(int(self._wire.get("instances", name, "state")["pid"]))
+            except RefusedError as error:
+                raise holders.CannotLookError(str(error)) from error
+            self._inits[name] = known
+        return known[0]
+
+    def _with_start(self, pid: int) -> tuple[int, int | None]:
+        return pid, holders.start_time(pid, self._proc)
+
+    def _alive(self, process: tuple[int, int | None]) -> bool:
+        pid, start = process
+        return start is not None and holders.start_time(pid, self._proc) == start

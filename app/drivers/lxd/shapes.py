@@ -1,0 +1,150 @@
+"""LXD's JSON to Berth's values and back: no I/O here."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from app.drivers.base import (
+    DEVICE_NAME,
+    TAG_PREFIX,
+    DeviceSeen,
+    GpuInfo,
+    ImageInfo,
+    InstanceSeen,
+    InstanceSpec,
+    Node,
+    Tag,
+    device_name,
+    pci_address,
+)
+from app.drivers.holders import HostNode, verdict
+
+Json = dict[str, Any]
+
+OWNER = TAG_PREFIX + "owner"
+_WRITABLE = ("architecture", "config", "devices", "ephemeral", "profiles", "description", "stateful")
+_NVIDIA_NODE = re.compile(r"/dev/nvidia\d+")
+
+
+def writable(instance: Json) -> Json:
+    """What a PUT may hold of what a GET gave."""
+    return {key: instance[key] for key in _WRITABLE if key in instance}
+
+
+def privileged(instance: Json) -> bool:
+    """Whether root in there is root on the host."""
+    return str(instance.get("expanded_config", {}).get("security.privileged", "")).lower() in {"true", "1", "yes", "on"}
+
+
+def plug(body: Json, gpu: GpuInfo, tag: Tag) -> bool:
+    """Put the GPU and its tag into a writable instance; False if both were so already."""
+    name = device_name(gpu.pci_address)
+    wanted = {"type": "gpu", "gputype": "physical", "pci": pci_address(gpu.pci_address)}
+    if body["devices"].get(name) == wanted and body["config"].get(TAG_PREFIX + name) == str(tag):
+        return False
+    body["devices"][name] = wanted
+    body["config"][TAG_PREFIX + name] = str(tag)
+    return True
+
+
+def unplug(body: Json, device: str) -> bool:
+    """Take a device and its tag out of a writable instance; False if neither was there."""
+    found = body["devices"].pop(device, None), body["config"].pop(TAG_PREFIX + device, None)
+    return any(item is not None for item in found)
+
+
+def new_instance(spec: InstanceSpec, pool: str) -> Json:
+    """The request that makes an instance. No autostart: LXD would give it back GPUs whose booking ended meanwhile."""
+    return {
+        "name": spec.name,
+        "type": "container",
+        "source": {"type": "image", "alias": spec.image},
+        "profiles": ["default"],
+        "config": {
+            OWNER: spec.owner,
+            "boot.autostart": "false",
+            "limits.cpu": str(spec.cpus),
+            "limits.memory": f"{spec.memory_mib}MiB",
+            "limits.processes": "4096",
+            "security.devlxd": "false",
+            "security.idmap.isolated": "true",
+            "security.nesting": "false",
+            "security.privileged": "false",
+        },
+        "devices": {"root": {"type": "disk", "path": "/", "pool": pool, "size": f"{spec.disk_gib}GiB"}},
+    }
+
+
+def gpu_info(card: Json) -> GpuInfo | None:
+    """An NVIDIA card of LXD's resources, if it says all that Berth needs."""
+    nvidia = card.get("nvidia") or {}
+    match = re.fullmatch(r"195:(\d{1,3})", str(nvidia.get("card_device", "")))
+    if not (match and nvidia.get("model") and card.get("pci_address")):
+        return None
+    address = pci_address(card["pci_address"])
+    return GpuInfo(address, str(nvidia["model"]), int(match[1]), str(nvidia.get("uuid") or ""))
+
+
+def image_infos(image: Json) -> list[ImageInfo]:
+    """A container image, once per alias."""
+    if image.get("type") != "container":
+        return []
+    described = str((image.get("properties") or {}).get("description", ""))
+    return [
+        ImageInfo(str(alias["name"]), str(alias.get("description") or described), int(image.get("size", 0)))
+        for alias in image.get("aliases") or []
+    ]
+
+
+def gpu_devices(instance: Json) -> dict[str, Json]:
+    """Every device of the instance that may bring a GPU along, from profiles too."""
+    return {
+        name: device
+        for name, device in instance.get("expanded_devices", {}).items()
+        if device.get("type") == "gpu"
+        or (device.get("type") == "unix-char" and _NVIDIA_NODE.fullmatch(device.get("source", device.get("path", ""))))
+    }
+
+
+def instance_seen(instance: Json, nodes: frozenset[HostNode], mounted: dict[str, set[str]] | None) -> InstanceSeen:
+    """An instance with its GPU devices; `mounted` is None where the host cannot be looked at."""
+    config, own = instance.get("config", {}), instance.get("devices", {})
+    configured = gpu_devices(instance)
+    devices = [
+        DeviceSeen(
+            name,
+            _pci(device),
+            ours=bool(DEVICE_NAME.match(name)) and name in own,
+            node=Node.UNKNOWN if mounted is None else verdict(name, nodes, mounted),
+            tag=Tag.parse(str(config.get(TAG_PREFIX + name, ""))),
+        )
+        for name, device in configured.items()
+    ]
+    left = set() if mounted is None else {node.device for node in nodes} | set(mounted)
+    devices += [
+        DeviceSeen(name, _pci_of_name(name), bool(DEVICE_NAME.match(name)), Node.PRESENT, configured=False)
+        for name in sorted(left - set(configured))
+    ]
+    return InstanceSeen(
+        str(instance["name"]),
+        str(instance.get("status", "")).lower(),
+        privileged(instance),
+        tuple(devices),
+        tuple(instance.get("profiles") or ()),
+    )
+
+
+def _pci(device: Json) -> str:
+    try:
+        return pci_address(str(device.get("pci", "")))
+    except ValueError:
+        return ""
+
+
+def _pci_of_name(name: str) -> str:
+    """The address that one of our device names stands for."""
+    if not DEVICE_NAME.match(name):
+        return ""
+    domain, bus, slot, function = name.removeprefix("gpu-").split("-")
+    return f"{domain}:{bus}:{slot}.{function}"

@@ -1,0 +1,112 @@
+"""Requests to one LXD server through pylxd, each with a deadline. The only file that imports pylxd.
+
+pylxd's own models are not used: their updates carry no ETag, their waits have no end, and their stop is a kill.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import re
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import requests
+from pylxd import Client
+from pylxd.exceptions import ClientConnectionFailed, LXDAPIException
+
+from app.drivers.base import GiveUp, HostUnreachable
+from app.drivers.lxd.errors import RefusedError
+from app.drivers.lxd.shapes import Json
+
+CALL_TIMEOUT = 10.0  # seconds for one request
+_NAME = re.compile(r"[A-Za-z][A-Za-z0-9-]{0,62}")  # LXD's rule; also keeps a name from being a path
+_PERCENT = re.compile(r"(\d{1,3})%")
+
+
+class Wire:
+    """A server's REST interface. An endpoint is a socket's path or an https address."""
+
+    def __init__(self, endpoint: str, timeout: float = CALL_TIMEOUT) -> None:
+        self._endpoint = endpoint
+        self._timeout = timeout
+        self._mine = threading.local()
+
+    @property
+    def lxd_dir(self) -> Path | None:
+        """LXD's directory, where the endpoint is a socket: it lies in there."""
+        return Path(self._endpoint).resolve().parent if self._endpoint.startswith("/") else None
+
+    def get(self, *path: str, **params: Any) -> Any:
+        """What LXD keeps there."""
+        return self._call("get", path, params=params).json()["metadata"]
+
+    def find(self, name: str) -> tuple[Json | None, str]:
+        """An instance and its ETag; None if there is no such instance."""
+        if not _NAME.fullmatch(name):
+            raise GiveUp("Find the instance", f"{name!r} is no name for one", "Use letters, digits and dashes.")
+        try:
+            response = self._call("get", ("instances", name))
+        except RefusedError as error:
+            if error.code == 404:
+                return None, ""
+            raise
+        return response.json()["metadata"], response.headers["ETag"]
+
+    def send(
+        self,
+        method: str,
+        *path: str,
+        limit: float,
+        json: Json | None = None,
+        etag: str = "",
+        progress: Callable[[int], None] | None = None,
+    ) -> None:
+        """Ask for a change and wait for its end, at most `limit` seconds."""
+        answer = self._call(method, path, json=json, headers={"If-Match": etag} if etag else {}).json()
+        if answer.get("type") == "async":
+            self.join(answer["operation"].partition("?")[0].rpartition("/")[2], limit, progress)
+
+    def join(self, operation: str, limit: float, progress: Callable[[int], None] | None = None) -> None:
+        """Wait for a background operation. One that LXD has forgotten is over; how it ended, a look will tell."""
+        deadline = time.monotonic() + limit
+        while (left := deadline - time.monotonic()) > 0:
+            pause = math.ceil(min(left, 1) if progress else left)
+            try:
+                path = ("operations", operation, "wait")
+                answer = self._call("get", path, params={"timeout": pause}, timeout=pause + self._timeout)
+            except RefusedError as error:
+                if error.code == 404:
+                    return
+                raise
+            state = answer.json()["metadata"]
+            if state["status_code"] == 200:
+                return
+            if state["status_code"] >= 400:
+                raise RefusedError(str(state.get("err") or state.get("status")))
+            if progress and (percent := _PERCENT.search(str(state.get("metadata")))):
+                progress(min(int(percent[1]), 100))
+        raise RefusedError(f"timed out: LXD is still at it after {limit:.0f} s")
+
+    def _call(self, method: str, path: tuple[str, ...], **arguments: Any) -> Any:
+        try:
+            node = self._client().api
+            for part in path:
+                node = node[part]
+            return getattr(node, method)(**arguments)
+        except LXDAPIException as error:
+            raise RefusedError(str(error), error.response.status_code) from error
+        except ClientConnectionFailed as error:
+            raise requests.ConnectionError(str(error)) from error
+
+    def _client(self) -> Any:
+        """One client per thread: a requests session is neither safe between threads nor of use after a fork."""
+        if getattr(self._mine, "pid", 0) != os.getpid():
+            if self.lxd_dir and not Path(self._endpoint).exists():
+                raise HostUnreachable("Connect to LXD", f"no socket {self._endpoint}", "Is LXD running on this host?")
+            self._mine.client = Client(endpoint=self._endpoint, timeout=self._timeout)
+            self._mine.pid = os.getpid()
+        return self._mine.client
