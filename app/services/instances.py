@@ -1,0 +1,185 @@
+"""People's machines: asked for here, made and switched by the host's agent as operations with progress."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+from flask_babel import gettext as _
+from sqlalchemy import func, select
+from sqlalchemy.orm import joinedload
+
+from app import clock
+from app.drivers.base import InstanceSpec
+from app.errors import Conflict, InvalidInput, NotAllowed, NotFound, RuleRefused
+from app.extensions import db
+from app.models import (
+    Allocation,
+    Booking,
+    Host,
+    Instance,
+    InstanceStatus,
+    Operation,
+    OperationKind,
+    Policy,
+    User,
+)
+from app.services import operations, policy
+
+NAME = re.compile(r"^[a-z]([a-z0-9-]{0,28}[a-z0-9])?$")
+
+
+def of_user(user: User) -> list[Instance]:
+    """A person's machines, with their host, oldest first."""
+    query = (
+        select(Instance)
+        .where(Instance.owner_id == user.id, Instance.deleted_at.is_(None))
+        .options(joinedload(Instance.host))
+        .order_by(Instance.id)
+    )
+    return list(db.session.scalars(query))
+
+
+def everyones(host_id: int | None = None) -> list[Instance]:
+    """All machines with host and owner, by name."""
+    query = (
+        select(Instance)
+        .where(Instance.deleted_at.is_(None))
+        .options(joinedload(Instance.host), joinedload(Instance.owner))
+        .order_by(Instance.name)
+    )
+    if host_id is not None:
+        query = query.where(Instance.host_id == host_id)
+    return list(db.session.scalars(query))
+
+
+def get(user: User | None, name: str) -> Instance:
+    """One machine by name, with host and owner; of this person, or any for an admin or the command line (None)."""
+    query = (
+        select(Instance)
+        .where(Instance.name == name, Instance.deleted_at.is_(None))
+        .options(joinedload(Instance.host), joinedload(Instance.owner))
+    )
+    found = db.session.scalar(query)
+    if found is None or (user is not None and found.owner_id != user.id and not user.is_admin):
+        raise NotFound(_("There is no machine %(name)s of yours.", name=name))
+    return found
+
+
+def request_create(
+    actor: User | None, owner: User, *, name: str, host: Host, image: str, cpus: int, memory_gib: int, disk_gib: int
+) -> Operation:
+    """Ask for a new machine; the host's agent makes it. `actor` None: the command line, which may do all.
+
+    Raises InvalidInput naming the field, NotAllowed, RuleRefused.
+    """
+    rules = policy.current()
+    as_admin = actor is None or actor.is_admin
+    if not as_admin:
+        _refuse_user(actor, owner, rules)
+    if not NAME.match(name):
+        raise InvalidInput(
+            _("A machine's name starts with a letter and holds small letters, digits and inner hyphens, 30 at most."),
+            field="name",
+        )
+    if db.session.scalar(select(Instance.id).where(Instance.name == name, Instance.deleted_at.is_(None))) is not None:
+        raise InvalidInput(_("The name %(name)s is taken.", name=name), _("Choose another name."), field="name")
+    if not host.enabled:
+        raise InvalidInput(_("%(host)s is out of service.", host=host.name), field="host")
+    if image not in {known["alias"] for known in host.images}:
+        raise InvalidInput(_("%(host)s has no image %(image)s.", host=host.name, image=image), field="image")
+    _check_size(rules, cpus, memory_gib, disk_gib, as_admin=as_admin)
+    instance = Instance(
+        name=name,
+        host_id=host.id,
+        owner_id=owner.id,
+        image=image,
+        cpus=cpus,
+        memory_mib=memory_gib * 1024,
+        disk_gib=disk_gib,
+    )
+    db.session.add(instance)
+    db.session.flush()
+    return operations.enqueue(actor, instance, OperationKind.CREATE)
+
+
+def request(actor: User | None, instance: Instance, kind: OperationKind, **details: bool) -> Operation:
+    """Ask for a machine to be started, stopped, restarted or deleted. Raises Conflict while other work is under way."""
+    if kind == OperationKind.CREATE and instance.status != InstanceStatus.FAILED:
+        raise Conflict(_("This machine exists already."))
+    if kind == OperationKind.DELETE and _holds_gpu(instance):
+        raise RuleRefused(_("A booking with this machine is running."), _("End the booking first."), rule="booked")
+    return operations.enqueue(actor, instance, kind, **details)
+
+
+def spec(instance: Instance) -> InstanceSpec:
+    """What the driver needs to make the machine; the owner must be loaded."""
+    return InstanceSpec(
+        name=instance.name,
+        image=instance.image,
+        cpus=instance.cpus,
+        memory_mib=instance.memory_mib,
+        disk_gib=instance.disk_gib,
+        owner=instance.owner.username,
+    )
+
+
+def record_statuses(host_id: int, seen: dict[str, str]) -> None:
+    """Write what the host showed of its machines: name → LXD's status, lower case. Missing ones are marked so."""
+    busy = select(Operation.instance_id).where(Operation.host_id == host_id, Operation.state.in_(operations.OPEN))
+    query = select(Instance).where(
+        Instance.host_id == host_id,
+        Instance.deleted_at.is_(None),
+        Instance.status.not_in([InstanceStatus.CREATING, InstanceStatus.FAILED]),
+        Instance.id.not_in(busy),
+    )
+    for instance in db.session.scalars(query):
+        status = seen.get(instance.name, "missing")
+        if status in {choice.value for choice in InstanceStatus} and status != instance.status:
+            instance.status, instance.status_at = InstanceStatus(status), clock.now()
+    db.session.flush()
+
+
+def _refuse_user(actor: User | None, owner: User, rules: Policy) -> None:
+    if actor is None or actor.id != owner.id:
+        raise NotAllowed(_("Only an admin can make a machine for somebody else."))
+    if not rules.self_service:
+        raise NotAllowed(_("In this lab an admin makes the machines."), _("Ask an admin for one."))
+    query = (
+        select(func.count()).select_from(Instance).where(Instance.owner_id == owner.id, Instance.deleted_at.is_(None))
+    )
+    if (db.session.scalar(query) or 0) >= rules.max_instances:
+        raise RuleRefused(
+            _("You may have %(max)s machines at most.", max=rules.max_instances),
+            _("Delete one you do not need, or ask an admin."),
+            rule="max_instances",
+            limit=rules.max_instances,
+        )
+
+
+def _check_size(rules: Policy, cpus: int, memory_gib: int, disk_gib: int, *, as_admin: bool) -> None:
+    for field, value, most in (
+        ("cpus", cpus, rules.max_cpus),
+        ("memory_gib", memory_gib, rules.max_memory_gib),
+        ("disk_gib", disk_gib, rules.max_disk_gib),
+    ):
+        if value < 1 or (value > most and not as_admin):
+            raise InvalidInput(_("This must be a whole number from 1 to %(max)s.", max=most), field=field)
+
+
+def _holds_gpu(instance: Instance) -> bool:
+    now = clock.now()
+    query = (
+        select(Allocation.id)
+        .join(Booking)
+        .where(
+            Booking.user_id == instance.owner_id,
+            Booking.host_id == instance.host_id,
+            Allocation.released_at.is_(None),
+            Allocation.starts_at <= now,
+            Allocation.ends_at > now,
+        )
+        .limit(1)
+    )
+    running: Sequence[int] = db.session.scalars(query).all()
+    return bool(running)

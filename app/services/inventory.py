@@ -1,0 +1,116 @@
+"""Hosts and their GPUs: taken into Berth through LXD, brought up to date, switched on and off."""
+
+from __future__ import annotations
+
+import re
+
+from flask_babel import gettext as _
+from sqlalchemy import func, select
+from sqlalchemy.dialects.postgresql import insert
+
+from app import clock
+from app.drivers.base import LxdDriver
+from app.errors import InvalidInput, NotFound
+from app.extensions import db
+from app.models import Allocation, Gpu, GpuState, Host
+from app.services import audit
+
+HOST_NAME = re.compile(r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$")
+
+
+def hosts(*, enabled_only: bool = False) -> list[Host]:
+    """All hosts, by name."""
+    query = select(Host).order_by(Host.name)
+    if enabled_only:
+        query = query.where(Host.enabled)
+    return list(db.session.scalars(query))
+
+
+def host(name: str) -> Host:
+    """The host of that name. Raises NotFound."""
+    found = db.session.scalar(select(Host).where(Host.name == name))
+    if found is None:
+        raise NotFound(_("There is no host %(name)s.", name=name))
+    return found
+
+
+def gpus(host_id: int | None = None) -> list[tuple[Gpu, Host]]:
+    """GPUs with their host, by host name and number."""
+    query = select(Gpu, Host).join(Host).order_by(Host.name, Gpu.minor)
+    if host_id is not None:
+        query = query.where(Gpu.host_id == host_id)
+    return [(gpu, owner) for gpu, owner in db.session.execute(query)]
+
+
+def models() -> list[str]:
+    """The GPU models that can be booked."""
+    query = select(Gpu.model).join(Host).where(Gpu.state == GpuState.IN_SERVICE, Host.enabled).distinct()
+    return sorted(db.session.scalars(query))
+
+
+def add_host(actor: str, name: str, endpoint: str, driver: LxdDriver) -> Host:
+    """Take a host into Berth with the GPUs that its LXD finds. Raises InvalidInput; DriverError if LXD is away."""
+    if not HOST_NAME.match(name):
+        raise InvalidInput(
+            _("A host's name may hold small letters, digits and inner hyphens, 63 at most."), field="name"
+        )
+    if db.session.scalar(select(Host.id).where(Host.name == name)) is not None:
+        raise InvalidInput(_("There is a host %(name)s already.", name=name), field="name")
+    added = Host(name=name, endpoint=endpoint)
+    db.session.add(added)
+    db.session.flush()
+    audit.record(actor, "host.added", f"host:{name}", endpoint=endpoint)
+    sync_host(actor, added, driver)
+    return added
+
+
+def sync_host(actor: str, target: Host, driver: LxdDriver) -> list[Gpu]:
+    """Bring a host's version, images and GPUs up to date. One that is gone stays, in maintenance."""
+    target.lxd_version = driver.server().version
+    target.images = [{"alias": image.alias, "description": image.description} for image in driver.images()]
+    found = driver.gpus()
+    for gpu in found:
+        values = {"model": gpu.model, "minor": gpu.minor, "uuid": gpu.uuid}
+        statement = insert(Gpu).values(host_id=target.id, pci_address=gpu.pci_address, **values)
+        db.session.execute(statement.on_conflict_do_update(index_elements=["host_id", "pci_address"], set_=values))
+    present = {gpu.pci_address for gpu in found}
+    known = list(db.session.scalars(select(Gpu).where(Gpu.host_id == target.id).order_by(Gpu.minor)))
+    for row in known:
+        if row.pci_address not in present and row.state == GpuState.IN_SERVICE:
+            row.state = GpuState.MAINTENANCE
+            audit.record(actor, "gpu.missing", f"gpu:{row.id}", host=target.name, pci_address=row.pci_address)
+    db.session.flush()
+    audit.record(actor, "host.synced", f"host:{target.name}", gpus=sorted(present))
+    return known
+
+
+def set_gpu_state(actor: str, gpu: Gpu, state: GpuState) -> None:
+    """Take a GPU out of service or put it back. Its bookings stay; see `booked_after`."""
+    before, gpu.state = gpu.state, state
+    db.session.flush()
+    audit.record(actor, "gpu.state", f"gpu:{gpu.id}", before=before, after=state)
+
+
+def booked_after(gpu_id: int) -> int:
+    """How many bookings, running ones included, still count on a GPU."""
+    query = (
+        select(func.count())
+        .select_from(Allocation)
+        .where(Allocation.gpu_id == gpu_id, Allocation.released_at.is_(None), Allocation.ends_at > clock.now())
+    )
+    return db.session.scalar(query) or 0
+
+
+def set_enabled(actor: str, target: Host, enabled: bool) -> None:
+    """Offer a host's GPUs for booking, or stop offering them."""
+    target.enabled = enabled
+    db.session.flush()
+    audit.record(actor, "host.enabled" if enabled else "host.disabled", f"host:{target.name}")
+
+
+def saw_agent(host_id: int) -> None:
+    """Note that the host's agent is alive."""
+    target = db.session.get(Host, host_id)
+    if target is not None:
+        target.seen_at = clock.now()
+        db.session.flush()

@@ -1,0 +1,176 @@
+"""What should be plugged in where, held against what is. Pure: the same values give the same plan."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+
+from app.drivers.base import DeviceSeen, GpuInfo, HostSeen, Node, Tag, device_name
+
+
+@dataclass(frozen=True)
+class Want:
+    """One GPU that somebody has now. `instance` None: they have no machine on that host."""
+
+    gpu: GpuInfo
+    instance: str | None
+    tag: Tag
+
+    @property
+    def device(self) -> str:
+        """The device's name on the instance."""
+        return device_name(self.gpu.pci_address)
+
+
+@dataclass(frozen=True)
+class Desired:
+    """A host as it should be at `at`: who has which GPU, which GPUs are Berth's, and when that changes next."""
+
+    host_id: int
+    at: datetime
+    wants: tuple[Want, ...] = ()
+    gpus: tuple[GpuInfo, ...] = ()
+    next_boundary: datetime | None = None
+
+
+class Trouble(StrEnum):
+    """Why a GPU that is booked now is not attached; the pages have the words."""
+
+    NONE = ""
+    NO_MACHINE = "no_machine"
+    STOPPED = "stopped"
+    FROZEN = "frozen"
+    MISSING = "missing"
+    PRIVILEGED = "privileged"
+    HELD = "held"  # another instance still has it
+    NO_NODE = "no_node"  # LXD says attached, the machine has no device node
+    ERROR = "error"
+    UNREACHABLE = "unreachable"
+
+
+@dataclass(frozen=True)
+class Detach:
+    """Take this device off that instance."""
+
+    instance: str
+    device: str
+    pci_address: str
+    tag: Tag | None = None
+
+
+@dataclass(frozen=True)
+class Attach:
+    """Plug a wanted GPU in, or bring the tag of one that is in up to date."""
+
+    want: Want
+
+
+@dataclass(frozen=True)
+class Wait:
+    """A wanted GPU that cannot be plugged in now, and why."""
+
+    want: Want
+    trouble: Trouble
+
+
+@dataclass(frozen=True)
+class Foreign:
+    """A GPU device that Berth did not make: reported, and left alone."""
+
+    instance: str
+    device: str
+    pci_address: str
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a pass would do, detaches first."""
+
+    detaches: tuple[Detach, ...] = ()
+    attaches: tuple[Attach, ...] = ()
+    waits: tuple[Wait, ...] = ()
+    foreign: tuple[Foreign, ...] = ()
+    attached: tuple[Want, ...] = ()  # as it should be, node and all
+
+    @property
+    def quiet(self) -> bool:
+        """Whether there is nothing to do."""
+        return not self.detaches and not self.attaches
+
+
+def plan(want: Desired, seen: HostSeen) -> Plan:
+    """From what should be and what is, what to do."""
+    wanted_at = {(item.instance, item.device): item for item in want.wants if item.instance}
+    detaches: list[Detach] = []
+    foreign: list[Foreign] = []
+    for instance in seen.instances.values():
+        for device in instance.devices:
+            key = (instance.name, device.name)
+            if not device.ours:
+                foreign.append(Foreign(instance.name, device.name, device.pci_address))
+            elif key not in wanted_at or device.pci_address != wanted_at[key].gpu.pci_address:
+                detaches.append(Detach(instance.name, device.name, device.pci_address, device.tag))
+    attaches: list[Attach] = []
+    waits: list[Wait] = []
+    attached: list[Want] = []
+    for item in want.wants:
+        trouble = _obstacle(item, seen, {device.pci_address for device in foreign})
+        found = _device(item, seen)
+        if trouble != Trouble.NONE:
+            waits.append(Wait(item, trouble))
+        elif found is None or found.tag != item.tag:
+            attaches.append(Attach(item))
+        elif found.node == Node.ABSENT:
+            # LXD believes in a node that the machine does not have: out and in again.
+            detaches.append(Detach(item.instance or "", item.device, item.gpu.pci_address, item.tag))
+            attaches.append(Attach(item))
+        else:
+            attached.append(item)
+    return Plan(tuple(detaches), tuple(attaches), tuple(waits), tuple(foreign), tuple(attached))
+
+
+def plan_alone(seen: HostSeen, now: datetime) -> Plan:
+    """Without the database: what the instances themselves say has ended is taken away; nothing is given."""
+    return Plan(
+        detaches=tuple(
+            Detach(instance.name, device.name, device.pci_address, device.tag)
+            for instance in seen.instances.values()
+            for device in instance.devices
+            if device.ours and device.tag is not None and device.tag.ends_at <= now.timestamp()
+        )
+    )
+
+
+def next_end(seen: HostSeen, now: datetime) -> datetime | None:
+    """The next end that the instances themselves carry."""
+    ends = [
+        device.tag.ends_at
+        for instance in seen.instances.values()
+        for device in instance.devices
+        if device.ours and device.tag is not None and device.tag.ends_at > now.timestamp()
+    ]
+    return datetime.fromtimestamp(min(ends), now.tzinfo) if ends else None
+
+
+def _obstacle(want: Want, seen: HostSeen, foreign: set[str]) -> Trouble:
+    if want.instance is None:
+        return Trouble.NO_MACHINE
+    instance = seen.instances.get(want.instance)
+    if instance is None:
+        return Trouble.MISSING
+    if instance.privileged:
+        return Trouble.PRIVILEGED
+    if want.gpu.pci_address in foreign:
+        return Trouble.HELD
+    if instance.status == "frozen":
+        return Trouble.FROZEN
+    return Trouble.NONE if instance.status == "running" else Trouble.STOPPED
+
+
+def _device(want: Want, seen: HostSeen) -> DeviceSeen | None:
+    instance = seen.instances.get(want.instance or "")
+    if instance is None:
+        return None
+    found = (device for device in instance.devices if device.name == want.device and device.ours)
+    return next((device for device in found if device.configured), None)
