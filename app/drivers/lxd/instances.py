@@ -38,7 +38,7 @@ def create(wire: Wire, spec: InstanceSpec, progress: Progress) -> None:
 
 
 def power(wire: Wire, name: str, action: str, *, force: bool = False) -> None:
-    """start, stop or restart; what is so already is fine."""
+    """start, stop or restart; what is so already is fine. A restart is forced where a clean one is not obeyed."""
     what = f"{action.capitalize()} {name}"
     with as_driver_errors(what):
         current = wire.find(name)[0]
@@ -55,8 +55,13 @@ def power(wire: Wire, name: str, action: str, *, force: bool = False) -> None:
         try:
             wire.send("put", "instances", name, "state", json=request, limit=POWER_TIMEOUT)
         except RefusedError as error:
-            if "is already " not in str(error):  # running, stopped: somebody was faster
+            if "is already " in str(error):  # running, stopped: somebody was faster
+                return
+            if force or action not in {"stop", "restart"} or "shutting down" not in str(error):
                 raise
+            if action == "stop":
+                raise TryAgain(what, f"it did not shut down in {STOP_TIMEOUT} s", "Stop it at once.") from error
+            power(wire, name, action, force=True)
 
 
 def delete(wire: Wire, name: str) -> None:

@@ -1,0 +1,76 @@
+"""What a lab is made of: Debian's packages, and an image that debootstrap builds once and a cache keeps."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shutil
+import subprocess
+import tempfile
+import time
+from pathlib import Path
+
+PACKAGES = ["lxd", "debootstrap", "btrfs-progs", "dnsmasq-base", "iptables", "uidmap", "attr", "squashfs-tools"]
+CACHE = Path(os.environ.get("BERTH_LAB_CACHE", "/var/cache/berth-lab"))
+_INCLUDE = {"base": "systemd,systemd-sysv,dbus,iproute2,openssh-server,sudo,procps"}
+_METADATA = """\
+architecture: {machine}
+creation_date: {now:.0f}
+properties: {{os: debian, release: bookworm, description: "Debian bookworm {kind}"}}
+"""
+
+
+def missing_packages() -> list[str]:
+    """Those of PACKAGES that this machine lacks."""
+    if not shutil.which("dpkg-query"):
+        return PACKAGES
+    asked = ["dpkg-query", "--show", "--showformat", "${Package} ${db:Status-Status}\n", *PACKAGES]
+    shown = subprocess.run(asked, capture_output=True, text=True, check=False).stdout.splitlines()
+    return [name for name in PACKAGES if f"{name} installed" not in shown]
+
+
+def ensure_packages() -> str:
+    """Install what is missing, as root on Debian; returns why there can be no lab, or nothing."""
+    if os.geteuid() != 0:
+        return "a lab needs root"
+    if not (missing := missing_packages()):
+        return ""
+    if not shutil.which("apt-get"):
+        return f"missing packages, and no apt-get: {' '.join(missing)}"
+    env = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
+    for command in (["apt-get", "-q", "update"], ["apt-get", "-qy", "install", "--no-install-recommends", *missing]):
+        done = subprocess.run(command, env=env, capture_output=True, text=True, check=False, timeout=600)
+    return "" if done.returncode == 0 else f"apt-get cannot install {' '.join(missing)}: {done.stderr[-300:].strip()}"
+
+
+def image(kind: str = "base") -> Path:
+    """The image's tarball from the cache, built first if need be (over a minute)."""
+    CACHE.mkdir(parents=True, exist_ok=True)
+    ready = CACHE / f"{kind}.tar.gz"
+    with (CACHE / f"{kind}.lock").open("w") as lock:  # two suites at once build it once
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not ready.exists():
+            _build(kind, ready)
+    return ready
+
+
+def _build(kind: str, ready: Path) -> None:
+    with tempfile.TemporaryDirectory(dir=CACHE, prefix=f"{kind}-") as name:
+        work = Path(name)
+        mirror = [os.environ["BERTH_LAB_MIRROR"]] if os.environ.get("BERTH_LAB_MIRROR") else []
+        options = ["--variant=minbase", f"--include={_INCLUDE[kind]}"]
+        _run("debootstrap", *options, "bookworm", str(work / "rootfs"), *mirror)
+        (work / "rootfs/etc/resolv.conf").unlink(missing_ok=True)
+        for package in (work / "rootfs/var/cache/apt/archives").glob("*.deb"):
+            package.unlink()
+        text = _METADATA.format(machine=os.uname().machine, now=time.time(), kind=kind)
+        (work / "metadata.yaml").write_text(text)
+        fresh = ready.with_suffix(".new")
+        _run("tar", "-C", str(work), "--numeric-owner", "-czf", str(fresh), "metadata.yaml", "rootfs")
+        fresh.rename(ready)
+
+
+def _run(*command: str) -> None:
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=1800)
+    if done.returncode:
+        raise RuntimeError(f"{command[0]} failed: {(done.stdout + done.stderr)[-1000:]}")

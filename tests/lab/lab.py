@@ -1,0 +1,204 @@
+"""A real LXD with emulated GPUs, on any Debian machine with root: `with Lab(directory, gpus=2) as lab: ...`.
+
+Everything lies in the lab's own directory (LXD_DIR too), but for device nodes in /dev and the containers' cgroups;
+`down` removes all of it, `sweep` does so for labs whose program was killed. Two labs at once are two hosts: equal PCI
+addresses, different minors. They share the kernel's cgroups, so their instances need different names.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Self
+
+from tests.lab import registry, remains
+from tests.lab.image import image
+
+if TYPE_CHECKING:
+    from app.drivers.base import GpuInfo
+
+MODEL = "NVIDIA RTX A6000"
+_numbers = itertools.count(1)
+
+
+class Lab:
+    """One LXD daemon in `directory`, whose host shows `gpus` emulated GPUs from PCI address 0000:01:00.0 on.
+
+    `first_minor`: N of the first /dev/nvidiaN, by itself one that is free. `snap`: the device directory is hidden in
+    the daemon's mount namespace. `readable`: each GPU brings along a /dev/dri/cardN that can be opened.
+    `owned`: take it down when this program ends or, if it is killed, at the next `sweep`.
+    """
+
+    def __init__(
+        self,
+        directory: Path | str,
+        gpus: int = 2,
+        first_minor: int | None = None,
+        *,
+        name: str = "",
+        snap: bool = False,
+        readable: bool = False,
+        owned: bool = True,
+    ) -> None:
+        self.directory = Path(directory).absolute()
+        self.name = name or self.directory.name
+        self.lxd_dir = self.directory / "lxd"
+        self.socket = self.lxd_dir / "unix.socket"
+        self.minors: list[int] = []
+        self._wish = (gpus, first_minor, snap, readable, owned)
+        self._pool = "8GiB"
+
+    @property
+    def gpus(self) -> list[GpuInfo]:
+        """The emulated GPUs."""
+        from app.drivers.base import GpuInfo  # not at the top: a lab by hand needs no more than the standard library
+
+        return [GpuInfo(address, MODEL, minor) for address, minor in self._cards()]
+
+    def __enter__(self) -> Self:
+        self.up()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.down()
+
+    def up(self, *, with_image: bool = True) -> None:
+        """Start the daemon and make its storage pool and image ready."""
+        tarball = image() if with_image else None
+        sweep()
+        gpus, first_minor, snap, readable, owned = self._wish
+        record = registry.enter(self.directory, gpus, first_minor, owned=owned, readable=readable)
+        self.minors = record.minors
+        try:
+            record.daemon = self._start(snap=snap, readable=readable)
+            registry.write(record)
+            self.lxc("config", "set", "images.auto_update_interval", "0")
+            self.lxc("storage", "create", "pool", "btrfs", f"size={self._pool}")
+            self.lxc("profile", "device", "add", "default", "root", "disk", "path=/", "pool=pool")
+            if tarball:
+                self.lxc("image", "import", str(tarball), "--alias", "base", timeout=300)
+        except BaseException:
+            self.down()
+            raise
+
+    def down(self) -> None:
+        """Stop and remove everything; what is not there is no trouble."""
+        down(self.directory)
+
+    def lxc(self, *arguments: str, timeout: float = 60, check: bool = True) -> str:
+        """Run the `lxc` command on this daemon; returns what it wrote."""
+        done = subprocess.run(
+            ["lxc", *arguments],
+            env=self._env(), stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=timeout, check=False,
+        )  # fmt: skip
+        if check and done.returncode:
+            raise RuntimeError(f"lxc {' '.join(arguments)}: {done.stderr.strip()}")
+        return done.stdout
+
+    def launch(self, name: str = "", *options: str, owner: str = "lab") -> str:
+        """Start an unprivileged instance (`options` as for `lxc launch`); returns its name, by itself a unique one."""
+        name = name or self.unique()
+        marks = ["-c", f"user.berth.owner={owner}", "-c", "security.idmap.isolated=true"]
+        self.lxc("launch", "base", name, *marks, *options)
+        return name
+
+    def unique(self, prefix: str = "t") -> str:
+        """An instance name that no other lab of this machine uses."""
+        return f"{prefix}-{os.getpid()}-{next(_numbers)}"
+
+    def run(self, instance: str, *command: str, timeout: float = 20) -> str:
+        """Run a command in an instance; returns its output, both streams."""
+        done = subprocess.run(
+            ["lxc", "exec", "--force-noninteractive", instance, "--", *command],
+            env=self._env(), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+            timeout=timeout, check=False,
+        )  # fmt: skip
+        return done.stdout
+
+    def gpu_nodes(self, instance: str) -> set[int]:
+        """Which /dev/nvidiaN the instance itself sees."""
+        names = self.run(instance, "ls", "/dev").split()
+        return {int(name[6:]) for name in names if name.startswith("nvidia") and name[6:].isdigit()}
+
+    def remove(self, *names: str) -> None:
+        """Delete instances, whatever they are doing."""
+        for name in names:
+            self.lxc("delete", "--force", name, check=False)
+
+    def _cards(self) -> list[tuple[str, int]]:
+        return [(f"0000:{n:02x}:00.0", minor) for n, minor in enumerate(self.minors, start=1)]
+
+    def _start(self, *, snap: bool, readable: bool) -> int:
+        self.lxd_dir.mkdir(parents=True)
+        wish = {
+            "lxd_dir": str(self.lxd_dir),
+            "emulated": str(self.directory / "emulated"),
+            "gpus": self._cards(),
+            "model": MODEL,
+            "snap": snap,
+            "readable": readable,
+        }
+        script = Path(__file__).with_name("host.py")
+        command = ["unshare", "--mount", "--propagation", "private", sys.executable, str(script)]
+        with (self.directory / "lxd.out").open("w") as log:
+            daemon = subprocess.Popen(
+                [*command, json.dumps(wish)],
+                env=self._env(), stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,
+            )  # fmt: skip
+        ready = subprocess.run(
+            ["lxd", "waitready", "--timeout", "60"], env=self._env(), capture_output=True, text=True, check=False
+        )
+        if ready.returncode or daemon.poll() is not None:
+            text = (self.directory / "lxd.out").read_text()
+            raise RuntimeError(f"LXD does not start: {ready.stderr.strip()} {text[-1000:]}")
+        return daemon.pid
+
+    def _env(self) -> dict[str, str]:
+        return environment(self.directory)
+
+
+def environment(directory: Path) -> dict[str, str]:
+    """What LXD's programs need to find this lab, and to leave the caller's home alone."""
+    return {**os.environ, "LXD_DIR": str(directory / "lxd"), "LXD_CONF": str(directory / "conf")}
+
+
+def down(directory: Path | str) -> None:
+    """Take down the lab in `directory`, in whatever state it is."""
+    directory = Path(directory).absolute()
+    record = registry.find(directory)
+    env = environment(directory)
+    if record and record.daemon and remains.alive(record.daemon):
+        with suppress(subprocess.TimeoutExpired):  # what does not stop is killed below
+            subprocess.run(["lxc", "stop", "--all", "--force"], env=env, capture_output=True, check=False, timeout=30)
+            subprocess.run(["lxd", "shutdown", "--timeout", "5"], env=env, capture_output=True, check=False, timeout=15)
+        for _ in _tries(5.0):
+            if not remains.alive(record.daemon):
+                break
+    remains.remove(directory)
+    if record:
+        registry.leave(record)
+
+
+def sweep() -> list[str]:
+    """Take down the labs whose program is gone; returns their directories."""
+    orphans = [record.directory for record in registry.records() if record.orphaned]
+    for directory in orphans:
+        down(directory)
+    return orphans
+
+
+def _tries(seconds: float) -> Iterator[None]:
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        yield
+        time.sleep(0.05)

@@ -1,0 +1,108 @@
+"""Removes what a lab's daemon leaves: processes, mounts, loop devices, cgroups, files. The lab's path leads to all."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import time
+from contextlib import suppress
+from pathlib import Path
+
+
+def remove(directory: Path) -> None:
+    """Remove every trace of the lab in `directory`."""
+    lxd_dir = directory / "lxd"
+    names = {path.name for kind in ("containers", "devices") for path in _entries(lxd_dir / kind)}
+    names |= {name for pid in _pids() if (name := _monitored(pid, lxd_dir))}
+    _kill(lxd_dir)
+    for line in reversed(Path("/proc/mounts").read_text().splitlines()):
+        point = line.split()[1]
+        if Path(point).is_relative_to(directory):
+            subprocess.run(["umount", "--lazy", point], check=False, capture_output=True)
+    for disk in _entries(lxd_dir / "disks"):
+        listed = subprocess.run(["losetup", "--noheadings", "--output", "NAME", "--associated", disk], check=False,
+                                capture_output=True, text=True).stdout  # fmt: skip
+        for loop in listed.split():
+            subprocess.run(["losetup", "--detach", loop], check=False, capture_output=True)
+    for name in names:
+        _remove_cgroups(name)
+    for name in ("lxd", "emulated", "conf"):
+        shutil.rmtree(directory / name, ignore_errors=True)
+    for name in ("lxd.log", "lxd.out"):
+        (directory / name).unlink(missing_ok=True)
+    with suppress(OSError):
+        directory.rmdir()
+
+
+def alive(pid: int) -> bool:
+    """Whether the process runs; a dead child that nobody waited for does not."""
+    with suppress(ChildProcessError):
+        os.waitpid(pid, os.WNOHANG)
+    try:
+        return Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()[0] != b"Z"
+    except OSError:
+        return False
+
+
+def _kill(lxd_dir: Path) -> None:
+    """Containers' first processes before their monitors, which would restart nothing but tell LXD."""
+    monitors = {pid for pid in _pids() if _monitored(pid, lxd_dir)}
+    inits = {pid for pid in _pids() if _parent(pid) in monitors}
+    rest = {pid for pid in _pids() if _belongs(pid, lxd_dir)}
+    for group in (inits, monitors | rest):
+        for pid in group - {os.getpid(), os.getppid()}:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        deadline = time.monotonic() + 5
+        while any(alive(pid) for pid in group) and time.monotonic() < deadline:
+            time.sleep(0.05)
+
+
+def _pids() -> list[int]:
+    return [int(name) for name in os.listdir("/proc") if name.isdigit()]  # noqa: PTH208 (thousands of Paths)
+
+
+def _read(pid: int, name: str) -> bytes:
+    try:
+        return Path(f"/proc/{pid}/{name}").read_bytes()
+    except OSError:
+        return b""
+
+
+def _monitored(pid: int, lxd_dir: Path) -> str:
+    """The container that this process watches over for this LXD, if that is what it is."""
+    text = _read(pid, "cmdline").rstrip(b"\0").decode(errors="replace")
+    head = f"[lxc monitor] {lxd_dir}/containers "
+    return text.removeprefix(head) if text.startswith(head) else ""
+
+
+def _belongs(pid: int, lxd_dir: Path) -> bool:
+    """LXD itself, its helpers (forkproxy, monitors) and its dnsmasq; not a shell that has LXD_DIR set."""
+    try:
+        program = Path(f"/proc/{pid}/exe").readlink().name.removesuffix(" (deleted)")
+    except OSError:
+        return False
+    if program not in {"lxd", "dnsmasq"}:
+        return False
+    environment = f"LXD_DIR={lxd_dir}".encode() in _read(pid, "environ").split(b"\0")
+    return environment or f"{lxd_dir}/".encode() in _read(pid, "cmdline")
+
+
+def _parent(pid: int) -> int:
+    fields = _read(pid, "stat").rpartition(b")")[2].split()
+    return int(fields[1]) if fields else 0
+
+
+def _entries(folder: Path) -> list[Path]:
+    return list(folder.iterdir()) if folder.is_dir() else []
+
+
+def _remove_cgroups(name: str) -> None:
+    for top in Path("/sys/fs/cgroup").glob("*/"):
+        for kind in ("lxc.payload", "lxc.monitor"):
+            group = top / f"{kind}.{name}"
+            for folder, _, _ in os.walk(group, topdown=False):
+                with suppress(OSError):  # still in use by another lab's instance of that name
+                    Path(folder).rmdir()
