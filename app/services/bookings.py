@@ -5,6 +5,7 @@ Locks are always taken in the same order: the account's row, then the GPUs' rows
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -60,7 +61,7 @@ def create(user: User, ask: Ask, slot: int) -> Booking:
     gpus = claims.claimed(ask, frame)
     needed = len(gpus) * frame.window.seconds
     quota.require(needed, free)
-    booking = _insert(user, account_id, ask, frame.window, [gpu.id for gpu in gpus], gpus[0].host_id)
+    booking = _insert(user, account_id, ask, frame.window, gpus)
     quota.hold(booking, needed, key=f"hold:{booking.id}", actor=user.username)
     audit.record(
         user.username,
@@ -161,19 +162,17 @@ def _machine_hosts(user_id: int) -> frozenset[int]:
     return frozenset(db.session.scalars(query))
 
 
-def _insert(user: User, account_id: int, ask: Ask, window: Window, gpu_ids: list[int], host_id: int) -> Booking:
+def _insert(user: User, account_id: int, ask: Ask, window: Window, gpus: Sequence[Gpu]) -> Booking:
     booking = Booking(
-        user_id=user.id,
+        user=user,
         account_id=account_id,
-        host_id=host_id,
+        host=gpus[0].host,
         starts_at=window.starts_at,
         ends_at=window.ends_at,
         booked_until=window.ends_at,
         note=ask.note,
         request_key=_scoped_key(user, ask.request_key),
-        allocations=[
-            Allocation(gpu_id=gpu_id, starts_at=window.starts_at, ends_at=window.ends_at) for gpu_id in gpu_ids
-        ],
+        allocations=[Allocation(gpu=gpu, starts_at=window.starts_at, ends_at=window.ends_at) for gpu in gpus],
     )
     db.session.add(booking)
     db.session.flush()

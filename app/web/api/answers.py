@@ -1,0 +1,162 @@
+"""What the API gives, as pydantic models."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from app.web.api.moments import MomentOut
+
+Hours = Annotated[float, Field(description="GPU-hours")]
+
+
+class _Out(BaseModel):
+    model_config = ConfigDict(from_attributes=True, use_attribute_docstrings=True)
+
+
+class GpuOut(_Out):
+    """One GPU."""
+
+    id: int
+    host: str
+    model: str
+    pci_address: str
+    minor: int
+    """N of /dev/nvidiaN"""
+    state: str
+    """`in_service`, `maintenance` or `quarantine`"""
+
+
+class AllocationOut(_Out):
+    """One GPU of a booking, and what was seen of it on the host."""
+
+    gpu: int
+    model: str
+    pci_address: str
+    minor: int
+    attached_at: MomentOut | None
+    detached_at: MomentOut | None
+    trouble: str
+    """Why it is not attached yet, as a code; empty when nothing is wrong."""
+
+
+class BookingOut(_Out):
+    """One booking."""
+
+    id: int
+    owner: str
+    mine: bool
+    host: str
+    gpus: list[int]
+    starts_at: MomentOut
+    ends_at: MomentOut
+    phase: str
+    """`upcoming`, `running`, `past` or `cancelled`, at the moment of the answer"""
+    note: str | None
+    """Null where it is somebody else's."""
+    gpu_hours: Hours
+    allocations: list[AllocationOut]
+    created_at: MomentOut
+    cancelled_at: MomentOut | None
+    released_at: MomentOut | None
+
+
+class InstanceOut(_Out):
+    """One machine."""
+
+    name: str
+    host: str
+    owner: str
+    image: str
+    cpus: int
+    memory_mib: int
+    disk_gib: int
+    status: str
+    created_at: MomentOut
+
+
+class QuotaOut(_Out):
+    """Where the person's account stands, in GPU-hours; `free` = `granted` - `held` - `used`."""
+
+    granted: Hours
+    held: Hours
+    used: Hours
+    free: Hours
+
+
+class UsageOut(_Out):
+    """One booking's part in a span of time."""
+
+    booking: int
+    owner: str
+    host: str
+    gpus: list[int]
+    starts_at: MomentOut
+    ends_at: MomentOut
+    reserved_seconds: int
+    """GPU-seconds that were booked within the span, up to now"""
+    attached_seconds: int
+    """GPU-seconds in which a GPU was seen attached within the span, up to now"""
+    busy_seconds: int | None
+    """GPU-seconds in which a GPU was at work; null where nothing measures it"""
+    reserved_hours: Hours
+    attached_hours: Hours
+
+
+class Problem(BaseModel):
+    """What went wrong (RFC 9457)."""
+
+    model_config = ConfigDict(extra="allow", use_attribute_docstrings=True)
+
+    type: str
+    title: str
+    status: int
+    code: str
+    """The last part of `type`: a word for programs."""
+    detail: str
+    hint: str
+    """What to do about it."""
+
+
+class FieldError(BaseModel):
+    """One field and what is wrong with it; `field` is empty where it is the whole."""
+
+    field: str
+    message: str
+
+
+class InvalidProblem(Problem):
+    """A value that cannot be meant, or a rule of the lab that forbids it."""
+
+    errors: list[FieldError]
+
+
+class ClashOut(_Out):
+    """Somebody else's booking in the way."""
+
+    gpu: str
+    host: str
+    owner: str
+    starts_at: MomentOut
+    ends_at: MomentOut
+
+
+class AlternativeOut(_Out):
+    """A window that was free at the moment of the answer."""
+
+    kind: str
+    """`later`, `shorter` or `elsewhere`"""
+    host: str
+    gpus: list[int]
+    starts_at: MomentOut
+    ends_at: MomentOut
+
+
+class ConflictProblem(Problem):
+    """Somebody or something was first."""
+
+    next_free: MomentOut | None
+    """When the same length is free next; null where nothing is, or where it is not a matter of time."""
+    clashes: list[ClashOut]
+    alternatives: list[AlternativeOut]

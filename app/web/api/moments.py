@@ -1,0 +1,46 @@
+"""Times in the API: ISO-8601 with a zone comes in, UTC with a Z goes out."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Annotated
+
+from flask_babel import gettext as _
+from pydantic import BeforeValidator, PlainSerializer, WithJsonSchema
+from pydantic_core import PydanticCustomError
+
+YEARS = range(1971, 2971)  # what arithmetic with zones and grids can bear; the rules are far stricter
+
+
+def iso_z(moment: datetime | None) -> str | None:
+    """`2026-11-24T20:00:00Z`: how the API writes every time."""
+    if moment is None:
+        return None
+    return moment.astimezone(UTC).isoformat().removesuffix("+00:00") + "Z"
+
+
+def _moment(value: object) -> datetime:
+    """An aware moment from ISO-8601 text; nothing else is one."""
+    if not isinstance(value, str):
+        raise PydanticCustomError("moment", _("This must be a time as text, such as 2026-11-24T20:00:00Z."))
+    try:
+        moment = datetime.fromisoformat(value) if len(value) <= 40 else None
+    except ValueError:
+        moment = None
+    if moment is None or moment.year not in YEARS:
+        raise PydanticCustomError("moment", _("This is not an ISO-8601 time such as 2026-11-24T20:00:00Z."))
+    if moment.tzinfo is None:
+        raise PydanticCustomError(
+            "naive", _('This time has no time zone: end it with "Z" for UTC or an offset such as +08:00.')
+        )
+    return moment.astimezone(UTC)
+
+
+MomentIn = Annotated[
+    datetime, BeforeValidator(_moment), WithJsonSchema({"type": "string", "format": "date-time"}, mode="validation")
+]
+MomentOut = Annotated[
+    datetime,
+    PlainSerializer(iso_z, return_type=str),
+    WithJsonSchema({"type": "string", "format": "date-time"}, mode="serialization"),
+]

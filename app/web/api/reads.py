@@ -1,0 +1,138 @@
+"""/api/v1: what can only be read here: GPUs, machines, quota and usage."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+from flask_babel import gettext as _
+
+from app import clock
+from app.errors import Conflict, InvalidInput, NotAllowed, NotFound
+from app.models import Instance
+from app.services import instances, inventory, quota, usage
+from app.web.api.answers import GpuOut, InstanceOut, QuotaOut, UsageOut
+from app.web.api.auth import bearer
+from app.web.api.blueprint import bp
+from app.web.api.schemas import InstancesQuery, PastSpan
+from app.web.api.spec import describe
+
+
+@bp.get("/gpus")
+@describe(tag="inventory", answer=list[GpuOut])
+def list_gpus() -> list[GpuOut]:
+    """Every GPU of every host."""
+    return [
+        GpuOut(
+            id=gpu.id,
+            host=host.name,
+            model=gpu.model,
+            pci_address=gpu.pci_address,
+            minor=gpu.minor,
+            state=gpu.state,
+        )
+        for gpu, host in inventory.gpus()
+    ]
+
+
+@bp.get("/instances")
+@describe(tag="machines", answer=list[InstanceOut])
+def list_instances(query: InstancesQuery) -> list[InstanceOut]:
+    """One's own machines."""
+    user = bearer().user
+    if not query.all:
+        return [_shown(instance, user.username) for instance in instances.of_user(user)]
+    _only_admins()
+    return [_shown(instance, instance.owner.username) for instance in instances.everyones()]
+
+
+@bp.get("/instances/<name>/rdp")
+@describe(tag="machines", errors=(404, 409))
+def instance_rdp(name: str) -> None:
+    """A file for a remote-desktop client, once the machine has a remote desktop."""
+    instance = _own(name)
+    raise Conflict(
+        _("%(name)s has no remote desktop set up yet.", name=instance.name),
+        _("Ask an admin how to reach this machine."),
+    )
+
+
+@bp.get("/instances/<name>/ssh-config")
+@describe(tag="machines", errors=(404, 409))
+def instance_ssh_config(name: str) -> None:
+    """Lines for ~/.ssh/config, once the machine can be reached by SSH."""
+    instance = _own(name)
+    raise Conflict(
+        _("%(name)s has no SSH access set up yet.", name=instance.name), _("Ask an admin how to reach this machine.")
+    )
+
+
+@bp.get("/quota")
+@describe(tag="quota", answer=QuotaOut)
+def show_quota() -> QuotaOut:
+    """Where one's account stands, in GPU-hours."""
+    account_id = bearer().user.account_id
+    if account_id is None:
+        return QuotaOut(granted=0, held=0, used=0, free=0)
+    found = quota.balance(account_id)
+    return QuotaOut(
+        granted=_hours(found.granted), held=_hours(found.held), used=_hours(found.used), free=_hours(found.free)
+    )
+
+
+@bp.get("/usage")
+@describe(tag="quota", answer=list[UsageOut])
+def show_usage(query: PastSpan) -> list[UsageOut]:
+    """What one's bookings reserved within a span, and how much of it a GPU was attached, by booking."""
+    end = query.to or clock.now()
+    start = query.from_ or end - timedelta(days=30)
+    if end <= start:
+        raise InvalidInput(_('"to" must be later than "from".'), field="to")
+    if query.all:
+        _only_admins()
+    found = usage.by_booking(start, end, None if query.all else bearer().user)
+    return [_used(one) for one in found]
+
+
+def _only_admins() -> None:
+    if not bearer().user.is_admin:
+        raise NotAllowed(_("Only an admin's token with the scope admin can see everybody's."))
+
+
+def _own(name: str) -> Instance:
+    if not instances.NAME.match(name):
+        raise NotFound(_("There is no such machine of yours."))
+    return instances.get(bearer().user, name)
+
+
+def _shown(instance: Instance, owner: str) -> InstanceOut:
+    return InstanceOut(
+        name=instance.name,
+        host=instance.host.name,
+        owner=owner,
+        image=instance.image,
+        cpus=instance.cpus,
+        memory_mib=instance.memory_mib,
+        disk_gib=instance.disk_gib,
+        status=instance.status,
+        created_at=instance.created_at,
+    )
+
+
+def _used(one: usage.BookingUsage) -> UsageOut:
+    return UsageOut(
+        booking=one.booking.id,
+        owner=one.booking.user.display_name,
+        host=one.booking.host.name,
+        gpus=list(one.gpu_ids),
+        starts_at=one.booking.starts_at,
+        ends_at=one.booking.ends_at,
+        reserved_seconds=one.reserved,
+        attached_seconds=one.attached,
+        busy_seconds=one.busy,
+        reserved_hours=_hours(one.reserved),
+        attached_hours=_hours(one.attached),
+    )
+
+
+def _hours(seconds: int) -> float:
+    return round(seconds / 3600, 4)
