@@ -35,6 +35,14 @@ def device_name(pci: str) -> str:
     return "gpu-" + pci_address(pci).replace(":", "-").replace(".", "-")
 
 
+def address_of(device: str) -> str:
+    """The PCI address that a device name of ours stands for; "" for any other name."""
+    if not DEVICE_NAME.match(device):
+        return ""
+    domain, bus, slot, function = device.removeprefix("gpu-").split("-")
+    return f"{domain}:{bus}:{slot}.{function}"
+
+
 class DriverError(Exception):
     """A host could not do what it was asked. `what` was tried, `detail` as the host said it, `todo` for the admin."""
 

@@ -22,6 +22,7 @@ class Eye:
         self._proc = proc
         self._daemon: tuple[int, int | None] = (0, None)  # LXD's process: id and start time
         self._inits: dict[str, tuple[int, int | None]] = {}  # each instance's first process, likewise
+        self._had: dict[str, set[str]] = {}  # the GPU devices that an instance was last seen with
 
     def devices_dir(self) -> Path | None:
         """LXD's device directory, if LXD runs on this machine and this process may look."""
@@ -36,7 +37,8 @@ class Eye:
             return None
 
     def look(self, instance: Json, directory: Path | None) -> InstanceSeen:
-        """One instance; its nodes are unknown while it does not run."""
+        """One instance; its nodes are unknown while it does not run. What it had and what cannot be looked for now
+        is reported as unknown, not left out: nobody may take it for gone."""
         name = instance["name"]
         if not directory or instance.get("type") != "container" or instance["status"].lower() not in _RUNS:
             return shapes.instance_seen(instance, frozenset(), None)
@@ -46,8 +48,10 @@ class Eye:
                 return shapes.instance_seen(instance, nodes, {})
             mounted = holders.mounted_nodes(name, holders.mounts(self._init(name), self._proc))
         except holders.CannotLookError:
-            return shapes.instance_seen(instance, frozenset(), None)
-        return shapes.instance_seen(instance, nodes, mounted)
+            return shapes.instance_seen(instance, frozenset(), None, self._had.get(name, set()))
+        seen = shapes.instance_seen(instance, nodes, mounted)
+        self._had[name] = {device.name for device in seen.devices}
+        return seen
 
     def _init(self, name: str) -> int:
         """Kept once known: asking LXD costs more than the rest of a look, and a GPU that has left the configuration

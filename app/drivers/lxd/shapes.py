@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from typing import Any
 
 from app.drivers.base import (
@@ -15,6 +16,7 @@ from app.drivers.base import (
     InstanceSpec,
     Node,
     Tag,
+    address_of,
     device_name,
     pci_address,
 )
@@ -107,8 +109,11 @@ def gpu_devices(instance: Json) -> dict[str, Json]:
     }
 
 
-def instance_seen(instance: Json, nodes: frozenset[HostNode], mounted: dict[str, set[str]] | None) -> InstanceSeen:
-    """An instance with its GPU devices; `mounted` is None where the host cannot be looked at."""
+def instance_seen(
+    instance: Json, nodes: frozenset[HostNode], mounted: dict[str, set[str]] | None, had: Iterable[str] = ()
+) -> InstanceSeen:
+    """An instance with its GPU devices. `mounted` is None where the host cannot be looked at: then what it `had` counts
+    as left behind, unknown."""
     config, own = instance.get("config", {}), instance.get("devices", {})
     configured = gpu_devices(instance)
     devices = [
@@ -121,9 +126,10 @@ def instance_seen(instance: Json, nodes: frozenset[HostNode], mounted: dict[str,
         )
         for name, device in configured.items()
     ]
-    left = set() if mounted is None else {node.device for node in nodes} | set(mounted)
+    left = set(had) if mounted is None else {node.device for node in nodes} | set(mounted)
+    node = Node.UNKNOWN if mounted is None else Node.PRESENT
     devices += [
-        DeviceSeen(name, _pci_of_name(name), bool(DEVICE_NAME.match(name)), Node.PRESENT, configured=False)
+        DeviceSeen(name, address_of(name), bool(DEVICE_NAME.match(name)), node, configured=False)
         for name in sorted(left - set(configured))
     ]
     return InstanceSeen(
@@ -140,11 +146,3 @@ def _pci(device: Json) -> str:
         return pci_address(str(device.get("pci", "")))
     except ValueError:
         return ""
-
-
-def _pci_of_name(name: str) -> str:
-    """The address that one of our device names stands for."""
-    if not DEVICE_NAME.match(name):
-        return ""
-    domain, bus, slot, function = name.removeprefix("gpu-").split("-")
-    return f"{domain}:{bus}:{slot}.{function}"
