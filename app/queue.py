@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import logging
 from functools import lru_cache
-from typing import cast
 from uuid import uuid4
 
 from flask import current_app
@@ -34,11 +33,11 @@ def queue_name(host_name: str) -> str:
 
 def wake(host_name: str) -> None:
     """Ask the host's agent to look now. Never raises: without Valkey the agent looks at its next tick."""
-    url = cast(Settings, current_app.extensions["berth"]).redis_url
-    if not url:
+    settings: Settings = current_app.extensions["berth"]
+    if not settings.redis_url:
         return
     try:
-        _queue(url, queue_name(host_name)).enqueue_call(
+        _queue(settings.redis_url, queue_name(host_name)).enqueue_call(
             JOB,
             args=(host_name,),
             job_id=f"n-{uuid4()}",
@@ -50,6 +49,15 @@ def wake(host_name: str) -> None:
         )
     except (RedisError, OSError) as error:
         log.warning("host %s is not woken, it looks by itself at its next tick: %s", host_name, error)
+
+
+def reachable() -> bool:
+    """Whether a wake sent now would arrive."""
+    settings: Settings = current_app.extensions["berth"]
+    try:
+        return bool(settings.redis_url) and bool(_connection(settings.redis_url).ping())
+    except (RedisError, OSError):
+        return False
 
 
 @lru_cache(maxsize=256)
