@@ -1,0 +1,59 @@
+"""Berth's portal: `create_app` wires settings, extensions, pages and error pages."""
+
+from __future__ import annotations
+
+from flask import Flask
+from werkzeug.middleware.proxy_fix import ProxyFix
+
+from app import web
+from app.config import BadSettings, Settings
+from app.extensions import babel, csrf, db, limiter, login
+
+LARGEST_BODY = 1024 * 1024
+
+
+def create_app(settings: Settings | None = None) -> Flask:
+    """The portal as a WSGI application. Raises BadSettings; contacts nothing yet."""
+    settings = settings or Settings.load()
+    if not settings.database_url:
+        raise BadSettings("There is no database: start Berth with `berth up`, or set DATABASE_URL.")
+    app = Flask(__name__)
+    app.config.from_mapping(_flask_config(settings))
+    app.extensions["berth"] = settings
+    if settings.https:
+        app.wsgi_app = ProxyFix(app.wsgi_app, x_for=1, x_proto=1)  # type: ignore[method-assign]
+    db.init_app(app)
+    login.init_app(app)
+    limiter.init_app(app)
+    babel.init_app(app, locale_selector=web.locale.choose, timezone_selector=web.locale.choose_zone)
+    web.init_app(app)  # before csrf: who is signed out is sent to sign in, whatever their form's token is worth
+    csrf.init_app(app)
+    return app
+
+
+def _flask_config(settings: Settings) -> dict[str, object]:
+    return {
+        "SECRET_KEY": settings.ensure_secret_key(),
+        "SQLALCHEMY_DATABASE_URI": settings.database_url,
+        "SQLALCHEMY_ENGINE_OPTIONS": {"pool_pre_ping": True, "connect_args": {"connect_timeout": 5}},
+        "MAX_CONTENT_LENGTH": LARGEST_BODY,
+        "SESSION_COOKIE_NAME": "__Host-session" if settings.https else "session",
+        "SESSION_COOKIE_SECURE": settings.https,
+        "SESSION_COOKIE_HTTPONLY": True,
+        "SESSION_COOKIE_SAMESITE": "Lax",
+        "WTF_CSRF_TIME_LIMIT": None,  # as long as the session: a form may stay open over lunch
+        "WTF_CSRF_SSL_STRICT": False,  # web.security checks Origin and Sec-Fetch-Site on http too
+        "BABEL_DEFAULT_LOCALE": "en",
+        "BABEL_DEFAULT_TIMEZONE": settings.timezone,
+        "RATELIMIT_ENABLED": settings.rate_limits,
+        "RATELIMIT_STORAGE_URI": _limits_storage(settings.redis_url),
+        "RATELIMIT_IN_MEMORY_FALLBACK_ENABLED": True,
+        "RATELIMIT_KEY_PREFIX": "lim",
+    }
+
+
+def _limits_storage(redis_url: str) -> str:
+    """The limiter's spelling of a Valkey address; without one, counts are kept in this process."""
+    if redis_url.startswith("unix://"):
+        return "redis+" + redis_url
+    return redis_url or "memory://"

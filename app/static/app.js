@@ -1,0 +1,90 @@
+// What works better with JavaScript. Hooks are data-* attributes only; every page works without this file.
+"use strict";
+
+// Copy: the button appears only where it can work.
+function offerCopying(root) {
+  for (const button of root.querySelectorAll("[data-copy]")) {
+    button.hidden = !navigator.clipboard && !document.execCommand;
+  }
+}
+
+async function copy(button) {
+  const field = document.getElementById(button.dataset.copy);
+  const words = button.textContent;
+  field.select();
+  if (navigator.clipboard) {
+    await navigator.clipboard.writeText(field.value);
+  } else {
+    document.execCommand("copy"); // plain http in a lab has no clipboard API
+  }
+  button.textContent = button.dataset.done;
+  setTimeout(() => { button.textContent = words; }, 2000);
+}
+
+document.addEventListener("click", (event) => {
+  const button = event.target.closest("[data-copy]");
+  if (button) {
+    copy(button);
+  }
+});
+
+// Focus: to what the server marks (an error summary, the line about what was just done).
+function focusMarked(root) {
+  const marked = root.matches?.("[data-focus]") ? root : root.querySelector("[data-focus]");
+  if (marked) {
+    marked.focus();
+  }
+}
+
+// The same form is not sent twice by an impatient click.
+document.addEventListener("submit", (event) => {
+  const form = event.target;
+  if (form.method !== "post" || event.defaultPrevented) {
+    return;
+  }
+  if (form.dataset.sent) {
+    event.preventDefault();
+    return;
+  }
+  form.dataset.sent = "1";
+  setTimeout(() => { delete form.dataset.sent; }, 4000);
+});
+addEventListener("pageshow", () => {
+  for (const form of document.querySelectorAll("form[data-sent]")) {
+    delete form.dataset.sent;
+  }
+});
+
+// htmx: after a swap the focus must not fall back to the top of the page.
+let focusBefore = null;
+document.addEventListener("htmx:beforeSwap", () => { focusBefore = document.activeElement?.id || null; });
+document.addEventListener("htmx:afterSettle", (event) => {
+  offerCopying(event.target);
+  focusMarked(event.target);
+  if (document.activeElement === document.body || document.activeElement === null) {
+    const again = focusBefore && document.getElementById(focusBefore);
+    const target = again || event.target;
+    if (!target.matches("a[href], button, input, select, textarea, summary, [tabindex]")) {
+      target.tabIndex = -1;
+    }
+    target.focus({ preventScroll: true });
+  }
+});
+
+// htmx: nothing that failed is swapped in; a sentence says so instead, until something works again.
+const alertBox = document.getElementById("alert");
+function say(text) {
+  alertBox.textContent = text;
+  alertBox.hidden = false;
+}
+document.addEventListener("htmx:sendError", () => say(alertBox.dataset.lost));
+document.addEventListener("htmx:timeout", () => say(alertBox.dataset.lost));
+document.addEventListener("htmx:responseError", () => say(alertBox.dataset.failed));
+document.addEventListener("htmx:afterOnLoad", (event) => {
+  if (event.detail.successful) {
+    alertBox.hidden = true;
+  }
+});
+
+offerCopying(document);
+focusMarked(document);

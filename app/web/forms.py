@@ -1,0 +1,44 @@
+"""What forms have in common: the service's refusal of a field shown beside that field, and checks of shape."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from flask_babel import lazy_gettext as _l
+from flask_wtf import FlaskForm
+from wtforms import Form
+from wtforms.validators import InputRequired, Length
+
+from app.errors import InvalidInput
+
+
+class PageForm(FlaskForm):  # type: ignore[misc]
+    """A form on a page. Its hidden CSRF input is written by the template and checked before any route runs."""
+
+    class Meta(FlaskForm.Meta):  # type: ignore[misc]
+        """CSRFProtect checks every form already."""
+
+        csrf = False
+
+    def refuse(self, error: InvalidInput) -> None:
+        """Show a service's refusal beside the field that it names, or above the form."""
+        show_refusal(self, error)
+
+
+def show_refusal(form: Form, error: InvalidInput) -> None:
+    """Put the words of a refusal where the person looks for them."""
+    field = form._fields.get(error.field)
+    if field is None:
+        form.form_errors.append(str(error))
+    else:
+        field.errors = [*field.errors, str(error)]
+
+
+def required(**kwargs: Any) -> InputRequired:
+    """Refuse an empty field."""
+    return InputRequired(message=_l("Fill this in."), **kwargs)
+
+
+def at_most(count: int) -> Length:
+    """No longer than this."""
+    return Length(max=count, message=_l("Use %(count)s characters at most.", count=count))

@@ -1,0 +1,42 @@
+"""From a context to an answer: whole pages, fragments for htmx, and redirects that suit both."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from flask import Flask, Response, get_flashed_messages, make_response, redirect, render_template, request
+
+from app.web import navigation, states, times
+
+
+def is_fragment() -> bool:
+    """Whether htmx asks for a part of a page. A page restored from history is asked for whole."""
+    return request.headers.get("HX-Request") == "true" and "HX-History-Restore-Request" not in request.headers
+
+
+def render(page: str, fragment: str | None = None, *, status: int = 200, **context: Any) -> Response:
+    """The page, or only its fragment when htmx asks; messages that wait come along with either."""
+    if fragment is None or not is_fragment():
+        return make_response(render_template(page, **context), status)
+    body = render_template(fragment, **context)
+    if messages := get_flashed_messages(with_categories=True):
+        body += render_template("_flash.html", messages=messages, out_of_band=True)
+    return make_response(body, status)
+
+
+def go(url: str) -> Response:
+    """Send the browser to a page after a change: 303, or htmx's own redirect (it would follow a 303 inside)."""
+    if is_fragment():
+        return Response(status=204, headers={"HX-Redirect": url})
+    answer = redirect(url, 303)
+    assert isinstance(answer, Response)
+    return answer
+
+
+def init_app(app: Flask) -> None:
+    """Filters and values that every template has."""
+    app.jinja_env.trim_blocks = True
+    app.jinja_env.lstrip_blocks = True
+    app.add_template_global(states.state_of)
+    times.init_app(app)
+    navigation.init_app(app)

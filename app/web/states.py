@@ -1,0 +1,56 @@
+"""The words for states, one each, with the role that colours them and the icon that goes before them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from flask_babel import LazyString
+from flask_babel import lazy_gettext as _l
+
+
+@dataclass(frozen=True)
+class State:
+    """How a state is shown. `role` is a CSS class: booked, in-use, attention, refused or off."""
+
+    role: str
+    icon: str
+    word: LazyString
+
+
+STATES = {
+    # bookings
+    "waiting": State("booked waiting", "waiting", _l("Waiting for approval")),
+    "booked": State("booked", "booked", _l("Booked")),
+    "attaching": State("booked", "attaching", _l("Attaching")),
+    "in_use": State("in-use", "in-use", _l("In use")),
+    "idle": State("attention", "idle", _l("Idle")),
+    "ends_soon": State("attention", "ends-soon", _l("Ends soon")),
+    "ended": State("off", "ended", _l("Ended")),
+    "ended_early": State("off", "ended-early", _l("Ended early")),
+    "cancelled": State("off", "cancelled", _l("Cancelled")),
+    "no_show": State("attention", "attention", _l("No-show")),
+    "refused_booking": State("refused", "refused", _l("Refused")),
+    "failed": State("refused", "failed", _l("Failed")),
+    # GPUs
+    "free": State("in-use", "free", _l("Free")),
+    "out_of_service": State("off", "out-of-service", _l("Out of service")),
+    "quarantine": State("refused", "failed", _l("Quarantined")),
+    "no_data": State("attention", "no-data", _l("No data")),
+    # machines
+    "running": State("in-use", "in-use", _l("Running")),
+    "starting": State("booked", "attaching", _l("Starting")),
+    "stopping": State("booked", "attaching", _l("Stopping")),
+    "creating": State("booked", "attaching", _l("Being created")),
+    "stopped": State("off", "stopped", _l("Stopped")),
+    "not_reachable": State("attention", "no-data", _l("Not reachable")),
+    # people
+    "pending": State("booked waiting", "waiting", _l("Waiting")),
+    "active": State("in-use", "ended", _l("Active")),
+    "disabled": State("off", "out-of-service", _l("Suspended")),
+    "refused": State("refused", "refused", _l("Refused")),
+}
+
+
+def state_of(code: str) -> State:
+    """How the state with this code is shown."""
+    return STATES[code]

@@ -1,0 +1,76 @@
+"""Moments, spans and amounts as the pages print them."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+from zoneinfo import ZoneInfo
+
+from flask import Flask, current_app
+from flask_babel import format_datetime, format_timedelta, get_timezone
+from flask_babel import gettext as _
+from markupsafe import Markup
+
+from app import clock
+from app.config import Settings
+from app.services.windows import hours_text
+
+SHORT, LONG = "EEE d MMM HH:mm", "EEE d MMM yyyy HH:mm:ss"
+
+
+def init_app(app: Flask) -> None:
+    """The filters `moment`, `moment_text`, `hours`, `signed_hours`, `ago`."""
+    app.add_template_filter(moment)
+    app.add_template_filter(moment_text)
+    app.add_template_filter(hours_text, "hours")
+    app.add_template_filter(signed_hours)
+    app.add_template_filter(ago)
+
+
+def moment(when: datetime | None, pattern: str = SHORT) -> str:
+    """A `<time>` in the viewer's zone and, where the lab's clock reads otherwise, the lab's time beside it."""
+    if when is None:
+        return Markup("")
+    machine = when.isoformat(timespec="seconds")
+    return Markup('<time datetime="{}">{}</time>').format(machine, moment_text(when, pattern))
+
+
+def moment_text(when: datetime, pattern: str = SHORT) -> str:
+    """The same as plain text, for names and attributes."""
+    if not differs_from_lab(when):
+        return format_datetime(when, pattern)
+    lab = when.astimezone(lab_zone())
+    here = when.astimezone(viewer_zone())
+    lab_pattern = "HH:mm" if lab.date() == here.date() else "EEE HH:mm"
+    return _(
+        "%(here)s (lab: %(lab)s)",
+        here=format_datetime(when, pattern),
+        lab=format_datetime(lab.replace(tzinfo=None), lab_pattern, rebase=False),
+    )
+
+
+def ago(when: datetime) -> str:
+    """How far away a moment is: `3 hours ago`, `in 2 days`."""
+    distance: timedelta = when - clock.now()
+    return format_timedelta(distance, add_direction=True, granularity="minute")
+
+
+def signed_hours(seconds: int) -> str:
+    """GPU-seconds as hours with their sign: `+12`, `−6.5` (a real minus)."""
+    return ("+" if seconds > 0 else "\N{MINUS SIGN}" if seconds < 0 else "") + hours_text(abs(seconds))
+
+
+def differs_from_lab(when: datetime) -> bool:
+    """Whether the viewer's clock and the lab's read differently at that moment."""
+    return when.astimezone(viewer_zone()).utcoffset() != when.astimezone(lab_zone()).utcoffset()
+
+
+def viewer_zone() -> ZoneInfo:
+    """The zone that the pages are printed in."""
+    found = get_timezone()
+    return ZoneInfo(str(found)) if found is not None else lab_zone()
+
+
+def lab_zone() -> ZoneInfo:
+    """The lab's zone."""
+    settings: Settings = current_app.extensions["berth"]
+    return settings.zone

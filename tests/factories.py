@@ -1,0 +1,87 @@
+"""Plain functions that make rows with sensible values; they flush, the client commits."""
+
+from __future__ import annotations
+
+from functools import cache
+from itertools import count
+from typing import Any
+
+from app.extensions import db
+from app.models import Account, EntryKind, Gpu, Host, Instance, InstanceStatus, Role, User, UserState
+from app.services import quota
+from tests.page import PASSWORD
+
+_numbers = count(1)
+
+
+@cache
+def _password_hash() -> str:
+    from app.services import passwords
+
+    return passwords.hashed(PASSWORD, "nobody")
+
+
+def make_user(username: str = "", *, hours: float = 100, **values: Any) -> User:
+    """An active person (password: tests.page.PASSWORD) with an account and so many GPU-hours."""
+    number = next(_numbers)
+    username = username or f"person{number}"
+    values.setdefault("full_name", username.replace("-", " ").title())
+    values.setdefault("email", f"{username}@example.org")
+    values.setdefault("state", UserState.ACTIVE)
+    values.setdefault("role", Role.USER)
+    user = User(username=username, password_hash=_password_hash(), **values)
+    user.account = Account(name=username) if user.state == UserState.ACTIVE else None
+    db.session.add(user)
+    db.session.flush()
+    if user.account is not None and hours:
+        key = f"test:{username}:{number}"
+        quota.post(user.account.id, EntryKind.GRANT, round(hours * 3600), key=key, actor="test")
+    return user
+
+
+def make_admin(username: str = "", **values: Any) -> User:
+    """As `make_user`, but an admin."""
+    return make_user(username or f"admin{next(_numbers)}", role=Role.ADMIN, **values)
+
+
+def make_pending(username: str = "", **values: Any) -> User:
+    """Somebody who waits for approval."""
+    return make_user(username or f"waiting{next(_numbers)}", state=UserState.PENDING, **values)
+
+
+def make_host(name: str = "", *, gpus: int = 4, model: str = "NVIDIA RTX A6000", **values: Any) -> Host:
+    """A host with so many GPUs; its address leads nowhere unless `endpoint` is given."""
+    name = name or f"lab{next(_numbers):02}"
+    values.setdefault("endpoint", f"/nowhere/{name}.socket")
+    host = Host(name=name, **values)
+    db.session.add(host)
+    db.session.flush()
+    for minor in range(gpus):
+        make_gpu(host, minor=minor, model=model)
+    return host
+
+
+def make_gpu(host: Host, *, minor: int = 0, model: str = "NVIDIA RTX A6000", **values: Any) -> Gpu:
+    """One more GPU of a host."""
+    values.setdefault("pci_address", f"0000:{minor + 1:02x}:00.0")
+    gpu = Gpu(host_id=host.id, model=model, minor=minor, uuid=f"GPU-{host.name}-{minor}", **values)
+    db.session.add(gpu)
+    db.session.flush()
+    return gpu
+
+
+def gpus_of(host: Host) -> list[Gpu]:
+    """A host's GPUs in order."""
+    return list(db.session.scalars(db.select(Gpu).where(Gpu.host_id == host.id).order_by(Gpu.minor)))
+
+
+def make_instance(owner: User, host: Host, name: str = "", **values: Any) -> Instance:
+    """A machine that runs."""
+    defaults = {"image": "ubuntu/24.04", "cpus": 4, "memory_mib": 8192, "disk_gib": 50}
+    values.setdefault("status", InstanceStatus.RUNNING)
+    instance = Instance(
+        name=name or f"{owner.username}-{host.name}", host_id=host.id, owner_id=owner.id, **(defaults | values)
+    )
+    db.session.add(instance)
+    db.session.flush()
+    return instance
