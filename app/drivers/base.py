@@ -13,21 +13,16 @@ from typing import Protocol
 
 # LXD 5.0.2 removes every device whose name starts with the one to remove (gpu1 takes gpu10 along), so ours all have
 # the same length. They are made from the PCI address alone: the same GPU has the same name in every instance.
-DEVICE_NAME = re.compile(r"^gpu-[0-9a-f]{4}-[0-9a-f]{2}-[0-9a-f]{2}-[0-7]$")
-PCI_ADDRESS = re.compile(r"^[0-9a-f]{4}:[0-9a-f]{2}:[0-9a-f]{2}\.[0-7]$")
+DEVICE_NAME = re.compile(r"^gpu-[0-9a-f]{4}-[0-9a-f]{2}-[0-9a-f]{2}-[0-7]\Z")
 TAG_PREFIX = "user.berth."  # on the instance: user.berth.<device name> = tag
 
 
 def pci_address(text: str) -> str:
     """LXD's spelling, `0000:3b:00.0`, of any spelling: upper case, NVML's eight digits, a missing domain."""
-    value = text.strip().lower()
-    if value.count(":") == 1:
-        value = "0000:" + value
-    domain, _, rest = value.partition(":")
-    value = f"{domain[-4:]}:{rest}"
-    if not PCI_ADDRESS.match(value):
-        raise ValueError(f"{text!r} is not a PCI address")
-    return value
+    match = re.fullmatch(r"(?:(?:0000)?([0-9a-f]{4}):)?([0-9a-f]{2}:[0-9a-f]{2}\.[0-7])", text.strip().lower())
+    if not match:
+        raise ValueError(f"{text[:40]!r} is not a PCI address")
+    return f"{match[1] or '0000'}:{match[2]}"
 
 
 def device_name(pci: str) -> str:
@@ -168,7 +163,7 @@ Progress = Callable[[str, int], None]
 
 
 class LxdDriver(Protocol):
-    """One host's LXD. Safe to use from several threads at once. All methods raise DriverError kinds and nothing else."""
+    """One host's LXD. Safe to use from several threads at once. What goes wrong is raised as a kind of DriverError."""
 
     def server(self) -> ServerInfo:
         """Who answers there."""

@@ -128,8 +128,9 @@ class FakeLxd(SimulatedHost):
         """Remove it, if it is Berth's."""
         with self._call("delete") as state:
             item = state["instances"].get(instance)
+            what = f"Delete {instance}"
             if item and not item["config"].get(OWNER):
-                raise GiveUp(f"Delete {instance}", f"it has no {OWNER}", "Delete it with lxc delete.")
+                raise GiveUp(what, f"it has no {OWNER}: Berth did not make it", "Delete it with lxc delete.")
             state["instances"].pop(instance, None)
 
     def _power(self, instance: str, action: str, status: str) -> None:

@@ -12,6 +12,7 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import suppress
@@ -54,7 +55,7 @@ class Lab:
         self.socket = self.lxd_dir / "unix.socket"
         self.minors: list[int] = []
         self._wish = (gpus, first_minor, snap, readable, owned)
-        self._pool = "8GiB"
+        self._daemon: subprocess.Popen[bytes] | None = None
 
     @property
     def gpus(self) -> list[GpuInfo]:
@@ -83,7 +84,7 @@ class Lab:
             record.daemon = self._start(snap=snap, readable=readable)
             registry.write(record)
             self.lxc("config", "set", "images.auto_update_interval", "0")
-            self.lxc("storage", "create", "pool", "btrfs", f"size={self._pool}")
+            self.lxc("storage", "create", "pool", "btrfs", "size=8GiB")
             self.lxc("profile", "device", "add", "default", "root", "disk", "path=/", "pool=pool")
             if tarball:
                 self.lxc("image", "import", str(tarball), "--alias", "base", timeout=300)
@@ -94,6 +95,8 @@ class Lab:
     def down(self) -> None:
         """Stop and remove everything; what is not there is no trouble."""
         down(self.directory)
+        if self._daemon:
+            self._daemon.wait(5)
 
     def lxc(self, *arguments: str, timeout: float = 60, check: bool = True) -> str:
         """Run the `lxc` command on this daemon; returns what it wrote."""
@@ -140,6 +143,9 @@ class Lab:
 
     def _start(self, *, snap: bool, readable: bool) -> int:
         self.lxd_dir.mkdir(parents=True)
+        for folder in self.lxd_dir.parents:  # container root is nobody on the host, and has to get through to its files
+            if not folder.stat().st_mode & 0o001:
+                raise RuntimeError(f"{folder} is closed to others (chmod o+x): a container could not reach its files")
         wish = {
             "lxd_dir": str(self.lxd_dir),
             "emulated": str(self.directory / "emulated"),
@@ -151,20 +157,27 @@ class Lab:
         script = Path(__file__).with_name("host.py")
         command = ["unshare", "--mount", "--propagation", "private", sys.executable, str(script)]
         with (self.directory / "lxd.out").open("w") as log:
-            daemon = subprocess.Popen(
+            self._daemon = subprocess.Popen(
                 [*command, json.dumps(wish)],
                 env=self._env(), stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,
             )  # fmt: skip
         ready = subprocess.run(
             ["lxd", "waitready", "--timeout", "60"], env=self._env(), capture_output=True, text=True, check=False
         )
-        if ready.returncode or daemon.poll() is not None:
+        if ready.returncode or self._daemon.poll() is not None:
             text = (self.directory / "lxd.out").read_text()
             raise RuntimeError(f"LXD does not start: {ready.stderr.strip()} {text[-1000:]}")
-        return daemon.pid
+        return self._daemon.pid
 
     def _env(self) -> dict[str, str]:
         return environment(self.directory)
+
+
+def new_directory() -> Path:
+    """A fresh directory for a lab: open to pass through, and not on /tmp, whose device nodes may not count."""
+    path = Path(tempfile.mkdtemp(prefix="berth-lab-", dir="/var/tmp"))
+    path.chmod(0o711)
+    return path
 
 
 def environment(directory: Path) -> dict[str, str]:
