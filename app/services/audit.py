@@ -8,17 +8,18 @@ from sqlalchemy import select
 from sqlalchemy.dialects.postgresql import insert
 
 from app.extensions import db
-from app.models import AuditEvent
+from app.models import AuditEvent, Base
 
 SYSTEM = "system"
+# The bare table, and no row asked back: nothing needs the event as an object.
+_INSERT = insert(Base.metadata.tables["audit_events"]).inline()
+_INSERT_ONCE = _INSERT.on_conflict_do_nothing(index_elements=["key"])
 
 
 def record(actor: str, action: str, target: str, *, key: str | None = None, **details: Any) -> None:
     """Write one audit event. With `key`, the same event is written once however often this runs."""
-    statement = insert(AuditEvent).values(actor=actor, action=action, target=target, details=details, key=key)
-    if key is not None:
-        statement = statement.on_conflict_do_nothing(index_elements=["key"])
-    db.session.execute(statement)
+    values = {"actor": actor, "action": action, "target": target, "details": details, "key": key}
+    db.session.execute(_INSERT_ONCE if key is not None else _INSERT, values)
 
 
 def recent(limit: int = 100, target: str | None = None) -> list[AuditEvent]:

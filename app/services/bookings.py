@@ -10,8 +10,9 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from flask_babel import gettext as _
-from sqlalchemy import func, select
+from sqlalchemy import func, insert, select
 from sqlalchemy.orm import joinedload, selectinload
+from sqlalchemy.orm.attributes import set_committed_value
 
 from app import clock
 from app.errors import InvalidInput, NotAllowed, NotFound
@@ -22,6 +23,9 @@ from app.services.claims import Ask, Frame
 from app.services.windows import Window, snapped
 
 NOTE_LENGTH = 200
+# Inserted as statements, not by the unit of work: half the time, with the account and the GPUs locked.
+_INSERT_BOOKING = insert(Booking).returning(Booking)
+_INSERT_ALLOCATIONS = insert(Allocation).returning(Allocation, sort_by_parameter_order=True)
 
 __all__ = ["Ask", "Proposal", "between", "cost", "create", "get", "mine", "propose"]
 
@@ -53,7 +57,7 @@ def propose(user: User, ask: Ask, slot: int) -> Proposal:
 
 def create(user: User, ask: Ask, slot: int) -> Booking:
     """Book. Raises InvalidInput, RuleRefused, QuotaExceeded or SlotTaken, and then has changed nothing."""
-    frame = _frame(user, ask, slot)
+    frame = _frame(user, ask, slot, machines=not ask.gpu_ids)
     account_id = _account_of(user)
     free = quota.lock(account_id)
     if ask.request_key and (twin := _by_request_key(user, ask.request_key)):
@@ -135,8 +139,8 @@ def cost(booking: Booking) -> int:
     return len(booking.allocations) * Window(booking.starts_at, booking.ends_at).seconds
 
 
-def _frame(user: User, ask: Ask, slot: int) -> Frame:
-    """The rules' part of the checks, and what the choice of GPUs is bound by."""
+def _frame(user: User, ask: Ask, slot: int, *, machines: bool = True) -> Frame:
+    """The rules' part of the checks, and what the choice of GPUs is bound by (`machines`: also where they have one)."""
     now = clock.now()
     if len(ask.note) > NOTE_LENGTH:
         raise InvalidInput(_("The purpose is too long: %(max)s characters at most.", max=NOTE_LENGTH), field="note")
@@ -148,7 +152,8 @@ def _frame(user: User, ask: Ask, slot: int) -> Frame:
     rules = policy.current()
     policy.check_window(rules, window, now)
     policy.check_count(rules, len(set(ask.gpu_ids)) or ask.count)
-    return Frame(window, now + timedelta(days=rules.horizon_days), slot, _machine_hosts(user.id))
+    hosts = _machine_hosts(user.id) if machines else frozenset()
+    return Frame(window, now + timedelta(days=rules.horizon_days), slot, hosts)
 
 
 def _account_of(user: User) -> int:
@@ -163,19 +168,23 @@ def _machine_hosts(user_id: int) -> frozenset[int]:
 
 
 def _insert(user: User, account_id: int, ask: Ask, window: Window, gpus: Sequence[Gpu]) -> Booking:
-    booking = Booking(
-        user=user,
-        account_id=account_id,
-        host=gpus[0].host,
-        starts_at=window.starts_at,
-        ends_at=window.ends_at,
-        booked_until=window.ends_at,
-        note=ask.note,
-        request_key=_scoped_key(user, ask.request_key),
-        allocations=[Allocation(gpu=gpu, starts_at=window.starts_at, ends_at=window.ends_at) for gpu in gpus],
-    )
-    db.session.add(booking)
-    db.session.flush()
+    window_of_all = {"starts_at": window.starts_at, "ends_at": window.ends_at}
+    values = {
+        "user_id": user.id,
+        "account_id": account_id,
+        "host_id": gpus[0].host_id,
+        "booked_until": window.ends_at,
+        "note": ask.note,
+        "request_key": _scoped_key(user, ask.request_key),
+        **window_of_all,
+    }
+    booking = db.session.scalars(_INSERT_BOOKING, [values]).one()
+    rows = [{"booking_id": booking.id, "gpu_id": gpu.id, **window_of_all} for gpu in gpus]
+    allocations = list(db.session.scalars(_INSERT_ALLOCATIONS, rows))
+    for allocation, gpu in zip(allocations, gpus, strict=True):
+        set_committed_value(allocation, "gpu", gpu)
+    for name, loaded in (("user", user), ("host", gpus[0].host), ("allocations", allocations)):
+        set_committed_value(booking, name, loaded)
     return booking
 
 

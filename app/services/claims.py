@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 
 from flask_babel import gettext as _
 from flask_babel import ngettext
-from sqlalchemy import select
+from sqlalchemy import bindparam, select
 from sqlalchemy.orm import joinedload
 
 from app.errors import Alternative, Clash, InvalidInput, RuleRefused, SlotTaken
@@ -17,6 +17,15 @@ from app.models import Gpu, GpuState
 from app.services import openings
 from app.services.windows import Window
 from app.services.words import gpu_label, gpu_list, when
+
+# Built once: each booking runs them with its account locked.
+_GPUS = (
+    select(Gpu)
+    .where(Gpu.id.in_(bindparam("gpu_ids", expanding=True)))
+    .options(joinedload(Gpu.host, innerjoin=True))
+    .order_by(Gpu.id)
+)
+_LOCKED_GPUS = _GPUS.with_for_update(of=Gpu, key_share=True)
 
 
 @dataclass(frozen=True)
@@ -50,10 +59,7 @@ class Frame:
 def named_gpus(ask: Ask, *, lock: bool = False) -> list[Gpu]:
     """The GPUs that were named, checked: they exist, on one host, and may be booked."""
     wanted = sorted(set(ask.gpu_ids))
-    query = select(Gpu).where(Gpu.id.in_(wanted)).options(joinedload(Gpu.host)).order_by(Gpu.id)
-    if lock:
-        query = query.with_for_update(of=Gpu, key_share=True)
-    gpus = list(db.session.scalars(query))
+    gpus = list(db.session.scalars(_LOCKED_GPUS if lock else _GPUS, {"gpu_ids": wanted}))
     missing = set(wanted) - {gpu.id for gpu in gpus}
     if missing:
         raise InvalidInput(
@@ -123,22 +129,17 @@ def claimed(ask: Ask, frame: Frame) -> Sequence[Gpu]:
     while True:  # each turn sees what the last one lost to, and ends when nothing is left to choose
         chosen = any_gpus(ask, frame)
         ids = [gpu.id for gpu in chosen]
-        locked = list(
-            db.session.scalars(
-                select(Gpu)
-                .where(Gpu.id.in_(ids))
-                .options(joinedload(Gpu.host))
-                .order_by(Gpu.id)
-                .with_for_update(of=Gpu, key_share=True)
-            )
-        )
-        if not openings.overlapping(ids, frame.window):
+        locked = list(db.session.scalars(_LOCKED_GPUS, {"gpu_ids": ids}))
+        if not openings.any_overlap(ids, frame.window):
             return locked
 
 
 def refuse_clashes(gpus: Sequence[Gpu], frame: Frame, *, ignore_booking: int | None = None) -> None:
     """Raise SlotTaken if somebody else has one of the GPUs in the window, with what would work instead."""
-    found = openings.overlapping([gpu.id for gpu in gpus], frame.window, ignore_booking=ignore_booking)
+    ids = [gpu.id for gpu in gpus]
+    if not openings.any_overlap(ids, frame.window):
+        return
+    found = openings.overlapping(ids, frame.window, ignore_booking=ignore_booking)
     if not found:
         return
     clashes = tuple(

@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from datetime import datetime, timedelta
 
-from sqlalchemy import func, select
+from sqlalchemy import bindparam, func, select
 from sqlalchemy.orm import joinedload
 
 from app.errors import Alternative
@@ -16,6 +16,25 @@ from app.services.windows import Window, ceil_to_grid
 
 Busy = dict[int, list[Window]]
 """By GPU id, what is booked, in order of start."""
+
+
+# Asked at each booking, with its locks held, and "no" nearly always: built once, and it loads nothing.
+_ANY_OVERLAP = (
+    select(Allocation.id)
+    .where(
+        Allocation.gpu_id.in_(bindparam("gpu_ids", expanding=True)),
+        Allocation.released_at.is_(None),
+        Allocation.ends_at > bindparam("starts_at"),
+        Allocation.starts_at < bindparam("ends_at"),
+    )
+    .limit(1)
+)
+
+
+def any_overlap(gpu_ids: Sequence[int], window: Window) -> bool:
+    """Whether somebody has one of these GPUs within the window."""
+    values = {"gpu_ids": list(gpu_ids), "starts_at": window.starts_at, "ends_at": window.ends_at}
+    return db.session.scalar(_ANY_OVERLAP, values) is not None
 
 
 def overlapping(gpu_ids: Sequence[int], window: Window, *, ignore_booking: int | None = None) -> list[Allocation]:
