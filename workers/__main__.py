@@ -1,0 +1,63 @@
+"""`python -m workers up`, `… agent HOST`, `… pass HOST`: what `berth up`, `berth agent` and `berth reconcile` start."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import sys
+
+from app import create_app
+from app.config import BadSettings, Settings
+from app.drivers.base import DriverError
+from app.errors import DomainError
+
+FORMAT = "%(asctime)s %(levelname)-7s %(message)s"
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run one of them; the exit status is 0 only when all is done, 2 for settings that cannot be used."""
+    parser = argparse.ArgumentParser(prog="python -m workers")
+    commands = parser.add_subparsers(dest="command", required=True)
+    commands.add_parser("up", help="everything: database, Valkey, portal, agents")
+    commands.add_parser("agent", help="one host's agent").add_argument("host")
+    one = commands.add_parser("pass", help="one pass over a host")
+    one.add_argument("host")
+    one.add_argument("--json", action="store_true")
+    options = parser.parse_args(arguments)
+    logging.basicConfig(format=FORMAT, level=logging.INFO, stream=sys.stderr)
+    logging.getLogger("alembic").setLevel(logging.WARNING)
+    try:
+        if options.command == "up":
+            from workers import supervisor  # noqa: PLC0415 - an agent needs none of it
+
+            return supervisor.main()
+        return _agent(options)
+    except BadSettings as error:
+        print(error, file=sys.stderr)
+        return 2
+    except (DomainError, DriverError) as error:
+        print(error, file=sys.stderr)
+        return 1
+
+
+def _agent(options: argparse.Namespace) -> int:
+    from workers import agent, reconciler  # noqa: PLC0415 - the supervisor needs none of it
+
+    looking_after = agent.make(create_app(Settings.load()), options.host)
+    if options.command == "agent":
+        looking_after.run()
+        return 0
+    result = looking_after.one_pass()
+    lines = reconciler.describe(result)
+    if options.json:
+        print(json.dumps({"ok": result.ok, "ms": result.milliseconds, "trouble": result.trouble, "done": lines}))
+    else:
+        print("\n".join(lines or ["nothing to do"]))
+        if result.trouble:
+            print(result.trouble, file=sys.stderr)
+    return 0 if result.ok else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

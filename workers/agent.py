@@ -1,0 +1,167 @@
+"""One host's agent: it hears wakes, makes passes when they are due, and does the host's long work.
+
+Three threads that need nothing of each other: whichever of Valkey, the database or LXD is away, the others go on.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import threading
+import time
+from datetime import datetime
+from pathlib import Path
+
+from flask import Flask
+from sqlalchemy.exc import SQLAlchemyError
+
+from app import clock
+from app.config import Settings
+from app.drivers.base import DriverError, LxdDriver
+from app.drivers.connect import connect
+from app.errors import NotFound
+from app.extensions import db, transaction
+from app.services import audit, inventory, operations
+from workers.jobs import LOOK, WORK
+from workers.listener import Listener
+from workers.locks import Held, exclusive
+from workers.reconciler import PassResult, describe, run_operations, run_pass
+
+log = logging.getLogger(__name__)
+
+AFTER = 0.003  # seconds past a boundary, so that it has surely come
+STUCK = 300.0  # seconds after which a pass that does not end takes the process with it, to be started anew
+GOODBYE = 5.0  # seconds for a pass or an operation to end when the agent is to stop
+
+
+class Agent:
+    """Looks after one host until it is told to stop."""
+
+    def __init__(self, app: Flask, host_name: str, driver: LxdDriver) -> None:
+        settings: Settings = app.extensions["berth"]
+        self.app, self.host_name, self.driver, self.settings = app, host_name, driver, settings
+        self.stop = threading.Event()
+        self.pass_began = 0.0  # monotonic; 0 between passes
+        self._told = ""
+
+    def run(self) -> None:
+        """Work until SIGTERM or SIGINT. From the main thread."""
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, lambda *_: self.stop.set())
+        threads = [
+            threading.Thread(target=self._passes, name="passes", daemon=True),
+            threading.Thread(target=self._operations, name="operations", daemon=True),
+        ]
+        if self.settings.redis_agent_url:
+            Listener(self.settings.redis_agent_url, self.host_name, self.note_refusal).start()
+        for thread in threads:
+            thread.start()
+        log.info("agent of %s: started, a pass at least every %d s", self.host_name, self.settings.tick)
+        while not self.stop.wait(1.0):
+            self._bark(threads)
+        LOOK.set()
+        WORK.set()
+        deadline = time.monotonic() + GOODBYE
+        for thread in threads:
+            thread.join(max(0.0, deadline - time.monotonic()))
+        log.info("agent of %s: stopped", self.host_name)
+
+    def one_pass(self) -> PassResult:
+        """A pass, while no other process makes one over this host."""
+        with exclusive(lock_path(self.settings, self.host_name)):
+            self.pass_began = time.monotonic()
+            try:
+                with self.app.app_context():
+                    return run_pass(self.host_name, self.driver)
+            finally:
+                self.pass_began = 0.0
+
+    def note_refusal(self, function: str, reason: str) -> None:
+        """Put a refused job on record; the log has it when the database has not."""
+        try:
+            with self.app.app_context(), transaction():
+                target = f"host:{self.host_name}"
+                audit.record(f"agent:{self.host_name}", "job.refused", target, function=function, reason=reason)
+        except SQLAlchemyError as error:
+            log.warning("the refused job is not on record: %s", error)
+
+    def _passes(self) -> None:
+        while not self.stop.is_set():
+            LOOK.clear()  # before the pass: a wake that comes during it means one more
+            began, boundary = clock.now(), None
+            try:
+                result = self.one_pass()
+                boundary = result.next_boundary
+                self._tell(result)
+            except Exception:
+                log.exception("the pass over %s failed", self.host_name)
+            LOOK.wait(until_next(began, clock.now(), boundary, self.settings.tick))
+
+    def _operations(self) -> None:
+        fresh = True
+        while not self.stop.is_set():
+            WORK.clear()
+            try:
+                lock = self.settings.run_dir / f"operations-{self.host_name}.lock"
+                with exclusive(lock, wait=False), self.app.app_context():
+                    if fresh:  # nobody else is at it while we hold the lock: what is running, is running nowhere
+                        with transaction():
+                            operations.requeue_interrupted(inventory.host(self.host_name).id)
+                        fresh = False
+                    if run_operations(self.host_name, self.driver):
+                        LOOK.set()
+            except (SQLAlchemyError, NotFound, Held) as error:
+                log.debug("no operations now: %s", error)
+            except Exception:
+                log.exception("an operation on %s failed", self.host_name)
+            WORK.wait(self.settings.tick)
+
+    def _tell(self, result: PassResult) -> None:
+        """Log what changed: what was done, and trouble when it begins and ends."""
+        for line in describe(result) if result.plan.detaches or result.plan.attaches else []:
+            log.info("%s: %s (pass of %d ms)", self.host_name, line, result.milliseconds)
+        if result.trouble != self._told:
+            log.warning("%s: %s", self.host_name, result.trouble or "all is well again")
+            self._told = result.trouble
+
+    def _bark(self, threads: list[threading.Thread]) -> None:
+        """A pass that hangs, or a thread that died, must not look like an agent at work."""
+        began = self.pass_began
+        if (began and time.monotonic() - began > STUCK) or not all(thread.is_alive() for thread in threads):
+            log.critical("agent of %s: stuck, ending so that it is started anew", self.host_name)
+            os._exit(70)
+
+
+def until_next(began: datetime, now: datetime, boundary: datetime | None, tick: float) -> float:
+    """Seconds to the next pass: exactly past the boundary if that comes before the tick.
+
+    A boundary before the pass `began` was seen by it; one that fell within it was not.
+    """
+    if boundary is None or boundary <= began:
+        return tick
+    return min(tick, max(0.0, (boundary - now).total_seconds() + AFTER))
+
+
+def lock_path(settings: Settings, host_name: str) -> Path:
+    """Held around each pass over the host, by whoever makes it."""
+    return settings.run_dir / f"agent-{host_name}.lock"
+
+
+def make(app: Flask, host_name: str) -> Agent:
+    """The agent of a host. Raises NotFound; without the database, DriverError for a host it has never looked after."""
+    settings: Settings = app.extensions["berth"]
+    kept = settings.data_dir / "agents" / f"{host_name}.endpoint"
+    try:
+        with app.app_context():
+            endpoint = inventory.host(host_name).endpoint
+            db.session.remove()
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        kept.write_text(endpoint)
+    except SQLAlchemyError as error:  # the ends of bookings are kept without it
+        if not kept.exists():
+            todo = "Start it again when the database is back."
+            raise DriverError(f"agent of {host_name}", str(error), todo) from error
+        log.warning("the database is away: %s", error)
+        endpoint = kept.read_text()
+    return Agent(app, host_name, connect(endpoint, host_name, settings.data_dir))

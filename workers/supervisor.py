@@ -1,0 +1,239 @@
+"""`berth up`: the servers, the portal, and an agent for each host of this machine; all kept up, all ended together."""
+
+from __future__ import annotations
+
+import errno
+import os
+import signal
+import socket
+import sys
+import time
+import urllib.error
+import urllib.request
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import flask
+from flask import Flask
+from sqlalchemy.exc import SQLAlchemyError
+
+from app import create_app
+from app.config import Settings
+from app.extensions import transaction
+from app.models import Host
+from app.schema import upgrade
+from app.services import inventory
+from workers import first_start, os_users
+from workers.children import Child, stop_all
+from workers.locks import Held, exclusive
+from workers.servers import Failed, Servers, forget_leftovers
+
+ROOT = Path(__file__).resolve().parent.parent
+STOPPING = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP}
+HEARD = {*STOPPING, signal.SIGCHLD}
+ROUND = 0.25  # seconds between two looks at the children
+HOSTS_EVERY = 3.0  # seconds between two looks for hosts that were added or removed
+REST_EVERY = 20.0  # seconds between two looks at what is seldom or slow
+
+
+class Stop(Exception):
+    """Somebody asked Berth to stop."""
+
+
+def main() -> int:
+    """Run until SIGINT or SIGTERM; the exit status."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, HEARD)  # heard in `pause`, between two steps, and nowhere else
+    given = Settings.load()
+    note = f"process {os.getpid()}, http://127.0.0.1:{given.port}"
+    try:
+        with exclusive(given.run_dir / "up.lock", wait=False, note=note):
+            crashed = forget_leftovers(given)
+            return Supervisor(Settings.load()).run(crashed)
+    except Held as holder:
+        print(f"Berth is already running on {given.data_dir} ({holder}). Stop it, or set BERTH_DATA.", file=sys.stderr)
+        return 1
+
+
+@dataclass
+class Supervisor:
+    """Everything that `berth up` keeps running."""
+
+    settings: Settings
+    portal: Child | None = None
+    agents: dict[str, Child] = field(default_factory=dict)
+    news: list[str] = field(default_factory=list)
+    announced: bool = False
+
+    def run(self, crashed: bool) -> int:
+        """Start everything, look after it, end it. `crashed`: the last run's processes may still be ending."""
+        servers = Servers(self.settings, os.environ)
+        listening = None
+        try:
+            listening = self._bind(10.0 if crashed else 0.0)
+            servers.start(pause)
+            self.settings = servers.settings
+            app = self._prepare()
+            servers.publish()
+            self._start_portal(listening)
+            self._watch(app, servers)
+        except Stop:
+            print("Stopping …", flush=True)
+        except Failed as error:
+            print(error, file=sys.stderr)
+            return 1
+        finally:
+            stop_all([child for child in (self.portal, *self.agents.values()) if child], 8.0, hurried)
+            servers.stop(hurried)
+            if listening is not None:
+                listening.close()
+        return 0
+
+    def _bind(self, patience: float) -> socket.socket:
+        """The portal's socket: bound first, and kept while the portal's processes come and go."""
+        deadline = time.monotonic() + patience
+        while True:
+            listening = socket.socket()
+            listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                listening.bind(("127.0.0.1", self.settings.port))
+                listening.listen(1024)
+            except OSError as error:
+                listening.close()
+                if error.errno == errno.EADDRINUSE and time.monotonic() < deadline:
+                    pause(0.2)
+                    continue
+                raise Failed(
+                    f"Port {self.settings.port} of 127.0.0.1 cannot be used: {error.strerror}. "
+                    f"Choose another one: PORT=8001 make run"
+                ) from error
+            return listening
+
+    def _prepare(self) -> Flask:
+        """Migrate, and begin with what a new installation begins with."""
+        app = create_app(self.settings)
+        try:
+            upgrade(self.settings.database_url)
+            with app.app_context():
+                if password := first_start.first_admin(self.settings):
+                    self.news.append(f"Sign in as {first_start.ADMIN} with the password  {password}")
+                first_start.forget_changed_password(self.settings)
+                self.news += first_start.first_hosts(self.settings)
+        except SQLAlchemyError as error:
+            raise Failed(f"The database cannot be used: {error}") from error
+        kept = first_start.password_file(self.settings)
+        if kept.exists():
+            self.news.append(f"The first admin's password is kept in {kept} until it is changed.")
+        return app
+
+    def _start_portal(self, listening: socket.socket) -> None:
+        user = os_users.server_user(os_users.PORTAL)
+        if user is not None and not all(os_users.readable_by_all(path) for path in _code()):
+            self.news.append("Other users cannot read this checkout, so the portal runs as root.")
+            user = None
+        number = listening.fileno()
+        words = f"--bind fd://{number} --workers 2 --worker-class gthread --threads 8 --no-control-socket"
+        words += " --graceful-timeout 3 --timeout 60 --keep-alive 5 --log-level warning wsgi:app"
+        self.portal = Child(
+            "portal",
+            [sys.executable, "-m", "gunicorn", *words.split()],
+            env=self._environment({"SECRET_KEY": self.settings.ensure_secret_key()}),
+            user=user,
+            cwd=ROOT,
+            pass_fds=(number,),
+            death_signal=signal.SIGQUIT,  # at once: the next start needs the port
+        )
+        self.portal.start()
+
+    def _environment(self, more: dict[str, str]) -> dict[str, str]:
+        """What a child is told. Only agents learn the agents' login to Valkey."""
+        settings = self.settings
+        own = {
+            "BERTH_DATA": str(settings.data_dir),
+            "DATABASE_URL": settings.database_url,
+            "REDIS_URL": settings.redis_url,
+            "REDIS_AGENT_URL": "",
+            "PYTHONUNBUFFERED": "1",
+        }
+        return {**os.environ, **own, **more}
+
+    def _watch(self, app: Flask, servers: Servers) -> None:
+        """Keep everything up until told to stop."""
+        next_look, next_rest = 0.0, time.monotonic() + REST_EVERY
+        while True:
+            if time.monotonic() >= next_look:
+                self._look_at_hosts(app)
+                next_look = time.monotonic() + HOSTS_EVERY
+            if time.monotonic() >= next_rest:
+                self._look_at_rest(app)
+                next_rest = time.monotonic() + REST_EVERY
+            for child in (*servers.children, self.portal, *self.agents.values()):
+                if child is not None:
+                    child.look_after()
+            if not self.announced and self._healthy():
+                self._announce()
+            pause(ROUND)
+
+    def _look_at_hosts(self, app: Flask) -> None:
+        """An agent for each host of this machine; none for a host that is gone."""
+        try:
+            with app.app_context(), transaction():
+                hosts = inventory.hosts()
+        except SQLAlchemyError:
+            return  # the database is away: everything goes on as it is
+        for name in self.agents.keys() - {host.name for host in hosts}:
+            stop_all([self.agents.pop(name)], 8.0)
+        for host in hosts:
+            if host.name not in self.agents and _is_here(host, hosts):
+                more = {"REDIS_AGENT_URL": self.settings.redis_agent_url}
+                argv = [sys.executable, "-m", "workers", "agent", host.name]
+                self.agents[host.name] = Child(f"agent of {host.name}", argv, env=self._environment(more), cwd=ROOT)
+                self.agents[host.name].start()
+
+    def _look_at_rest(self, app: Flask) -> None:
+        """An LXD that was named and did not answer may do so now; the first password may have been changed."""
+        try:
+            with app.app_context():
+                for line in first_start.first_hosts(self.settings) if self.settings.lxd else []:
+                    print(line, flush=True)
+                first_start.forget_changed_password(self.settings)
+        except SQLAlchemyError:
+            return
+
+    def _healthy(self) -> bool:
+        try:
+            with urllib.request.urlopen(f"{self._url}/healthz", timeout=1) as answer:  # noqa: S310 - http, our own
+                return bool(answer.status == 200)
+        except (urllib.error.URLError, OSError):
+            return False
+
+    @property
+    def _url(self) -> str:
+        return f"http://127.0.0.1:{self.settings.port}"
+
+    def _announce(self) -> None:
+        self.announced = True
+        print("\n".join(["", f"Berth is ready: {self._url}", *self.news, "Ctrl-C stops it.", ""]), flush=True)
+
+
+def pause(seconds: float) -> None:
+    """Wait, less long if a child dies. Raises Stop when Berth is to stop."""
+    heard = signal.sigtimedwait(HEARD, seconds)
+    if heard is not None and heard.si_signo in STOPPING:
+        raise Stop
+
+
+def hurried() -> bool:
+    """Whether somebody asked a second time to stop."""
+    return signal.sigtimedwait(STOPPING, 0) is not None
+
+
+def _is_here(host: Host, hosts: list[Host]) -> bool:
+    """Whether this machine is the host, or the only way to it. A socket's path alone does not tell two hosts apart."""
+    if host.endpoint.startswith(("sim:", "https:")):
+        return True
+    return Path(host.endpoint).exists() and sum(other.endpoint == host.endpoint for other in hosts) == 1
+
+
+def _code() -> list[Path]:
+    """What the portal reads: a sample of the checkout, of the packages, and Python itself."""
+    return [ROOT / "wsgi.py", ROOT / "app" / "config.py", Path(flask.__file__), Path(sys.executable)]
