@@ -146,15 +146,29 @@ def grant(account: Account, hours: float, *, actor: str, note: str = "", key: st
 
 
 def set_monthly(account: Account, hours: float, zone: ZoneInfo, *, actor: str) -> None:
-    """Give an account so many hours from now to the end of the month, and anew each month after that."""
+    """Give an account so many hours for this month, and anew each month after that.
+
+    Set again in the same month, only the difference is granted or taken back."""
     now = clock.now()
     account.monthly = round(hours * 3600)
     account.renews_at = next_month(now, zone) if account.monthly else None
     db.session.flush()
-    if account.monthly:
-        month = now.astimezone(zone).strftime("%Y-%m")
-        post(account.id, EntryKind.GRANT, account.monthly, key=f"month:{account.id}:{month}", actor=actor, note=month)
+    month = now.astimezone(zone).strftime("%Y-%m")
+    given, times = _given_for(account.id, key := f"month:{account.id}:{month}")
+    if difference := account.monthly - given:
+        kind = EntryKind.GRANT if difference > 0 else EntryKind.ADJUST
+        post(account.id, kind, difference, key=f"{key}:{times}" if times else key, actor=actor, note=month)
     audit.record(actor, "quota.monthly", f"account:{account.name}", hours=hours)
+
+
+def _given_for(account_id: int, key: str) -> tuple[int, int]:
+    """What a month's grant and its corrections add up to, and how many entries that was. Takes the account's lock."""
+    lock(account_id)
+    query = select(func.coalesce(func.sum(LedgerEntry.amount), 0), func.count()).where(
+        LedgerEntry.account_id == account_id, LedgerEntry.key.startswith(key, autoescape=True)
+    )
+    total, times = db.session.execute(query).one()
+    return int(total), int(times)
 
 
 def renew_due(zone: ZoneInfo) -> int:

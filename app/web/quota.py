@@ -1,0 +1,137 @@
+"""A person's quota: one sentence, one bar, and each line of the ledger."""
+
+from __future__ import annotations
+
+import csv
+import io
+from datetime import datetime
+from typing import Any
+
+from flask import Blueprint, Response, current_app, request
+from flask_babel import format_datetime, ngettext
+from flask_babel import gettext as _
+
+from app import clock
+from app.config import Settings
+from app.models import Account
+from app.services import accounts, people, quota, statement, words
+from app.services.statement import Line, Standing
+from app.services.windows import hours_text
+from app.web import times
+from app.web.render import render
+from app.web.sessions import me
+
+bp = Blueprint("quota", __name__)
+
+PAGE = 50
+MOST_CSV_LINES = 20_000
+WIDTH = 720  # of the bar's drawing
+
+
+@bp.get("/quota")
+def index() -> Response:
+    """One's own quota."""
+    account = accounts.get(me().username).account
+    assert account is not None, "whoever is active has an account"
+    return render("quota/index.html", admins=people.admins(), **context_of(account))
+
+
+@bp.get("/quota.csv")
+def csv_file() -> Response:
+    """The ledger as a file: one line for each row of the page's table, all of them."""
+    account_id = me().account_id
+    assert account_id is not None, "whoever is active has an account"
+    file = io.StringIO()
+    writer = csv.writer(file)
+    writer.writerow(["time", "what", "note", "booking", "change_hours", "balance_hours"])
+    for line in statement.lines(account_id, MOST_CSV_LINES):
+        entry = line.entry
+        cells = [entry.created_at.isoformat(timespec="seconds"), line.word, _harmless(entry.note)]
+        writer.writerow([*cells, entry.booking_id or "", hours_text(entry.amount), hours_text(entry.balance_after)])
+    headers = {"Content-Disposition": "attachment; filename=ledger.csv"}
+    return Response(file.getvalue(), mimetype="text/csv", headers=headers)
+
+
+def context_of(account: Account) -> dict[str, Any]:
+    """What the templates need to show an account: its standing and a page of its ledger."""
+    settings: Settings = current_app.extensions["berth"]
+    standing = statement.standing(account, settings.zone)
+    before = request.args.get("before", type=int)
+    lines = statement.lines(account.id, PAGE + 1, before)
+    return {
+        "account": account,
+        "standing": standing,
+        "sentence": sentence(standing),
+        "bar": _bar(standing),
+        "lines": lines[:PAGE],
+        "earlier_id": lines[PAGE - 1].entry.id if len(lines) > PAGE else None,
+        "later": before is not None,
+        "describe": describe,
+    }
+
+
+def sentence(standing: Standing) -> str:
+    """The headline, from which the rest of the page follows."""
+    used, total = hours_text(standing.used), hours_text(standing.total)
+    numbers = {"used": used, "total": total, "left": hours_text(standing.left)}
+    numbers["reserved"] = hours_text(standing.reserved)
+    if standing.since is None or standing.resets_at is None:
+        return _(
+            "%(used)s of %(total)s GPU-hours used (%(left)s left, of which %(reserved)s reserved). Resets: never.",
+            **numbers,
+        )
+    return _(
+        "%(used)s of %(total)s GPU-hours used in %(month)s (%(left)s left, of which %(reserved)s reserved). "
+        "Resets %(reset)s.",
+        month=_month_name(standing.since),
+        reset=times.moment_text(standing.resets_at, "d MMM HH:mm"),
+        **numbers,
+    )
+
+
+def describe(line: Line) -> str:
+    """A ledger line in words."""
+    plain = {
+        "granted": _("Granted"),
+        "reserved": _("Reserved"),
+        "given_back": _("Given back"),
+        "lifted": _("Reservation ended"),
+        "used": _("Used"),
+        "taken_back": _("Taken back"),
+        "expired": _("Expired at the end of the month"),
+    }
+    if line.booking is None:
+        by_hand = line.entry.note and not line.entry.key.startswith(("month:", "lapse:"))
+        return _("%(what)s: %(note)s", what=plain[line.word], note=line.entry.note) if by_hand else plain[line.word]
+    count = len(line.booking.allocations)
+    return ngettext(
+        "%(what)s: %(num)s GPU on %(host)s, %(start)s",
+        "%(what)s: %(num)s GPUs on %(host)s, %(start)s",
+        count,
+        what=plain[line.word],
+        host=line.booking.host.name,
+        start=words.when(line.booking.starts_at),
+    )
+
+
+def _month_name(since: datetime) -> str:
+    """The month in the lab's calendar, whatever the viewer's zone makes of its first moment."""
+    return format_datetime(since.astimezone(times.lab_zone()).replace(tzinfo=None), "LLLL", rebase=False)
+
+
+def _bar(standing: Standing) -> dict[str, float]:
+    """Where the parts of the bar begin and end, and where today is in the month."""
+    total = max(standing.total, 1)
+    used = min(max(standing.used / total, 0), 1) * WIDTH
+    reserved = min(max(standing.reserved / total * WIDTH, 0), WIDTH - used)
+    bar = {"used": round(used, 1), "reserved": round(reserved, 1), "left": round(WIDTH - used - reserved, 1)}
+    if standing.since is not None:
+        now = clock.now()
+        span = quota.next_month(now, times.lab_zone()) - standing.since
+        bar["today"] = round((now - standing.since) / span * WIDTH, 1)
+    return bar
+
+
+def _harmless(text: str) -> str:
+    """A cell that no spreadsheet takes for a formula."""
+    return f"'{text}" if text.startswith(("=", "+", "-", "@", "\t", "\r")) else text
