@@ -12,9 +12,9 @@ def connect(endpoint: str, host_name: str, data_dir: Path) -> LxdDriver:
 
     Nothing is contacted yet. Imports are here so that a process without LXD needs no pylxd."""
     if endpoint.startswith("sim:"):
-        from app.drivers.fake import FakeLxd
+        from app.drivers.fake import FakeLxd  # noqa: PLC0415
 
         return FakeLxd(data_dir / "sim" / f"{host_name}.json")
-    from app.drivers.lxd import PylxdDriver
+    from app.drivers.lxd import PylxdDriver  # noqa: PLC0415
 
     return PylxdDriver(endpoint)

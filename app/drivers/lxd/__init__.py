@@ -70,15 +70,15 @@ class PylxdDriver:
 
     def attach(self, instance: str, gpu: GpuInfo, tag: Tag) -> None:
         """Plug the GPU in, with its tag."""
-        what = f"Attach GPU {gpu.pci_address} to {instance}"
+        what, device = f"Attach GPU {gpu.pci_address} to {instance}", device_name(gpu.pci_address)
 
         def change(current: Json, body: Json) -> bool:
             if shapes.privileged(current):
                 raise GiveUp(what, "the instance is privileged", "Set security.privileged=false and restart it.")
             status = current["status"].lower()
-            if status != "running" and device_name(gpu.pci_address) not in current["devices"]:
+            if status != "running" and device not in current["devices"]:
                 raise TryAgain(what, f"the instance is {status}", "Start the instance.")
-            return shapes.plug(body, gpu, tag)
+            return self._plug_over_orphan(current, body, device) or shapes.plug(body, gpu, tag)
 
         self._update(instance, what, change)
 
@@ -89,7 +89,7 @@ class PylxdDriver:
         def change(current: Json, body: Json) -> bool:
             if device not in current["devices"] and device in current.get("expanded_devices", {}):
                 raise GiveUp(what, "the device comes from a profile", "Remove it from the instance's profiles.")
-            return shapes.unplug(body, device)
+            return self._plug_over_orphan(current, body, device) or shapes.unplug(body, device)
 
         self._update(instance, what, change, missing_ok=True)
 
@@ -112,6 +112,14 @@ class PylxdDriver:
     def delete(self, instance: str) -> None:
         """Stop and remove it; a missing one is fine."""
         instances.delete(self._wire, instance)
+
+    def _plug_over_orphan(self, current: Json, body: Json, device: str) -> bool:
+        """A node that LXD made and forgot (two updates at once, a crash) blocks its name and cannot be detached. A
+        harmless device of that name makes LXD take it away, together with what bears the same name."""
+        if device in current["devices"] or not self._eye.lingers(current, device):
+            return False
+        body["devices"][device] = {"type": "unix-char", "source": "/dev/null", "path": "/dev/berth-away"}
+        return True
 
     def _update(
         self, name: str, what: str, change: Callable[[Json, Json], bool], *, missing_ok: bool = False

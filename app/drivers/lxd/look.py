@@ -36,6 +36,15 @@ class Eye:
         except holders.CannotLookError:
             return None
 
+    def lingers(self, instance: Json, device: str) -> bool:
+        """Whether LXD's directory holds a GPU node of that device for a running instance."""
+        if not (directory := self.devices_dir()) or instance["status"].lower() not in _RUNS:
+            return False
+        try:
+            return device in {node.device for node in holders.host_nodes(directory, instance["name"])}
+        except holders.CannotLookError:
+            return False
+
     def look(self, instance: Json, directory: Path | None) -> InstanceSeen:
         """One instance; its nodes are unknown while it does not run. What it had and what cannot be looked for now
         is reported as unknown, not left out: nobody may take it for gone."""
