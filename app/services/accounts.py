@@ -73,13 +73,19 @@ def get(username: str) -> User:
     return user
 
 
+def account_of(username: str) -> Account:
+    """A person's account. Raises RuleRefused while they have none."""
+    account = get(username).account
+    if account is None:
+        raise RuleRefused(_("%(name)s has no account yet.", name=username), _("Approve this person first."))
+    return account
+
+
 def approve(username: str, hours: float, *, actor: str, zone: ZoneInfo) -> User:
     """Let a person in who waits (or was refused), with so many hours a month."""
     user = _locked(username)
     if user.state not in {UserState.PENDING, UserState.REFUSED}:
         raise Conflict(_("%(name)s is not waiting for approval any more.", name=user.display_name))
-    if not 0 <= hours <= quota.MOST_HOURS:
-        raise InvalidInput(_("The hours must be a number from 0 to %(max)s.", max=quota.MOST_HOURS), field="hours")
     _activate(user, hours, zone, actor)
     audit.record(actor, "user.approved", _target(user), hours=hours)
     return user

@@ -22,9 +22,11 @@ def record(actor: str, action: str, target: str, *, key: str | None = None, **de
     db.session.execute(_INSERT_ONCE if key is not None else _INSERT, values)
 
 
-def recent(limit: int = 100, target: str | None = None) -> list[AuditEvent]:
-    """The newest events, of one target if given."""
+def recent(limit: int = 100, target: str | None = None, before_id: int | None = None) -> list[AuditEvent]:
+    """The newest events, of one target if given, older than one if given."""
     query = select(AuditEvent).order_by(AuditEvent.id.desc()).limit(limit)
     if target is not None:
         query = query.where(AuditEvent.target == target)
+    if before_id is not None:
+        query = query.where(AuditEvent.id < before_id)
     return list(db.session.scalars(query))

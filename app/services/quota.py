@@ -149,6 +149,8 @@ def set_monthly(account: Account, hours: float, zone: ZoneInfo, *, actor: str) -
     """Give an account so many hours for this month, and anew each month after that.
 
     Set again in the same month, only the difference is granted or taken back."""
+    if not 0 <= hours <= MOST_HOURS:
+        raise InvalidInput(_("Write a number of hours from 0 to %(max)s.", max=MOST_HOURS), field="hours")
     now = clock.now()
     account.monthly = round(hours * 3600)
     account.renews_at = next_month(now, zone) if account.monthly else None

@@ -20,7 +20,7 @@ PAGES = (
     "machines",
     "quota",
     "settings",
-    "people",
+    "people_access",
     "hosts",
     "policy",
     "audit",

@@ -14,7 +14,7 @@ def is_fragment() -> bool:
     return request.headers.get("HX-Request") == "true" and "HX-History-Restore-Request" not in request.headers
 
 
-def render(page: str, fragment: str | None = None, *, status: int = 200, **context: Any) -> Response:
+def render(page: str, /, fragment: str | None = None, *, status: int = 200, **context: Any) -> Response:
     """The page, or only its fragment when htmx asks; messages that wait come along with either."""
     if fragment is None or not is_fragment():
         return make_response(render_template(page, **context), status)

@@ -1,0 +1,75 @@
+"""The lab's rules, for admins to change."""
+
+from __future__ import annotations
+
+from flask import Blueprint, Response, flash, request, url_for
+from flask_babel import LazyString
+from flask_babel import gettext as _
+from flask_babel import lazy_gettext as _l
+
+from app.errors import InvalidInput
+from app.extensions import transaction
+from app.services import policy
+from app.web.render import go, render
+from app.web.security import admin_required
+from app.web.sessions import me
+
+bp = Blueprint("policy", __name__, url_prefix="/rules")
+
+FIELDS: dict[str, tuple[LazyString, LazyString]] = {  # field → label, unit
+    "horizon_days": (_l("How far ahead a booking may end"), _l("days")),
+    "max_hours": (_l("How long one booking may be"), _l("hours")),
+    "max_gpus": (_l("How many GPUs one booking may take"), _l("GPUs")),
+    "default_hours": (_l("Hours per month offered when approving"), _l("hours")),
+    "max_instances": (_l("Machines per person"), _l("machines")),
+    "max_cpus": (_l("CPUs per machine"), _l("CPUs")),
+    "max_memory_gib": (_l("Memory per machine"), _l("GiB")),
+    "max_disk_gib": (_l("Disk per machine"), _l("GiB")),
+}
+BOOKINGS, MACHINES = tuple(FIELDS)[:4], tuple(FIELDS)[4:]
+
+
+@bp.get("")
+@admin_required
+def index() -> Response:
+    """The rules as they are."""
+    rules = policy.current()
+    values = {name: str(getattr(rules, name)) for name in FIELDS}
+    return _page(values, self_service=rules.self_service)
+
+
+@bp.post("")
+@admin_required
+def change() -> Response:
+    """Set new rules; they hold for what is booked from now on."""
+    values = {name: request.form.get(name, "").strip() for name in FIELDS}
+    self_service = "self_service" in request.form
+    try:
+        limits = {name: _whole_number(name, text) for name, text in values.items()}
+        with transaction():
+            policy.change(me(), self_service=self_service, **limits)
+    except InvalidInput as error:
+        return _page(values, self_service=self_service, problem=error)
+    flash(_("Rules saved. They hold for what is booked from now on."))
+    return go(url_for("policy.index"))
+
+
+def _whole_number(name: str, text: str) -> int:
+    if not (text.isascii() and text.isdigit() and len(text) < 10):
+        low, high = policy.LIMITS[name]
+        raise InvalidInput(_("This must be a whole number from %(low)s to %(high)s.", low=low, high=high), field=name)
+    return int(text)
+
+
+def _page(values: dict[str, str], *, self_service: bool, problem: InvalidInput | None = None) -> Response:
+    return render(
+        "policy/index.html",
+        status=422 if problem else 200,
+        errors_found=problem is not None,
+        values=values,
+        self_service=self_service,
+        problem=problem,
+        fields=FIELDS,
+        groups=((_("Bookings"), BOOKINGS), (_("Machines"), MACHINES)),
+        limits=policy.LIMITS,
+    )
