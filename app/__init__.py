@@ -1,11 +1,10 @@
-"""Berth's portal: `create_app` wires settings, extensions, pages and error pages."""
+"""Berth's applications: `create_app` is the portal, `create_core` what works without pages."""
 
 from __future__ import annotations
 
 from flask import Flask
 from werkzeug.middleware.proxy_fix import ProxyFix
 
-from app import web
 from app.config import BadSettings, Settings
 from app.extensions import babel, csrf, db, limiter, login
 
@@ -14,20 +13,33 @@ LARGEST_BODY = 1024 * 1024
 
 def create_app(settings: Settings | None = None) -> Flask:
     """The portal as a WSGI application. Raises BadSettings; contacts nothing yet."""
-    settings = settings or Settings.load()
-    if not settings.database_url:
-        raise BadSettings("There is no database: start Berth with `berth up`, or set DATABASE_URL.")
-    app = Flask(__name__)
-    app.config.from_mapping(_flask_config(settings))
-    app.extensions["berth"] = settings
-    if settings.https:
+    from app import web  # noqa: PLC0415 - an agent needs no pages, and does not stop when one of them is broken
+
+    app = _bare(settings or Settings.load())
+    if app.extensions["berth"].https:
         app.wsgi_app = ProxyFix(app.wsgi_app, x_for=1, x_proto=1)  # type: ignore[method-assign]
-    db.init_app(app)
     login.init_app(app)
     limiter.init_app(app)
     babel.init_app(app, locale_selector=web.locale.choose, timezone_selector=web.locale.choose_zone)
     web.init_app(app)  # before csrf: who is signed out is sent to sign in, whatever their form's token is worth
     csrf.init_app(app)
+    return app
+
+
+def create_core(settings: Settings | None = None) -> Flask:
+    """The database and the settings for agents and commands: no pages, no sessions. Raises BadSettings."""
+    app = _bare(settings or Settings.load())
+    babel.init_app(app)
+    return app
+
+
+def _bare(settings: Settings) -> Flask:
+    if not settings.database_url:
+        raise BadSettings("There is no database: start Berth with `berth up`, or set DATABASE_URL.")
+    app = Flask(__name__)
+    app.config.from_mapping(_flask_config(settings))
+    app.extensions["berth"] = settings
+    db.init_app(app)
     return app
 
 

@@ -7,7 +7,7 @@ import json
 import logging
 import sys
 
-from app import create_app
+from app import create_core
 from app.config import BadSettings, Settings
 from app.drivers.base import DriverError
 from app.errors import DomainError
@@ -24,6 +24,7 @@ def main(arguments: list[str] | None = None) -> int:
     one = commands.add_parser("pass", help="one pass over a host")
     one.add_argument("host")
     one.add_argument("--json", action="store_true")
+    commands.add_parser("work", help="one host's queued operations, once").add_argument("host")
     options = parser.parse_args(arguments)
     logging.basicConfig(format=FORMAT, level=logging.INFO, stream=sys.stderr)
     logging.getLogger("alembic").setLevel(logging.WARNING)
@@ -44,9 +45,12 @@ def main(arguments: list[str] | None = None) -> int:
 def _agent(options: argparse.Namespace) -> int:
     from workers import agent, reconciler  # noqa: PLC0415 - the supervisor needs none of it
 
-    looking_after = agent.make(create_app(Settings.load()), options.host)
+    looking_after = agent.make(create_core(Settings.load()), options.host)
     if options.command == "agent":
         looking_after.run()
+        return 0
+    if options.command == "work":
+        looking_after.work_once()
         return 0
     result = looking_after.one_pass()
     lines = reconciler.describe(result)

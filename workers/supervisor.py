@@ -17,7 +17,7 @@ import flask
 from flask import Flask
 from sqlalchemy.exc import SQLAlchemyError
 
-from app import create_app
+from app import create_core
 from app.config import Settings
 from app.extensions import transaction
 from app.models import Host
@@ -110,7 +110,7 @@ class Supervisor:
 
     def _prepare(self) -> Flask:
         """Migrate, and begin with what a new installation begins with."""
-        app = create_app(self.settings)
+        app = create_core(self.settings)
         try:
             upgrade(self.settings.database_url)
             with app.app_context():

@@ -1,0 +1,32 @@
+"""One `berth up` for a whole module."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.runtime.running import Berth
+
+
+@pytest.fixture(scope="module")
+def data() -> Iterator[Path]:
+    """A data directory of its own, where every user may pass through: the database has a user of its own under root."""
+    folder = Path(tempfile.mkdtemp(prefix="berth-test-"))
+    folder.chmod(0o755)
+    yield folder / "var"
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture(scope="module")
+def berth(data: Path) -> Iterator[Berth]:
+    running = Berth(data)
+    try:
+        yield running.ready()
+    finally:
+        if running.process.poll() is None:
+            running.stop()
+        running.kill()
