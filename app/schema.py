@@ -6,6 +6,9 @@ from pathlib import Path
 
 from alembic import command
 from alembic.config import Config
+from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from sqlalchemy import Engine
 
 MIGRATIONS = Path(__file__).resolve().parent.parent / "migrations"
 
@@ -21,6 +24,13 @@ def alembic_config(database_url: str) -> Config:
 def upgrade(database_url: str, revision: str = "head") -> None:
     """Run every migration up to `revision`; does nothing on a database that is there already."""
     command.upgrade(alembic_config(database_url), revision)
+
+
+def is_current(engine: Engine) -> bool:
+    """Whether the database is at the newest migration. Raises SQLAlchemyError if it cannot be asked."""
+    newest = ScriptDirectory(str(MIGRATIONS)).get_current_head()
+    with engine.connect() as connection:
+        return MigrationContext.configure(connection).get_current_revision() == newest
 
 
 def downgrade(database_url: str, revision: str) -> None:

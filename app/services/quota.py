@@ -36,6 +36,14 @@ class Balance:
     free: int
 
 
+def account(name: str) -> Account:
+    """The account of that name; a person's has the person's name. Raises NotFound."""
+    found = db.session.scalar(select(Account).where(Account.name == name))
+    if found is None:
+        raise NotFound(_("There is no account %(name)s.", name=name[:64]))
+    return found
+
+
 def balance(account_id: int, since: datetime | None = None) -> Balance:
     """Where the account stands, computed from its ledger (from `since` on, if given; `free` is always of now)."""
     query = select(LedgerEntry.kind, func.sum(LedgerEntry.amount)).where(LedgerEntry.account_id == account_id)

@@ -1,0 +1,5 @@
+"""`python -m app.cli` is `berth`."""
+
+from app.cli import main
+
+main()

@@ -1,0 +1,88 @@
+"""What the commands share: the app around them, and how they print."""
+
+from __future__ import annotations
+
+import functools
+import json
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
+
+import click
+from flask import current_app
+
+from app.config import Settings
+from app.drivers.base import LxdDriver
+from app.drivers.connect import connect
+from app.models import Host
+
+ACTOR = "cli"  # nobody can be called so
+NOT_RUNNING = "Berth is not running: start it with `make run`, or set DATABASE_URL."
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+
+
+class Failed(Exception):
+    """A command could not do what it was asked; the text says what and what to do."""
+
+
+def with_app(command: Command) -> Command:
+    """Run the command inside the app: settings, database. Raises BadSettings, or Failed without a database."""
+
+    @functools.wraps(command)
+    def run(*args: Any, **kwargs: Any) -> Any:
+        from app import create_core  # noqa: PLC0415 - `berth --help` needs no portal
+
+        given = Settings.load()
+        if not given.database_url:
+            raise Failed(NOT_RUNNING)
+        with create_core(given).app_context():
+            return command(*args, **kwargs)
+
+    return run  # type: ignore[return-value]
+
+
+def settings() -> Settings:
+    """The settings of the app we run in."""
+    found: Settings = current_app.extensions["berth"]
+    return found
+
+
+def driver_of(host: Host) -> LxdDriver:
+    """The driver of a host; nothing is contacted yet."""
+    return connect(host.endpoint, host.name, settings().data_dir)
+
+
+def print_json(data: object) -> None:
+    """Data for programs."""
+    click.echo(json.dumps(data, ensure_ascii=False, indent=2))
+
+
+def print_table(rows: Sequence[dict[str, Any]], empty: str) -> None:
+    """Rows as columns of text, or the sentence `empty`. What people wrote cannot steer the terminal."""
+    if not rows:
+        click.echo(empty)
+        return
+    table = [[name.replace("_", " ").upper() for name in rows[0]]]
+    table += [[_cell(value) for value in row.values()] for row in rows]
+    widths = [max(len(line[column]) for line in table) for column in range(len(table[0]))]
+    for line in table:
+        click.echo("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())
+
+
+def show(rows: Sequence[dict[str, Any]], *, as_json: bool, empty: str) -> None:
+    """Rows as JSON or as a table."""
+    if as_json:
+        print_json(list(rows))
+    else:
+        print_table(rows, empty)
+
+
+def _cell(value: object) -> str:
+    if value is None:
+        return "-"
+    if isinstance(value, list):
+        return _cell(", ".join(value))
+    text = f"{value:g}" if isinstance(value, float) else str(value)
+    return "".join(character if character.isprintable() else "?" for character in text)
