@@ -2,12 +2,25 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from functools import cache
 from itertools import count
 from typing import Any
 
 from app.extensions import db
-from app.models import Account, EntryKind, Gpu, Host, Instance, InstanceStatus, Role, User, UserState
+from app.models import (
+    Account,
+    Allocation,
+    Booking,
+    EntryKind,
+    Gpu,
+    Host,
+    Instance,
+    InstanceStatus,
+    Role,
+    User,
+    UserState,
+)
 from app.services import quota
 from tests.page import PASSWORD
 
@@ -85,3 +98,25 @@ def make_instance(owner: User, host: Host, name: str = "", **values: Any) -> Ins
     db.session.add(instance)
     db.session.flush()
     return instance
+
+
+def make_booking(user: User, gpus: list[Gpu], starts_at: datetime, ends_at: datetime, **values: Any) -> Booking:
+    """A booking as it lies in the database, held in the ledger; no rule is asked, so it may lie in the past."""
+    assert user.account_id is not None
+    booking = Booking(
+        user_id=user.id,
+        account_id=user.account_id,
+        host_id=gpus[0].host_id,
+        starts_at=starts_at,
+        ends_at=ends_at,
+        booked_until=values.pop("booked_until", ends_at),
+        **values,
+    )
+    db.session.add(booking)
+    db.session.flush()
+    for gpu in gpus:
+        db.session.add(Allocation(booking_id=booking.id, gpu_id=gpu.id, starts_at=starts_at, ends_at=ends_at))
+    db.session.flush()
+    seconds = len(gpus) * round((ends_at - starts_at).total_seconds())
+    quota.hold(booking, seconds, key=f"hold:{booking.id}", actor=user.username)
+    return booking

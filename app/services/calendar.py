@@ -1,54 +1,26 @@
 """A week of GPUs: one row per host with what is free in each cell, and the open hosts' GPUs with their bars.
 
-Few queries whatever is stored: hosts and GPUs, and the allocations that touch the week. The rest is arithmetic.
-A week is mapped onto 336 units of equal length, however long it is (a week with a clock change has 167 or 169 hours).
+Few queries whatever is stored: hosts and GPUs, the allocations that touch the week, and the models when one is chosen.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from datetime import UTC, date, datetime, time, timedelta
-from itertools import pairwise
+from dataclasses import dataclass
+from datetime import date, datetime, timedelta
 from zoneinfo import ZoneInfo
 
-from sqlalchemy import func, select
+from sqlalchemy import func, or_, select
 
 from app import clock
 from app.extensions import db
-from app.models import Allocation, Booking, Gpu, GpuState, Host, User
+from app.models import Allocation, Booking, Gpu, Host, User
+from app.services import timeline
+from app.services.timeline import Bar, Cell, Frame, Gap, Span, Spans
 
-UNITS = 336  # half-hours of an ordinary week
-CELL_HOURS = 4  # a host row's cell: how many GPUs are free for all of it
 OPEN_AT_MOST = 8  # with so few GPUs in all, every host is open
-
-
-@dataclass(frozen=True)
-class Bar:
-    """One booking on one GPU, cut to the week. `start`, `width` in units; `before`/`after`: it goes on outside."""
-
-    booking_id: int
-    owner: str
-    mine: bool
-    starts_at: datetime
-    ends_at: datetime
-    start: int
-    width: int
-    before: bool
-    after: bool
-    running: bool
-    past: bool
-
-
-@dataclass(frozen=True)
-class Gap:
-    """A free place on one GPU that can still be booked."""
-
-    starts_at: datetime
-    ends_at: datetime
-    start: int
-    width: int
+LOOK_AHEAD = timedelta(days=4)  # beyond the week's end, to say when a GPU is free next
 
 
 @dataclass(frozen=True)
@@ -58,15 +30,6 @@ class GpuRow:
     gpu: Gpu
     bars: tuple[Bar, ...]
     gaps: tuple[Gap, ...]
-
-
-@dataclass(frozen=True)
-class Cell:
-    """Four hours of one host: how many of its GPUs are free for all of them; None once they are over."""
-
-    starts_at: datetime
-    ends_at: datetime
-    free: int | None
 
 
 @dataclass(frozen=True)
@@ -83,41 +46,43 @@ class HostRow:
 
 
 @dataclass(frozen=True)
+class Day:
+    """One day of the week. `free`: GPUs that nobody has for the whole rest of it; None once it is over."""
+
+    date: date
+    starts_at: datetime
+    free: int | None
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One booking of the week, for the list: the GPUs it has, by their numbers on the host."""
+
+    booking_id: int
+    host: str
+    minors: tuple[int, ...]
+    owner: str
+    mine: bool
+    starts_at: datetime
+    ends_at: datetime
+    running: bool
+    past: bool
+
+
+@dataclass(frozen=True)
 class Week:
-    """The page's data. Times in UTC; the days begin at midnight in the viewer's zone."""
+    """The page's data. Moments in UTC; the days begin at midnight in the viewer's zone."""
 
     start: datetime
     end: datetime
-    days: tuple[datetime, ...]
+    days: tuple[Day, ...]
     hosts: tuple[HostRow, ...]
+    entries: tuple[Entry, ...]  # in order of start
     models: tuple[str, ...]
     now_unit: int | None
     total: int
     free_now: int
-    any_booking: bool
-    day_free: dict[date, int] = field(default_factory=dict)  # GPUs free for the whole rest of each day
-
-    @property
-    def previous(self) -> date:
-        """A day of the week before."""
-        return (self.start - timedelta(days=3)).date()
-
-    @property
-    def next(self) -> date:
-        """A day of the week after."""
-        return (self.end + timedelta(days=3)).date()
-
-
-@dataclass(frozen=True)
-class _Span:
-    """An allocation as the calendar needs it."""
-
-    gpu_id: int
-    booking_id: int
-    starts_at: datetime
-    ends_at: datetime
-    user_id: int
-    owner: str
+    any_booking: bool  # whoever's; `entries` may leave out others'
 
 
 def week(
@@ -130,78 +95,93 @@ def week(
     mine_only: bool = False,
 ) -> Week:
     """The week that holds `day` in the viewer's zone, Monday first. `mine_only` hides others' bars only."""
-    start, end = week_bounds(day, zone)
+    monday = day - timedelta(days=day.weekday())
     now = clock.now()
+    frame = Frame(timeline.edges(monday, zone), now, viewer.id, mine_only)
     gpus = _gpus(model)
-    spans = _spans(start, end, now)
-    by_gpu: dict[int, list[_Span]] = defaultdict(list)
-    for span in spans:
-        by_gpu[span.gpu_id].append(span)
+    current = frame.start <= now < frame.end
+    known_until = frame.end + LOOK_AHEAD if current else now
+    spans = _spans(frame.start, known_until if current else frame.end, now)
     groups: dict[int, tuple[Host, list[Gpu]]] = {}
     for gpu, host in gpus:
         groups.setdefault(host.id, (host, []))[1].append(gpu)
-    all_open = len(gpus) <= OPEN_AT_MOST
-    frame = _Frame(start, end, now, viewer.id, mine_only, _edges(start, zone))
     rows = tuple(
-        _host_row(host, members, by_gpu, frame, is_open=all_open or host.name in open_hosts)
+        _host_row(host, members, spans, frame, known_until, is_open=_is_open(host, gpus, open_hosts))
         for host, members in groups.values()
     )
-    days = tuple(_midnight(start.astimezone(zone).date() + timedelta(days=n), zone) for n in range(7))
-    everything = [gpu for gpu, _host in gpus if gpu.state == GpuState.IN_SERVICE]
+    everything = timeline.usable([gpu for gpu, _host in gpus])
     return Week(
-        start=start,
-        end=end,
-        days=days,
+        start=frame.start,
+        end=frame.end,
+        days=_days(everything, spans, frame, monday, zone),
         hosts=rows,
-        models=tuple(sorted({gpu.model for gpu, _ in gpus} if not model else _all_models())),
-        now_unit=frame.unit(now) if start <= now < end else None,
+        entries=_entries(gpus, spans, frame),
+        models=tuple(sorted(_all_models() if model else {gpu.model for gpu, _host in gpus})),
+        now_unit=frame.unit(now) if current else None,
         total=len(everything),
         free_now=sum(row.free_now for row in rows),
-        any_booking=any(span.ends_at > start and span.starts_at < end for span in spans),
-        day_free={
-            first.astimezone(zone).date(): _free_for(everything, by_gpu, max(first, now), last)
-            for first, last in zip(days, (*days[1:], end), strict=True)
-            if last > now
-        },
+        any_booking=any(span.touches(frame.start, frame.end) for gpu, _ in gpus for span in spans.get(gpu.id, ())),
     )
 
 
-def week_bounds(day: date, zone: ZoneInfo) -> tuple[datetime, datetime]:
-    """Monday's first moment and the next Monday's, in a zone."""
-    monday = day - timedelta(days=day.weekday())
-    return _midnight(monday, zone), _midnight(monday + timedelta(days=7), zone)
+def _is_open(host: Host, gpus: Sequence[object], open_hosts: frozenset[str]) -> bool:
+    return len(gpus) <= OPEN_AT_MOST or host.name in open_hosts
 
 
-@dataclass(frozen=True)
-class _Frame:
-    """The view's edges, and whose eyes it is for."""
-
-    start: datetime
-    end: datetime
-    now: datetime
-    viewer_id: int
-    mine_only: bool
-    edges: tuple[datetime, ...]  # of the host rows' cells
-
-    def unit(self, moment: datetime) -> int:
-        """Where a moment lies in the week, in units, kept inside it."""
-        share = (moment - self.start) / (self.end - self.start)
-        return min(max(round(share * UNITS), 0), UNITS)
-
-
-def _midnight(day: date, zone: ZoneInfo) -> datetime:
-    return datetime.combine(day, time(), tzinfo=zone).astimezone(UTC)
+def _host_row(
+    host: Host, gpus: Sequence[Gpu], spans: Spans, frame: Frame, known_until: datetime, *, is_open: bool
+) -> HostRow:
+    usable = timeline.usable(gpus)
+    free_now = timeline.free_for(usable, spans, frame.now, frame.now + timedelta(seconds=1))
+    return HostRow(
+        host=host,
+        gpus=len(usable),
+        free_now=free_now,
+        next_free=None if free_now else timeline.next_free(usable, spans, frame.now, known_until),
+        cells=timeline.cells(usable, spans, frame),
+        open=is_open,
+        rows=tuple(_gpu_row(gpu, spans.get(gpu.id, ()), frame) for gpu in gpus) if is_open else (),
+    )
 
 
-def _edges(start: datetime, zone: ZoneInfo) -> tuple[datetime, ...]:
-    """Every fourth hour by the wall clock: a day with a clock change has one longer or shorter cell."""
-    monday = start.astimezone(zone).date()
-    hours = [
-        datetime.combine(monday + timedelta(days=day), time(hour), tzinfo=zone).astimezone(UTC)
-        for day in range(7)
-        for hour in range(0, 24, CELL_HOURS)
-    ]
-    return (*hours, _midnight(monday + timedelta(days=7), zone))
+def _gpu_row(gpu: Gpu, spans: Sequence[Span], frame: Frame) -> GpuRow:
+    return GpuRow(gpu, timeline.bars(spans, frame), timeline.gaps(spans, frame) if timeline.usable([gpu]) else ())
+
+
+def _days(gpus: Sequence[Gpu], spans: Spans, frame: Frame, monday: date, zone: ZoneInfo) -> tuple[Day, ...]:
+    found = []
+    for number in range(7):
+        day = monday + timedelta(days=number)
+        start, end = timeline.midnight(day, zone), timeline.midnight(day + timedelta(days=1), zone)
+        free = timeline.free_for(gpus, spans, max(start, frame.now), end) if end > frame.now else None
+        found.append(Day(day, start, free))
+    return tuple(found)
+
+
+def _entries(gpus: Sequence[tuple[Gpu, Host]], spans: Spans, frame: Frame) -> tuple[Entry, ...]:
+    """The week's bookings, each once, however many GPUs it has."""
+    held: dict[int, list[int]] = defaultdict(list)
+    first: dict[int, tuple[Span, Host]] = {}
+    for gpu, host in gpus:
+        for span in spans.get(gpu.id, ()):
+            if span.touches(frame.start, frame.end) and (not frame.mine_only or span.user_id == frame.viewer_id):
+                held[span.booking_id].append(gpu.minor)
+                first.setdefault(span.booking_id, (span, host))
+    ordered = sorted(first.values(), key=lambda pair: (pair[0].starts_at, pair[1].name, pair[0].booking_id))
+    return tuple(
+        Entry(
+            booking_id=span.booking_id,
+            host=host.name,
+            minors=tuple(held[span.booking_id]),
+            owner=span.owner,
+            mine=span.user_id == frame.viewer_id,
+            starts_at=span.starts_at,
+            ends_at=span.ends_at,
+            running=span.starts_at <= frame.now < span.ends_at,
+            past=span.ends_at <= frame.now,
+        )
+        for span, host in ordered
+    )
 
 
 def _gpus(model: str) -> list[tuple[Gpu, Host]]:
@@ -212,16 +192,15 @@ def _gpus(model: str) -> list[tuple[Gpu, Host]]:
 
 
 def _all_models() -> set[str]:
-    return set(db.session.scalars(select(Gpu.model).distinct()))
+    return set(db.session.scalars(select(Gpu.model).join(Host).where(Host.enabled).distinct()))
 
 
-def _spans(start: datetime, end: datetime, now: datetime) -> list[_Span]:
-    """Allocations that touch the week, or that run now (for "free now", whichever week is shown).
+def _spans(start: datetime, end: datetime, now: datetime) -> Spans:
+    """By GPU, the allocations that touch a span or run now (for "free now", whichever week is shown).
 
-    The range operator is what the overlap constraint's index answers, at any number of stored bookings.
+    The range operators are what the overlap constraint's index answers, at any number of stored bookings.
     """
     held = func.tstzrange(Allocation.starts_at, Allocation.ends_at)
-    shown = func.tstzrange(min(start, now), max(end, now), "[]") if start <= now < end else func.tstzrange(start, end)
     query = (
         select(
             Allocation.gpu_id,
@@ -234,82 +213,10 @@ def _spans(start: datetime, end: datetime, now: datetime) -> list[_Span]:
         )
         .join(Booking, Booking.id == Allocation.booking_id)
         .join(User, User.id == Booking.user_id)
-        .where(held.op("&&")(shown), Allocation.released_at.is_(None))
+        .where(or_(held.op("&&")(func.tstzrange(start, end)), held.op("@>")(now)), Allocation.released_at.is_(None))
         .order_by(Allocation.starts_at)
     )
-    return [
-        _Span(gpu_id, booking_id, starts_at, ends_at, user_id, full_name or username)
-        for gpu_id, booking_id, starts_at, ends_at, user_id, full_name, username in db.session.execute(query)
-    ]
-
-
-def _host_row(
-    host: Host, gpus: Sequence[Gpu], by_gpu: dict[int, list[_Span]], frame: _Frame, *, is_open: bool
-) -> HostRow:
-    usable = [gpu for gpu in gpus if gpu.state == GpuState.IN_SERVICE]
-    free_now = _free_for(usable, by_gpu, frame.now, frame.now + timedelta(seconds=1))
-    cells = tuple(
-        Cell(left, right, None if right <= frame.now else _free_for(usable, by_gpu, max(left, frame.now), right))
-        for left, right in pairwise(frame.edges)
-    )
-    rows = tuple(_gpu_row(gpu, by_gpu.get(gpu.id, []), frame) for gpu in gpus) if is_open else ()
-    return HostRow(
-        host, len(usable), free_now, None if free_now else _next_free(usable, by_gpu, frame.now), cells, is_open, rows
-    )
-
-
-def _gpu_row(gpu: Gpu, spans: Sequence[_Span], frame: _Frame) -> GpuRow:
-    inside = [span for span in spans if span.ends_at > frame.start and span.starts_at < frame.end]
-    bars = tuple(_bar(span, frame) for span in inside if not frame.mine_only or span.user_id == frame.viewer_id)
-    gaps = _gaps(inside, frame) if gpu.state == GpuState.IN_SERVICE else ()
-    return GpuRow(gpu, bars, gaps)
-
-
-def _bar(span: _Span, frame: _Frame) -> Bar:
-    start, end = frame.unit(span.starts_at), frame.unit(span.ends_at)
-    start = min(start, UNITS - 1)
-    return Bar(
-        booking_id=span.booking_id,
-        owner=span.owner,
-        mine=span.user_id == frame.viewer_id,
-        starts_at=span.starts_at,
-        ends_at=span.ends_at,
-        start=start,
-        width=max(end - start, 1),
-        before=span.starts_at < frame.start,
-        after=span.ends_at > frame.end,
-        running=span.starts_at <= frame.now < span.ends_at,
-        past=span.ends_at <= frame.now,
-    )
-
-
-def _gaps(spans: Sequence[_Span], frame: _Frame) -> tuple[Gap, ...]:
-    """The free places between bookings, from now on, wide enough to be clicked (half an hour)."""
-    found, cursor = [], max(frame.start, frame.now)
-    for span in [*spans, None]:
-        until = span.starts_at if span else frame.end
-        left, right = frame.unit(cursor), frame.unit(until)
-        if until > cursor and right > left:
-            found.append(Gap(cursor, until, left, right - left))
-        if span:
-            cursor = max(cursor, span.ends_at)
-    return tuple(found)
-
-
-def _free_for(gpus: Sequence[Gpu], by_gpu: dict[int, list[_Span]], start: datetime, end: datetime) -> int:
-    return sum(
-        not any(span.starts_at < end and span.ends_at > start for span in by_gpu.get(gpu.id, ())) for gpu in gpus
-    )
-
-
-def _next_free(gpus: Sequence[Gpu], by_gpu: dict[int, list[_Span]], now: datetime) -> datetime | None:
-    """When the first of these GPUs has no booking any more that runs on from now, as far as this week shows."""
-    moments = []
-    for gpu in gpus:
-        cursor = now
-        for span in by_gpu.get(gpu.id, ()):
-            if span.starts_at > cursor:
-                break
-            cursor = max(cursor, span.ends_at)
-        moments.append(cursor)
-    return min(moments, default=None)
+    found: dict[int, list[Span]] = defaultdict(list)
+    for gpu_id, booking_id, starts_at, ends_at, user_id, full_name, username in db.session.execute(query):
+        found[gpu_id].append(Span(gpu_id, booking_id, starts_at, ends_at, user_id, full_name or username))
+    return found

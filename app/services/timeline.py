@@ -1,0 +1,196 @@
+"""The calendar's arithmetic: moments onto 336 units, bookings into bars, what is between them into gaps. Pure.
+
+A week is 42 cells of four hours by the wall clock, eight units each. In a week with a clock change one cell is an hour
+longer or shorter and drawn as wide as the others, so bars, cells and days always line up.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, time, timedelta
+from zoneinfo import ZoneInfo
+
+from app.models import Gpu, GpuState
+
+CELL_HOURS = 4  # a host row's cell: how many GPUs are free for all of it
+CELLS = 7 * 24 // CELL_HOURS
+UNITS = 336  # half-hours of an ordinary week
+UNITS_PER_CELL = UNITS // CELLS
+
+
+@dataclass(frozen=True)
+class Span:
+    """One allocation as the calendar needs it."""
+
+    gpu_id: int
+    booking_id: int
+    starts_at: datetime
+    ends_at: datetime
+    user_id: int
+    owner: str
+
+    def touches(self, start: datetime, end: datetime) -> bool:
+        """Whether it shares a moment with `[start, end)`."""
+        return self.starts_at < end and self.ends_at > start
+
+
+Spans = Mapping[int, Sequence[Span]]
+"""By GPU id, in order of start."""
+
+
+@dataclass(frozen=True)
+class Bar:
+    """One booking on one GPU, cut to the week. `start`, `width` in units; `before`/`after`: it goes on outside."""
+
+    booking_id: int
+    owner: str
+    mine: bool
+    starts_at: datetime
+    ends_at: datetime
+    start: int
+    width: int
+    before: bool
+    after: bool
+    running: bool
+    past: bool
+
+
+@dataclass(frozen=True)
+class Gap:
+    """A free place on one GPU that can still be booked."""
+
+    starts_at: datetime
+    ends_at: datetime
+    start: int
+    width: int
+
+
+@dataclass(frozen=True)
+class Cell:
+    """Four hours of one host: how many of its GPUs are free for all of them; None once they are over."""
+
+    starts_at: datetime
+    ends_at: datetime
+    free: int | None
+
+
+@dataclass(frozen=True)
+class Frame:
+    """The view's edges, and whose eyes it is for. `edges` has one moment more than there are cells."""
+
+    edges: tuple[datetime, ...]
+    now: datetime
+    viewer_id: int
+    mine_only: bool = False
+
+    @property
+    def start(self) -> datetime:
+        """The week's first moment."""
+        return self.edges[0]
+
+    @property
+    def end(self) -> datetime:
+        """The next week's first moment."""
+        return self.edges[-1]
+
+    def unit(self, moment: datetime) -> int:
+        """Where a moment lies in the week, in units, kept inside it."""
+        if moment <= self.start:
+            return 0
+        if moment >= self.end:
+            return UNITS
+        index = bisect_right(self.edges, moment) - 1
+        left, right = self.edges[index], self.edges[index + 1]
+        return round((index + (moment - left) / (right - left)) * UNITS_PER_CELL)
+
+
+def week_start(day: date, zone: ZoneInfo) -> datetime:
+    """The first moment of the Monday on or before a day, in a zone."""
+    return midnight(day - timedelta(days=day.weekday()), zone)
+
+
+def midnight(day: date, zone: ZoneInfo) -> datetime:
+    """A day's first moment in a zone, in UTC."""
+    return datetime.combine(day, time(), tzinfo=zone).astimezone(UTC)
+
+
+def edges(monday: date, zone: ZoneInfo) -> tuple[datetime, ...]:
+    """Every fourth hour of a week by the wall clock, and the next week's first moment."""
+    hours = [
+        datetime.combine(monday + timedelta(days=day), time(hour), tzinfo=zone).astimezone(UTC)
+        for day in range(7)
+        for hour in range(0, 24, CELL_HOURS)
+    ]
+    return (*hours, midnight(monday + timedelta(days=7), zone))
+
+
+def cells(gpus: Sequence[Gpu], spans: Spans, frame: Frame) -> tuple[Cell, ...]:
+    """A host's 42 cells; of the one that is now, what is left of it counts."""
+    return tuple(
+        Cell(left, right, None if right <= frame.now else free_for(gpus, spans, max(left, frame.now), right))
+        for left, right in zip(frame.edges, frame.edges[1:], strict=False)
+    )
+
+
+def bars(spans: Sequence[Span], frame: Frame) -> tuple[Bar, ...]:
+    """One GPU's bookings as bars; others' are left out when only one's own are wanted."""
+    return tuple(
+        _bar(span, frame)
+        for span in spans
+        if span.touches(frame.start, frame.end) and (not frame.mine_only or span.user_id == frame.viewer_id)
+    )
+
+
+def gaps(spans: Sequence[Span], frame: Frame) -> tuple[Gap, ...]:
+    """The free places between one GPU's bookings, from now on, wide enough to be clicked (half an hour)."""
+    found, cursor = [], max(frame.start, frame.now)
+    inside = [span for span in spans if span.touches(frame.start, frame.end)]
+    for until, resume in [*((span.starts_at, span.ends_at) for span in inside), (frame.end, frame.end)]:
+        left, right = frame.unit(cursor), frame.unit(until)
+        if until > cursor and right > left:
+            found.append(Gap(cursor, until, left, right - left))
+        cursor = max(cursor, resume)
+    return tuple(found)
+
+
+def free_for(gpus: Sequence[Gpu], spans: Spans, start: datetime, end: datetime) -> int:
+    """How many of the GPUs nobody has for any moment of `[start, end)`."""
+    return sum(not any(span.touches(start, end) for span in spans.get(gpu.id, ())) for gpu in gpus)
+
+
+def next_free(gpus: Sequence[Gpu], spans: Spans, now: datetime, known_until: datetime) -> datetime | None:
+    """When the first of these GPUs is free, from now; None if it is not before what is known ends."""
+    moments = []
+    for gpu in gpus:
+        cursor = now
+        for span in spans.get(gpu.id, ()):
+            if span.starts_at > cursor:
+                break
+            cursor = max(cursor, span.ends_at)
+        moments.append(cursor)
+    first = min(moments, default=known_until)
+    return first if first < known_until else None
+
+
+def usable(gpus: Sequence[Gpu]) -> list[Gpu]:
+    """Those that may be booked."""
+    return [gpu for gpu in gpus if gpu.state == GpuState.IN_SERVICE]
+
+
+def _bar(span: Span, frame: Frame) -> Bar:
+    start, end = min(frame.unit(span.starts_at), UNITS - 1), frame.unit(span.ends_at)
+    return Bar(
+        booking_id=span.booking_id,
+        owner=span.owner,
+        mine=span.user_id == frame.viewer_id,
+        starts_at=span.starts_at,
+        ends_at=span.ends_at,
+        start=start,
+        width=max(end - start, 1),
+        before=span.starts_at < frame.start,
+        after=span.ends_at > frame.end,
+        running=span.starts_at <= frame.now < span.ends_at,
+        past=span.ends_at <= frame.now,
+    )
