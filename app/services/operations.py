@@ -5,6 +5,8 @@ At most one is open for a machine. Each may be repeated: an agent that starts ta
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 from flask_babel import gettext as _
 from sqlalchemy import select
 from sqlalchemy.orm import joinedload
@@ -43,6 +45,24 @@ def last(instance_id: int) -> Operation | None:
     """The newest operation on a machine."""
     query = select(Operation).where(Operation.instance_id == instance_id).order_by(Operation.id.desc()).limit(1)
     return db.session.scalar(query)
+
+
+def latest(instance_ids: Collection[int]) -> dict[int, Operation]:
+    """The newest operation on each of these machines, by the machine's id."""
+    query = (
+        select(Operation)
+        .where(Operation.instance_id.in_(instance_ids))
+        .distinct(Operation.instance_id)
+        .order_by(Operation.instance_id, Operation.id.desc())
+    )
+    return {operation.instance_id: operation for operation in db.session.scalars(query)}
+
+
+def outcome(operation_id: int) -> tuple[OperationState, str]:
+    """How far an operation is by now, and its error if it failed."""
+    query = select(Operation.state, Operation.error).where(Operation.id == operation_id)
+    state, error = db.session.execute(query).one()
+    return OperationState(state), error
 
 
 def claim(host_id: int) -> Operation | None:
