@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from flask_babel import gettext as _
 from sqlalchemy import func, select
+from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import joinedload
 
 from app import clock
@@ -23,10 +24,12 @@ from app.models import (
     OperationKind,
     Policy,
     User,
+    UserState,
 )
 from app.services import operations, policy
 
-NAME = re.compile(r"^[a-z]([a-z0-9-]{0,28}[a-z0-9])?$")
+NAME = re.compile(r"[a-z]([a-z0-9-]{0,28}[a-z0-9])?")
+RESERVED = frozenset({"new"})  # the address of the page that makes one
 
 
 def of_user(user: User) -> list[Instance]:
@@ -66,6 +69,11 @@ def get(user: User | None, name: str) -> Instance:
     return found
 
 
+def possible_owners() -> list[User]:
+    """Who may own a machine: everybody who may sign in, by username."""
+    return list(db.session.scalars(select(User).where(User.state == UserState.ACTIVE).order_by(User.username)))
+
+
 def request_create(
     actor: User | None, owner: User, *, name: str, host: Host, image: str, cpus: int, memory_gib: int, disk_gib: int
 ) -> Operation:
@@ -77,13 +85,11 @@ def request_create(
     as_admin = actor is None or actor.is_admin
     if not as_admin:
         _refuse_user(actor, owner, rules)
-    if not NAME.match(name):
+    if not NAME.fullmatch(name):
         raise InvalidInput(
             _("A machine's name starts with a letter and holds small letters, digits and inner hyphens, 30 at most."),
             field="name",
         )
-    if db.session.scalar(select(Instance.id).where(Instance.name == name, Instance.deleted_at.is_(None))) is not None:
-        raise InvalidInput(_("The name %(name)s is taken.", name=name), _("Choose another name."), field="name")
     if not host.enabled:
         raise InvalidInput(_("%(host)s is out of service.", host=host.name), field="host")
     if image not in {known["alias"] for known in host.images}:
@@ -98,8 +104,7 @@ def request_create(
         memory_mib=memory_gib * 1024,
         disk_gib=disk_gib,
     )
-    db.session.add(instance)
-    db.session.flush()
+    _insert(instance)
     return operations.enqueue(actor, instance, OperationKind.CREATE)
 
 
@@ -140,11 +145,23 @@ def record_statuses(host_id: int, seen: dict[str, str]) -> None:
     db.session.flush()
 
 
+def _insert(instance: Instance) -> None:
+    taken = InvalidInput(_("The name %(name)s is taken.", name=instance.name), _("Choose another name."), field="name")
+    if instance.name in RESERVED:
+        raise taken
+    try:
+        with db.session.begin_nested():  # the database decides between two who want one name
+            db.session.add(instance)
+    except IntegrityError as error:
+        raise taken from error
+
+
 def _refuse_user(actor: User | None, owner: User, rules: Policy) -> None:
     if actor is None or actor.id != owner.id:
         raise NotAllowed(_("Only an admin can make a machine for somebody else."))
     if not rules.self_service:
         raise NotAllowed(_("In this lab an admin makes the machines."), _("Ask an admin for one."))
+    db.session.execute(select(User.id).where(User.id == owner.id).with_for_update())  # two forms at once: one waits
     query = (
         select(func.count()).select_from(Instance).where(Instance.owner_id == owner.id, Instance.deleted_at.is_(None))
     )
@@ -163,8 +180,9 @@ def _check_size(rules: Policy, cpus: int, memory_gib: int, disk_gib: int, *, as_
         ("memory_gib", memory_gib, rules.max_memory_gib),
         ("disk_gib", disk_gib, rules.max_disk_gib),
     ):
-        if value < 1 or (value > most and not as_admin):
-            raise InvalidInput(_("This must be a whole number from 1 to %(max)s.", max=most), field=field)
+        limit = policy.LIMITS[f"max_{field}"][1] if as_admin else most
+        if not 1 <= value <= limit:
+            raise InvalidInput(_("This must be a whole number from 1 to %(max)s.", max=limit), field=field)
 
 
 def _holds_gpu(instance: Instance) -> bool:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import secrets
+from collections.abc import Callable
 from http import HTTPStatus
+from typing import Any
 
 from flask import Flask, Response, current_app, g, make_response, render_template, request
 from flask_babel import gettext as _
 from flask_limiter import RateLimitExceeded
 from flask_wtf.csrf import CSRFError
-from sqlalchemy.exc import InterfaceError, OperationalError
-from werkzeug.exceptions import HTTPException
+from sqlalchemy.exc import DataError, InterfaceError, OperationalError
+from werkzeug.exceptions import BadRequest, HTTPException
 
 from app import clock, errors
 from app.extensions import db, limiter
@@ -27,14 +29,23 @@ STATUS = (  # the first that fits
 
 
 def init_app(app: Flask) -> None:
-    """Answer for whatever a route raises."""
-    app.register_error_handler(errors.DomainError, _domain)
-    app.register_error_handler(CSRFError, _csrf)
-    app.register_error_handler(RateLimitExceeded, _too_many)
-    app.register_error_handler(HTTPException, _http)
-    app.register_error_handler(OperationalError, _database_away)
-    app.register_error_handler(InterfaceError, _database_away)
-    app.register_error_handler(Exception, _unexpected)
+    """Answer for whatever a route raises: programs read a problem, people a page."""
+    handlers: dict[type[Exception], Callable[[Any], Response]] = {
+        errors.DomainError: _domain,
+        CSRFError: _csrf,
+        RateLimitExceeded: _too_many,
+        HTTPException: _http,
+        OperationalError: _database_away,
+        InterfaceError: _database_away,
+        Exception: _unexpected,
+    }
+    for kind, handler in handlers.items():
+        app.register_error_handler(kind, _for_programs_too(handler))
+
+
+def _for_programs_too(handler: Callable[[Any], Response]) -> Callable[[Exception], Response]:
+    """An address under the API that no route of it answers (unknown, or the database away before it was reached)."""
+    return lambda error: problem(error) if is_api() else handler(error)
 
 
 def status_of(error: errors.DomainError) -> int:
@@ -80,6 +91,11 @@ def _http(error: HTTPException) -> Response:
     if allowed := getattr(error, "valid_methods", None):
         answer.headers["Allow"] = ", ".join(sorted(allowed))
     return answer
+
+
+def _unstorable(_error: DataError) -> Response:
+    """A NUL in a text, a number beyond all bounds: nothing that anybody typed into a page of ours."""
+    return _http(BadRequest())
 
 
 def _database_away(error: Exception) -> Response:

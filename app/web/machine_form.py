@@ -1,0 +1,145 @@
+"""The form that asks for a machine: where, from which image, how large, and for an admin also whose."""
+
+from __future__ import annotations
+
+from itertools import count
+from typing import Any
+
+from flask import Response
+from flask_babel import gettext as _
+from flask_babel import lazy_gettext as _l
+from flask_babel import ngettext
+from wtforms import IntegerField, SelectField, StringField
+from wtforms.validators import ValidationError
+
+from app.models import Gpu, User
+from app.services import accounts, attachments, instances, inventory, policy
+from app.web.forms import PageForm, at_most, required
+from app.web.render import render
+from app.web.sessions import me
+
+USUAL = {"cpus": 4, "memory_gib": 16, "disk_gib": 50}
+
+
+class WholeNumber(IntegerField):  # type: ignore[misc]
+    """A whole number, with our words for what is none."""
+
+    def process_formdata(self, valuelist: list[str]) -> None:
+        """Read what was typed; a number that no machine could have is none."""
+        text = valuelist[0].strip() if valuelist else ""
+        if not (text.isascii() and text.isdigit() and len(text) <= 9):
+            self.data = None
+            raise ValueError(_("Give a whole number."))
+        self.data = int(text)
+
+
+class MachineForm(PageForm):
+    """What a person may choose. `place` is `host/image`, so that it needs no JavaScript."""
+
+    name = StringField(_l("Name"), [required(), at_most(30)])
+    place = SelectField(_l("Host and image"), validate_choice=False)
+    cpus = WholeNumber(_l("CPUs"), [required()])
+    memory_gib = WholeNumber(_l("Memory (GiB)"), [required()])
+    disk_gib = WholeNumber(_l("Disk (GiB)"), [required()])
+
+    def validate_place(self, field: SelectField) -> None:
+        """One of those on offer."""
+        if field.data not in {value for group in field.choices.values() for value, _text in group}:
+            raise ValidationError(_("Choose a host and an image from the list."))
+
+    def refuse(self, error: Any) -> None:
+        """The service knows host and image apart; the page has one field for both."""
+        if error.field in {"host", "image"}:
+            error.field = "place"
+        super().refuse(error)
+
+
+class AdminForm(MachineForm):
+    """An admin also says for whom."""
+
+    owner = SelectField(_l("Owner"))
+
+
+def blank(host: str = "") -> MachineForm:
+    """The form with its usual values; `host`: the one to offer first."""
+    rules = policy.current()
+    most = {"cpus": rules.max_cpus, "memory_gib": rules.max_memory_gib, "disk_gib": rules.max_disk_gib}
+    values: dict[str, Any] = {name: min(usual, most[name]) for name, usual in USUAL.items()}
+    form = _class()(formdata=None, name=_free_name(me()), owner=me().username, **values)
+    return _with_choices(form, host)
+
+
+def sent() -> MachineForm:
+    """The form as it was sent."""
+    return _with_choices(_class()())
+
+
+def owner(form: MachineForm) -> User:
+    """Whose machine it is to be."""
+    return accounts.get(form["owner"].data) if "owner" in form else me()
+
+
+def page(form: MachineForm, *, first: bool = False, status: int = 200) -> Response:
+    """The form's page. `first`: the person has no machine yet."""
+    rules = policy.current()
+    allowed = me().is_admin or rules.self_service
+    return render(
+        "machines/new.html",
+        errors_found=bool(form.errors),
+        status=status,
+        form=form,
+        rules=rules,
+        first=first,
+        allowed=allowed,
+    )
+
+
+def _class() -> type[MachineForm]:
+    return AdminForm if me().is_admin else MachineForm
+
+
+def _with_choices(form: MachineForm, first: str = "") -> MachineForm:
+    taken = attachments.by_gpu()
+    gpus: dict[int, list[Gpu]] = {}
+    for gpu, _host in inventory.gpus():
+        gpus.setdefault(gpu.host_id, []).append(gpu)
+    hosts = sorted(inventory.hosts(enabled_only=True), key=lambda host: (host.name != first, host.name))
+    form.place.choices = {
+        _about(host.name, gpus.get(host.id, []), taken): [
+            (f"{host.name}/{image['alias']}", _("%(image)s on %(host)s", image=_image(image), host=host.name))
+            for image in host.images
+        ]
+        for host in hosts
+        if host.images
+    }
+    if "owner" in form:
+        form["owner"].choices = [
+            (user.username, f"{user.display_name} ({user.username})") for user in instances.possible_owners()
+        ]
+    return form
+
+
+def _about(host: str, gpus: list[Gpu], taken: dict[int, Any]) -> str:
+    free, models = attachments.free_gpus(gpus, taken), ", ".join(sorted({gpu.model for gpu in gpus}))
+    if not gpus:
+        return _("%(host)s: no GPUs", host=host)
+    return ngettext(
+        "%(host)s: %(free)s of %(num)s GPU free now (%(models)s)",
+        "%(host)s: %(free)s of %(num)s GPUs free now (%(models)s)",
+        len(gpus),
+        host=host,
+        free=free,
+        models=models,
+    )
+
+
+def _image(image: dict[str, str]) -> str:
+    alias, description = image["alias"], image.get("description", "")
+    return f"{alias} ({description})" if description else alias
+
+
+def _free_name(user: User) -> str:
+    """The username, or with a number behind it when the person has such a machine already."""
+    mine = {machine.name for machine in instances.of_user(user)}
+    base = user.username[:26].strip("-")
+    return base if base not in mine else next(name for n in count(2) if (name := f"{base}-{n}") not in mine)

@@ -1,0 +1,127 @@
+"""A machine in words: what it is doing, how far that is, and since when its host is silent."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import timedelta
+
+from flask import current_app
+from flask_babel import LazyString
+from flask_babel import gettext as _
+from flask_babel import lazy_gettext as _l
+
+from app import clock
+from app.config import Settings
+from app.models import Allocation, Host, Instance, Operation, OperationKind, OperationState
+from app.services import attachments, operations
+from app.web.times import ago
+
+STATUS = {  # InstanceStatus → the code in app.web.states, and a word of its own where that has another
+    "creating": ("creating", _l("Being created")),
+    "running": ("running", _l("Running")),
+    "stopped": ("stopped", _l("Stopped")),
+    "frozen": ("stopped", _l("Paused")),
+    "failed": ("failed", _l("Not created")),
+    "missing": ("not_reachable", _l("Not on its host")),
+}
+UNDER_WAY = {
+    OperationKind.CREATE: ("creating", _l("Being created")),
+    OperationKind.START: ("starting", _l("Starting")),
+    OperationKind.STOP: ("stopping", _l("Stopping")),
+    OperationKind.RESTART: ("starting", _l("Restarting")),
+    OperationKind.DELETE: ("stopping", _l("Being deleted")),
+}
+STEPS = {
+    "queued": _l("Waiting for the host"),
+    "preparing": _l("Getting ready"),
+    "copying": _l("Copying the image"),
+    "starting": _l("Starting"),
+    "stopping": _l("Stopping"),
+    "deleting": _l("Deleting"),
+    "checking": _l("Checking that it works"),
+    "done": _l("Done"),
+    "failed": _l("Failed"),
+}
+FAILED = {
+    OperationKind.CREATE: _l("The machine could not be created."),
+    OperationKind.START: _l("The machine could not be started."),
+    OperationKind.STOP: _l("The machine could not be stopped."),
+    OperationKind.RESTART: _l("The machine could not be restarted."),
+    OperationKind.DELETE: _l("The machine could not be deleted."),
+}
+DONE = {
+    OperationKind.CREATE: _l("%(name)s is ready."),
+    OperationKind.START: _l("%(name)s runs."),
+    OperationKind.STOP: _l("%(name)s is stopped."),
+    OperationKind.RESTART: _l("%(name)s runs again."),
+    OperationKind.DELETE: _l("%(name)s is deleted."),
+}
+
+
+@dataclass(frozen=True)
+class Card:
+    """One machine as its card shows it."""
+
+    machine: Instance
+    operation: Operation | None  # the newest, open or not
+    gpus: tuple[Allocation, ...]
+    silence: str
+
+    @property
+    def busy(self) -> bool:
+        """Whether work on it is under way."""
+        return self.operation is not None and self.operation.state in operations.OPEN
+
+    @property
+    def failed(self) -> bool:
+        """Whether the last thing that was asked for did not work."""
+        return self.operation is not None and self.operation.state == OperationState.FAILED
+
+    @property
+    def state(self) -> tuple[str, LazyString]:
+        """The code in app.web.states and the word."""
+        if self.busy and self.operation is not None:
+            return UNDER_WAY[self.operation.kind]
+        if self.silence and self.machine.status in {"running", "stopped", "frozen"}:
+            return "not_reachable", _l("Not reachable")
+        return STATUS[self.machine.status]
+
+    @property
+    def step(self) -> str:
+        """What the work under way is at."""
+        code = self.operation.step if self.operation else ""
+        return str(STEPS.get(code, code))
+
+    @property
+    def failure(self) -> str:
+        """What did not work."""
+        return str(FAILED[self.operation.kind]) if self.operation else ""
+
+    @property
+    def finished(self) -> str:
+        """The sentence for when the work is done, or has failed."""
+        if self.operation is None:
+            return ""
+        return self.failure if self.failed else str(DONE[self.operation.kind]) % {"name": self.machine.name}
+
+
+def cards(machines: list[Instance]) -> list[Card]:
+    """The machines (host loaded) with what their cards need, in three queries at most."""
+    if not machines:
+        return []
+    newest = operations.latest({machine.id for machine in machines})
+    gpus = attachments.by_machine(machines)
+    return [
+        Card(machine, newest.get(machine.id), tuple(gpus.get(machine.id, ())), silence_of(machine.host))
+        for machine in machines
+    ]
+
+
+def silence_of(host: Host) -> str:
+    """Why what is known of a host may be old, or nothing."""
+    if host.seen_at is None:
+        return _("%(host)s has not reported yet.", host=host.name)
+    settings: Settings = current_app.extensions["berth"]
+    if clock.now() - host.seen_at > timedelta(seconds=max(60, 4 * settings.tick)):
+        return _("%(host)s reported last %(ago)s.", host=host.name, ago=ago(host.seen_at))
+    return _("%(host)s does not answer at the moment.", host=host.name) if host.trouble else ""

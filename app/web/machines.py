@@ -1,0 +1,167 @@
+"""A person's machines: what they are doing, and asking their host to make, switch or delete them."""
+
+from __future__ import annotations
+
+from flask import Blueprint, Response, flash, request, url_for
+from flask_babel import gettext as _
+from flask_babel import lazy_gettext as _l
+from wtforms import StringField
+
+from app import queue
+from app.errors import Conflict, DomainError, InvalidInput, NotFound
+from app.extensions import transaction
+from app.models import Instance, InstanceStatus, OperationKind
+from app.services import instances, inventory, policy
+from app.web import machine_form, machine_words
+from app.web.forms import PageForm
+from app.web.render import go, is_fragment, render
+from app.web.sessions import me
+
+bp = Blueprint("machines", __name__, url_prefix="/machines")
+
+SWITCHES = {"start": OperationKind.START, "stop": OperationKind.STOP, "restart": OperationKind.RESTART}
+
+
+class DeleteForm(PageForm):
+    """The machine's name, typed."""
+
+    typed = StringField(_l("Type the machine's name to delete it"))
+
+
+@bp.get("")
+def index() -> Response:
+    """My machines; without one, the form for the first."""
+    mine = instances.of_user(me())
+    if not mine:
+        return machine_form.page(machine_form.blank(), first=True)
+    cards = machine_words.cards(mine)
+    return render(
+        "machines/index.html",
+        fragment="machines/_cards.html",
+        cards=cards,
+        poll=url_for("machines.index") if any(card.busy for card in cards) else "",
+        may_add=me().is_admin or (policy.current().self_service and len(mine) < policy.current().max_instances),
+    )
+
+
+@bp.get("/new")
+def new() -> Response:
+    """The form for a machine; `?host=` chooses one."""
+    return machine_form.page(machine_form.blank(request.args.get("host", "")))
+
+
+@bp.post("/new")
+def create() -> Response:
+    """Ask for a machine; its host makes it."""
+    form = machine_form.sent()
+    if form.validate():
+        host_name, _slash, image = form.place.data.partition("/")
+        try:
+            with transaction():
+                host = inventory.host(host_name)
+                instances.request_create(
+                    me(),
+                    machine_form.owner(form),
+                    name=form.name.data.strip(),
+                    host=host,
+                    image=image,
+                    cpus=form.cpus.data or 0,
+                    memory_gib=form.memory_gib.data or 0,
+                    disk_gib=form.disk_gib.data or 0,
+                )
+        except InvalidInput as error:
+            form.refuse(error)
+        except DomainError as error:
+            form.form_errors.append(str(error))
+        else:
+            queue.wake(host.name)
+            return go(url_for("machines.show", name=form.name.data.strip()))
+    return machine_form.page(form, status=422)
+
+
+@bp.get("/<name>")
+def show(name: str) -> Response:
+    """One machine; asks for itself again every second while work on it is under way."""
+    try:
+        machine = instances.get(me(), name)
+    except NotFound:
+        if is_fragment():  # it was being deleted, and now it is
+            flash(_("%(name)s is deleted.", name=name))
+            return go(url_for("machines.index"))
+        raise
+    return _page(machine)
+
+
+@bp.get("/<name>/<any(stop, restart):what>")
+def ask(name: str, what: str) -> Response:
+    """Are you sure? Whatever runs inside is ended."""
+    machine = instances.get(me(), name)
+    card = machine_words.cards([machine])[0]
+    return render("machines/switch.html", card=card, what=what)
+
+
+@bp.post("/<name>/<any(start, stop, restart):what>")
+def switch(name: str, what: str) -> Response:
+    """Start, stop or restart a machine."""
+    return _request(instances.get(me(), name), SWITCHES[what])
+
+
+@bp.post("/<name>/retry")
+def retry(name: str) -> Response:
+    """Try once more to make a machine whose creation failed."""
+    return _request(instances.get(me(), name), OperationKind.CREATE)
+
+
+@bp.get("/<name>/delete")
+def ask_delete(name: str) -> Response:
+    """What is lost, and a field to type the name into."""
+    return _delete_page(instances.get(me(), name), DeleteForm(formdata=None))
+
+
+@bp.post("/<name>/delete")
+def delete(name: str) -> Response:
+    """Delete a machine and all that is on it, if its name was typed."""
+    machine, form = instances.get(me(), name), DeleteForm()
+    if (form.typed.data or "").strip() != machine.name:
+        error = InvalidInput(_("That is not its name. Type %(name)s.", name=machine.name), field="typed")
+        form.validate()
+        form.refuse(error)
+        return _delete_page(machine, form, 422)
+    try:
+        return _request(machine, OperationKind.DELETE)
+    except DomainError as error:
+        form.form_errors.append(str(error))
+        return _delete_page(machine, form, 422)
+
+
+def _request(machine: Instance, kind: OperationKind) -> Response:
+    """Ask the machine's host for work; to its page, which shows how far it is."""
+    try:
+        with transaction():
+            instances.request(me(), machine, kind)
+    except Conflict as error:
+        flash(str(error), "error")
+        return _page(instances.get(me(), machine.name), 409)
+    queue.wake(machine.host.name)
+    return go(url_for("machines.show", name=machine.name))
+
+
+def _page(machine: Instance, status: int = 200) -> Response:
+    card = machine_words.cards([machine])[0]
+    here = url_for("machines.show", name=machine.name)
+    if is_fragment() and not card.busy and card.finished:  # this answer ends the polling: say aloud how it went
+        flash(card.finished, "error" if card.failed else "message")
+    return render(
+        "machines/show.html",
+        fragment="machines/_cards.html",
+        status=status,
+        cards=[card],
+        machine=machine,
+        alone=True,
+        poll=here if card.busy else "",
+        can_delete=not card.busy and machine.status != InstanceStatus.CREATING,
+    )
+
+
+def _delete_page(machine: Instance, form: DeleteForm, status: int = 200) -> Response:
+    return render("machines/delete.html", machine=machine, form=form, errors_found=bool(form.errors), status=status)
