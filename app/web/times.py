@@ -56,7 +56,9 @@ def ago(when: datetime) -> str:
 
 def signed_hours(seconds: int) -> str:
     """GPU-seconds as hours with their sign: `+12`, `−6.5` (a real minus)."""
-    return ("+" if seconds > 0 else "\N{MINUS SIGN}" if seconds < 0 else "") + hours_text(abs(seconds))
+    sign = "+" if seconds > 0 else "\N{MINUS SIGN}" if seconds < 0 else ""
+    amount = hours_text(abs(seconds))
+    return sign + (amount if amount != "0" else f"{abs(seconds) / 3600:.4f}")  # some seconds are not nothing
 
 
 def differs_from_lab(when: datetime) -> bool:
