@@ -26,7 +26,7 @@ from workers.jobs import LOOK, SafeJob
 
 log = logging.getLogger(__name__)
 
-TTL = 30  # seconds: how long one blocking read may last, more or less
+TTL = 20  # seconds that RQ takes this worker for alive; one blocking read lasts 15 less
 FIRST_WAIT, LONGEST_WAIT = 0.1, 5.0  # seconds between two attempts to reach Valkey
 UNREACHABLE = (NoConnection, NoAnswer, NoPermissionError, OSError)
 
