@@ -35,6 +35,7 @@ def init_app(app: Flask) -> None:
         CSRFError: _csrf,
         RateLimitExceeded: _too_many,
         HTTPException: _http,
+        DataError: _unstorable,
         OperationalError: _database_away,
         InterfaceError: _database_away,
         Exception: _unexpected,

@@ -191,7 +191,7 @@ def test_an_admin_makes_one_for_somebody_beyond_the_rules(client: Client, woken:
     owner = make_user("liwei")
     client.login_as(make_admin("root-of-lab"))
     form = client.get("/machines/new").form("Create machine")
-    answer = client.submit(form.fill(**{"Owner": "liwei", "Name": "big", "CPUs": 64}))
+    answer = client.submit(form.fill(Owner="liwei", Name="big", CPUs=64))
     assert answer.status == 303
     assert (machine_of("big").owner_id, machine_of("big").cpus) == (owner.id, 64)
     page = client.post("/machines/new", FIELDS | {"name": "huge", "owner": "liwei", "cpus": "1025"})
