@@ -103,19 +103,20 @@ class Agent:
                 log.exception("the pass over %s failed", self.host_name)
             LOOK.wait(until_next(began, clock.now(), boundary, self.settings.tick))
 
+    def work(self, *, wait: bool) -> int:
+        """Do the host's queued operations; how many. Raises Held if somebody else is at it and `wait` is False."""
+        lock = self.settings.run_dir / f"operations-{self.host_name}.lock"
+        with exclusive(lock, wait=wait), self.app.app_context():
+            with transaction():  # nobody else is at it while we hold the lock: what is running, runs nowhere
+                operations.requeue_interrupted(inventory.host(self.host_name).id)
+            return run_operations(self.host_name, self.driver)
+
     def _operations(self) -> None:
-        fresh = True
         while not self.stop.is_set():
             WORK.clear()
             try:
-                lock = self.settings.run_dir / f"operations-{self.host_name}.lock"
-                with exclusive(lock, wait=False), self.app.app_context():
-                    if fresh:  # nobody else is at it while we hold the lock: what is running, is running nowhere
-                        with transaction():
-                            operations.requeue_interrupted(inventory.host(self.host_name).id)
-                        fresh = False
-                    if run_operations(self.host_name, self.driver):
-                        LOOK.set()
+                if self.work(wait=False):
+                    LOOK.set()
             except (SQLAlchemyError, NotFound, Held) as error:
                 log.debug("no operations now: %s", error)
             except Exception:
