@@ -63,8 +63,8 @@ def lab(lab_directory: Path) -> Iterator[Hosts]:
 
 @pytest.fixture(scope="session")
 def big_lab(lab_directory: Path) -> Iterator[Lab]:
-    """One host with eight GPUs."""
-    with Lab(lab_directory / "big", gpus=8) as host:
+    """One host with eight GPUs, each with a /dev/dri/cardN that can really be opened."""
+    with Lab(lab_directory / "big", gpus=8, readable=True) as host:
         yield host
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 PACKAGES = ["lxd", "debootstrap", "btrfs-progs", "dnsmasq-base", "iptables", "uidmap", "attr", "squashfs-tools"]
 CACHE = Path(os.environ.get("BERTH_LAB_CACHE", "/var/cache/berth-lab"))
 _INCLUDE = {"base": "systemd,systemd-sysv,dbus,iproute2,openssh-server,sudo,procps"}
+_LEFT_OUT = ["usr/share/doc", "usr/share/locale", "usr/share/man", "var/lib/apt/lists", "var/cache/apt/archives"]
 _METADATA = """\
 architecture: {machine}
 creation_date: {now:.0f}
@@ -61,8 +62,9 @@ def _build(kind: str, ready: Path) -> None:
         options = ["--variant=minbase", f"--include={_INCLUDE[kind]}"]
         _run("debootstrap", *options, "bookworm", str(work / "rootfs"), *mirror)
         (work / "rootfs/etc/resolv.conf").unlink(missing_ok=True)
-        for package in (work / "rootfs/var/cache/apt/archives").glob("*.deb"):
-            package.unlink()
+        for left_out in _LEFT_OUT:  # half of all: each lab unpacks the image once
+            shutil.rmtree(work / "rootfs" / left_out, ignore_errors=True)
+            (work / "rootfs" / left_out).mkdir(parents=True)
         text = _METADATA.format(machine=os.uname().machine, now=time.time(), kind=kind)
         (work / "metadata.yaml").write_text(text)
         fresh = ready.with_suffix(".new")

@@ -15,7 +15,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
@@ -92,6 +92,21 @@ class Lab:
             self.down()
             raise
 
+    def restart(self) -> None:
+        """Stop LXD and start it again, its instances running on."""
+        record = registry.find(self.directory)
+        if not record or not self._daemon:
+            raise RuntimeError("no daemon of this program's to restart")
+        namespace = os.open(f"/proc/{record.daemon}/ns/mnt", os.O_RDONLY)
+        try:
+            self._daemon.terminate()  # SIGPWR would stop the instances too
+            self._daemon.wait(20)
+            lxd = ["lxd", "--group", "root", "--logfile", str(self.directory / "lxd.log")]
+            record.daemon = self._spawn("nsenter", f"--mount=/proc/self/fd/{namespace}", *lxd, pass_fds=(namespace,))
+        finally:
+            os.close(namespace)
+        registry.write(record)
+
     def down(self) -> None:
         """Stop and remove everything; what is not there is no trouble."""
         down(self.directory)
@@ -133,6 +148,20 @@ class Lab:
         names = self.run(instance, "ls", "/dev").split()
         return {int(name[6:]) for name in names if name.startswith("nvidia") and name[6:].isdigit()}
 
+    def sql(self, statement: str) -> None:
+        """Change LXD's database behind its back."""
+        command = ["lxd", "sql", "global", statement]
+        subprocess.run(command, env=self._env(), capture_output=True, check=True, timeout=20)
+
+    @contextmanager
+    def without_node(self, minor: int) -> Iterator[None]:
+        """A host on which NVIDIA's driver has not made /dev/nvidiaN."""
+        Path(f"/dev/nvidia{minor}").unlink()
+        try:
+            yield
+        finally:
+            registry.make_node(f"nvidia{minor}", 195, minor)
+
     def remove(self, *names: str) -> None:
         """Delete instances, whatever they are doing."""
         for name in names:
@@ -155,11 +184,15 @@ class Lab:
             "readable": readable,
         }
         script = Path(__file__).with_name("host.py")
-        command = ["unshare", "--mount", "--propagation", "private", sys.executable, str(script)]
-        with (self.directory / "lxd.out").open("w") as log:
+        return self._spawn(
+            "unshare", "--mount", "--propagation", "private", sys.executable, str(script), json.dumps(wish)
+        )
+
+    def _spawn(self, *command: str, pass_fds: tuple[int, ...] = ()) -> int:
+        with (self.directory / "lxd.out").open("a") as log:
             self._daemon = subprocess.Popen(
-                [*command, json.dumps(wish)],
-                env=self._env(), stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,
+                command, env=self._env(), stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,
+                pass_fds=pass_fds,
             )  # fmt: skip
         ready = subprocess.run(
             ["lxd", "waitready", "--timeout", "60"], env=self._env(), capture_output=True, text=True, check=False

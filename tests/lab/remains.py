@@ -100,9 +100,14 @@ def _entries(folder: Path) -> list[Path]:
 
 
 def _remove_cgroups(name: str) -> None:
-    for top in Path("/sys/fs/cgroup").glob("*/"):
-        for kind in ("lxc.payload", "lxc.monitor"):
-            group = top / f"{kind}.{name}"
+    """A killed process stays in its group until init has reaped it, hence the patience."""
+    groups = [group for kind in ("payload", "monitor") for group in Path("/sys/fs/cgroup").glob(f"*/lxc.{kind}.{name}")]
+    deadline = time.monotonic() + 3
+    while groups and time.monotonic() < deadline:
+        for group in groups:
             for folder, _, _ in os.walk(group, topdown=False):
-                with suppress(OSError):  # still in use by another lab's instance of that name
+                with suppress(OSError):
                     Path(folder).rmdir()
+        groups = [group for group in groups if group.exists()]
+        if groups:
+            time.sleep(0.05)
