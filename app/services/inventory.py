@@ -15,7 +15,7 @@ from app.extensions import db
 from app.models import Allocation, Gpu, GpuState, Host
 from app.services import audit
 
-HOST_NAME = re.compile(r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$")
+HOST_NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
 
 
 def hosts(*, enabled_only: bool = False) -> list[Host]:
@@ -50,7 +50,7 @@ def models() -> list[str]:
 
 def add_host(actor: str, name: str, endpoint: str, driver: LxdDriver) -> Host:
     """Take a host into Berth with the GPUs that its LXD finds. Raises InvalidInput; DriverError if LXD is away."""
-    if not HOST_NAME.match(name):
+    if not HOST_NAME.fullmatch(name):
         raise InvalidInput(
             _("A host's name may hold small letters, digits and inner hyphens, 63 at most."), field="name"
         )
