@@ -86,8 +86,9 @@ class Form:
         self.element = element
         self.action = str(button.get("formaction") or element.get("action"))
         self.method = str(element.get("method", "get")).lower()
-        self.values: dict[str, Any] = dict(element.fields.items())
-        self.values = {name: value for name, value in self.values.items() if value is not None}
+        fields = {name: value for name, value in element.fields.items() if value is not None}
+        # Several boxes of one name, or a choice of several: a list.
+        self.values: dict[str, Any] = {n: v if isinstance(v, str) else list(v) for n, v in fields.items()}
         for other in element.xpath(".//button[@name]"):
             self.values.pop(other.get("name"), None)
         if button.get("name"):
@@ -99,10 +100,13 @@ class Form:
             found = [e for e in self.element.xpath(".//label[@for]") if _text(e) == label]
             assert found, f"no label {label!r}; there are {[_text(e) for e in self.element.xpath('.//label')]}"
             target = self.page.root.get_element_by_id(found[0].get("for"))
-            if value is False:
-                self.values.pop(target.get("name"), None)
-            else:
-                self.values[target.get("name")] = target.get("value", "y") if value is True else str(value)
+            name = target.get("name")
+            if not isinstance(value, bool):
+                self.values[name] = str(value)
+                continue
+            ticked = self.values.get(name, [])
+            others = [v for v in ([ticked] if isinstance(ticked, str) else ticked) if v != target.get("value", "on")]
+            self.values[name] = [*others, target.get("value", "on")] if value else others
         return self
 
 

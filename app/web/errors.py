@@ -65,7 +65,7 @@ def _csrf(_error: CSRFError) -> Response:
 def _too_many(_error: RateLimitExceeded) -> Response:
     limit = limiter.current_limit
     seconds = max(1, round(limit.reset_at - clock.now().timestamp())) if limit else 60
-    minutes = -(-seconds // 60)
+    minutes = max(1, -(-(seconds - 5) // 60))  # five seconds more or less are no minute
     answer = _answer(
         429,
         _("Too many attempts."),
