@@ -25,7 +25,6 @@ def main(arguments: list[str] | None = None) -> int:
     one.add_argument("host")
     one.add_argument("--json", action="store_true")
     commands.add_parser("work", help="one host's queued operations, once").add_argument("host")
-    commands.add_parser("work", help="a host's queued operations").add_argument("host")
     options = parser.parse_args(arguments)
     logging.basicConfig(format=FORMAT, level=logging.INFO, stream=sys.stderr)
     logging.getLogger("alembic").setLevel(logging.WARNING)
@@ -49,9 +48,6 @@ def _agent(options: argparse.Namespace) -> int:
     looking_after = agent.make(create_core(Settings.load()), options.host)
     if options.command == "agent":
         looking_after.run()
-        return 0
-    if options.command == "work":
-        looking_after.work_once()
         return 0
     if options.command == "work":
         looking_after.work(wait=True)

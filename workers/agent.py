@@ -77,11 +77,6 @@ class Agent:
             finally:
                 self.pass_began = 0.0
 
-    def work_once(self) -> None:
-        """Do the host's queued operations here, after whoever else is at it."""
-        with exclusive(self.settings.run_dir / f"operations-{self.host_name}.lock"), self.app.app_context():
-            run_operations(self.host_name, self.driver)
-
     def note_refusal(self, function: str, reason: str) -> None:
         """Put a refused job on record; the log has it when the database has not."""
         try:
