@@ -1,4 +1,4 @@
-"""`make lab`: Berth on two real LXD daemons with emulated GPUs, to be tried out by hand. All of it is gone at the end."""
+"""`make lab`: Berth on two real LXD daemons with emulated GPUs, to be tried out by hand. All is gone at the end."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 from tests.lab.fixtures import why_no_lab
@@ -41,26 +41,19 @@ def main() -> int:
 def _up(folder: Path, labs: list[Lab]) -> int:
     data = Path(os.environ.get("BERTH_DATA") or folder / "var")
     env = {**os.environ, "BERTH_DATA": str(data), "BERTH_LXD": str(labs[0].socket)}
-    berth = subprocess.Popen([sys.executable, "-m", "workers", "up"], env=env)
+    # In a session of its own: Ctrl-C is ours to pass on, once; a second one would mean hurry.
+    berth = subprocess.Popen([sys.executable, "-m", "workers", "up"], env=env, start_new_session=True)
     second = [str(Path(sys.executable).parent / "berth"), "host", "add", labs[1].name, "--lxd", str(labs[1].socket)]
     try:
-        while berth.poll() is None:  # it can be added as soon as there is a database
-            if (data / "run" / "services.json").exists() and subprocess.run(
-                second, env=env, check=False
-            ).returncode == 0:
-                break
-            _wait(berth, 0.5)
+        while berth.poll() is None and not (data / "run" / "services.json").exists():
+            with suppress(subprocess.TimeoutExpired):
+                berth.wait(0.2)
+        if berth.poll() is None:
+            subprocess.run(second, env=env, check=False)
         return berth.wait()
     except KeyboardInterrupt:
-        berth.send_signal(signal.SIGINT)  # a terminal's Ctrl-C has reached it already; twice means hurry
+        berth.send_signal(signal.SIGINT)
         return berth.wait()
-
-
-def _wait(process: subprocess.Popen[bytes], seconds: float) -> None:
-    try:
-        process.wait(seconds)
-    except subprocess.TimeoutExpired:
-        pass
 
 
 def _interrupt(*_: object) -> None:

@@ -1,0 +1,108 @@
+"""Everything: `python -m tests.run` sets up what is missing, checks the code, runs the suites one after the other, and
+closes with one line in pytest's words. `… lint` only checks the code. Exit status 0 only if all of it is well."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from pathlib import Path
+from xml.etree import ElementTree as ET
+
+from tests.require import required
+
+ROOT = Path(__file__).resolve().parent.parent
+BIN = Path(sys.executable).parent
+CHECKS = (["ruff", "check", "."], ["mypy"], ["lint-imports"])
+# The quick ones side by side; what measures time, starts daemons or drives a browser one after the other.
+SUITES = {
+    "quick": ["-n", "2", "-m", "not lab and not browser", "--ignore", "tests/runtime", "tests"],
+    "runtime": ["-m", "not lab and not browser", "tests/runtime"],
+    "lab": ["-m", "lab", "tests"],
+    "browser": ["-m", "browser and not lab", "tests"],
+}
+PACKAGES = ["chromium", "fonts-noto-cjk"]
+NO_TESTS = 5  # pytest's exit status
+
+
+def main(arguments: list[str]) -> int:
+    began = time.monotonic()
+    well = not sum(step(check[0], [str(BIN / check[0]), *check[1:]]) for check in CHECKS)  # each one, whatever fails
+    if arguments == ["lint"]:
+        return 0 if well else 1
+    install_packages()
+    chosen = arguments or list(SUITES)
+    with tempfile.TemporaryDirectory(prefix="berth-results-") as folder:
+        counts: Counter[str] = Counter()
+        skips: Counter[str] = Counter()
+        for name in chosen:
+            report = Path(folder, f"{name}.xml")
+            status = step(name, [sys.executable, "-m", "pytest", "-q", f"--junitxml={report}", *SUITES[name]])
+            well = well and status in {0, NO_TESTS}
+            read(report, counts, skips)
+            if status not in {0, 1, NO_TESTS} or not report.exists():
+                counts["errors"] += not (counts["failed"] or counts["errors"])
+    well = tell_skips(skips) and well
+    print(closing_line(counts, time.monotonic() - began), flush=True)
+    return 0 if well else 1
+
+
+def step(name: str, command: list[str]) -> int:
+    print(f"\n== {name}: {' '.join(command[-6:])}", flush=True)
+    return subprocess.run(command, cwd=ROOT, check=False).returncode
+
+
+def install_packages() -> None:
+    """As root on Debian: what the browser suite needs (the lab fetches its own). Without, tests say what they miss."""
+    if os.geteuid() != 0 or not shutil.which("apt-get"):
+        return
+    asked = {name: subprocess.run(["dpkg", "-s", name], capture_output=True, check=False) for name in PACKAGES}
+    missing = [name for name, answer in asked.items() if answer.returncode]
+    if missing:
+        quiet = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
+        for words in (["update"], ["install", "-y", "--no-install-recommends", *missing]):
+            subprocess.run(["apt-get", "-qq", *words], env=quiet, check=False, stdout=subprocess.DEVNULL)
+
+
+def read(report: Path, counts: Counter[str], skips: Counter[str]) -> None:
+    """Add up a suite's results."""
+    if not report.exists():
+        return
+    for case in ET.parse(report).iter("testcase"):
+        kinds = {child.tag: child for child in case}
+        if "error" in kinds:
+            counts["errors"] += 1
+        elif "failure" in kinds:
+            counts["failed"] += 1
+        elif "skipped" in kinds and kinds["skipped"].get("type") == "pytest.xfail":
+            counts["xfailed"] += 1
+        elif "skipped" in kinds:
+            counts["skipped"] += 1
+            skips[kinds["skipped"].get("message") or "no reason given"] += 1
+        else:
+            counts["passed"] += 1
+
+
+def tell_skips(skips: Counter[str]) -> bool:
+    """Name what was skipped and why; whether that is allowed."""
+    for reason, number in skips.items():
+        print(f"skipped {number}: {reason}")
+    if skips and required("all"):
+        print("BERTH_REQUIRE=all: nothing may be skipped", file=sys.stderr)
+        return False
+    return True
+
+
+def closing_line(counts: Counter[str], seconds: float) -> str:
+    """As pytest says it, over all suites."""
+    words = [f"{counts[kind]} {kind}" for kind in ("failed", "passed", "skipped", "xfailed", "errors") if counts[kind]]
+    text = f" {', '.join(words) or 'no tests ran'} in {seconds:.2f}s "
+    return text.center(80, "=")
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
