@@ -99,7 +99,7 @@ def _only_admins() -> None:
 
 
 def _own(name: str) -> Instance:
-    if not instances.NAME.match(name):
+    if not instances.NAME.fullmatch(name):
         raise NotFound(_("There is no such machine of yours."))
     return instances.get(bearer().user, name)
 
