@@ -7,7 +7,8 @@ import sys
 from pathlib import Path
 
 from tests.lab.image import ensure_packages, image
-from tests.lab.lab import Lab, down, sweep
+from tests.lab.lab import Lab
+from tests.lab.remains import down, sweep
 
 
 def main() -> int:

@@ -12,7 +12,8 @@ from typing import NamedTuple
 import pytest
 
 from tests.lab.image import ensure_packages, image
-from tests.lab.lab import Lab, new_directory, sweep
+from tests.lab.lab import Lab, new_directory
+from tests.lab.remains import sweep
 from tests.require import need
 
 

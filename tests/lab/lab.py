@@ -13,15 +13,15 @@ import os
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
-from tests.lab import registry, remains
+from tests.lab import registry
 from tests.lab.image import image
+from tests.lab.remains import down, environment, sweep
 
 if TYPE_CHECKING:
     from app.drivers.base import GpuInfo
@@ -211,40 +211,3 @@ def new_directory() -> Path:
     path = Path(tempfile.mkdtemp(prefix="berth-lab-", dir="/var/tmp"))
     path.chmod(0o711)
     return path
-
-
-def environment(directory: Path) -> dict[str, str]:
-    """What LXD's programs need to find this lab, and to leave the caller's home alone."""
-    return {**os.environ, "LXD_DIR": str(directory / "lxd"), "LXD_CONF": str(directory / "conf")}
-
-
-def down(directory: Path | str) -> None:
-    """Take down the lab in `directory`, in whatever state it is."""
-    directory = Path(directory).absolute()
-    record = registry.find(directory)
-    env = environment(directory)
-    if record and record.daemon and remains.alive(record.daemon):
-        with suppress(subprocess.TimeoutExpired):  # what does not stop is killed below
-            subprocess.run(["lxc", "stop", "--all", "--force"], env=env, capture_output=True, check=False, timeout=30)
-            subprocess.run(["lxd", "shutdown", "--timeout", "5"], env=env, capture_output=True, check=False, timeout=15)
-        for _ in _tries(5.0):
-            if not remains.alive(record.daemon):
-                break
-    remains.remove(directory)
-    if record:
-        registry.leave(record)
-
-
-def sweep() -> list[str]:
-    """Take down the labs whose program is gone; returns their directories."""
-    orphans = [record.directory for record in registry.records() if record.orphaned]
-    for directory in orphans:
-        down(directory)
-    return orphans
-
-
-def _tries(seconds: float) -> Iterator[None]:
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        yield
-        time.sleep(0.05)

@@ -1,4 +1,4 @@
-"""Removes what a lab's daemon leaves: processes, mounts, loop devices, cgroups, files. The lab's path leads to all."""
+"""Takes labs down: processes, mounts, loop devices, cgroups, files. A lab's path leads to all of them."""
 
 from __future__ import annotations
 
@@ -9,6 +9,38 @@ import subprocess
 import time
 from contextlib import suppress
 from pathlib import Path
+
+from tests.lab import registry
+
+
+def environment(directory: Path) -> dict[str, str]:
+    """What LXD's programs need to find this lab, and to leave the caller's home alone."""
+    return {**os.environ, "LXD_DIR": str(directory / "lxd"), "LXD_CONF": str(directory / "conf")}
+
+
+def down(directory: Path | str) -> None:
+    """Take down the lab in `directory`, in whatever state it is."""
+    directory = Path(directory).absolute()
+    record = registry.find(directory)
+    env = environment(directory)
+    if record and record.daemon and alive(record.daemon):
+        with suppress(subprocess.TimeoutExpired):  # what does not stop is killed below
+            subprocess.run(["lxc", "stop", "--all", "--force"], env=env, capture_output=True, check=False, timeout=30)
+            subprocess.run(["lxd", "shutdown", "--timeout", "5"], env=env, capture_output=True, check=False, timeout=15)
+        deadline = time.monotonic() + 5
+        while alive(record.daemon) and time.monotonic() < deadline:
+            time.sleep(0.05)
+    remove(directory)
+    if record:
+        registry.leave(record)
+
+
+def sweep() -> list[str]:
+    """Take down the labs whose program is gone; returns their directories."""
+    orphans = [record.directory for record in registry.records() if record.orphaned]
+    for directory in orphans:
+        down(directory)
+    return orphans
 
 
 def remove(directory: Path) -> None:

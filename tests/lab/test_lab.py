@@ -13,7 +13,8 @@ import pytest
 from app.drivers.base import GpuInfo, Node, Tag, device_name
 from app.drivers.lxd import PylxdDriver
 from tests.lab import registry, remains
-from tests.lab.lab import MODEL, Lab, down, sweep
+from tests.lab.lab import MODEL, Lab
+from tests.lab.remains import down, sweep
 
 pytestmark = pytest.mark.lab
 

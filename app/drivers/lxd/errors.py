@@ -15,7 +15,6 @@ _BUSY = re.compile(
     r"|timed? ?out|operation was cancell?ed|in progress",
     re.IGNORECASE,
 )
-_SEE_LOG = "See LXD's log on the host: lxc monitor, lxc info NAME --show-log."
 
 
 class RefusedError(Exception):
@@ -32,29 +31,30 @@ class RefusedError(Exception):
 
 
 @contextmanager
-def as_driver_errors(what: str, on_timeout: type[DriverError] = TryAgain) -> Iterator[None]:
-    """Let nothing but DriverErrors out; `what` was tried."""
+def as_driver_errors(what: str, kind: type[DriverError] | None = None) -> Iterator[None]:
+    """Let nothing but DriverErrors out; `what` was tried. With a `kind`, whatever LXD does wrong is that."""
     try:
         yield
     except DriverError:
         raise
-    except RefusedError as error:
-        raise _of_refusal(what, error) from error
-    except requests.Timeout as error:
-        raise on_timeout(what, "LXD did not answer in time", "Is the host overloaded, or LXD hanging?") from error
-    except (requests.RequestException, OSError) as error:
-        raise HostUnreachable(what, str(error)[:500], _way_back(str(error))) from error
-    except (KeyError, ValueError, TypeError) as error:
-        raise GiveUp(what, f"unexpected answer: {error!r}"[:500], "Is that LXD, version 5 or later?") from error
+    except (RefusedError, OSError, KeyError, ValueError, TypeError) as error:  # requests' errors are OSErrors
+        found, detail, todo = _explain(error)
+        raise (kind or found)(what, detail[:500], todo) from error
 
 
-def _of_refusal(what: str, error: RefusedError) -> DriverError:
+def _explain(error: Exception) -> tuple[type[DriverError], str, str]:
+    if isinstance(error, requests.Timeout):
+        return TryAgain, "LXD did not answer in time", "Is the host overloaded, or LXD hanging?"
+    if isinstance(error, requests.JSONDecodeError) or not isinstance(error, (RefusedError, OSError)):
+        return GiveUp, f"unexpected answer: {error!r}", "Is that LXD, version 5 or later?"
+    if not isinstance(error, RefusedError):
+        return HostUnreachable, str(error), _way_back(str(error))
     if error.busy:
-        return TryAgain(what, str(error), "It is tried again by itself.")
+        return TryAgain, str(error), "It is tried again by itself."
     if error.code == 403:
         hint = "Let LXD trust this machine's client certificate: lxc remote add, as the user Berth runs as."
-        return GiveUp(what, str(error), hint)
-    return GiveUp(what, str(error), _SEE_LOG)
+        return GiveUp, str(error), hint
+    return GiveUp, str(error), "See LXD's log on the host: lxc monitor, lxc info NAME --show-log."
 
 
 def _way_back(text: str) -> str:

@@ -1,0 +1,203 @@
+"""The LXD driver against a server that misbehaves; needs no LXD."""
+
+from __future__ import annotations
+
+import json
+import socket
+import socketserver
+import threading
+import time
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from app.drivers.base import GiveUp, GpuInfo, HostUnreachable, InstanceSpec, Tag, TryAgain
+from app.drivers.lxd import PylxdDriver, wire
+
+GPU = GpuInfo("0000:01:00.0", "NVIDIA RTX A6000", 0)
+TAG = Tag(1, 2, 3)
+
+
+def instance(**more: Any) -> dict[str, Any]:
+    return {
+        "name": "t1", "type": "container", "status": "Running", "architecture": "x86_64", "ephemeral": False,
+        "profiles": [], "description": "", "config": {}, "devices": {}, "expanded_config": {}, "expanded_devices": {},
+    } | more  # fmt: skip
+
+
+class Server(socketserver.ThreadingMixIn, socketserver.UnixStreamServer):
+    """Answers from `answers`: (method, path) → body, or (code, body), or a list of either, one per request."""
+
+    daemon_threads = True
+
+    def __init__(self, path: str) -> None:
+        self.answers: dict[tuple[str, str], Any] = {
+            ("GET", "/1.0"): {"environment": {"server_name": "x", "server_version": "5.0.2", "server_pid": 0}},
+        }
+        self.requests: list[tuple[str, str]] = []
+        super().__init__(path, Handler)
+
+
+class Handler(BaseHTTPRequestHandler):
+    server: Server
+    protocol_version = "HTTP/1.1"
+
+    def address_string(self) -> str:
+        return "test"
+
+    def log_message(self, *_: Any) -> None:
+        pass
+
+    def do_GET(self) -> None:
+        key = (self.command, self.path.partition("?")[0])
+        self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        self.server.requests.append(key)
+        answer = self.server.answers.get(key, (404, "not found"))
+        if isinstance(answer, list):
+            answer = answer.pop(0) if len(answer) > 1 else answer[0]
+        if callable(answer):
+            answer = answer()
+        code, body = answer if isinstance(answer, tuple) else (200, answer)
+        if isinstance(body, bytes):
+            data = body
+        elif code >= 400:
+            data = json.dumps({"type": "error", "error": body, "error_code": code}).encode()
+        elif code == 202:
+            data = json.dumps({"type": "async", "operation": f"/1.0/operations/{body}", "metadata": {}}).encode()
+        else:
+            data = json.dumps({"type": "sync", "status_code": 200, "metadata": body}).encode()
+        self.send_response(code)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(data)))
+        self.send_header("ETag", "e1")
+        self.end_headers()
+        self.wfile.write(data)
+
+    do_PUT = do_POST = do_DELETE = do_GET  # noqa: N815
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[Server]:
+    with Server(str(tmp_path / "unix.socket")) as made:
+        thread = threading.Thread(target=made.serve_forever, kwargs={"poll_interval": 0.02})
+        thread.start()
+        yield made
+        made.shutdown()
+        thread.join()
+
+
+@pytest.fixture
+def driver(server: Server) -> PylxdDriver:
+    return PylxdDriver(str(server.server_address))
+
+
+def test_a_server_that_never_answers_is_given_up_in_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(wire.Wire.__init__, "__defaults__", (0.3,))
+    with socket.socket(socket.AF_UNIX) as deaf:
+        deaf.bind(str(tmp_path / "unix.socket"))
+        deaf.listen()  # the kernel takes connections, nobody answers
+        hung = PylxdDriver(str(tmp_path / "unix.socket"))
+        start = time.monotonic()
+        with pytest.raises(HostUnreachable, match="in time"):
+            hung.observe()
+        with pytest.raises(TryAgain, match="in time"):
+            hung.detach("t1", "gpu-0000-01-00-0")
+        assert time.monotonic() - start < 5
+
+
+def test_a_socket_that_nobody_listens_on_is_unreachable(tmp_path: Path) -> None:
+    with socket.socket(socket.AF_UNIX) as dead:
+        dead.bind(str(tmp_path / "unix.socket"))
+    with pytest.raises(HostUnreachable):
+        PylxdDriver(str(tmp_path / "unix.socket")).observe()
+
+
+@pytest.mark.parametrize("endpoint", ["https://127.0.0.1:1", "https://[", "nonsense", "/", "/etc/passwd"])
+def test_any_endpoint_ends_in_a_clear_error(endpoint: str) -> None:
+    with pytest.raises((HostUnreachable, GiveUp)) as caught:
+        PylxdDriver(endpoint).observe()
+    assert caught.value.todo
+
+
+@pytest.mark.parametrize("body", [b"<html>", b"[]", b"{}", b'{"type": "sync"}', b"\xff", b""])
+def test_what_is_not_lxd_is_not_taken_for_an_empty_host(server: Server, driver: PylxdDriver, body: bytes) -> None:
+    server.answers["GET", "/1.0/instances"] = (200, body)
+    with pytest.raises(HostUnreachable):
+        driver.observe()
+    server.answers["GET", "/1.0/instances"] = None  # LXD's way to say none
+    assert driver.observe().instances == {}
+
+
+def test_an_untrusted_client_is_told_so(server: Server, driver: PylxdDriver) -> None:
+    server.answers["GET", "/1.0/instances"] = (403, "not authorized")
+    with pytest.raises(HostUnreachable, match="not authorized") as caught:
+        driver.observe()
+    assert "lxc remote add" in caught.value.todo
+
+
+def test_an_update_refused_for_its_etag_is_made_again(server: Server, driver: PylxdDriver) -> None:
+    done = instance(devices={"gpu-0000-01-00-0": {"type": "gpu", "gputype": "physical", "pci": "0000:01:00.0"}},
+                    config={"user.berth.gpu-0000-01-00-0": str(TAG)})  # fmt: skip
+    server.answers["GET", "/1.0/instances/t1"] = [instance(), instance(), instance(), done]
+    server.answers["PUT", "/1.0/instances/t1"] = [
+        (412, "ETag doesn't match: a vs b"), (202, "op1"), (202, "op2"),
+    ]  # fmt: skip
+    busy = {"status_code": 400, "err": "A matching non-reusable operation has now succeeded"}
+    server.answers["GET", "/1.0/operations/op1/wait"] = busy
+    server.answers["GET", "/1.0/operations/op2/wait"] = {"status_code": 200}
+    driver.attach("t1", GPU, TAG)
+    assert server.requests.count(("PUT", "/1.0/instances/t1")) == 3
+
+
+def test_an_update_that_never_takes_is_not_called_done(server: Server, driver: PylxdDriver) -> None:
+    server.answers["GET", "/1.0/instances/t1"] = instance()
+    server.answers["PUT", "/1.0/instances/t1"] = (202, "op")
+    server.answers["GET", "/1.0/operations/op/wait"] = {"status_code": 200}
+    with pytest.raises(TryAgain, match="not so"):
+        driver.attach("t1", GPU, TAG)
+
+
+def test_a_forgotten_operation_is_looked_after(server: Server, driver: PylxdDriver) -> None:
+    with_gpu = instance(devices={"gpu-0000-01-00-0": {"type": "gpu", "pci": "0000:01:00.0"}})
+    server.answers["GET", "/1.0/instances/t1"] = [with_gpu, instance()]
+    server.answers["PUT", "/1.0/instances/t1"] = (202, "gone")  # its wait is answered 404
+    driver.detach("t1", "gpu-0000-01-00-0")
+
+
+def test_a_device_error_is_told_in_lxds_words(server: Server, driver: PylxdDriver) -> None:
+    server.answers["GET", "/1.0/instances/t1"] = instance()
+    server.answers["PUT", "/1.0/instances/t1"] = (202, "op")
+    words = 'Failed to start device "gpu-0000-01-00-0": Failed to detect requested GPU device'
+    server.answers["GET", "/1.0/operations/op/wait"] = {"status_code": 400, "err": words}
+    with pytest.raises(GiveUp, match="Failed to detect") as caught:
+        driver.attach("t1", GPU, TAG)
+    assert caught.value.detail == words
+    assert server.requests.count(("PUT", "/1.0/instances/t1")) == 1
+
+
+def test_a_machine_that_does_not_shut_down_can_be_forced(server: Server, driver: PylxdDriver) -> None:
+    server.answers["GET", "/1.0/instances/t1"] = instance()
+    server.answers["PUT", "/1.0/instances/t1/state"] = (202, "op")
+    failed = {"status_code": 400, "err": 'Failed shutting down instance, status is "Running": context deadline'}
+    server.answers["GET", "/1.0/operations/op/wait"] = failed
+    with pytest.raises(TryAgain, match="did not shut down") as caught:
+        driver.stop("t1")
+    assert "at once" in caught.value.todo
+    server.answers["GET", "/1.0/operations/op/wait"] = [failed, {"status_code": 200}]
+    driver.restart("t1")  # after a clean one that was not obeyed, a forced one
+
+
+@pytest.mark.parametrize("name", ["", "..", "../images", "a/b", "a?x=1", "a b", "1a", "ü", "a" * 64])
+def test_a_name_is_never_a_path(server: Server, driver: PylxdDriver, name: str) -> None:
+    with pytest.raises(GiveUp, match="no name"):
+        driver.attach(name, GPU, TAG)
+    with pytest.raises(GiveUp, match="no name"):
+        driver.delete(name)
+    with pytest.raises(GiveUp, match="no name"):
+        driver.create(InstanceSpec(name, "base", 1, 1, 1, "alice"), lambda _step, _percent: None)
+    assert server.requests == []
