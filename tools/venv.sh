@@ -7,22 +7,23 @@ wish=${1:-}
 new_enough() { "$1" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; }
 
 if [ ! -x .venv/bin/python ] || ! new_enough .venv/bin/python; then
-    python=
-    for name in ${PYTHON:-} python3.13 python3.12 python3.11 python3.14 python3; do
-        if command -v "$name" >/dev/null && new_enough "$name"; then python=$name; break; fi
-    done
-    if [ -z "$python" ]; then
-        echo "Berth needs Python 3.11 or newer, and finds none. On Debian or Ubuntu: apt-get install python3 python3-venv" >&2
-        echo "(or name one: make run PYTHON=/path/to/python3)" >&2
-        exit 1
-    fi
-    rm -rf .venv
-    if ! "$python" -m venv .venv; then
+    candidates="${PYTHON:-} python3.13 python3.12 python3.11 python3.14 python3"
+    # Started by root, the portal runs as a user of its own, who cannot run a Python from root's home.
+    [ "$(id -u)" != 0 ] || candidates="${PYTHON:-} /usr/bin/python3 /usr/local/bin/python3 $candidates"
+    found=
+    for name in $candidates; do
+        command -v "$name" >/dev/null && new_enough "$name" || continue
+        found=$name
         rm -rf .venv
-        echo "$python cannot make a virtual environment. On Debian or Ubuntu: apt-get install python3-venv" >&2
+        "$name" -m venv .venv >/dev/null 2>&1 && break
+        rm -rf .venv
+    done
+    if [ ! -x .venv/bin/python ]; then
+        echo "${found:+$found cannot make a virtual environment. }Berth needs Python 3.11 or newer with its venv module." >&2
+        echo "On Debian or Ubuntu: apt-get install python3 python3-venv. Or name one: make run PYTHON=/path/to/python3" >&2
         exit 1
     fi
 fi
 echo "Installing Berth into .venv/ (once; about a minute) …"
-.venv/bin/python -m pip install --quiet --disable-pip-version-check -e ".${wish:+[$wish]}"
+.venv/bin/python -m pip install -qq --disable-pip-version-check -e ".${wish:+[$wish]}"
 touch .venv/ready ${wish:+".venv/ready-$wish"}

@@ -33,6 +33,7 @@ STOPPING = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP}
 HEARD = {*STOPPING, signal.SIGCHLD}
 ROUND = 0.25  # seconds between two looks at the children
 HOSTS_EVERY = 3.0  # seconds between two looks for hosts that were added or removed
+AGAIN = 1.0  # seconds after which another signal to stop means: at once
 REST_EVERY = 20.0  # seconds between two looks at what is seldom or slow
 
 
@@ -63,6 +64,7 @@ class Supervisor:
     agents: dict[str, Child] = field(default_factory=dict)
     news: list[str] = field(default_factory=list)
     announced: bool = False
+    stopping_since: float = field(default_factory=time.monotonic)
 
     def run(self, crashed: bool) -> int:
         """Start everything, look after it, end it. `crashed`: the last run's processes may still be ending."""
@@ -77,13 +79,14 @@ class Supervisor:
             self._start_portal(listening)
             self._watch(app, servers)
         except Stop:
+            self.stopping_since = time.monotonic()
             print("Stopping …", flush=True)
         except Failed as error:
             print(error, file=sys.stderr)
             return 1
         finally:
-            stop_all([child for child in (self.portal, *self.agents.values()) if child], 8.0, hurried)
-            servers.stop(hurried)
+            stop_all([child for child in (self.portal, *self.agents.values()) if child], 8.0, self._hurried)
+            servers.stop(self._hurried)
             if listening is not None:
                 listening.close()
         return 0
@@ -206,6 +209,10 @@ class Supervisor:
         except (urllib.error.URLError, OSError):
             return False
 
+    def _hurried(self) -> bool:
+        """Whether somebody asked again to stop. make and timeout pass one signal on twice: that is no second one."""
+        return signal.sigtimedwait(STOPPING, 0) is not None and time.monotonic() - self.stopping_since > AGAIN
+
     @property
     def _url(self) -> str:
         return f"http://127.0.0.1:{self.settings.port}"
@@ -220,11 +227,6 @@ def pause(seconds: float) -> None:
     heard = signal.sigtimedwait(HEARD, seconds)
     if heard is not None and heard.si_signo in STOPPING:
         raise Stop
-
-
-def hurried() -> bool:
-    """Whether somebody asked a second time to stop."""
-    return signal.sigtimedwait(STOPPING, 0) is not None
 
 
 def _is_here(host: Host, hosts: list[Host]) -> bool:
