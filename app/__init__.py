@@ -18,7 +18,7 @@ def create_app(settings: Settings | None = None) -> Flask:
     app = _bare(settings or Settings.load())
     if app.extensions["berth"].https:
         app.wsgi_app = ProxyFix(app.wsgi_app, x_for=1, x_proto=1)  # type: ignore[method-assign]
-    login.init_app(app)
+    login.init_app(app, add_context_processor=False)  # it would ask the database on pages that must not
     limiter.init_app(app)
     babel.init_app(app, locale_selector=web.locale.choose, timezone_selector=web.locale.choose_zone)
     web.init_app(app)  # before csrf: who is signed out is sent to sign in, whatever their form's token is worth

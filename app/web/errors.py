@@ -122,8 +122,6 @@ def _unexpected(error: Exception) -> Response:
 
 def _answer(status: int, brief: str, hint: str) -> Response:
     """The same words as a page, or as a sentence that htmx puts into the messages."""
-    if not g.get("bare", False):
-        db.session.rollback()
     if not render.is_fragment():
         return make_response(render_template("error.html", brief=brief, hint=hint, status=status), status)
     answer = make_response(render_template("_flash.html", messages=[("error", f"{brief} {hint}".strip())]), status)
