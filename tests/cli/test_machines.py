@@ -1,0 +1,58 @@
+"""Machines: made and switched, with and without an agent."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import sqlalchemy as sa
+
+from tests.cli.conftest import ROOT, Berth
+
+
+def test_a_machine_is_made_and_switched_without_an_agent(lab: Berth) -> None:
+    made = lab("instance", "create", "m1", "--host", "ws1", "--image", "base", "--owner", "liwei", "--json")
+    assert made.status == 0, made.err
+    assert "doing the work from here" in made.err
+    assert (made.json()["status"], made.json()["owner"]) == ("running", "liwei")
+    assert lab("instance", "stop", "m1", "--json").json()["status"] == "stopped"
+    assert lab("instance", "start", "m1").out == "m1 runs.\n"
+    assert [one["name"] for one in lab("instance", "list", "--host", "ws1", "--json").json()] == ["m1"]
+    assert lab("instance", "delete", "m1").status == 0
+    assert lab("instance", "list", "--json").json() == []
+    assert lab("instance", "start", "m1").status == 1
+
+
+def test_an_agent_that_is_alive_does_the_work(
+    lab: Berth, engine: sa.Engine, environment: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("BERTH_TICK", "1")
+    with (environment / "agent.log").open("wb") as log:
+        agent = subprocess.Popen([sys.executable, "-m", "app.cli", "agent", "ws1"], cwd=ROOT, stderr=log, stdout=log)
+    try:
+        deadline = time.monotonic() + 30
+        while lab("host", "list", "--json").json()[0]["agent_seen_seconds_ago"] is None:
+            assert time.monotonic() < deadline, (environment / "agent.log").read_text()
+            assert agent.poll() is None, (environment / "agent.log").read_text()
+        made = lab("instance", "create", "m1", "--host", "ws1", "--image", "base", "--owner", "liwei")
+        assert (made.status, made.out, made.err) == (0, "m1 runs on ws1.\n", "")
+    finally:
+        agent.terminate()
+        agent.wait(30)
+    with engine.connect() as connection:
+        actors = connection.execute(sa.text("SELECT actor FROM audit_events WHERE action = 'instance.create'"))
+        assert [actor for (actor,) in actors] == ["agent:ws1"]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [("--host", "nope"), ("--image", "nope"), ("--owner", "nope"), ("--cpus", "0"), ("--memory", "-1")],
+)
+def test_a_machine_that_cannot_be_made(lab: Berth, change: tuple[str, str]) -> None:
+    wanted = {"--host": "ws1", "--image": "base", "--owner": "liwei"} | dict([change])
+    refused = lab("instance", "create", "m1", *(part for option in wanted.items() for part in option))
+    assert (refused.status, refused.out, len(refused.err.splitlines())) == (1, "", 1)
+    assert lab("instance", "list", "--json").json() == []
