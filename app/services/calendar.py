@@ -85,6 +85,11 @@ class Week:
     any_booking: bool  # whoever's; `entries` may leave out others'
 
 
+def all_open(found: Week) -> bool:
+    """Whether there are so few GPUs that no host needs to be opened."""
+    return sum(row.gpus for row in found.hosts) <= OPEN_AT_MOST and all(row.open for row in found.hosts)
+
+
 def week(
     viewer: User,
     day: date,

@@ -103,3 +103,9 @@ def _line(entry: LedgerEntry, booking: Booking | None) -> Line:
     if entry.key == f"release:{entry.booking_id}" and booking is not None and booking.cancelled_at is None:
         word = "lifted"
     return Line(entry, booking, word)
+
+
+def of_booking(booking: Booking) -> list[Line]:
+    """All lines of one booking, oldest first."""
+    query = select(LedgerEntry).where(LedgerEntry.booking_id == booking.id, LedgerEntry.amount != 0)
+    return [_line(entry, booking) for entry in db.session.scalars(query.order_by(LedgerEntry.id))]

@@ -1,0 +1,197 @@
+"""The booking form, its check, and booking."""
+
+from __future__ import annotations
+
+import secrets
+from dataclasses import replace
+from typing import Any
+
+from flask import Response, request, url_for
+from flask_babel import gettext as _
+
+from app import clock
+from app.errors import DomainError, InvalidInput
+from app.extensions import transaction
+from app.models import Gpu
+from app.services import bookings, openings, policy, quota, refusals
+from app.services.bookings import Ask, Proposal
+from app.services.refusals import Offer
+from app.web.bookings import form as forms
+from app.web.bookings import words
+from app.web.bookings.blueprint import bp, slot
+from app.web.bookings.form import BookingForm
+from app.web.errors import status_of
+from app.web.render import go, render
+from app.web.sessions import me
+from app.web.wakes import wake_if_due
+
+KEY_LENGTH = 64
+
+
+@bp.get("/new")
+def new() -> Response:
+    """The form, filled from a link; with `check`, whether it would be booked. Changes nothing."""
+    if "start_date" in request.args:
+        form = _with_lists(forms.typed(request.args))
+        if "check" not in request.args and "hours" not in request.args:
+            return _page(form)
+        ask = forms.read(form, request.args.get("hours", ""))
+        if ask is None:
+            return _page(form, status=422)
+    else:
+        form, ask = _from_link()
+        if "check" not in request.args:
+            return _page(form)
+    return _checked(form, ask)
+
+
+@bp.post("")
+def create() -> Response:
+    """Book what was checked, or say why not and what would work."""
+    if "ends_at" in request.form:
+        asked = _sent()
+        form = _with_lists(forms.of_ask(asked))
+    else:
+        form = _with_lists(forms.typed(request.form))
+        read = forms.read(form)
+        if read is None:
+            return _page(form, status=422)
+        asked = replace(read, request_key=_key())
+    try:
+        with transaction():
+            booking = bookings.create(me(), _as_shown(asked), slot())
+    except InvalidInput as error:
+        form.refuse(error)
+        return _page(form, status=422)
+    except DomainError as error:
+        return _refused(form, asked, error, keep=True)
+    wake_if_due(booking)
+    return go(url_for("bookings.show", booking_id=booking.id))
+
+
+def _from_link() -> tuple[BookingForm, Ask]:
+    try:
+        ask = forms.of_link(request.args, forms.gpu_numbers(request.args.getlist("gpu")[:64]))
+    except InvalidInput:
+        ask = forms.of_link(request.args, ())
+    if "now" in request.args:  # "Get a GPU now": as long as the rules and the quota allow, up to what is usual
+        count = len(ask.gpu_ids) or ask.count
+        account_id = me().account_id
+        free = quota.free(account_id) // count if account_id else 0
+        ask = forms.capped(ask, min(policy.current().max_hours * 3600, free or slot()))
+    return _with_lists(forms.of_ask(ask)), ask
+
+
+def _checked(form: BookingForm, ask: Ask) -> Response:
+    try:
+        proposal = bookings.propose(me(), ask, slot())
+    except InvalidInput as error:
+        form.refuse(error)
+        return _page(form, status=422)
+    except DomainError as error:
+        return _refused(form, ask, error, keep=False)
+    # What the sentence says is what "Book" books: the GPUs by name, the end to the second.
+    found = replace(ask, ends_at=proposal.window.ends_at)
+    if "hours" in request.args:
+        form = _with_lists(forms.of_ask(found))
+    return _page(form, proposal=proposal, ask=found)
+
+
+def _refused(form: BookingForm, ask: Ask, error: DomainError, *, keep: bool) -> Response:
+    """Not a typing mistake: a panel that says why, and what would work. `keep`: it is listed in My bookings."""
+    if keep:
+        with transaction():
+            refusals.store(me(), ask, error)
+        offers = refusals.offers(me(), ask, slot())[1]
+    else:
+        offers = refusals.instead(me(), ask, error, slot())
+    return _page(form, refused=error, offers=offers, ask=ask, status=status_of(error))
+
+
+def _page(form: BookingForm, *, status: int = 200, **context: Any) -> Response:
+    proposal: Proposal | None = context.get("proposal")
+    offers: list[Offer] = context.pop("offers", [])
+    gpus = openings.by_host(openings.usable_gpus())
+    return render(
+        "bookings/new.html",
+        form=form,
+        groups=[(group[0].host.name, group) for group in gpus.values()],
+        ticked=set(form.gpu.data or ()),
+        chosen=bool(form.gpu.data or form.host.data or form.host.errors),
+        errors_found=bool(form.errors),
+        rules=policy.current(),
+        quick=forms.QUICK_HOURS,
+        sentence=f"{words.proposed(proposal)} {words.price(proposal)}" if proposal else "",
+        offers=[shown_offer(offer) for offer in offers],
+        status=status,
+        **context,
+    )
+
+
+def shown_offer(offer: Offer) -> dict[str, Any]:
+    """An offer with its button's words, and the fields that its form sends."""
+    proposal = offer.proposal
+    window = proposal.window
+    whole = words.what(len(proposal.gpus), proposal.gpus[0].host.name)
+    texts = {
+        "same": _("Book %(what)s", what=whole),
+        "elsewhere": _("Book %(what)s instead", what=whole),
+        "shorter": _("Book %(length)s instead", length=words.length(window.seconds)),
+        "fewer": _("Book %(what)s instead", what=whole),
+        "later": _("Book the later time"),
+        "sooner": _("Book the earlier time"),
+    }
+    lead = {
+        "same": _("Free now:"),
+        "elsewhere": _("Other GPUs at the same time:"),
+        "shorter": _("Shorter:"),
+        "fewer": _("Fewer GPUs:"),
+        "later": _("Later:"),
+        "sooner": _("Sooner:"),
+    }[offer.kind]
+    return {
+        "text": texts[offer.kind],
+        "lead": lead,
+        "sentence": f"{words.proposed(proposal)} {words.price(proposal)}",
+        "ask": offer.ask,
+        "proposal": proposal,
+    }
+
+
+def _with_lists(form: BookingForm) -> BookingForm:
+    gpus: list[Gpu] = openings.usable_gpus()
+    return form.offer(sorted({gpu.model for gpu in gpus}), sorted({gpu.host.name for gpu in gpus}))
+
+
+def _sent() -> Ask:
+    """A request as the buttons "Book" send it: moments and ids, nothing to be guessed."""
+    values = request.form
+    count = values.get("count", "")
+    return Ask(
+        starts_at=forms.sent_moment(values["starts_at"], "start_time") if values.get("starts_at") else None,
+        ends_at=forms.sent_moment(values["ends_at"], "end_time"),
+        gpu_ids=forms.gpu_numbers(values.getlist("gpu")[:64]),
+        count=int(count) if count.isascii() and count.isdigit() and len(count) < 4 else 1,
+        model=values.get("model", "")[:120],
+        host=values.get("host", "")[:63],
+        note=values.get("note", "").strip(),
+        request_key=_key(),
+    )
+
+
+def _as_shown(asked: Ask) -> Ask:
+    """The request with the very GPUs that the page named."""
+    take = forms.gpu_numbers(request.form.getlist("take")[:64])
+    return replace(asked, gpu_ids=take) if take else asked
+
+
+def _key() -> str:
+    """What makes a form that is sent twice book once."""
+    return request.form.get("request_key", "")[:KEY_LENGTH] or secrets.token_urlsafe(16)
+
+
+def book_again(ask: Ask) -> str:
+    """The form with the same request, from now on."""
+    start = ask.starts_at or clock.now()
+    length = ask.ends_at - start
+    return url_for("bookings.new", **forms.as_values(replace(ask, starts_at=None, ends_at=clock.now() + length)))

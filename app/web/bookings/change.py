@@ -1,0 +1,177 @@
+"""What can be done with a booking: its end moved, ended now, cancelled. What gives up time asks first."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from flask import Response, flash, request, url_for
+from flask_babel import gettext as _
+from flask_babel import lazy_gettext as _l
+from wtforms import StringField
+
+from app import clock
+from app.errors import DomainError, InvalidInput, NotFound
+from app.extensions import transaction
+from app.models import Booking
+from app.services import bookings, changes
+from app.services.windows import hours_text
+from app.web import local_times, times
+from app.web.bookings import form as forms
+from app.web.bookings import show, words
+from app.web.bookings.blueprint import ID, bp, slot
+from app.web.errors import status_of
+from app.web.forms import PageForm
+from app.web.render import go, render
+from app.web.sessions import me
+from app.web.times import moment_text
+from app.web.wakes import wake_if_due
+
+
+class EndForm(PageForm):
+    """Another end."""
+
+    end_date = StringField(_l("End date"))
+    end_time = StringField(_l("End time"))
+
+    def refuse(self, error: InvalidInput) -> None:
+        """The services speak of a moment."""
+        error.field = {"ends_at": "end_time"}.get(error.field, error.field)
+        super().refuse(error)
+
+
+@bp.get(f"/{ID}/change")
+def ask_change(booking_id: int) -> Response:
+    """The form for another end."""
+    booking = bookings.get(me(), booking_id)
+    zone = times.viewer_zone()
+    values = {
+        "end_date": local_times.date_text(booking.ends_at, zone),
+        "end_time": local_times.time_text(booking.ends_at, zone),
+    }
+    return _change_page(booking, EndForm(formdata=None, **values))
+
+
+@bp.post(f"/{ID}/change")
+def change(booking_id: int) -> Response:
+    """Move the end to what was typed."""
+    booking = bookings.get(me(), booking_id)
+    form = EndForm(formdata=request.form)
+    try:
+        day = local_times.parse_date(form.end_date.data or "", "end_date")
+        since_midnight = local_times.parse_time(form.end_time.data or "", "end_time")
+        return _moved(booking, local_times.moment(day, since_midnight, times.viewer_zone(), "end_time"))
+    except InvalidInput as error:
+        form.refuse(error)
+        return _change_page(bookings.get(me(), booking_id), form, 422)
+    except DomainError as error:
+        return _refused(booking_id, error)
+
+
+@bp.post(f"/{ID}/extend")
+def extend(booking_id: int) -> Response:
+    """Move the end to the moment that a button names."""
+    booking = bookings.get(me(), booking_id)
+    try:
+        return _moved(booking, forms.sent_moment(request.form.get("ends_at", ""), "ends_at"))
+    except DomainError as error:
+        return _refused(booking_id, error)
+
+
+@bp.get(f"/{ID}/end")
+def ask_end(booking_id: int) -> Response:
+    """Are you sure?"""
+    booking = bookings.get(me(), booking_id)
+    rest = max(int((booking.ends_at - clock.now()).total_seconds()), 0) * len(booking.allocations)
+    return render(
+        "confirm.html",
+        title=_("End %(what)s now?", what=words.what_of(booking)),
+        lead=_("The GPUs are taken off the machine at once; what uses them there is ended."),
+        facts=[_("%(hours)s GPU-hours are given back.", hours=hours_text(rest))],
+        action=url_for("bookings.end", booking_id=booking.id),
+        button=_("End booking"),
+        danger=True,
+        back_url=url_for("bookings.show", booking_id=booking.id),
+    )
+
+
+@bp.post(f"/{ID}/end")
+def end(booking_id: int) -> Response:
+    """Give back the rest of a running booking."""
+    before = bookings.get(me(), booking_id)
+    ends_at = before.ends_at
+    try:
+        with transaction():
+            booking = changes.end_now(me(), booking_id)
+    except DomainError as error:
+        return _refused(booking_id, error)
+    wake_if_due(booking)
+    given_back = int((ends_at - booking.ends_at).total_seconds()) * len(booking.allocations)
+    flash(_("Ended early: %(hours)s GPU-hours given back.", hours=hours_text(given_back)))
+    return go(url_for("bookings.show", booking_id=booking.id))
+
+
+@bp.get(f"/{ID}/cancel")
+def ask_cancel(booking_id: int) -> Response:
+    """Are you sure?"""
+    booking = bookings.get(me(), booking_id)
+    return render(
+        "confirm.html",
+        title=_("Cancel %(what)s?", what=words.what_of(booking)),
+        lead=words.span(booking.starts_at, booking.ends_at),
+        facts=[_("%(hours)s GPU-hours are given back.", hours=hours_text(words.cost_of(booking)))],
+        action=url_for("bookings.cancel", booking_id=booking.id),
+        button=_("Cancel booking"),
+        danger=True,
+        back_url=url_for("bookings.show", booking_id=booking.id),
+    )
+
+
+@bp.post(f"/{ID}/cancel")
+def cancel(booking_id: int) -> Response:
+    """Withdraw a booking that has not started."""
+    try:
+        with transaction():
+            booking = changes.cancel(me(), booking_id)
+    except NotFound:
+        raise
+    except DomainError as error:
+        return _refused(booking_id, error)
+    wake_if_due(booking)
+    flash(_("Cancelled: %(hours)s GPU-hours given back.", hours=hours_text(words.cost_of(booking))))
+    return go(url_for("bookings.show", booking_id=booking.id))
+
+
+def _moved(booking: Booking, ends_at: datetime) -> Response:
+    before = booking.ends_at
+    with transaction():
+        booking = changes.move_end(me(), booking.id, ends_at, slot())
+    wake_if_due(booking)
+    seconds = int((booking.ends_at - before).total_seconds())
+    end = moment_text(booking.ends_at)
+    if seconds > 0:
+        flash(_("Extended by %(length)s: it ends %(end)s.", length=words.length(seconds), end=end))
+    elif seconds < 0:
+        hours = hours_text(-seconds * len(booking.allocations))
+        flash(_("Shortened: it ends %(end)s, %(hours)s GPU-hours given back.", end=end, hours=hours))
+    else:
+        flash(_("Nothing changed: it ends %(end)s.", end=end))
+    return go(url_for("bookings.show", booking_id=booking.id))
+
+
+def _refused(booking_id: int, error: DomainError) -> Response:
+    """The booking as it is now, with why it was not changed."""
+    if isinstance(error, NotFound):
+        raise error
+    return show.page(bookings.get(me(), booking_id), refused=error, status=status_of(error))
+
+
+def _change_page(booking: Booking, form: EndForm, status: int = 200) -> Response:
+    return render(
+        "bookings/change.html",
+        booking=booking,
+        what=words.what_of(booking),
+        span=words.span(booking.starts_at, booking.ends_at),
+        form=form,
+        errors_found=bool(form.errors),
+        status=status,
+    )

@@ -1,0 +1,92 @@
+"""Why a GPU that is booked now is not attached, in words, with what to do about it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from flask import url_for
+from flask_babel import gettext as _
+
+from app.models import Allocation, Booking, Instance
+from app.services import instances
+from app.services.words import gpu_label
+
+
+@dataclass(frozen=True)
+class Obstacle:
+    """`brief` replaces the state in the heading; `text` says more. The button posts, the link leads on."""
+
+    brief: str
+    text: str
+    button: str = ""
+    link: str = ""
+    url: str = ""
+
+
+def explain(booking: Booking, allocation: Allocation) -> Obstacle:
+    """What stands in the way of an allocation with trouble."""
+    host, machine = booking.host.name, _machine(booking)
+    name = machine.name if machine else ""
+    gpu = gpu_label(allocation.gpu)
+    again = _("Berth tries again by itself.")
+    create = {"link": _("Create a machine on %(host)s", host=host), "url": url_for("machines.new", host=host)}
+    to_machine = {"link": _("Go to %(name)s", name=name), "url": url_for("machines.show", name=name) if name else ""}
+    start = {
+        "button": _("Start machine"),
+        "url": url_for("machines.switch", name=name, what="start") if name else "",
+    }
+    texts = {
+        "no_machine": Obstacle(
+            _("no machine on %(host)s", host=host),
+            _("You have no machine on %(host)s that the GPU could be attached to.", host=host),
+            **create,
+        ),
+        "stopped": Obstacle(
+            _("machine stopped"),
+            _("Your machine %(name)s is stopped. The GPU is attached as soon as it runs.", name=name),
+            **start,
+        ),
+        "frozen": Obstacle(
+            _("machine paused"),
+            _("Your machine %(name)s is paused. The GPU is attached as soon as it runs.", name=name),
+            **to_machine,
+        ),
+        "missing": Obstacle(
+            _("machine missing"),
+            _(
+                "%(host)s does not have your machine %(name)s any more. Ask an admin what became of it.",
+                host=host,
+                name=name,
+            ),
+            **to_machine,
+        ),
+        "privileged": Obstacle(
+            _("machine not isolated"),
+            _("Your machine %(name)s is privileged; such machines get no GPUs. Ask an admin to change it.", name=name),
+            **to_machine,
+        ),
+        "held": Obstacle(
+            _("%(gpu)s still held", gpu=gpu),
+            _("Another machine still has %(gpu)s. The admins see it. %(again)s", gpu=gpu, again=again),
+        ),
+        "no_node": Obstacle(
+            _("%(gpu)s did not appear", gpu=gpu),
+            _("%(gpu)s was plugged in, but your machine does not show it yet. %(again)s", gpu=gpu, again=again),
+        ),
+        "unreachable": Obstacle(
+            _("%(host)s does not answer", host=host),
+            _("%(host)s does not answer at the moment. The GPU is attached when it does.", host=host),
+        ),
+    }
+    failed = Obstacle(
+        _("%(gpu)s could not be attached", gpu=gpu),
+        _("%(host)s could not attach %(gpu)s. %(again)s", host=host, gpu=gpu, again=again),
+    )
+    return texts.get(allocation.trouble, failed)
+
+
+def _machine(booking: Booking) -> Instance | None:
+    """The machine that the GPUs are for: the one named, else the owner's oldest on the host."""
+    if booking.instance is not None and booking.instance.deleted_at is None:
+        return booking.instance
+    return next((found for found in instances.of_user(booking.user) if found.host_id == booking.host_id), None)

@@ -1,0 +1,91 @@
+"""One booking, live: the page and the fragment that asks for itself again while something may change."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from flask import Response, request, url_for
+from flask_babel import gettext as _
+
+from app import clock
+from app.errors import DomainError
+from app.models import Booking, Phase
+from app.services import bookings, room, statement
+from app.services.bookings import Ask
+from app.web.bookings import obstacles, shown, words
+from app.web.bookings.blueprint import ID, bp, slot
+from app.web.bookings.book import book_again
+from app.web.machine_words import silence_of
+from app.web.quota import describe
+from app.web.render import is_fragment, render
+from app.web.sessions import me
+
+
+@bp.get(f"/{ID}")
+def show(booking_id: int) -> Response:
+    """A booking of one's own (or anybody's, for an admin)."""
+    return page(bookings.get(me(), booking_id))
+
+
+def page(booking: Booking, *, refused: DomainError | None = None, status: int = 200) -> Response:
+    """The page; `refused`: what was just asked for and why it was not done."""
+    now = clock.now()
+    phase = booking.phase(now)
+    key = shown.key(booking, now)
+    trouble = shown.trouble(booking) if phase == Phase.RUNNING else None
+    obstacle = obstacles.explain(booking, trouble) if trouble else None
+    word = f"{shown.word(booking, now)}: {obstacle.brief}" if obstacle else shown.word(booking, now)
+    context: dict[str, Any] = {
+        "booking": booking,
+        "what": words.what_of(booking),
+        "word": word,
+        "state": shown.state(booking, now),
+        "when_line": shown.when_line(booking, now),
+        "span": words.span(booking.starts_at, booking.ends_at),
+        "cost": words.cost_of(booking),
+        "steps": shown.steps(booking, now),
+        "obstacle": obstacle,
+        "trouble": trouble,
+        "silence": silence_of(booking.host) if shown.poll_seconds(booking, now) == shown.OFTEN else "",
+        "lines": [(line, describe(line)) for line in statement.of_booking(booking)],
+        "poll": shown.poll_seconds(booking, now),
+        "poll_url": url_for("bookings.show", booking_id=booking.id, seen=key),
+        "detaching": shown.detaching(booking, now),
+    }
+    changed = request.args.get("seen") != key
+    if changed or not is_fragment():
+        context |= _actions(booking, phase)
+    return render(
+        "bookings/show.html", fragment="bookings/_live.html", changed=changed, refused=refused, status=status, **context
+    )
+
+
+def _actions(booking: Booking, phase: Phase) -> dict[str, Any]:
+    """What can be done with it now."""
+    found = room.after(booking, slot())
+    rest = max(int((booking.ends_at - clock.now()).total_seconds()), 0) * len(booking.allocations)
+    ask = Ask(
+        starts_at=booking.starts_at,
+        ends_at=booking.booked_until,
+        gpu_ids=tuple(allocation.gpu_id for allocation in booking.allocations),
+        note=booking.note,
+    )
+    return {
+        "phase": phase,
+        "room": found,
+        "longer": [
+            (
+                _("+%(hours)s h → %(end)s", hours=step.hours, end=shown.short_end(step.ends_at, booking.ends_at)),
+                step.ends_at,
+            )
+            for step in (found.steps if found else ())
+            if not step.refused
+        ],
+        "at_most": (
+            _("Extend to %(end)s", end=shown.short_end(found.at_most, booking.ends_at))
+            if found and found.at_most
+            else ""
+        ),
+        "rest": rest,
+        "again_url": book_again(ask),
+    }
