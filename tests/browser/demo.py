@@ -1,0 +1,147 @@
+"""Berth as `make run` starts it, with simulated hosts, and people who have something to look at."""
+
+from __future__ import annotations
+
+import itertools
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+from flask import Flask
+
+from app import clock, queue
+from app.drivers.fake import FakeLxd
+from app.errors import DomainError
+from app.extensions import db, transaction
+from app.models import Allocation, Booking, Host, Phase, User
+from app.services import accounts, bookings, changes, inventory, refusals
+from app.services.claims import Ask
+from tests.factories import make_instance
+from tests.page import PASSWORD
+from tests.runtime.running import Berth, wait_for
+
+SLOT = 900
+_numbers = itertools.count(1)
+
+
+class Demo:
+    """A running Berth and what may be done to it behind its pages."""
+
+    def __init__(self, berth: Berth) -> None:
+        self.berth = berth
+        self.url = f"http://127.0.0.1:{berth.port}"
+        self.app: Flask = berth.app()
+
+    def person(
+        self, full_name: str = "Li Wei", *, hours: float = 100, machine_on: str = "", admin: bool = False
+    ) -> str:
+        """Somebody new who may sign in with PASSWORD; with a machine that runs, if on a host. Their username."""
+        number = next(_numbers)
+        username = f"{full_name.lower().replace(' ', '-')}-{number}"
+        with self.app.app_context(), transaction():
+            user = accounts.add(
+                username, PASSWORD, actor="test", zone=self.berth_zone, admin=admin, hours=hours, full_name=full_name,
+                email=f"{username}@example.org",
+            )  # fmt: skip
+            if machine_on:
+                FakeLxd(self.berth.data / "sim" / f"{machine_on}.json").add_instance(username, owner=username)
+                make_instance(user, inventory.host(machine_on), username, image="base")
+        return username
+
+    def waiting(self, full_name: str) -> str:
+        """Somebody who has asked for an account."""
+        username = f"{full_name.lower().replace(' ', '-')}-{next(_numbers)}"
+        with self.app.app_context(), transaction():
+            accounts.register(
+                username, PASSWORD, full_name=full_name, email=f"{username}@example.org", reason="Protein folding"
+            )
+        return username
+
+    def book(
+        self, username: str, *, hours: float = 2, count: int = 1, start: datetime | None = None, **more: str
+    ) -> int:
+        """A booking of theirs, from now if no start is given; its number."""
+        begins = start or clock.now()
+        with self.app.app_context(), transaction():
+            ask = Ask(ends_at=begins + timedelta(hours=hours), starts_at=start, count=count, **more)
+            booking = bookings.create(self._user(username), ask, SLOT)
+            host, number = booking.host.name, booking.id
+        with self.app.app_context():
+            queue.wake(host)
+        return number
+
+    def refuse(self, username: str) -> None:
+        """Something they asked for and did not get, as the page keeps it."""
+        ask = Ask(ends_at=clock.now() + timedelta(hours=4), count=1, note="over and out")
+        with self.app.app_context():
+            try:
+                with transaction():
+                    bookings.create(self._user(username), ask, SLOT)
+            except DomainError as error:
+                with transaction():
+                    refusals.store(self._user(username), ask, error)
+            else:
+                raise AssertionError("it was not refused")
+
+    def attached(self, booking_id: int) -> None:
+        """Wait until all its GPUs are seen in the machine."""
+
+        def done() -> bool:
+            with self.app.app_context():
+                query = db.select(Allocation).where(Allocation.booking_id == booking_id)
+                return all(allocation.attached_at for allocation in db.session.scalars(query))
+
+        wait_for(done, 15, f"booking {booking_id} attached")
+
+    def clear(self) -> None:
+        """Give back everything that is booked, so that the next test finds all GPUs free."""
+        hosts: set[str] = set()
+        with self.app.app_context(), transaction():
+            open_ones = db.select(Booking).where(Booking.ends_at > clock.now(), Booking.cancelled_at.is_(None))
+            for booking in db.session.scalars(open_ones).all():
+                owner = db.session.get_one(User, booking.user_id)
+                upcoming = booking.phase(clock.now()) == Phase.UPCOMING
+                (changes.cancel if upcoming else changes.end_now)(owner, booking.id)
+                hosts.add(db.session.get_one(Host, booking.host_id).name)
+        with self.app.app_context():
+            for host in hosts:
+                queue.wake(host)
+
+    @property
+    def berth_zone(self):
+        return self.app.extensions["berth"].zone
+
+    def at(self, day: int, hour: int) -> datetime:
+        """A wall-clock hour in the lab, so many days from today."""
+        today = clock.now().astimezone(self.berth_zone).replace(hour=0, minute=0, second=0, microsecond=0)
+        return (today + timedelta(days=day, hours=hour)).astimezone(UTC)
+
+    def _user(self, username: str) -> User:
+        return accounts.get(username)
+
+
+@contextmanager
+def data_directory() -> Iterator[Path]:
+    """A place for a Berth's state that every login may pass through."""
+    folder = Path(tempfile.mkdtemp(prefix="berth-browser-"))
+    folder.chmod(0o755)
+    try:
+        yield folder / "var"
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextmanager
+def running(**more: str) -> Iterator[Demo]:
+    """A Berth of its own, up; gone afterwards. `more`: its environment."""
+    with data_directory() as data:
+        berth = Berth(data, **({"BERTH_SLOT": str(SLOT), "BERTH_TICK": "5", "BERTH_TZ": "Asia/Shanghai"} | more))
+        try:
+            yield Demo(berth.ready())
+        finally:
+            if berth.process.poll() is None:
+                berth.stop()
+            berth.kill()
