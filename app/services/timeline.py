@@ -6,10 +6,11 @@ longer or shorter and drawn as wide as the others, so bars, cells and days alway
 
 from __future__ import annotations
 
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
+from itertools import pairwise
 from zoneinfo import ZoneInfo
 
 from app.models import Gpu, GpuState
@@ -18,6 +19,7 @@ CELL_HOURS = 4  # a host row's cell: how many GPUs are free for all of it
 CELLS = 7 * 24 // CELL_HOURS
 UNITS = 336  # half-hours of an ordinary week
 UNITS_PER_CELL = UNITS // CELLS
+_ALL_CELLS = set(range(CELLS))
 
 
 @dataclass(frozen=True)
@@ -128,9 +130,19 @@ def edges(monday: date, zone: ZoneInfo) -> tuple[datetime, ...]:
 
 def cells(gpus: Sequence[Gpu], spans: Spans, frame: Frame) -> tuple[Cell, ...]:
     """A host's 42 cells; of the one that is now, what is left of it counts."""
+    taken = [0] * CELLS
+    for gpu in gpus:
+        touched: set[int] = set()
+        for span in spans.get(gpu.id, ()):
+            start = max(span.starts_at, frame.start, frame.now)
+            if start < span.ends_at:
+                # The cell in which it starts, up to the one in which its last moment lies.
+                touched.update(range(bisect_right(frame.edges, start) - 1, bisect_left(frame.edges, span.ends_at)))
+        for index in touched & _ALL_CELLS:
+            taken[index] += 1
     return tuple(
-        Cell(left, right, None if right <= frame.now else free_for(gpus, spans, max(left, frame.now), right))
-        for left, right in zip(frame.edges, frame.edges[1:], strict=False)
+        Cell(left, right, None if right <= frame.now else len(gpus) - taken[index])
+        for index, (left, right) in enumerate(pairwise(frame.edges))
     )
 
 

@@ -10,6 +10,7 @@ from typing import Any
 from flask import Blueprint, Response, request, url_for
 from flask_babel import format_date, format_datetime, ngettext
 from flask_babel import gettext as _
+from markupsafe import Markup
 
 from app import clock
 from app.errors import InvalidInput
@@ -81,7 +82,8 @@ def index() -> Response:
         hours=[_hour(number) for number in range(CELLS_A_DAY)],
         bar_name=bar_name,
         bar_class=bar_class,
-        cell_start=cell_start,
+        starts=starts(week),
+        zip=zip,
         a_week=timedelta(days=7),
         gap_url=gap_url,
         gap_name=gap_name,
@@ -122,6 +124,12 @@ def bar_class(bar: Bar) -> str:
 def cell_start(cell: Cell) -> str:
     """A cell's start as a link carries it; empty for now."""
     return "" if cell.starts_at <= clock.now() else _compact(cell.starts_at)
+
+
+def starts(week: Week) -> list[Markup]:
+    """For each column of cells what its links add to their address; all hosts share them."""
+    first = week.hosts[0].cells if week.hosts else ()
+    return [Markup("&amp;start={}").format(start) if (start := cell_start(cell)) else Markup("") for cell in first]
 
 
 def gap_url(gap: Gap, gpu_id: int) -> str:

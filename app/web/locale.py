@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from zoneinfo import available_timezones
 
 from babel import Locale
@@ -31,10 +32,16 @@ def choose() -> str:
 def choose_zone() -> str:
     """The person's own zone, else the lab's."""
     person = viewer() if has_request_context() else None
-    if person is not None and person.timezone in available_timezones():
+    if person is not None and person.timezone and person.timezone in _zones():
         return person.timezone
     settings: Settings = current_app.extensions["berth"]
     return settings.timezone
+
+
+@cache
+def _zones() -> frozenset[str]:
+    """All zones; found out once, since it means to read directories."""
+    return frozenset(available_timezones())
 
 
 def html_lang() -> str:
