@@ -9,6 +9,8 @@ from app.config import BadSettings, Settings
 from app.extensions import babel, csrf, db, limiter, login
 
 LARGEST_BODY = 1024 * 1024
+# A database behind a dead network must look dead soon: agents go on without it. Seconds, but for the last (ms).
+DATABASE_PATIENCE = {"connect_timeout": 5, "keepalives_idle": 10, "keepalives_interval": 5, "tcp_user_timeout": 15000}
 
 
 def create_app(settings: Settings | None = None) -> Flask:
@@ -47,7 +49,7 @@ def _flask_config(settings: Settings) -> dict[str, object]:
     return {
         "SECRET_KEY": settings.ensure_secret_key(),
         "SQLALCHEMY_DATABASE_URI": settings.database_url,
-        "SQLALCHEMY_ENGINE_OPTIONS": {"pool_pre_ping": True, "connect_args": {"connect_timeout": 5}},
+        "SQLALCHEMY_ENGINE_OPTIONS": {"pool_pre_ping": True, "connect_args": DATABASE_PATIENCE},
         "MAX_CONTENT_LENGTH": LARGEST_BODY,
         "SESSION_COOKIE_NAME": "__Host-session" if settings.https else "session",
         "SESSION_COOKIE_SECURE": settings.https,

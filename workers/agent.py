@@ -31,7 +31,7 @@ from workers.reconciler import PassResult, describe, run_operations, run_pass
 log = logging.getLogger(__name__)
 
 AFTER = 0.003  # seconds past a boundary, so that it has surely come
-STUCK = 300.0  # seconds after which a pass that does not end takes the process with it, to be started anew
+STUCK = 120.0  # seconds after which a pass that does not end takes the process with it, to be started anew
 GOODBYE = 5.0  # seconds for a pass or an operation to end when the agent is to stop
 
 

@@ -12,7 +12,8 @@ from pathlib import Path
 
 from tests.lab.fixtures import why_no_lab
 from tests.lab.image import image
-from tests.lab.lab import Lab, new_directory, sweep
+from tests.lab.lab import Lab, new_directory
+from tests.lab.remains import sweep
 
 HOSTS = ("ws1", "ws2")
 GPUS = 4

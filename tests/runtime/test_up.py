@@ -10,7 +10,7 @@ import stat
 import subprocess
 import sys
 import time
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -88,33 +88,61 @@ def test_a_wake_makes_a_pass_at_once(berth: Berth) -> None:
     assert wakes(berth)
 
 
-def test_a_booking_is_kept_to_the_moment_without_wakes(berth: Berth) -> None:
-    """Nobody wakes anybody here: the agent looks by itself when the booking starts and ends, its tick is far away."""
-    FakeLxd(berth.data / "sim" / "sim1.json").add_instance("moment-sim1", owner="moment")
+def book(berth: Berth, username: str, starts_in: float, seconds: float) -> tuple[int, datetime]:
+    """A booking of sim1's first GPU for a new person with a machine there: its id, and when it starts."""
+    FakeLxd(berth.data / "sim" / "sim1.json").add_instance(f"{username}-sim1", owner=username)
     with berth.app().app_context():
         with transaction():
-            user = make_user("moment")
+            user = make_user(username)
             host = inventory.host("sim1")
-            make_instance(user, host, "moment-sim1")
+            make_instance(user, host, f"{username}-sim1")
             gpu = inventory.gpus(host.id)[0][0]
-            start = clock.now().replace(microsecond=0) + timedelta(seconds=3)
-            ask = bookings.Ask(starts_at=start, ends_at=start + timedelta(seconds=2), gpu_ids=(gpu.id,))
+            start = clock.now().replace(microsecond=0) + timedelta(seconds=starts_in)
+            ask = bookings.Ask(starts_at=start, ends_at=start + timedelta(seconds=seconds), gpu_ids=(gpu.id,))
             booking_id = bookings.create(user, ask, 1).id
         queue.wake("sim1")  # as the edge that made the booking does; the rest is the agent's
+    return booking_id, start
 
-        def row() -> Allocation:
-            db.session.rollback()
-            db.session.expire_all()
-            return db.session.scalars(db.select(Allocation).where(Allocation.booking_id == booking_id)).one()
 
-        wait_for(lambda: row().attached_at, 10, "attached")
-        attached = row().attached_at
-        wait_for(lambda: row().detached_at, 10, "detached")
-        detached = row().detached_at
-    assert attached is not None
-    assert detached is not None
+def allocation(booking_id: int) -> Allocation:
+    db.session.rollback()
+    db.session.expire_all()
+    return db.session.scalars(db.select(Allocation).where(Allocation.booking_id == booking_id)).one()
+
+
+def test_a_booking_is_kept_to_the_moment_without_wakes(berth: Berth) -> None:
+    """Nobody wakes anybody here: the agent looks by itself when the booking starts and ends, its tick is far away."""
+    booking_id, start = book(berth, "moment", 3, 2)
+    with berth.app().app_context():
+        attached = wait_for(lambda: allocation(booking_id).attached_at, 10, "attached")
+        detached = wait_for(lambda: allocation(booking_id).detached_at, 10, "detached")
     assert timedelta(0) <= attached - start < timedelta(seconds=0.6), attached - start
     assert timedelta(0) <= detached - start - timedelta(seconds=2) < timedelta(seconds=0.6), detached - start
+
+
+def test_a_booking_ends_on_time_while_database_valkey_and_supervisor_are_away(berth: Berth) -> None:
+    booking_id, start = book(berth, "alone", 1, 5)
+    host = FakeLxd(berth.data / "sim" / "sim1.json")
+
+    def plugged() -> bool:
+        return bool(host.observe(frozenset({"alone-sim1"})).instances["alone-sim1"].devices)
+
+    with berth.app().app_context():
+        wait_for(lambda: allocation(booking_id).attached_at, 10, "attached")
+    os.kill(berth.process.pid, signal.SIGSTOP)  # or it would start both again
+    try:
+        for word in ("bin/postgres", "valkey-server"):
+            os.kill(min(berth.pids(word)), signal.SIGKILL)
+        assert clock.now() < start + timedelta(seconds=5)
+        assert plugged()
+        wait_for(lambda: not plugged(), 10, "detached")
+        late = clock.now() - start - timedelta(seconds=5)
+    finally:
+        os.kill(berth.process.pid, signal.SIGCONT)
+    assert timedelta(0) <= late < timedelta(seconds=0.6), late
+    wait_for(lambda: answers(berth) and wakes(berth), 30, "all is well again")
+    with berth.app().app_context():
+        wait_for(lambda: allocation(booking_id).detached_at, 10, "written down afterwards")
 
 
 def test_second_supervisor_is_told_of_the_first(berth: Berth) -> None:
