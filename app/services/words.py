@@ -13,7 +13,7 @@ from app.models import Gpu
 
 def when(moment: datetime) -> str:
     """A moment as short as can be without doubt: `Tue 4 Nov 20:00`."""
-    return format_datetime(moment, "EEE d MMM HH:mm")
+    return format_datetime(moment, _("EEE d MMM HH:mm"))
 
 
 def gpu_label(gpu: Gpu) -> str:

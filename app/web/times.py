@@ -8,13 +8,24 @@ from zoneinfo import ZoneInfo
 from flask import Flask, current_app
 from flask_babel import format_datetime, format_timedelta, get_timezone
 from flask_babel import gettext as _
+from flask_babel import lazy_gettext as _l
 from markupsafe import Markup
 
 from app import clock
 from app.config import Settings
 from app.services.windows import hours_text
 
-SHORT, LONG = "EEE d MMM HH:mm", "EEE d MMM yyyy HH:mm:ss"
+SHORT = "EEE d MMM HH:mm"
+# Patterns that pages print moments with; each is translated, since the order of day and month is the language's.
+PATTERNS = (
+    _l("EEE d MMM HH:mm"),
+    _l("EEE d MMM HH:mm:ss"),
+    _l("EEE HH:mm"),
+    _l("EEE HH:mm:ss"),
+    _l("d MMM HH:mm"),
+    _l("d MMM yyyy"),
+    _l("d MMM yyyy HH:mm:ss"),
+)
 
 
 def init_app(app: Flask) -> None:
@@ -37,14 +48,14 @@ def moment(when: datetime | None, pattern: str = SHORT) -> str:
 def moment_text(when: datetime, pattern: str = SHORT) -> str:
     """The same as plain text, for names and attributes."""
     if not differs_from_lab(when):
-        return format_datetime(when, pattern)
+        return format_datetime(when, _(pattern))
     lab = when.astimezone(lab_zone())
     here = when.astimezone(viewer_zone())
     lab_pattern = "HH:mm" if lab.date() == here.date() else "EEE HH:mm"
     return _(
         "%(here)s (lab: %(lab)s)",
-        here=format_datetime(when, pattern),
-        lab=format_datetime(lab.replace(tzinfo=None), lab_pattern, rebase=False),
+        here=format_datetime(when, _(pattern)),
+        lab=format_datetime(lab.replace(tzinfo=None), _(lab_pattern), rebase=False),
     )
 
 
