@@ -1,0 +1,159 @@
+"""When an agent looks again, and what it does without help from outside."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+from flask import Flask
+
+from app import create_core
+from app.drivers.base import DriverError, HostUnreachable
+from app.drivers.fake import FakeLxd
+from app.errors import NotFound
+from app.extensions import transaction
+from app.models import InstanceStatus, Operation, OperationKind, OperationState
+from app.services import inventory, operations
+from tests.conftest import settings_for
+from tests.factories import make_host, make_instance, make_user
+from tests.runtime.running import wait_for
+from workers import agent as agents
+from workers.agent import Agent, until_next
+from workers.jobs import LOOK, WORK
+from workers.locks import Held, exclusive
+
+NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
+
+
+def at(seconds: float) -> datetime:
+    return NOON + timedelta(seconds=seconds)
+
+
+@pytest.mark.parametrize(
+    ("began", "now", "boundary", "wait"),
+    [
+        (0, 0.1, None, 5),  # nothing comes
+        (0, 0.1, 60, 5),  # the tick is sooner
+        (0, 0.1, 2.1, 2.003),  # exactly then, a little past
+        (0, 0.1, 0.05, 0),  # it came during the pass, which did not see it
+        (0, 0.1, 0, 5),  # the pass saw it
+        (0, 0.1, -3, 5),  # an old one that cannot be done is no reason to spin
+    ],
+)
+def test_next_pass(began: float, now: float, boundary: float | None, wait: float) -> None:
+    moment = None if boundary is None else at(boundary)
+    assert until_next(at(began), at(now), moment, 5) == pytest.approx(wait, abs=1e-6)
+
+
+@pytest.fixture
+def core(fresh_db: str, tmp_path: Path) -> Flask:
+    app = create_core(settings_for(fresh_db, tmp_path, BERTH_TICK="60"))
+    with app.app_context(), transaction():
+        make_host("ws1", endpoint="sim:ws1", gpus=2)
+    return app
+
+
+@contextmanager
+def working(agent: Agent) -> Iterator[Agent]:
+    """The agent's two threads, without its signals and its ear."""
+    threads = [threading.Thread(target=agent._passes), threading.Thread(target=agent._operations)]
+    LOOK.clear()
+    WORK.clear()
+    for thread in threads:
+        thread.start()
+    try:
+        yield agent
+    finally:
+        agent.stop.set()
+        LOOK.set()
+        WORK.set()
+        for thread in threads:
+            thread.join(10)
+        assert not any(thread.is_alive() for thread in threads)
+
+
+def fake(core: Flask) -> FakeLxd:
+    path = core.extensions["berth"].data_dir / "sim" / "ws1.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return FakeLxd(path, gpus=2, pace=0)
+
+
+def passes(core: Flask) -> int:
+    return fake(core).calls().count("observe")
+
+
+def test_a_wake_is_a_pass_and_one_during_a_pass_is_one_more(core: Flask) -> None:
+    driver = fake(core)
+    with working(Agent(core, "ws1", driver)):
+        wait_for(lambda: passes(core) == 1)
+        LOOK.set()
+        wait_for(lambda: passes(core) == 2)
+        time.sleep(0.2)  # and no third: nobody asked
+        assert passes(core) == 2
+
+
+def test_a_failing_pass_and_a_host_that_is_away_do_not_end_the_agent(core: Flask) -> None:
+    driver = fake(core)
+    driver.fail_next("observe", HostUnreachable("observe", "gone"))
+    with working(Agent(core, "ws1", driver)):
+        wait_for(lambda: passes(core) == 1)
+        LOOK.set()
+        wait_for(lambda: passes(core) == 2)
+        with core.app_context():
+            wait_for(lambda: _trouble() == "", why="all is well again")
+
+
+def _trouble() -> str:
+    with transaction() as session:
+        session.expire_all()
+        return inventory.host("ws1").trouble
+
+
+def test_only_one_pass_at_a_time(core: Flask) -> None:
+    agent = Agent(core, "ws1", fake(core))
+    with exclusive(agents.lock_path(agent.settings, "ws1")):
+        waiting = threading.Thread(target=agent.one_pass)
+        waiting.start()
+        waiting.join(0.3)
+        assert waiting.is_alive()
+        assert passes(core) == 0
+    waiting.join(10)
+    assert passes(core) == 1
+
+
+def test_work_that_lost_its_agent_is_taken_up(core: Flask) -> None:
+    with core.app_context(), transaction():
+        user, host = make_user("alice"), inventory.host("ws1")
+        instance = make_instance(user, host, "alice-ws1", image="base", status=InstanceStatus.CREATING)
+        operation = operations.enqueue(user, instance, OperationKind.CREATE)
+        operation.state = OperationState.RUNNING  # and then its agent was killed
+        operation_id = operation.id
+    with working(Agent(core, "ws1", fake(core))), core.app_context():
+
+        def state() -> str:
+            with transaction() as session:
+                return session.get_one(Operation, operation_id, populate_existing=True).state
+
+        wait_for(lambda: state() == OperationState.DONE, why="done")
+    assert fake(core).observe().instances["alice-ws1"].status == "running"
+
+
+def test_operations_are_one_process_at_a_time(core: Flask) -> None:
+    agent = Agent(core, "ws1", fake(core))
+    with exclusive(agent.settings.run_dir / "operations-ws1.lock"), pytest.raises(Held):
+        agent.work(wait=False)
+
+
+def test_an_agent_starts_without_the_database_if_it_knows_its_host(core: Flask, tmp_path: Path) -> None:
+    assert agents.make(core, "ws1").host_name == "ws1"
+    away = create_core(settings_for("postgresql://x@/x?host=/nowhere", tmp_path))
+    assert agents.make(away, "ws1").driver.server().version == "simulated"
+    with pytest.raises(DriverError, match="agent of ws2"):
+        agents.make(away, "ws2")
+    with pytest.raises(NotFound):
+        agents.make(core, "ws2")
