@@ -35,7 +35,10 @@ class Server(socketserver.ThreadingMixIn, socketserver.UnixStreamServer):
 
     def __init__(self, path: str) -> None:
         self.answers: dict[tuple[str, str], Any] = {
-            ("GET", "/1.0"): {"environment": {"server_name": "x", "server_version": "5.0.2", "server_pid": 0}},
+            ("GET", "/1.0"): {
+                "auth": "trusted",
+                "environment": {"server_name": "x", "server_version": "5.0.2", "server_pid": 0},
+            },
         }
         self.requests: list[tuple[str, str]] = []
         super().__init__(path, Handler)
@@ -133,11 +136,16 @@ def test_what_is_not_lxd_is_not_taken_for_an_empty_host(server: Server, driver: 
     assert driver.observe().instances == {}
 
 
-def test_an_untrusted_client_is_told_so(server: Server, driver: PylxdDriver) -> None:
-    server.answers["GET", "/1.0/instances"] = (403, "not authorized")
-    with pytest.raises(HostUnreachable, match="not authorized") as caught:
+@pytest.mark.parametrize(
+    ("path", "answer"), [("/1.0", {"auth": "untrusted"}), ("/1.0/instances", (403, "not authorized: do not trust"))]
+)
+def test_an_untrusted_client_is_told_so(server: Server, driver: PylxdDriver, path: str, answer: object) -> None:
+    server.answers["GET", path] = answer
+    with pytest.raises(HostUnreachable, match="not trust") as caught:
         driver.observe()
     assert "lxc remote add" in caught.value.todo
+    with pytest.raises(GiveUp):
+        driver.gpus() if path == "/1.0" else driver.attach("t1", GPU, TAG)
 
 
 def test_an_update_refused_for_its_etag_is_made_again(server: Server, driver: PylxdDriver) -> None:

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import os
+import socket
 import statistics
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 
@@ -121,6 +125,34 @@ def test_an_instance_is_made_as_confined_as_promised(lab: Hosts) -> None:
         assert "/dev/lxd" not in host.run(spec.name, "ls", "-d", "/dev/lxd").split()
     finally:
         host.remove(spec.name)
+
+
+def test_over_https_with_a_pinned_certificate_gpus_come_and_go_but_nodes_are_unknown(
+    lab: Hosts, launch: Launch, tmp_path: Path
+) -> None:
+    host, name = lab.ws2, launch(lab.ws2)
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        address = f"127.0.0.1:{free.getsockname()[1]}"
+    code = (
+        "import sys; from app.drivers.base import *; from app.drivers.lxd import PylxdDriver;"
+        "driver = PylxdDriver(sys.argv[1]); gpu = driver.gpus()[0]; driver.attach(sys.argv[2], gpu, Tag(1, 2, 3));"
+        "print(driver.observe().instances[sys.argv[2]].devices[0].node);"
+        "driver.detach(sys.argv[2], device_name(gpu.pci_address));"
+        "print(driver.observe().instances[sys.argv[2]].devices)"
+    )
+    # Another home is another client; certificates that the environment names must not take the pinned one's place.
+    bundle = "/etc/ssl/certs/ca-certificates.crt"
+    env = {"PATH": os.environ["PATH"], "HOME": str(tmp_path), "REQUESTS_CA_BUNDLE": bundle}
+    remote = ["lxc", "remote", "add", "127.0.0.1", f"https://{address}", "--accept-certificate", "--password", "sesame"]
+    host.lxc("config", "set", "core.https_address", address)
+    host.lxc("config", "set", "core.trust_password", "sesame")
+    try:
+        subprocess.run(remote, env=env, check=True, capture_output=True, timeout=30)
+        command = [sys.executable, "-c", code, f"https://{address}", name]
+        shown = subprocess.run(command, env=env, check=False, capture_output=True, text=True, timeout=60)
+        assert (shown.stdout.split("\n")[:2], shown.stderr) == (["unknown", "()"], "")
+    finally:
+        host.lxc("config", "unset", "core.https_address")
 
 
 def test_one_driver_serves_threads_and_a_fork(lab: Hosts, launch: Launch) -> None:

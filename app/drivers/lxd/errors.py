@@ -15,6 +15,8 @@ _BUSY = re.compile(
     r"|timed? ?out|operation was cancell?ed|in progress",
     re.IGNORECASE,
 )
+# pylxd looks for the pinned certificate under the address: the remote has to be called by it.
+_REMOTE_ADD = "lxc remote add ADDRESS https://ADDRESS:8443, as the user Berth runs as."
 
 
 class RefusedError(Exception):
@@ -52,14 +54,13 @@ def _explain(error: Exception) -> tuple[type[DriverError], str, str]:
     if error.busy:
         return TryAgain, str(error), "It is tried again by itself."
     if error.code == 403:
-        hint = "Let LXD trust this machine's client certificate: lxc remote add, as the user Berth runs as."
-        return GiveUp, str(error), hint
+        return GiveUp, str(error), f"Let LXD trust this machine's client certificate: {_REMOTE_ADD}"
     return GiveUp, str(error), "See LXD's log on the host: lxc monitor, lxc info NAME --show-log."
 
 
 def _way_back(text: str) -> str:
     if "Permission denied" in text:
         return "The agent needs LXD's socket: run it as root or in the group lxd."
-    if "certificate" in text.lower():
-        return "Pin the server's certificate: lxc remote add, as the user Berth runs as."
+    if "certificate" in text.lower() or "Fingerprint" in text:
+        return f"Pin the server's certificate: {_REMOTE_ADD}"
     return "Is LXD running there, and is the endpoint right?"
