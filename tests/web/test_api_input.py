@@ -93,6 +93,7 @@ def test_a_time_without_a_zone_is_told_so(person: Caller, gpu: int) -> None:
     answer = person.post("/bookings", good(gpu, starts_at="2026-11-24T05:00:00"))
     assert "time zone" in answer.json["errors"][0]["message"]
     assert person.post("/bookings", good(gpu, starts_at="2026-11-24T13:00:00+08:00")).json["starts_at"] == at(1)
+    assert len(person.get("/bookings?from=2026-11-24T13:00:00+08:00&to=2026-11-24T14:00:00%2B08:00").json) == 1
 
 
 def test_gpus_that_cannot_be_taken_together_or_at_all(person: Caller, gpu: int) -> None:

@@ -23,6 +23,8 @@ def _moment(value: object) -> datetime:
     """An aware moment from ISO-8601 text; nothing else is one."""
     if not isinstance(value, str):
         raise PydanticCustomError("moment", _("This must be a time as text, such as 2026-11-24T20:00:00Z."))
+    if "T" in value:
+        value = value.replace(" ", "+")  # a plus that an address had unescaped
     try:
         moment = datetime.fromisoformat(value) if len(value) <= 40 else None
     except ValueError:

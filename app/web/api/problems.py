@@ -9,6 +9,7 @@ from typing import Any
 from flask import Response, g, make_response, request
 from flask_babel import gettext as _
 from sqlalchemy.exc import DBAPIError, IntegrityError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
 from werkzeug.exceptions import HTTPException
 
 from app.errors import (
@@ -91,6 +92,8 @@ def problem(error: Exception) -> Response:
         return _http(error)
     if isinstance(error, DBAPIError):
         return _database(error)
+    if isinstance(error, PoolTimeout):
+        return _away()
     log.error("unhandled error in the API", exc_info=error)
     return _answer(
         500, "internal", _("Something went wrong inside Berth."), _("Try again; if it stays, tell an admin.")
@@ -163,11 +166,15 @@ def _database(error: DBAPIError) -> Response:
         return _answer(422, "quota", _("The account's quota does not suffice."), "", errors=[])
     if isinstance(error, OperationalError) or error.connection_invalidated:
         log.warning("the database could not answer: %s", type(error.orig).__name__)
-        return _domain(Unavailable(_("Berth's database is away or busy."), _("Try again in a few seconds.")))
+        return _away()
     log.error("database error in the API", exc_info=error)
     return _answer(
         500, "internal", _("Something went wrong inside Berth."), _("Try again; if it stays, tell an admin.")
     )
+
+
+def _away() -> Response:
+    return _domain(Unavailable(_("Berth's database is away or busy."), _("Try again in a few seconds.")))
 
 
 def _internal() -> Response:

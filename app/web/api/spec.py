@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
+from functools import cache
 from typing import Any
 
 from flask import Request, Response
@@ -53,7 +54,11 @@ def _silent(*_arguments: Any) -> None:
 spectree = SpecTree(
     "flask",
     title="Berth",
-    description="Book GPUs and read what is booked. Times are ISO-8601 with a zone; answers are in UTC.",
+    description=(
+        "Book GPUs and read what is booked. Times are ISO-8601 with a zone; answers are in UTC. "
+        "A token's scopes: read (what its person sees), book (make and change bookings), "
+        "admin (act with its person's admin role)."
+    ),
     version="1",
     mode="strict",
     path="api/v1/unused",
@@ -94,6 +99,7 @@ def describe(
     return decorate
 
 
+@cache
 def document() -> dict[str, Any]:
     """The OpenAPI 3.1 document of this API."""
     found: dict[str, Any] = copy.deepcopy(spectree.spec)
