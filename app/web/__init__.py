@@ -2,46 +2,46 @@
 
 from __future__ import annotations
 
-from importlib import import_module
-from importlib.util import find_spec
-
 from flask import Flask
 
 from app.extensions import csrf
-from app.web import compression, errors, locale, render, security, static
-
-__all__ = ["init_app", "locale"]
-
-PAGES = (
-    "auth",
-    "home",
-    "calendar",
-    "bookings",
-    "machines",
-    "quota",
-    "settings",
-    "people_access",
-    "hosts",
-    "policy",
-    "audit",
-    "health",
-    "api",
+from app.web import (
+    api,
+    audit,
+    auth,
+    bookings,
+    calendar,
+    compression,
+    errors,
+    health,
+    home,
+    hosts,
+    locale,
+    machines,
+    navigation,
+    people,
+    people_access,
+    policy,
+    quota,
+    render,
+    security,
+    settings,
+    static,
 )
+
+__all__ = ["init_app", "locale", "people_access"]
+
+PAGES = (auth, home, calendar, bookings, machines, quota, settings, people, hosts, policy, audit, health, api)
 
 
 def init_app(app: Flask) -> None:
     """Give the application its guard, its pages and its error pages."""
     static.init_app(app)
     render.init_app(app)
+    navigation.init_app(app)
     errors.init_app(app)
     security.init_app(app)
     compression.init_app(app)
-    for name in PAGES:
-        if find_spec(f"app.web.{name}") is None:
-            continue
-        module = import_module(f"app.web.{name}")
-        if not hasattr(module, "bp"):
-            continue
+    for module in PAGES:
         app.register_blueprint(module.bp)
-        if name == "api":  # bearer tokens only: cookies mean nothing there, so nothing can be forged with them
-            csrf.exempt(module.bp)
+    csrf.exempt(api.bp)  # bearer tokens only: cookies mean nothing there, so nothing can be forged with them

@@ -6,7 +6,7 @@ from typing import Any
 
 from flask import Flask, Response, get_flashed_messages, make_response, redirect, render_template, request
 
-from app.web import navigation, states, times
+from app.web import states, times
 
 
 def is_fragment() -> bool:
@@ -39,4 +39,3 @@ def init_app(app: Flask) -> None:
     app.jinja_env.lstrip_blocks = True
     app.add_template_global(states.state_of)
     times.init_app(app)
-    navigation.init_app(app)

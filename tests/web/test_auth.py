@@ -74,7 +74,7 @@ def test_a_mistake_is_named_beside_its_field(client: Client, field: str, value: 
     summary = page.texts("//div[@class='summary']//a")
     wrong = page.all("//*[@aria-invalid='true']")
     assert len(summary) == len(wrong) == 1
-    assert summary[0].startswith(words)
+    assert summary[0].startswith(f"{field}: {words}")
     described = wrong[0].get("aria-describedby").split()
     assert any(words in page.root.get_element_by_id(id_).text_content() for id_ in described)
     assert db.session.scalar(db.select(User).where(User.username == "liwei")) is None
