@@ -55,20 +55,24 @@ addEventListener("pageshow", () => {
   }
 });
 
-// htmx: after a swap the focus must not fall back to the top of the page.
-let focusBefore = null;
-document.addEventListener("htmx:beforeSwap", () => { focusBefore = document.activeElement?.id || null; });
+// htmx: when what had the focus is swapped away, its successor gets it, or else the new part: never the page's top.
+// Who had it elsewhere, or nowhere, is left alone: polling must not move anybody.
+let lost = null;
+document.addEventListener("htmx:beforeSwap", (event) => {
+  const active = document.activeElement;
+  lost = active && active !== document.body && event.detail.target.contains(active) ? active : null;
+});
 document.addEventListener("htmx:afterSettle", (event) => {
   offerCopying(event.target);
   focusMarked(event.target);
-  if (document.activeElement === document.body || document.activeElement === null) {
-    const again = focusBefore && document.getElementById(focusBefore);
-    const target = again || event.target;
-    if (!target.matches("a[href], button, input, select, textarea, summary, [tabindex]")) {
-      target.tabIndex = -1;
+  if (lost && !document.contains(lost) && (document.activeElement || document.body) === document.body) {
+    const heir = (lost.id && document.getElementById(lost.id)) || event.target;
+    if (!heir.matches("a[href], button, input, select, textarea, summary, [tabindex]")) {
+      heir.tabIndex = -1;
     }
-    target.focus({ preventScroll: true });
+    heir.focus({ preventScroll: true });
   }
+  lost = null;
 });
 
 // htmx: nothing that failed is swapped in; a sentence says so instead, until something works again.

@@ -23,7 +23,7 @@ from app.web.sessions import me
 
 bp = Blueprint("calendar", __name__)
 
-LABEL_FROM = 11  # units: narrower bars carry no text, only their name
+LABEL_FROM = 10  # units: narrower bars carry no text, only their name
 SUGGESTED = timedelta(hours=4)
 YEARS = range(2000, 2200)
 CELLS_A_DAY = CELLS // 7

@@ -97,8 +97,11 @@ def of_link(args: Mapping[str, str], gpu_ids: tuple[int, ...]) -> Ask:
 
 
 def end_after(start: datetime | None, hours: float) -> datetime:
-    """So many hours after a start, on the grid: at least as long, from now on; see `Ask` for None."""
-    return ceil_to_grid((start or clock.now().replace(microsecond=0)) + timedelta(hours=hours), slot())
+    """About so many hours after a start (None: now), on the nearest line of the grid."""
+    first = start or clock.now().replace(microsecond=0)
+    exact = first + timedelta(hours=hours)
+    near = floor_to_grid(exact + timedelta(seconds=slot() / 2), slot())
+    return near if near > first else ceil_to_grid(exact, slot())
 
 
 def capped(ask: Ask, seconds: float) -> Ask:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from flask import Response, request, url_for
@@ -47,7 +48,7 @@ def page(booking: Booking, *, refused: DomainError | None = None, status: int = 
         "obstacle": obstacle,
         "trouble": trouble,
         "silence": silence_of(booking.host) if shown.poll_seconds(booking, now) == shown.OFTEN else "",
-        "lines": [(line, describe(line)) for line in statement.of_booking(booking)],
+        "lines": [(line, describe(replace(line, booking=None))) for line in statement.of_booking(booking)],
         "poll": shown.poll_seconds(booking, now),
         "poll_url": url_for("bookings.show", booking_id=booking.id, seen=key),
         "detaching": shown.detaching(booking, now),

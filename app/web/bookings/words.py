@@ -70,5 +70,9 @@ def cost_of(booking: Booking) -> int:
 
 
 def away(distance: timedelta) -> str:
-    """`in 3 h 20 min`."""
-    return _("in %(length)s", length=length(max(int(distance.total_seconds()), 0)))
+    """`in 3 h 20 min`, `in 3 days 6 h`."""
+    seconds = max(int(distance.total_seconds()), 0)
+    if seconds < 48 * 3600:
+        return _("in %(length)s", length=length(seconds))
+    days, hours = divmod(seconds // 3600, 24)
+    return _("in %(days)s days %(hours)s h", days=days, hours=hours)
