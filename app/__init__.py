@@ -61,6 +61,7 @@ def _flask_config(settings: Settings) -> dict[str, object]:
         "BABEL_DEFAULT_TIMEZONE": settings.timezone,
         "RATELIMIT_ENABLED": settings.rate_limits,
         "RATELIMIT_STORAGE_URI": _limits_storage(settings.redis_url),
+        "RATELIMIT_STORAGE_OPTIONS": {"socket_connect_timeout": 1, "socket_timeout": 1} if settings.redis_url else {},
         "RATELIMIT_IN_MEMORY_FALLBACK_ENABLED": True,
         "RATELIMIT_KEY_PREFIX": "lim",
     }
