@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -39,8 +40,7 @@ class Demo:
         self, full_name: str = "Li Wei", *, hours: float = 100, machine_on: str = "", admin: bool = False
     ) -> str:
         """Somebody new who may sign in with PASSWORD; with a machine that runs, if on a host. Their username."""
-        number = next(_numbers)
-        username = f"{full_name.lower().replace(' ', '-')}-{number}"
+        username = _username(full_name)
         with self.app.app_context(), transaction():
             user = accounts.add(
                 username, PASSWORD, actor="test", zone=self.berth_zone, admin=admin, hours=hours, full_name=full_name,
@@ -53,7 +53,7 @@ class Demo:
 
     def waiting(self, full_name: str) -> str:
         """Somebody who has asked for an account."""
-        username = f"{full_name.lower().replace(' ', '-')}-{next(_numbers)}"
+        username = _username(full_name)
         with self.app.app_context(), transaction():
             accounts.register(
                 username, PASSWORD, full_name=full_name, email=f"{username}@example.org", reason="Protein folding"
@@ -73,9 +73,9 @@ class Demo:
             queue.wake(host)
         return number
 
-    def refuse(self, username: str) -> None:
+    def refuse(self, username: str, *, hours: float = 4) -> None:
         """Something they asked for and did not get, as the page keeps it."""
-        ask = Ask(ends_at=clock.now() + timedelta(hours=4), count=1, note="over and out")
+        ask = Ask(ends_at=clock.now() + timedelta(hours=hours), count=1, note="over and out")
         with self.app.app_context():
             try:
                 with transaction():
@@ -121,6 +121,11 @@ class Demo:
 
     def _user(self, username: str) -> User:
         return accounts.get(username)
+
+
+def _username(full_name: str) -> str:
+    """A new one that reads like the name."""
+    return re.sub("[^a-z]+", "-", full_name.lower())[:20].strip("-") + f"-{next(_numbers)}"
 
 
 @contextmanager

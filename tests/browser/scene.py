@@ -1,0 +1,183 @@
+"""A lab in the middle of its week, and every page that can be looked at in it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from flask import Flask
+
+from app import create_app, queue
+from app.drivers.base import GiveUp
+from app.drivers.fake import FakeLxd
+from app.extensions import db, transaction
+from app.models import ApiToken, Booking, Gpu, GpuState, Host, Instance, Refusal
+from app.services import accounts, instances, inventory, tokens
+from tests.browser.demo import Demo
+from tests.runtime.running import wait_for
+
+NO_PAGES = {"static", "health.healthz", "health.metrics", "quota.csv_file"}  # what a browser may get, but nobody reads
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One page: who looks (a username, or nobody), where, and a name for its picture."""
+
+    who: str
+    path: str
+    name: str
+
+
+@dataclass
+class Scene:
+    """Who is there, and what they have."""
+
+    demo: Demo
+    user: str
+    other: str
+    admin: str
+    waiting: str
+    running: int
+    upcoming: int
+    ended: int
+    stuck: int
+    broken: str
+
+    def samples(self) -> list[Sample]:
+        """Every page, with the people who may see it."""
+        with self.demo.app.app_context():
+            token = db.session.scalars(db.select(ApiToken.id)).first()
+            refusal = db.session.scalars(db.select(Refusal.id)).first()
+            gpu = db.session.scalars(db.select(Gpu.id).order_by(Gpu.id)).first()
+        tomorrow = self.demo.at(1, 12).date().isoformat()
+        mine = [
+            ("home", "/"),
+            ("calendar", "/calendar"),
+            ("calendar-list", "/calendar?view=list"),
+            ("calendar-open", "/calendar?open=sim1&open=sim2"),
+            ("book", "/bookings/new"),
+            ("book-checked", f"/bookings/new?check=1&count=2&start_date={tomorrow}&start_time=20:00&end_time=08:00"),
+            ("book-not-free", f"/bookings/new?check=1&count=4&start_date={tomorrow}&start_time=21:00&end_time=23:00"),
+            ("book-wrong", f"/bookings/new?check=1&count=0&start_date={tomorrow}&start_time=25&end_time=x"),
+            ("bookings", "/bookings"),
+            ("booking-running", f"/bookings/{self.running}"),
+            ("booking-change", f"/bookings/{self.running}/change"),
+            ("booking-end", f"/bookings/{self.running}/end"),
+            ("booking-upcoming", f"/bookings/{self.upcoming}"),
+            ("booking-cancel", f"/bookings/{self.upcoming}/cancel"),
+            ("booking-ended", f"/bookings/{self.ended}"),
+            ("booking-refused", f"/bookings/refused/{refusal}"),
+            ("machines", "/machines"),
+            ("machine", f"/machines/{self.user}"),
+            ("machine-broken", f"/machines/{self.broken}"),
+            ("machine-new", "/machines/new"),
+            ("machine-stop", f"/machines/{self.user}/stop"),
+            ("machine-delete", f"/machines/{self.user}/delete"),
+            ("quota", "/quota"),
+            ("settings", "/settings"),
+            ("settings-revoke", f"/settings/tokens/{token}/revoke"),
+            ("not-found", "/no/such/page"),
+            ("not-allowed", "/hosts"),
+        ]
+        theirs = [
+            ("admin-home", "/"),
+            ("admin-booking-stuck", f"/bookings/{self.stuck}"),
+            ("admin-machine-new", "/machines/new"),
+            ("people", "/people"),
+            ("person", f"/people/{self.user}"),
+            ("person-waiting", f"/people/{self.waiting}"),
+            ("person-refuse", f"/people/{self.waiting}/refuse"),
+            ("person-suspend", f"/people/{self.user}/suspend"),
+            ("person-role", f"/people/{self.user}/role/admin"),
+            ("hosts", "/hosts"),
+            ("host", "/hosts/sim1"),
+            ("host-gpu-out", f"/hosts/sim1/gpus/{gpu}/out"),
+            ("rules", "/rules"),
+            ("audit", "/audit"),
+        ]
+        signed_out = [("sign-in", "/login"), ("register", "/register")]
+        return [
+            *(Sample("", path, name) for name, path in signed_out),
+            *(Sample(self.user, path, name) for name, path in mine),
+            *(Sample(self.admin, path, name) for name, path in theirs),
+        ]
+
+    def missing(self) -> set[str]:
+        """Endpoints with a page that no sample shows."""
+        portal = _portal(self.demo)
+        adapter = portal.url_map.bind("127.0.0.1")
+        shown = set()
+        for sample in self.samples():
+            if sample.name != "not-found":
+                shown.add(adapter.match(sample.path.partition("?")[0], method="GET")[0])
+        pages = {
+            rule.endpoint
+            for rule in portal.url_map.iter_rules()
+            if "GET" in rule.methods and "api." not in rule.endpoint
+        }
+        return pages - shown - NO_PAGES
+
+
+def make(demo: Demo) -> Scene:
+    """Fill a Berth that nobody has used yet."""
+    user = demo.person("Li Wei", machine_on="sim1")
+    other = demo.person("Chen Yu", machine_on="sim2", hours=400)
+    stranger = demo.person("Zhao Min")
+    admin = demo.person("Sun Li", admin=True)
+    waiting = demo.waiting("Zhang San")
+    demo.waiting("María-José Carreño Quiñones")
+    ended = demo.book(user, hours=1, note="warm-up")
+    demo.attached(ended)
+    demo.clear()
+    running = demo.book(user, hours=5, note="Fine-tuning, run 12")
+    demo.attached(demo.book(other, hours=9, count=2))
+    demo.attached(running)
+    stuck = demo.book(stranger, hours=3)
+    upcoming = demo.book(user, hours=12, count=2, start=demo.at(1, 20))
+    demo.book(
+        other, hours=12, count=3, start=demo.at(1, 18), host="sim1" if _host_of(demo, upcoming) == "sim2" else "sim2"
+    )
+    for day in range(2, 6):
+        demo.book(other, hours=10 + day, count=1 + day % 3, start=demo.at(day, 8 + day), note="Nightly")
+        demo.book(user, hours=2 * day, count=1, start=demo.at(day, 3 * day))
+    demo.refuse(user, hours=60)
+    _settings(demo, user)
+    broken = _broken_machine(demo, user)
+    return Scene(demo, user, other, admin, waiting, running, upcoming, ended, stuck, broken)
+
+
+def _portal(demo: Demo) -> Flask:
+    return create_app(demo.app.extensions["berth"])
+
+
+def _host_of(demo: Demo, booking_id: int) -> str:
+    with demo.app.app_context():
+        query = db.select(Host.name).join(Booking, Booking.host_id == Host.id).where(Booking.id == booking_id)
+        return db.session.scalars(query).one()
+
+
+def _settings(demo: Demo, user: str) -> None:
+    with demo.app.app_context(), transaction():
+        tokens.create(accounts.get(user), "laptop")
+        gpu = db.session.scalars(db.select(Gpu).order_by(Gpu.id.desc())).first()
+        assert gpu is not None
+        inventory.set_gpu_state("admin", gpu, GpuState.MAINTENANCE)
+
+
+def _broken_machine(demo: Demo, user: str) -> str:
+    """One that its host could not make."""
+    name = f"{user}-2"
+    fake = FakeLxd(demo.berth.data / "sim" / "sim2.json")
+    fake.fail_next("create", GiveUp("Copy the image", "no space left on device", "Make room in the storage pool."))
+    with demo.app.app_context():
+        with transaction():
+            owner, host = accounts.get(user), inventory.host("sim2")
+            size = {"cpus": 2, "memory_gib": 8, "disk_gib": 40}
+            instances.request_create(owner, owner, name=name, host=host, image="base", **size)
+        queue.wake("sim2")
+
+    def failed() -> bool:
+        with demo.app.app_context():
+            return db.session.scalar(db.select(Instance.status).where(Instance.name == name)) == "failed"
+
+    wait_for(failed, 15, "a creation that fails")
+    return name

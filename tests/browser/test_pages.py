@@ -1,0 +1,94 @@
+"""Every page there is, light and dark, desk and phone: axe-core finds nothing, and nothing scrolls sideways."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import pytest
+from axe_playwright_python.sync_playwright import Axe
+from playwright.sync_api import BrowserContext, Page
+
+from tests.browser import scene
+from tests.browser.chromium import DESKTOP, PHONE
+from tests.browser.demo import Demo
+from tests.browser.reader import Reader
+from tests.browser.scene import Sample, Scene
+
+WIRE_BYTES, REQUESTS = 60 * 1024, 6  # of the first view of the calendar
+
+
+@pytest.fixture(scope="module")
+def lab_in_use(berth: Demo) -> Iterator[Scene]:
+    yield scene.make(berth)
+    berth.clear()
+
+
+def test_no_page_is_forgotten(lab_in_use: Scene) -> None:
+    assert lab_in_use.missing() == set(), "add them to Scene.samples"
+
+
+@pytest.mark.parametrize("who", ["nobody", "user", "admin"])
+def test_axe_finds_nothing(lab_in_use: Scene, window: Callable[..., BrowserContext], who: str) -> None:
+    username = {"nobody": "", "user": lab_in_use.user, "admin": lab_in_use.admin}[who]
+    reader = Reader(window(lab_in_use.demo.url).new_page())
+    if username:
+        reader.sign_in(username)
+    samples = [sample for sample in lab_in_use.samples() if sample.who == username]
+    assert len(samples) >= 2
+    found = [trouble for sample in samples for trouble in _troubles(reader, sample)]
+    assert not found, "\n".join(found)
+
+
+def _troubles(reader: Reader, sample: Sample) -> list[str]:
+    page, found = reader.page, []
+    reader.problems.clear()
+    for size in (DESKTOP, PHONE):
+        page.set_viewport_size(size)
+        page.goto(sample.path)
+        for scheme in ("light", "dark"):
+            page.emulate_media(color_scheme=scheme)
+            found += [f"{sample.name} {size['width']} {scheme}: {text}" for text in _axe(page)]
+        page.emulate_media(color_scheme="light")
+        width = page.evaluate("document.scrollingElement.scrollWidth")
+        if width > size["width"]:
+            found.append(f"{sample.name}: scrolls sideways at {size['width']}: {width}")
+    found += [f"{sample.name}: {text}" for text in reader.problems]
+    return found
+
+
+def _axe(page: Page) -> list[str]:
+    results = Axe().run(page)
+    return [
+        f"{violation['id']}: {node['html'][:160]} ({node['failureSummary'][:200]})"
+        for violation in results.response["violations"]
+        for node in violation["nodes"][:3]
+    ]
+
+
+@pytest.mark.parametrize("kind", ["desktop", "phone"])
+def test_first_view_of_the_calendar_is_light(
+    lab_in_use: Scene, window: Callable[..., BrowserContext], kind: str
+) -> None:
+    context = window(lab_in_use.demo.url, phone=kind == "phone")
+    signing_in = Reader(context.new_page()).sign_in(lab_in_use.user)
+    cookies = context.cookies()
+    signing_in.page.close()
+    fresh = window(lab_in_use.demo.url, phone=kind == "phone")  # nothing cached
+    fresh.add_cookies(cookies)  # type: ignore[arg-type]
+    reader = Reader(fresh.new_page())
+    sizes: list[float] = []
+    asked: list[str] = []
+    wire = fresh.new_cdp_session(reader.page)
+    wire.on("Network.requestWillBeSent", lambda event: asked.append(event["request"]["url"]))
+    wire.on("Network.loadingFinished", lambda event: sizes.append(event["encodedDataLength"]))
+    wire.send("Network.enable")
+    reader.page.goto("/calendar", wait_until="networkidle")
+    fetched = [url for url in asked if not url.startswith("data:")]
+    print(f"calendar, {kind}: {sum(sizes) / 1024:.1f} KB in {len(fetched)} requests")
+    for url in fetched:
+        print("   ", url.removeprefix(lab_in_use.demo.url))
+    assert sum(sizes) <= WIRE_BYTES
+    assert len(fetched) <= REQUESTS
+    assert all(url.startswith(lab_in_use.demo.url) for url in fetched)
+    assert reader.foreign == []
+    reader.check()
