@@ -3,6 +3,7 @@ PO := $(wildcard app/translations/*/LC_MESSAGES/*.po)
 MO := $(PO:.po=.mo)
 
 .PHONY: run test lint lab
+.NOTPARALLEL:
 
 run: .venv/ready $(MO)  ## Berth on http://127.0.0.1:$PORT, until Ctrl-C
 	@exec .venv/bin/berth up
@@ -22,5 +23,5 @@ lab: .venv/ready-dev $(MO)  ## as root: Berth on two real LXD daemons with emula
 .venv/ready-dev: pyproject.toml
 	@tools/venv.sh dev
 
-%.mo: %.po .venv/ready
+%.mo: %.po | .venv/ready
 	@.venv/bin/pybabel --quiet compile -i $< -o $@

@@ -31,13 +31,14 @@ NO_TESTS = 5  # pytest's exit status
 
 def main(arguments: list[str]) -> int:
     began = time.monotonic()
-    well = not sum(step(check[0], [str(BIN / check[0]), *check[1:]]) for check in CHECKS)  # each one, whatever fails
+    broken = [check[0] for check in CHECKS if step(check[0], [str(BIN / check[0]), *check[1:]])]
+    well = not broken
     if arguments == ["lint"]:
         return 0 if well else 1
     install_packages()
     chosen = arguments or list(SUITES)
     with tempfile.TemporaryDirectory(prefix="berth-results-") as folder:
-        counts: Counter[str] = Counter()
+        counts = Counter(errors=len(broken))
         skips: Counter[str] = Counter()
         for name in chosen:
             report = Path(folder, f"{name}.xml")
@@ -47,6 +48,7 @@ def main(arguments: list[str]) -> int:
             if status not in {0, 1, NO_TESTS} or not report.exists():
                 counts["errors"] += not (counts["failed"] or counts["errors"])
     well = tell_skips(skips) and well
+    print("\n".join(f"{name} finds fault: see above" for name in broken), flush=True)
     print(closing_line(counts, time.monotonic() - began), flush=True)
     return 0 if well else 1
 

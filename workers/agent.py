@@ -32,6 +32,7 @@ log = logging.getLogger(__name__)
 
 AFTER = 0.003  # seconds past a boundary, so that it has surely come
 STUCK = 120.0  # seconds after which a pass that does not end takes the process with it, to be started anew
+SIGN_EVERY = 20.0  # seconds between two signs of life, where no pass gives one
 GOODBYE = 5.0  # seconds for a pass or an operation to end when the agent is to stop
 
 
@@ -43,6 +44,7 @@ class Agent:
         self.app, self.host_name, self.driver, self.settings = app, host_name, driver, settings
         self.stop = threading.Event()
         self.pass_began = 0.0  # monotonic; 0 between passes
+        self.last_sign = time.monotonic()
         self._told = ""
 
     def run(self) -> None:
@@ -60,6 +62,8 @@ class Agent:
         log.info("agent of %s: started, a pass at least every %d s", self.host_name, self.settings.tick)
         while not self.stop.wait(1.0):
             self._bark(threads)
+            if time.monotonic() - self.last_sign > SIGN_EVERY:
+                self._give_sign()
         LOOK.set()
         WORK.set()
         deadline = time.monotonic() + GOODBYE
@@ -70,7 +74,7 @@ class Agent:
     def one_pass(self) -> PassResult:
         """A pass, while no other process makes one over this host."""
         with exclusive(lock_path(self.settings, self.host_name)):
-            self.pass_began = time.monotonic()
+            self.pass_began = self.last_sign = time.monotonic()
             try:
                 with self.app.app_context():
                     return run_pass(self.host_name, self.driver)
@@ -125,6 +129,15 @@ class Agent:
         if result.trouble != self._told:
             log.warning("%s: %s", self.host_name, result.trouble or "all is well again")
             self._told = result.trouble
+
+    def _give_sign(self) -> None:
+        """A sign of life between two passes, or during a long one."""
+        self.last_sign = time.monotonic()
+        try:
+            with self.app.app_context(), transaction():
+                inventory.saw_agent(inventory.host(self.host_name).id)
+        except (SQLAlchemyError, NotFound) as error:
+            log.debug("no sign of life: %s", error)
 
     def _bark(self, threads: list[threading.Thread]) -> None:
         """A pass that hangs, or a thread that died, must not look like an agent at work."""

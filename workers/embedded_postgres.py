@@ -72,6 +72,7 @@ def initialise(data: Path, user: pwd.struct_passwd | None) -> None:
     make_passable(binaries())
     make_passable(data)
     if (data / "PG_VERSION").exists():
+        _hand_over(data, user)
         return
     half = data.with_name(data.name + ".new")
     shutil.rmtree(half, ignore_errors=True)
@@ -110,6 +111,13 @@ def _write_access(data: Path, user: pwd.struct_passwd | None) -> None:
     owners = {pwd.getpwuid(os.geteuid()).pw_name, *([user.pw_name] if user else [])}
     (data / "pg_hba.conf").write_text(HBA)
     (data / "pg_ident.conf").write_text("".join(f'owners "{name}" postgres\n' for name in sorted(owners)))
+
+
+def _hand_over(data: Path, user: pwd.struct_passwd | None) -> None:
+    """Data that was made by somebody else than today's user of the server: Berth is started as root now."""
+    if user is not None and data.stat().st_uid != user.pw_uid:
+        for path in (data, *data.rglob("*")):
+            os.chown(path, user.pw_uid, user.pw_gid, follow_symlinks=False)
 
 
 def _end_leftover(data: Path, patience: float = 20.0) -> None:

@@ -133,6 +133,18 @@ class Servers:
             waited += 0.05
 
 
+def environment(settings: Settings, more: dict[str, str]) -> dict[str, str]:
+    """What a child process is told. The agents' login to Valkey is only in it if `more` holds it."""
+    own = {
+        "BERTH_DATA": str(settings.data_dir),
+        "DATABASE_URL": settings.database_url,
+        "REDIS_URL": settings.redis_url,
+        "REDIS_AGENT_URL": "",
+        "PYTHONUNBUFFERED": "1",
+    }
+    return {**os.environ, **own, **more}
+
+
 def forget_leftovers(settings: Settings) -> bool:
     """Remove what a supervisor that was killed left behind. Only for who holds the lock. Whether there was any."""
     book = settings.run_dir / "services.json"

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import errno
+import http.client
 import os
 import signal
-import socket
 import sys
 import time
-import urllib.error
-import urllib.request
+from contextlib import closing
 from dataclasses import dataclass, field
+from http import HTTPStatus
 from pathlib import Path
 
-import flask
 from flask import Flask
 from sqlalchemy.exc import SQLAlchemyError
 
@@ -23,12 +21,11 @@ from app.extensions import transaction
 from app.models import Host
 from app.schema import upgrade
 from app.services import inventory
-from workers import first_start, os_users
+from workers import first_start, portal
 from workers.children import Child, stop_all
 from workers.locks import Held, exclusive
-from workers.servers import Failed, Servers, forget_leftovers
+from workers.servers import Failed, Servers, environment, forget_leftovers
 
-ROOT = Path(__file__).resolve().parent.parent
 STOPPING = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP}
 HEARD = {*STOPPING, signal.SIGCHLD}
 ROUND = 0.25  # seconds between two looks at the children
@@ -52,7 +49,11 @@ def main() -> int:
             return Supervisor(Settings.load()).run(crashed)
     except Held as holder:
         print(f"Berth is already running on {given.data_dir} ({holder}). Stop it, or set BERTH_DATA.", file=sys.stderr)
-        return 1
+    except PermissionError as error:
+        print(
+            f"{error.filename} belongs to somebody else. Start Berth as its owner, or set BERTH_DATA.", file=sys.stderr
+        )
+    return 1
 
 
 @dataclass
@@ -71,12 +72,13 @@ class Supervisor:
         servers = Servers(self.settings, os.environ)
         listening = None
         try:
-            listening = self._bind(10.0 if crashed else 0.0)
+            listening = portal.bind(self.settings.port, 10.0 if crashed else 0.0, pause)
             servers.start(pause)
             self.settings = servers.settings
             app = self._prepare()
             servers.publish()
-            self._start_portal(listening)
+            self.portal = portal.child(self.settings, listening, self.news)
+            self.portal.start()
             self._watch(app, servers)
         except Stop:
             self.stopping_since = time.monotonic()
@@ -90,26 +92,6 @@ class Supervisor:
             if listening is not None:
                 listening.close()
         return 0
-
-    def _bind(self, patience: float) -> socket.socket:
-        """The portal's socket: bound first, and kept while the portal's processes come and go."""
-        deadline = time.monotonic() + patience
-        while True:
-            listening = socket.socket()
-            listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            try:
-                listening.bind(("127.0.0.1", self.settings.port))
-                listening.listen(1024)
-            except OSError as error:
-                listening.close()
-                if error.errno == errno.EADDRINUSE and time.monotonic() < deadline:
-                    pause(0.2)
-                    continue
-                raise Failed(
-                    f"Port {self.settings.port} of 127.0.0.1 cannot be used: {error.strerror}. "
-                    f"Choose another one: PORT=8001 make run"
-                ) from error
-            return listening
 
     def _prepare(self) -> Flask:
         """Migrate, and begin with what a new installation begins with."""
@@ -127,37 +109,6 @@ class Supervisor:
         if kept.exists():
             self.news.append(f"The first admin's password is kept in {kept} until it is changed.")
         return app
-
-    def _start_portal(self, listening: socket.socket) -> None:
-        user = os_users.server_user(os_users.PORTAL)
-        if user is not None and not all(os_users.readable_by_all(path) for path in _code()):
-            self.news.append("Other users cannot read this checkout, so the portal runs as root.")
-            user = None
-        number = listening.fileno()
-        words = f"--bind fd://{number} --workers 2 --worker-class gthread --threads 8 --no-control-socket"
-        words += " --graceful-timeout 3 --timeout 60 --keep-alive 5 --log-level warning wsgi:app"
-        self.portal = Child(
-            "portal",
-            [sys.executable, "-m", "gunicorn", *words.split()],
-            env=self._environment({"SECRET_KEY": self.settings.ensure_secret_key()}),
-            user=user,
-            cwd=ROOT,
-            pass_fds=(number,),
-            death_signal=signal.SIGQUIT,  # at once: the next start needs the port
-        )
-        self.portal.start()
-
-    def _environment(self, more: dict[str, str]) -> dict[str, str]:
-        """What a child is told. Only agents learn the agents' login to Valkey."""
-        settings = self.settings
-        own = {
-            "BERTH_DATA": str(settings.data_dir),
-            "DATABASE_URL": settings.database_url,
-            "REDIS_URL": settings.redis_url,
-            "REDIS_AGENT_URL": "",
-            "PYTHONUNBUFFERED": "1",
-        }
-        return {**os.environ, **own, **more}
 
     def _watch(self, app: Flask, servers: Servers) -> None:
         """Keep everything up until told to stop."""
@@ -187,9 +138,9 @@ class Supervisor:
             stop_all([self.agents.pop(name)], 8.0)
         for host in hosts:
             if host.name not in self.agents and _is_here(host, hosts):
-                more = {"REDIS_AGENT_URL": self.settings.redis_agent_url}
+                env = environment(self.settings, {"REDIS_AGENT_URL": self.settings.redis_agent_url})
                 argv = [sys.executable, "-m", "workers", "agent", host.name]
-                self.agents[host.name] = Child(f"agent of {host.name}", argv, env=self._environment(more), cwd=ROOT)
+                self.agents[host.name] = Child(f"agent of {host.name}", argv, env=env, cwd=portal.ROOT)
                 self.agents[host.name].start()
 
     def _look_at_rest(self, app: Flask) -> None:
@@ -204,9 +155,11 @@ class Supervisor:
 
     def _healthy(self) -> bool:
         try:
-            with urllib.request.urlopen(f"{self._url}/healthz", timeout=1) as answer:  # noqa: S310 - http, our own
-                return bool(answer.status == 200)
-        except (urllib.error.URLError, OSError):
+            asking = http.client.HTTPConnection("127.0.0.1", self.settings.port, timeout=1)  # past any proxy
+            with closing(asking):
+                asking.request("GET", "/healthz")
+                return asking.getresponse().status == HTTPStatus.OK
+        except (http.client.HTTPException, OSError):
             return False
 
     def _hurried(self) -> bool:
@@ -234,8 +187,3 @@ def _is_here(host: Host, hosts: list[Host]) -> bool:
     if host.endpoint.startswith(("sim:", "https:")):
         return True
     return Path(host.endpoint).exists() and sum(other.endpoint == host.endpoint for other in hosts) == 1
-
-
-def _code() -> list[Path]:
-    """What the portal reads: a sample of the checkout, of the packages, and Python itself."""
-    return [ROOT / "wsgi.py", ROOT / "app" / "config.py", Path(flask.__file__), Path(sys.executable)]

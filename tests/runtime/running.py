@@ -22,6 +22,7 @@ from redis import Redis
 from app import create_core
 from app.config import Settings
 
+DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # 127.0.0.1 is behind no proxy
 ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -86,7 +87,7 @@ class Berth:
 
     def health(self) -> dict[str, Any]:
         try:
-            with urllib.request.urlopen(f"http://127.0.0.1:{self.port}/healthz", timeout=5) as answer:
+            with DIRECT.open(f"http://127.0.0.1:{self.port}/healthz", timeout=5) as answer:
                 return json.load(answer)
         except urllib.error.HTTPError as error:
             return json.load(error)
