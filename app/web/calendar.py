@@ -8,7 +8,7 @@ from datetime import UTC, date, datetime, timedelta
 from typing import Any
 
 from flask import Blueprint, Response, request, url_for
-from flask_babel import format_date, format_datetime, ngettext
+from flask_babel import format_date, format_datetime, ngettext, pgettext
 from flask_babel import gettext as _
 from markupsafe import Markup
 
@@ -98,7 +98,7 @@ def index() -> Response:
 @bp.app_template_filter()
 def weekday(moment: datetime) -> str:
     """`Tue 4`."""
-    return format_datetime(moment, "EEE d")
+    return format_datetime(moment, _("EEE d"))
 
 
 def bar_name(bar: Bar, host: str, minor: int) -> str:
@@ -147,7 +147,7 @@ def gap_name(gap: Gap, host: str, minor: int) -> str:
 
 def short(moment: datetime) -> str:
     """`Tue 20:00`: the week says which one."""
-    return format_datetime(moment, "EEE HH:mm")
+    return format_datetime(moment, _("EEE HH:mm"))
 
 
 def on_day(row: HostRow, day: Day, number: int, today: date) -> dict[str, str]:
@@ -194,13 +194,10 @@ def _known_length(names: Iterable[str]) -> list[str]:
 def _period(week: Week) -> str:
     """`2–8 Nov 2026 (week 45)`."""
     first, last = week.days[0].date, week.days[-1].date
-    start = format_date(first, "d" if first.month == last.month else "d MMM")
-    return _(
-        "%(first)s–%(last)s (week %(number)s)",
-        first=start,
-        last=format_date(last, "d MMM y"),
-        number=first.isocalendar().week,
-    )
+    same = first.month == last.month
+    start = format_date(first, pgettext("start of a week", "d") if same else pgettext("start of a week", "d MMM"))
+    end = format_date(last, pgettext("end of a week", "d MMM y"))  # apart: pybabel overlooks a call within a call
+    return _("%(first)s–%(last)s (week %(number)s)", first=start, last=end, number=first.isocalendar().week)
 
 
 def _summary(week: Week) -> dict[str, Any]:

@@ -116,7 +116,7 @@ def describe(line: Line) -> str:
 
 def _month_name(since: datetime) -> str:
     """The month in the lab's calendar, whatever the viewer's zone makes of its first moment."""
-    return format_datetime(since.astimezone(times.lab_zone()).replace(tzinfo=None), "LLLL", rebase=False)
+    return format_datetime(since.astimezone(times.lab_zone()).replace(tzinfo=None), _("LLLL"), rebase=False)
 
 
 def _bar(standing: Standing) -> dict[str, float]:
