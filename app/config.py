@@ -61,50 +61,30 @@ class Settings:
     @classmethod
     def load(cls, environ: Mapping[str, str] | None = None) -> Settings:
         """Read the environment, and what a running `berth up` left in BERTH_DATA. Raises BadSettings."""
-        env = os.environ if environ is None else environ
-        problems: list[str] = []
-        data_dir = Path(env.get("BERTH_DATA") or "var").absolute()
+        env = _Environment(os.environ if environ is None else environ)
+        data_dir = Path(env.text("BERTH_DATA", "var")).absolute()
         running = _running_services(data_dir)
-
-        def number(name: str, default: int, low: int, high: int) -> int:
-            text = env.get(name) or str(default)
-            if text.isascii() and text.isdigit() and low <= int(text) <= high:
-                return int(text)
-            problems.append(f"{name}={text!r}: must be a whole number from {low} to {high}")
-            return default
-
-        def switch(name: str, default: str) -> bool:
-            text = (env.get(name) or default).lower()
-            if text not in {"0", "1", "no", "yes", "false", "true"}:
-                problems.append(f"{name}={text!r}: must be 0 or 1")
-            return text in {"1", "yes", "true"}
-
-        timezone = env.get("BERTH_TZ") or _machine_zone()
-        if timezone not in available_timezones():
-            problems.append(f"BERTH_TZ={timezone!r}: no such time zone; use a name such as Asia/Shanghai")
-        database_url = env.get("DATABASE_URL") or running.get("database_url", "")
-        if database_url and not database_url.startswith(("postgresql://", "postgresql+psycopg://", "postgres://")):
-            problems.append("DATABASE_URL: must start with postgresql://")
-        redis_url = env.get("REDIS_URL") or running.get("redis_url", "")
-        if redis_url and not redis_url.startswith(("redis://", "rediss://", "unix://")):
-            problems.append("REDIS_URL: must start with redis://, rediss:// or unix://")
-        agent_default = redis_url if env.get("REDIS_URL") else running.get("redis_agent_url", redis_url)
+        redis_url = env.address("REDIS_URL", running.get("redis_url", ""), ("redis://", "rediss://", "unix://"))
+        agents = redis_url if env.text("REDIS_URL") else running.get("redis_agent_url", redis_url)
+        database_url = env.address(
+            "DATABASE_URL", running.get("database_url", ""), ("postgresql://", "postgresql+psycopg://", "postgres://")
+        )
         settings = cls(
             data_dir=data_dir,
-            port=number("PORT", 8000, 1, 65535),
+            port=env.number("PORT", 8000, 1, 65535),
             database_url=_with_driver(database_url),
             redis_url=redis_url,
-            redis_agent_url=env.get("REDIS_AGENT_URL") or agent_default,
-            lxd=env.get("BERTH_LXD", ""),
-            slot=number("BERTH_SLOT", 900, 1, 86400),
-            tick=number("BERTH_TICK", 5, 1, 300),
-            timezone=timezone if timezone in available_timezones() else "UTC",
-            https=switch("BERTH_HTTPS", "0"),
-            rate_limits=switch("BERTH_RATE_LIMITS", "1"),
-            secret_key=env.get("SECRET_KEY") or "",
+            redis_agent_url=env.text("REDIS_AGENT_URL", agents),
+            lxd=env.text("BERTH_LXD"),
+            slot=env.number("BERTH_SLOT", 900, 1, 86400),
+            tick=env.number("BERTH_TICK", 5, 1, 300),
+            timezone=env.zone("BERTH_TZ", _machine_zone()),
+            https=env.switch("BERTH_HTTPS", "0"),
+            rate_limits=env.switch("BERTH_RATE_LIMITS", "1"),
+            secret_key=env.text("SECRET_KEY"),
         )
-        if problems:
-            raise BadSettings("Berth cannot start with these settings:\n  " + "\n  ".join(problems))
+        if env.problems:
+            raise BadSettings("Berth cannot start with these settings:\n  " + "\n  ".join(env.problems))
         return settings
 
     def ensure_secret_key(self) -> str:
@@ -121,6 +101,48 @@ class Settings:
             key = secrets.token_urlsafe(48)
             file.write(key)
         return key
+
+
+class _Environment:
+    """Reads values of one kind each, and collects what is wrong with them."""
+
+    def __init__(self, values: Mapping[str, str]) -> None:
+        self._values = values
+        self.problems: list[str] = []
+
+    def text(self, name: str, default: str = "") -> str:
+        """As it is; set but empty counts as not set."""
+        return self._values.get(name) or default
+
+    def number(self, name: str, default: int, low: int, high: int) -> int:
+        """A whole number within bounds."""
+        text = self.text(name, str(default))
+        if text.isascii() and text.isdigit() and low <= int(text) <= high:
+            return int(text)
+        self.problems.append(f"{name}={text!r}: must be a whole number from {low} to {high}")
+        return default
+
+    def switch(self, name: str, default: str) -> bool:
+        """On or off."""
+        text = self.text(name, default).lower()
+        if text not in {"0", "1", "no", "yes", "false", "true"}:
+            self.problems.append(f"{name}={text!r}: must be 0 or 1")
+        return text in {"1", "yes", "true"}
+
+    def address(self, name: str, default: str, schemes: tuple[str, ...]) -> str:
+        """An address of one of these schemes, or none."""
+        text = self.text(name, default)
+        if text and not text.startswith(schemes):
+            self.problems.append(f"{name}: must start with {' or '.join(schemes)}")
+        return text
+
+    def zone(self, name: str, default: str) -> str:
+        """The name of a time zone."""
+        text = self.text(name, default)
+        if text in available_timezones():
+            return text
+        self.problems.append(f"{name}={text!r}: no such time zone; use a name such as Asia/Shanghai")
+        return "UTC"
 
 
 def _with_driver(url: str) -> str:

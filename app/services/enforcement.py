@@ -4,17 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from datetime import datetime, timedelta
+from typing import TypeVar
 
-from sqlalchemy import func, or_, select
+from sqlalchemy import Select, func, or_, select
 from sqlalchemy.orm import joinedload, selectinload
 
 from app import clock
-from app.drivers.base import GpuInfo, HostSeen, Node, Tag, device_name
+from app.drivers.base import GpuInfo, HostSeen, Tag, device_name
 from app.extensions import db
 from app.models import Allocation, Booking, Gpu, Host, Instance
 from app.services import audit, instances, quota
-from app.services.plan import Desired, Plan, Trouble, Want
+from app.services.plan import Desired, Trouble, Want, is_in, plan
 from app.services.windows import Window
+
+T = TypeVar("T")
 
 
 def desired(host: Host) -> Desired:
@@ -38,35 +41,27 @@ def desired(host: Host) -> Desired:
     return Desired(host.id, now, wants, gpus, _next_boundary(host.id, now))
 
 
-def record(host: Host, want: Desired, before: Plan, seen: HostSeen, errors: dict[int, tuple[Trouble, str]]) -> None:
+def record(host: Host, want: Desired, seen: HostSeen, errors: dict[int, tuple[Trouble, str]]) -> None:
     """Write what a look at the host, made after acting, showed: `errors` by allocation id. Writes only what changed."""
-    actor = f"agent:{host.name}"
-    present = {
-        device.tag.allocation_id: instance.name
-        for instance in seen.instances.values()
-        for device in instance.devices
-        if device.ours and device.tag is not None and device.node != Node.ABSENT and instance.status == "running"
-    }
-    waits = {item.want.tag.allocation_id: item.trouble for item in before.waits}
-    for allocation in _loaded(item.tag.allocation_id for item in want.wants):
-        if allocation.id in present:
-            _record_attached(allocation, present[allocation.id], actor)
+    left = plan(want, seen)
+    waits = {item.want.tag.allocation_id: item.trouble for item in left.waits}
+    wants = {item.tag.allocation_id: item for item in want.wants}
+    for allocation in _loaded(wants):
+        wanted = wants[allocation.id]
+        if allocation.id not in waits and is_in(wanted, seen):
+            _record_attached(allocation, wanted.instance or "", f"agent:{host.name}")
         else:
-            trouble, text = errors.get(allocation.id, (waits.get(allocation.id, Trouble.NO_NODE), ""))
-            _record_trouble(allocation, trouble, text)
+            trouble, text = waits.get(allocation.id, Trouble.NO_NODE), ""
+            _record_trouble(allocation, *errors.get(allocation.id, (trouble, text)))
     record_gone(host, seen)
-    settle_ended(host)
 
 
 def record_gone(host: Host, seen: HostSeen) -> None:
-    """Note the detachment of each GPU that was attached, is over, and is no longer seen anywhere on the host."""
+    """Note the detachment of each GPU that was attached, is over, and is no longer seen anywhere on the host.
+
+    A device or a bare node that says of itself whose it is blocks that one only; one that does not say, blocks.
+    """
     now = clock.now()
-    still = {
-        (instance.name, device.name)
-        for instance in seen.instances.values()
-        for device in instance.devices
-        if device.ours
-    }
     query = (
         select(Allocation)
         .join(Booking)
@@ -77,17 +72,12 @@ def record_gone(host: Host, seen: HostSeen) -> None:
             or_(Allocation.ends_at <= now, Allocation.released_at.is_not(None)),
         )
         .options(joinedload(Allocation.gpu))
+        .order_by(Allocation.id)
     )
-    for allocation in db.session.scalars(query):
+    for allocation in db.session.scalars(_for_writing(query)):
         name = device_name(allocation.gpu.pci_address)
-        holders = [instance for instance, device in still if device == name]
-        tags = {
-            device.tag.allocation_id
-            for holder in holders
-            for device in seen.instances[holder].devices
-            if device.name == name and device.tag is not None
-        }
-        if allocation.id not in tags:
+        devices = [d for instance in seen.instances.values() for d in instance.devices if d.ours and d.name == name]
+        if all(device.tag is not None and device.tag.allocation_id != allocation.id for device in devices):
             allocation.detached_at = now
             audit.record(
                 f"agent:{host.name}",
@@ -100,17 +90,23 @@ def record_gone(host: Host, seen: HostSeen) -> None:
 
 
 def settle_ended(host: Host, limit: int = 100) -> int:
-    """Close the books of the host's bookings that are over; once each. Returns how many."""
+    """Close the books of the host's bookings that are over; once each. Returns how many.
+
+    In a transaction of its own: it locks several accounts, in order, and then their bookings, as all who change both.
+    """
     now = clock.now()
+    due = (Booking.host_id == host.id, Booking.settled_at.is_(None), Booking.ends_at <= now)
+    first = select(Booking.id, Booking.account_id).where(*due).order_by(Booking.ends_at, Booking.id).limit(limit)
+    found = db.session.execute(first).all()
+    for account_id in sorted({row.account_id for row in found}):
+        quota.lock(account_id)
     query = (
         select(Booking)
-        .where(Booking.host_id == host.id, Booking.settled_at.is_(None), Booking.ends_at <= now)
+        .where(*due, Booking.id.in_([row.id for row in found]))
         .options(selectinload(Booking.allocations))
-        .order_by(Booking.ends_at)
-        .limit(limit)
-        .with_for_update(of=Booking, skip_locked=True)
+        .order_by(Booking.id)
     )
-    ended = list(db.session.scalars(query))
+    ended = db.session.scalars(_for_writing(query)).all() if found else []
     for booking in ended:
         used = len(booking.allocations) * Window(booking.starts_at, booking.ends_at).seconds
         quota.settle(booking, used, actor=audit.SYSTEM)
@@ -138,8 +134,14 @@ def could_not_look(host: Host, want: Desired, text: str) -> None:
 
 
 def _loaded(ids: Iterable[int]) -> Sequence[Allocation]:
-    query = select(Allocation).where(Allocation.id.in_(list(ids))).options(joinedload(Allocation.gpu))
-    return db.session.scalars(query.with_for_update(of=Allocation)).all()
+    query = select(Allocation).where(Allocation.id.in_(list(ids))).order_by(Allocation.id)
+    return db.session.scalars(_for_writing(query)).all()
+
+
+def _for_writing(query: Select[T]) -> Select[T]:
+    """The rows locked and as they are now: what this pass read at its beginning may have changed since."""
+    row = query.column_descriptions[0]["entity"]
+    return query.with_for_update(of=row).execution_options(populate_existing=True)
 
 
 def _record_attached(allocation: Allocation, instance: str, actor: str) -> None:
@@ -180,13 +182,13 @@ def _default_machines(host_id: int, user_ids: set[int]) -> dict[int, str]:
         .where(Instance.host_id == host_id, Instance.owner_id.in_(user_ids), Instance.deleted_at.is_(None))
         .order_by(Instance.id.desc())
     )
-    return dict(db.session.execute(query).tuples().all())
+    return {owner_id: name for owner_id, name in db.session.execute(query)}  # noqa: C416 - rows are not pairs to mypy
 
 
 def _next_boundary(host_id: int, now: datetime) -> datetime | None:
     soon = now + timedelta(days=1)
-    live = (Booking.host_id == host_id, Booking.cancelled_at.is_(None))
+    live = (Booking.host_id == host_id, Booking.settled_at.is_(None))  # as a cancelled one never is
     starts = select(func.min(Booking.starts_at)).where(*live, Booking.starts_at > now, Booking.starts_at < soon)
-    ends = select(func.min(Booking.ends_at)).where(*live, Booking.settled_at.is_(None), Booking.ends_at > now)
+    ends = select(func.min(Booking.ends_at)).where(*live, Booking.ends_at > now)
     moments = [moment for query in (starts, ends) if (moment := db.session.scalar(query)) is not None]
     return min(moments, default=None)

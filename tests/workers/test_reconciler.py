@@ -1,0 +1,295 @@
+"""Passes over a simulated host, with a real database: what is done, what is recorded, and what a crash leaves."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+from flask import Flask
+
+from app.drivers.base import GiveUp, HostUnreachable, Node, TryAgain
+from app.drivers.fake import FakeLxd
+from app.extensions import db
+from app.models import Allocation, AuditEvent, Booking, EntryKind, Gpu, Host, LedgerEntry, User
+from app.services import changes
+from app.services.plan import Trouble
+from tests.factories import gpus_of, make_booking, make_host, make_instance, make_user
+from workers.reconciler import PassResult, run_pass
+
+NOW = datetime(2026, 11, 3, 14, 0, tzinfo=UTC)
+HOUR = timedelta(hours=1)
+
+Freeze = Callable[[datetime], None]
+
+
+class House(SimpleNamespace):
+    """A host with four simulated GPUs, and Alice's and Bob's machines on it."""
+
+    lxd: FakeLxd
+    host: Host
+    gpus: list[Gpu]
+    alice: User
+    bob: User
+
+    def run(self) -> PassResult:
+        db.session.commit()
+        db.session.remove()
+        return run_pass(self.host.name, self.lxd)
+
+    def inside(self, instance: str) -> set[str]:
+        """The PCI addresses whose nodes are in an instance."""
+        seen = self.lxd.observe().instances[instance]
+        return {device.pci_address for device in seen.devices if device.node == Node.PRESENT}
+
+    def allocation(self, booking: Booking) -> Allocation:
+        return db.session.scalars(
+            db.select(Allocation).where(Allocation.booking_id == booking.id).execution_options(populate_existing=True)
+        ).one()
+
+
+@pytest.fixture
+def house(app: Flask, tmp_path: Path, freeze: Freeze) -> House:
+    freeze(NOW)
+    lxd = FakeLxd(tmp_path / "lab.json", pace=0)
+    host = make_host("lab")
+    alice, bob = make_user("alice"), make_user("bob")
+    for person in (alice, bob):
+        make_instance(person, host, person.username)
+        lxd.add_instance(person.username, owner=person.username)
+    return House(lxd=lxd, host=host, gpus=gpus_of(host), alice=alice, bob=bob)
+
+
+def audited(action: str) -> int:
+    return len(list(db.session.scalars(db.select(AuditEvent).where(AuditEvent.action == action))))
+
+
+def entries(booking: Booking) -> Counter[str]:
+    kinds = db.session.scalars(db.select(LedgerEntry.kind).where(LedgerEntry.booking_id == booking.id))
+    return Counter(EntryKind(kind).value for kind in kinds)
+
+
+def test_attached_at_the_start_and_gone_at_the_end(house: House, freeze: Freeze) -> None:
+    booking = make_booking(house.alice, house.gpus[1:2], NOW + HOUR, NOW + 2 * HOUR)
+    result = house.run()
+    assert result.ok
+    assert result.next_boundary == NOW + HOUR
+    assert house.inside("alice") == set()
+
+    freeze(NOW + HOUR)
+    assert house.run().next_boundary == NOW + 2 * HOUR
+    assert house.inside("alice") == {"0000:02:00.0"}
+    assert house.inside("bob") == set()
+    assert house.allocation(booking).attached_at == NOW + HOUR
+    assert house.allocation(booking).detached_at is None
+
+    freeze(NOW + 2 * HOUR)
+    house.run()
+    assert house.inside("alice") == set()
+    assert house.allocation(booking).detached_at == NOW + 2 * HOUR
+    assert entries(booking) == {"hold": 1, "release": 1, "settle": 1}
+    assert (audited("gpu.attached"), audited("gpu.detached"), audited("booking.settled")) == (1, 1, 1)
+
+
+def test_what_it_cost_is_charged_to_the_second(house: House, freeze: Freeze) -> None:
+    booking = make_booking(house.alice, house.gpus[:2], NOW, NOW + HOUR)
+    house.run()
+    freeze(NOW + HOUR)
+    house.run()
+    used = db.session.scalars(
+        db.select(LedgerEntry.amount).where(LedgerEntry.booking_id == booking.id, LedgerEntry.kind == EntryKind.SETTLE)
+    ).one()
+    assert used == -2 * 3600
+    assert db.session.get(User, house.alice.id).account_id is not None
+
+
+def test_one_person_follows_another_on_the_same_gpu(house: House, freeze: Freeze) -> None:
+    first = make_booking(house.alice, house.gpus[:1], NOW, NOW + HOUR)
+    second = make_booking(house.bob, house.gpus[:1], NOW + HOUR, NOW + 2 * HOUR)
+    house.run()
+    before = len(house.lxd.calls())
+    freeze(NOW + HOUR)
+    house.run()
+    verbs = [call for call in house.lxd.calls()[before:] if "attach" in call or "detach" in call]
+    assert [verb.split()[0] if isinstance(verb, str) else verb for verb in verbs] == ["detach", "attach"]
+    assert (house.inside("alice"), house.inside("bob")) == (set(), {"0000:01:00.0"})
+    assert house.allocation(first).detached_at == NOW + HOUR
+    assert house.allocation(second).attached_at == NOW + HOUR
+
+
+def test_who_follows_on_their_own_booking_keeps_the_gpu(house: House, freeze: Freeze) -> None:
+    first = make_booking(house.alice, house.gpus[:1], NOW, NOW + HOUR)
+    second = make_booking(house.alice, house.gpus[:1], NOW + HOUR, NOW + 2 * HOUR)
+    house.run()
+    freeze(NOW + HOUR)
+    result = house.run()
+    assert result.plan.detaches == ()
+    assert house.inside("alice") == {"0000:01:00.0"}
+    assert house.allocation(first).detached_at == NOW + HOUR
+    assert house.allocation(second).attached_at == NOW + HOUR
+
+
+def test_a_stopped_machine_gets_its_gpu_when_it_runs(house: House) -> None:
+    booking = make_booking(house.alice, house.gpus[:1], NOW, NOW + HOUR)
+    house.lxd.stop("alice")
+    house.run()
+    assert house.allocation(booking).trouble == Trouble.STOPPED
+    assert house.allocation(booking).attached_at is None
+    house.lxd.start("alice")
+    house.run()
+    assert house.allocation(booking).trouble == Trouble.NONE
+    assert house.inside("alice") == {"0000:01:00.0"}
+
+
+def test_no_machine_at_all_is_said(house: House) -> None:
+    carol = make_user("carol")
+    booking = make_booking(carol, house.gpus[:1], NOW, NOW + HOUR)
+    house.run()
+    assert house.allocation(booking).trouble == Trouble.NO_MACHINE
+
+
+def test_a_privileged_machine_gets_none(house: House) -> None:
+    carol = make_user("carol")
+    make_instance(carol, house.host, "carol")
+    house.lxd.add_instance("carol", owner="carol", privileged=True)
+    booking = make_booking(carol, house.gpus[:1], NOW, NOW + HOUR)
+    house.run()
+    assert house.inside("carol") == set()
+    assert house.allocation(booking).trouble == Trouble.PRIVILEGED
+
+
+def test_an_attach_that_left_no_node_is_not_called_attached(house: House) -> None:
+    booking = make_booking(house.alice, house.gpus[:1], NOW, NOW + HOUR)
+    house.lxd.lie(attach=True)
+    house.run()
+    assert house.allocation(booking).attached_at is None
+    assert house.allocation(booking).trouble == Trouble.NO_NODE
+    house.lxd.lie()
+    house.run()
+    assert house.allocation(booking).attached_at == NOW
+    assert house.allocation(booking).trouble == Trouble.NONE
+
+
+def test_after_a_detach_that_left_the_node_nobody_gets_the_gpu(house: House, freeze: Freeze) -> None:
+    make_booking(house.alice, house.gpus[:1], NOW, NOW + HOUR)
+    second = make_booking(house.bob, house.gpus[:1], NOW + HOUR, NOW + 2 * HOUR)
+    house.run()
+    freeze(NOW + HOUR)
+    house.lxd.lie(detach=True)
+    house.run()
+    assert house.inside("bob") == set()
+    assert house.allocation(second).trouble == Trouble.HELD
+    house.lxd.lie()
+    house.run()
+    assert (house.inside("alice"), house.inside("bob")) == (set(), {"0000:01:00.0"})
+
+
+def test_a_failed_detach_is_tried_again_and_not_recorded_as_done(house: House, freeze: Freeze) -> None:
+    booking = make_booking(house.alice, house.gpus[:1], NOW, NOW + HOUR)
+    house.run()
+    freeze(NOW + HOUR)
+    house.lxd.fail_next("detach", TryAgain("Detach", "busy"))
+    house.run()
+    assert house.allocation(booking).detached_at is None
+    assert house.inside("alice") == {"0000:01:00.0"}
+    house.run()
+    assert house.allocation(booking).detached_at == NOW + HOUR
+
+
+def test_an_unreachable_host_is_not_an_empty_one(house: House) -> None:
+    booking = make_booking(house.alice, house.gpus[:1], NOW, NOW + HOUR)
+    house.lxd.unreachable()
+    result = house.run()
+    assert not result.ok
+    assert house.allocation(booking).trouble == Trouble.UNREACHABLE
+    host = db.session.scalars(db.select(Host).where(Host.name == "lab")).one()
+    assert host.trouble
+    house.lxd.unreachable(False)
+    house.run()
+    host = db.session.scalars(db.select(Host).where(Host.name == "lab").execution_options(populate_existing=True)).one()
+    assert host.trouble == ""
+    assert house.inside("alice") == {"0000:01:00.0"}
+
+
+def test_given_back_early_it_goes_at_once(house: House, freeze: Freeze) -> None:
+    booking = make_booking(house.alice, house.gpus[:1], NOW, NOW + HOUR)
+    house.run()
+    freeze(NOW + HOUR / 2)
+    changes.end_now(house.alice, booking.id)
+    house.run()
+    assert house.inside("alice") == set()
+    assert entries(booking) == {"hold": 1, "release": 2, "settle": 1}
+    sums: Counter[str] = Counter()
+    for entry in db.session.scalars(db.select(LedgerEntry).where(LedgerEntry.booking_id == booking.id)):
+        sums[entry.kind] += entry.amount
+    assert sums == {"hold": -3600, "release": 3600, "settle": -1800}
+
+
+def test_a_foreign_device_is_left_alone(house: House) -> None:
+    house.lxd.plug("bob", "byhand", "0000:03:00.0")
+    result = house.run()
+    assert [item.device for item in result.plan.foreign] == ["byhand"]
+    assert result.plan.detaches == ()
+
+
+@pytest.mark.parametrize("call", range(1, 8))
+def test_a_failure_at_any_call_costs_one_pass_and_doubles_nothing(house: House, freeze: Freeze, call: int) -> None:
+    first = make_booking(house.alice, house.gpus[:1], NOW, NOW + HOUR)
+    second = make_booking(house.bob, house.gpus[:1], NOW + HOUR, NOW + 2 * HOUR)
+    house.run()
+    freeze(NOW + HOUR)
+    house.lxd.fail_next("*", HostUnreachable("any call", "gone"), after=call - 1)
+    house.run()
+    house.run()
+    house.run()
+    assert (house.inside("alice"), house.inside("bob")) == (set(), {"0000:01:00.0"})
+    assert entries(first) == {"hold": 1, "release": 1, "settle": 1}
+    assert entries(second) == {"hold": 1}
+    assert (audited("gpu.attached"), audited("gpu.detached"), audited("booking.settled")) == (2, 1, 1)
+
+
+def test_an_attach_that_can_never_work_says_why(house: House) -> None:
+    booking = make_booking(house.alice, house.gpus[:1], NOW, NOW + HOUR)
+    house.lxd.fail_next("attach", GiveUp("Attach", "no such device", "Look for it with lspci."))
+    house.run()
+    assert house.allocation(booking).trouble == Trouble.ERROR
+    assert "lspci" in house.allocation(booking).trouble_text
+
+
+def test_a_quiet_pass_writes_little_and_asks_lxd_once(house: House, count_queries: Callable[..., object]) -> None:
+    make_booking(house.alice, house.gpus[:1], NOW, NOW + HOUR)
+    house.run()
+    before = len(house.lxd.calls())
+    with count_queries() as statements:  # type: ignore[attr-defined]
+        house.run()
+    assert len(house.lxd.calls()) - before == 1
+    written = [line for line in statements if not line.lstrip().upper().startswith(("SELECT", "SAVEPOINT", "RELEASE"))]
+    assert all("hosts" in line for line in written), written
+
+
+def test_without_the_database_what_is_over_ends_and_nothing_begins(
+    house: House, freeze: Freeze, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from sqlalchemy.exc import OperationalError
+
+    from app.services import inventory
+
+    make_booking(house.alice, house.gpus[:1], NOW, NOW + HOUR)
+    make_booking(house.bob, house.gpus[:1], NOW + HOUR, NOW + 2 * HOUR)
+    result = house.run()
+    with monkeypatch.context() as patch:
+        gone = OperationalError("select", {}, Exception("the server is away"))
+        patch.setattr(inventory, "host", lambda _name: (_ for _ in ()).throw(gone))
+        result = house.run()
+        assert not result.ok
+        assert result.next_boundary == NOW + HOUR
+        assert house.inside("alice") == {"0000:01:00.0"}
+        freeze(NOW + HOUR)
+        house.run()
+        assert (house.inside("alice"), house.inside("bob")) == (set(), set())
+    house.run()
+    assert house.inside("bob") == {"0000:01:00.0"}
+    assert (audited("gpu.attached"), audited("gpu.detached"), audited("booking.settled")) == (2, 1, 1)
