@@ -35,7 +35,8 @@ class Listing:
 
 def waiting() -> list[User]:
     """Who waits for approval, the longest first."""
-    return list(db.session.scalars(select(User).where(User.state == UserState.PENDING).order_by(User.created_at)))
+    query = select(User).where(User.state == UserState.PENDING).order_by(User.created_at, User.id)
+    return list(db.session.scalars(query))
 
 
 def search(zone: ZoneInfo, text: str = "", state: UserState | None = None, page: int = 1) -> Listing:
