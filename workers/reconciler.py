@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import time
 from collections import defaultdict
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -16,10 +17,10 @@ from datetime import datetime
 from sqlalchemy.exc import DBAPIError
 
 from app import clock
-from app.drivers.base import DriverError, GiveUp, HostSeen, HostUnreachable, LxdDriver, Node
+from app.drivers.base import DriverError, GiveUp, HostSeen, LxdDriver, Node
 from app.errors import DomainError
 from app.extensions import db, transaction
-from app.models import Operation, OperationKind
+from app.models import Host, Operation, OperationKind
 from app.services import enforcement, instances, inventory, operations
 from app.services.plan import Attach, Detach, Plan, Trouble, next_end, plan, plan_alone
 
@@ -54,26 +55,36 @@ def run_pass(host_name: str, driver: LxdDriver) -> PassResult:
     except DBAPIError as error:
         db.session.remove()
         return _pass_alone(host_name, driver, started, error)
+    todo, errors = Plan(), Errors()
     try:
         seen = driver.observe()
-    except DriverError as error:
-        with transaction():
-            enforcement.could_not_look(inventory.host(host_name), want, str(error))
-        return PassResult(False, next_boundary=want.next_boundary, milliseconds=_since(started), trouble=str(error))
-    todo = plan(want, seen)
-    errors = act(driver, todo)
-    try:
+        todo = plan(want, seen)
+        errors = act(driver, todo)
         if not todo.quiet:
             seen = _look_again(driver, seen, todo)
+    except DriverError as error:  # what was done but not seen, the next pass sees and writes down
+        trouble = str(error)
+        _note(host_name, lambda host: enforcement.could_not_look(host, want, trouble))
+        return PassResult(False, todo, errors, want.next_boundary, _since(started), trouble)
+
+    def write(host: Host) -> None:
+        enforcement.record(host, want, seen, errors)
+        enforcement.looked(host, _since(started), seen)
+
+    trouble = _note(host_name, write) or _note(host_name, enforcement.settle_ended)
+    return PassResult(not trouble, todo, errors, want.next_boundary, _since(started), trouble)
+
+
+def _note(host_name: str, write: Callable[[Host], object]) -> str:
+    """Write down something about the host in a transaction; why it could not be, or "". The next pass makes it good."""
+    try:
         with transaction():
-            host = inventory.host(host_name)
-            enforcement.record(host, want, todo, seen, errors)
-            enforcement.looked(host, _since(started), seen)
-    except (DBAPIError, HostUnreachable) as error:  # done, not written down: the next pass sees it and writes it
+            write(inventory.host(host_name))
+    except DBAPIError as error:
         log.warning("host %s: what this pass did is not recorded yet: %s", host_name, error)
         db.session.remove()
-        return PassResult(False, todo, errors, want.next_boundary, _since(started), str(error))
-    return PassResult(True, todo, errors, want.next_boundary, _since(started))
+        return str(error)
+    return ""
 
 
 def act(driver: LxdDriver, todo: Plan) -> Errors:
@@ -182,7 +193,7 @@ def _perform(operation: Operation, driver: LxdDriver) -> str:
                 progress("deleting", 10)
                 driver.delete(name)
     except DriverError as error:
-        return f"{error} {error.todo}".strip()
+        return f"{str(error).rstrip('.')}. {error.todo}".strip()
     except DomainError as error:
         return str(error)
     return ""

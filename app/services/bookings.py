@@ -57,6 +57,8 @@ def propose(user: User, ask: Ask, slot: int) -> Proposal:
 
 def create(user: User, ask: Ask, slot: int) -> Booking:
     """Book. Raises InvalidInput, RuleRefused, QuotaExceeded or SlotTaken, and then has changed nothing."""
+    if ask.request_key and (twin := _by_request_key(user, ask.request_key)):
+        return twin  # before the rules: a form that is sent again later than its start was still booked
     frame = _frame(user, ask, slot, machines=not ask.gpu_ids)
     account_id = _account_of(user)
     free = quota.lock(account_id)

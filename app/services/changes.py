@@ -13,7 +13,7 @@ from app.extensions import db
 from app.models import Allocation, Booking, Gpu, LedgerEntry, Phase, Policy, User
 from app.services import audit, bookings, claims, policy, quota
 from app.services.claims import Frame
-from app.services.windows import Window, ceil_to_grid
+from app.services.windows import Window, ceil_to_grid, in_utc
 
 
 def cancel(user: User, booking_id: int) -> Booking:
@@ -46,15 +46,11 @@ def end_now(user: User, booking_id: int) -> Booking:
 
 def move_end(user: User, booking_id: int, ends_at: datetime, slot: int) -> Booking:
     """Extend or shorten an upcoming or running booking. Raises as `create` does, and then has changed nothing."""
-    if ends_at.tzinfo is None:
-        raise InvalidInput(
-            _("The end has no time zone."), _('End it with "Z" for UTC or an offset such as +08:00.'), field="ends_at"
-        )
+    end = ceil_to_grid(in_utc(ends_at, "ends_at"), slot)
     booking = _locked(user, booking_id)
     now = clock.now()
     if booking.phase(now) not in {Phase.UPCOMING, Phase.RUNNING}:
         raise _cannot_change(booking, now)
-    end = ceil_to_grid(ends_at, slot)
     if end <= max(now, booking.starts_at):
         raise InvalidInput(
             _("The new end must lie after now and after the start."),
@@ -67,6 +63,8 @@ def move_end(user: User, booking_id: int, ends_at: datetime, slot: int) -> Booki
     elif end < before:
         booking.booked_until = end
         _shorten(user, booking, end)
+    else:
+        return booking
     audit.record(
         user.username, "booking.moved", f"booking:{booking.id}", before=before.isoformat(), ends_at=end.isoformat()
     )

@@ -13,9 +13,9 @@ from sqlalchemy.orm import joinedload
 
 from app.errors import Alternative, Clash, InvalidInput, RuleRefused, SlotTaken
 from app.extensions import db
-from app.models import Gpu, GpuState
+from app.models import Gpu
 from app.services import openings
-from app.services.windows import Window
+from app.services.windows import Window, floor_to_grid
 from app.services.words import gpu_label, gpu_list, when
 
 # Built once: each booking runs them with its account locked.
@@ -25,7 +25,7 @@ _GPUS = (
     .options(joinedload(Gpu.host, innerjoin=True))
     .order_by(Gpu.id)
 )
-_LOCKED_GPUS = _GPUS.with_for_update(of=Gpu, key_share=True)
+_LOCKED_GPUS = _GPUS.with_for_update(of=Gpu, key_share=True).execution_options(populate_existing=True)
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,7 @@ def named_gpus(ask: Ask, *, lock: bool = False) -> list[Gpu]:
             field="gpus",
         )
     for gpu in gpus:
-        if gpu.state != GpuState.IN_SERVICE or not gpu.host.enabled:
+        if not openings.is_usable(gpu):
             raise RuleRefused(
                 _("%(gpu)s on %(host)s is out of service.", gpu=gpu_label(gpu), host=gpu.host.name),
                 _("Choose another GPU."),
@@ -128,10 +128,12 @@ def claimed(ask: Ask, frame: Frame) -> Sequence[Gpu]:
         return gpus
     while True:  # each turn sees what the last one lost to, and ends when nothing is left to choose
         chosen = any_gpus(ask, frame)
-        ids = [gpu.id for gpu in chosen]
-        locked = list(db.session.scalars(_LOCKED_GPUS, {"gpu_ids": ids}))
-        if not openings.any_overlap(ids, frame.window):
+        attempt = db.session.begin_nested()
+        locked = list(db.session.scalars(_LOCKED_GPUS, {"gpu_ids": [gpu.id for gpu in chosen]}))
+        if not openings.any_overlap([gpu.id for gpu in locked], frame.window) and all(map(openings.is_usable, locked)):
+            attempt.commit()
             return locked
+        attempt.rollback()  # lets go of the locks: kept while others are taken, two such turns could wait in a circle
 
 
 def refuse_clashes(gpus: Sequence[Gpu], frame: Frame, *, ignore_booking: int | None = None) -> None:
@@ -168,8 +170,9 @@ def _alternatives(gpus: Sequence[Gpu], frame: Frame) -> tuple[Alternative, ...]:
     window, latest, slot = frame.window, frame.latest, frame.slot
     found: list[Alternative] = []
     ids = tuple(gpu.id for gpu in gpus)
-    same_model = openings.usable_gpus(gpus[0].model)
-    taken = openings.busy(same_model, window.starts_at, latest)
+    one_model = len({gpu.model for gpu in gpus}) == 1
+    same_model = openings.usable_gpus(gpus[0].model) if one_model else []
+    taken = openings.busy({*gpus, *same_model}, window.starts_at, latest)
     others = openings.choose(same_model, taken, window, len(gpus), frozenset({gpus[0].host_id}))
     if others:
         found.append(
@@ -181,6 +184,7 @@ def _alternatives(gpus: Sequence[Gpu], frame: Frame) -> tuple[Alternative, ...]:
     if later:
         found.append(later)
     first = min((span.starts_at for gpu_id in ids for span in taken.get(gpu_id, ())), default=window.ends_at)
+    first = floor_to_grid(first, slot)  # an end that a form sends back as it is
     if window.starts_at + timedelta(seconds=slot) <= first < window.ends_at:
         found.append(Alternative(gpus[0].host.name, ids, window.starts_at, first, "shorter"))
     return tuple(found)

@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from datetime import datetime, timedelta
 
-from sqlalchemy import bindparam, func, select
+from sqlalchemy import bindparam, select
 from sqlalchemy.orm import joinedload
 
 from app.errors import Alternative
@@ -55,6 +55,11 @@ def overlapping(gpu_ids: Sequence[int], window: Window, *, ignore_booking: int |
     if ignore_booking is not None:
         query = query.where(Allocation.booking_id != ignore_booking)
     return list(db.session.scalars(query))
+
+
+def is_usable(gpu: Gpu) -> bool:
+    """Whether the GPU may be booked; its host must be loaded."""
+    return gpu.state == GpuState.IN_SERVICE and gpu.host.enabled
 
 
 def usable_gpus(model: str = "", host: str = "") -> list[Gpu]:
@@ -133,11 +138,3 @@ def earliest(
             ids = tuple(gpu.id for gpu in chosen)
             return Alternative(chosen[0].host.name, ids, window.starts_at, window.ends_at, "later")
     return None
-
-
-def free_from(gpu_ids: Sequence[int], start: datetime) -> datetime | None:
-    """When the last of the present bookings of these GPUs that run into each other from `start` on is over."""
-    query = select(func.max(Allocation.ends_at)).where(
-        Allocation.gpu_id.in_(gpu_ids), Allocation.released_at.is_(None), Allocation.ends_at > start
-    )
-    return db.session.scalar(query)

@@ -119,11 +119,11 @@ def plan(want: Desired, seen: HostSeen) -> Plan:
         found = _device(item, seen)
         if trouble != Trouble.NONE:
             waits.append(Wait(item, trouble))
-        elif found is None or found.tag != item.tag:
-            attaches.append(Attach(item))
-        elif found.node == Node.ABSENT:
+        elif found is not None and found.node == Node.ABSENT:
             # LXD believes in a node that the machine does not have: out and in again.
-            detaches.append(Detach(item.instance or "", item.device, item.gpu.pci_address, item.tag))
+            detaches.append(Detach(item.instance or "", item.device, item.gpu.pci_address, found.tag))
+            attaches.append(Attach(item))
+        elif found is None or found.tag != item.tag:
             attaches.append(Attach(item))
         else:
             attached.append(item)
@@ -166,6 +166,12 @@ def _obstacle(want: Want, seen: HostSeen, foreign: set[str]) -> Trouble:
     if instance.status == "frozen":
         return Trouble.FROZEN
     return Trouble.NONE if instance.status == "running" else Trouble.STOPPED
+
+
+def is_in(want: Want, seen: HostSeen) -> bool:
+    """Whether the wanted GPU is in its instance, node and all, whatever its tag says."""
+    found = _device(want, seen)
+    return found is not None and found.node != Node.ABSENT and found.pci_address == want.gpu.pci_address
 
 
 def _device(want: Want, seen: HostSeen) -> DeviceSeen | None:

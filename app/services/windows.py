@@ -11,6 +11,7 @@ from app.errors import InvalidInput
 
 LATE_BY = timedelta(seconds=60)  # a form that was open for a minute still means "now"
 LONGEST = timedelta(days=366)  # beyond this it is a typing mistake, whatever the rules say
+YEARS = range(1971, 9000)
 
 
 @dataclass(frozen=True)
@@ -48,26 +49,30 @@ def snapped(starts_at: datetime | None, ends_at: datetime, now: datetime, slot: 
     `starts_at` None, or up to a minute ago, means now, to the second. Raises InvalidInput for a window that is naive,
     empty, reversed, in the past or absurdly long, naming the field.
     """
-    if starts_at is not None and starts_at.tzinfo is None:
-        raise InvalidInput(
-            _("The start has no time zone."),
-            _('End it with "Z" for UTC or an offset such as +08:00.'),
-            field="starts_at",
-        )
-    if ends_at.tzinfo is None:
-        raise InvalidInput(
-            _("The end has no time zone."), _('End it with "Z" for UTC or an offset such as +08:00.'), field="ends_at"
-        )
     this_second = now.replace(microsecond=0)
-    asked = starts_at or this_second
+    asked = in_utc(starts_at, "starts_at") if starts_at is not None else this_second
     if asked < now - LATE_BY:
         raise InvalidInput(_("The start lies in the past."), _("Choose a start from now on."), field="starts_at")
-    if ends_at <= asked:
-        raise InvalidInput(_("The end must be after the start."), _("Choose a later end."), field="ends_at")
-    if ends_at - asked > LONGEST:
-        raise InvalidInput(_("The window is longer than a year."), _("Check the dates."), field="ends_at")
     start = this_second if asked <= now else max(floor_to_grid(asked, slot), this_second)
-    return Window(start.astimezone(UTC), ceil_to_grid(ends_at.astimezone(UTC), slot))
+    end = in_utc(ends_at, "ends_at")
+    if end <= max(asked, start):
+        raise InvalidInput(_("The end must be after the start."), _("Choose a later end."), field="ends_at")
+    if end - asked > LONGEST:
+        raise InvalidInput(_("The window is longer than a year."), _("Check the dates."), field="ends_at")
+    return Window(start, ceil_to_grid(end, slot))
+
+
+def in_utc(moment: datetime, field: str) -> datetime:
+    """The moment in UTC: two of one zone are compared by the clock on the wall, which lies when clocks change.
+
+    Raises InvalidInput for one without a zone, or so far off that no arithmetic can be done with it.
+    """
+    if moment.tzinfo is None:
+        brief = _("The start has no time zone.") if field == "starts_at" else _("The end has no time zone.")
+        raise InvalidInput(brief, _('End it with "Z" for UTC or an offset such as +08:00.'), field=field)
+    if moment.year not in YEARS:
+        raise InvalidInput(_("This is no date to book for."), _("Check the dates."), field=field)
+    return moment.astimezone(UTC)
 
 
 def hours_text(seconds: int) -> str:
