@@ -18,10 +18,10 @@ lab: .venv/ready-dev $(MO)  ## as root: Berth on two real LXD daemons with emula
 	@exec .venv/bin/python -m tests.lab.try_out
 
 .venv/ready: pyproject.toml
-	@tools/venv.sh
+	@.ci/venv.sh
 
 .venv/ready-dev: pyproject.toml
-	@tools/venv.sh dev
+	@.ci/venv.sh dev
 
 %.mo: %.po | .venv/ready
 	@.venv/bin/pybabel --quiet compile -i $< -o $@
