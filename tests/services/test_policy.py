@@ -1,0 +1,74 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+
+import pytest
+import sqlalchemy as sa
+from flask import Flask
+
+from app.errors import InvalidInput, RuleRefused
+from app.extensions import db
+from app.models import Policy
+from app.services import audit, policy
+from app.services.windows import Window
+from tests.factories import make_admin
+
+NOW = datetime(2026, 11, 24, 4, tzinfo=UTC)
+HOUR = timedelta(hours=1)
+SAME = {"horizon_days": 28, "max_hours": 72, "max_gpus": 8}
+
+
+@pytest.fixture
+def rules(app: Flask, freeze: Callable[[datetime], None]) -> Policy:
+    freeze(NOW)
+    return policy.current()
+
+
+def test_exactly_as_long_and_as_late_as_allowed(rules: Policy) -> None:
+    policy.check_window(rules, Window(NOW, NOW + 72 * HOUR), NOW)
+    policy.check_window(rules, Window(NOW + timedelta(days=27), NOW + timedelta(days=28)), NOW)
+    policy.check_count(rules, 8)
+
+
+@pytest.mark.parametrize(
+    ("window", "rule", "limit"),
+    [
+        (Window(NOW, NOW + 72 * HOUR + timedelta(seconds=1)), "max_hours", 72),
+        (Window(NOW + timedelta(days=27), NOW + timedelta(days=28, seconds=1)), "horizon_days", 28),
+    ],
+)
+def test_a_second_more_is_refused_with_the_limit(rules: Policy, window: Window, rule: str, limit: int) -> None:
+    with pytest.raises(RuleRefused) as refused:
+        policy.check_window(rules, window, NOW)
+    assert refused.value.details == {"rule": rule, "limit": limit}
+    assert refused.value.hint
+
+
+def test_too_many_gpus(rules: Policy) -> None:
+    with pytest.raises(RuleRefused, match="8 GPUs at most; you asked for 9"):
+        policy.check_count(rules, 9)
+
+
+def test_a_change_is_on_record_with_before_and_after(rules: Policy) -> None:
+    policy.change(make_admin("root"), self_service=False, **{**SAME, "max_hours": 24})
+    assert (policy.current().max_hours, policy.current().self_service) == (24, False)
+    (event,) = audit.recent(target="policy")
+    assert event.actor == "root"
+    assert event.details == {"self_service": False, "changed": {"max_hours": [72, 24]}}
+
+
+@pytest.mark.parametrize(("field", "value"), [(name, bound) for name, (low, high) in policy.LIMITS.items()
+                                              for bound in (low - 1, high + 1)])  # fmt: skip
+def test_out_of_bounds_changes_nothing(rules: Policy, field: str, value: int) -> None:
+    with pytest.raises(InvalidInput) as refused:
+        policy.change(make_admin("root"), self_service=False, **{**SAME, "max_gpus": 3, field: value})
+    assert refused.value.field == field
+    assert (policy.current().max_gpus, policy.current().self_service) == (8, True)
+    assert audit.recent(target="policy") == []
+
+
+def test_there_is_one_row_of_rules(rules: Policy) -> None:
+    for row in ("(2)", "(1)"):
+        with pytest.raises(sa.exc.IntegrityError), db.session.begin_nested():
+            db.session.execute(sa.text(f"INSERT INTO policies (id) VALUES {row}"))
