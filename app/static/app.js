@@ -55,25 +55,35 @@ addEventListener("pageshow", () => {
   }
 });
 
-// htmx: when what had the focus is swapped away, its successor gets it, or else the new part: never the page's top.
-// Who had it elsewhere, or nowhere, is left alone: polling must not move anybody.
+// htmx: when what had the focus is swapped away (in the target, or out of band), its successor gets it, or else the
+// part that came in its place: never the page's top. Who had it elsewhere, or nowhere, is left alone: polling must not
+// move anybody.
 let lost = null;
-document.addEventListener("htmx:beforeSwap", (event) => {
+document.addEventListener("htmx:beforeSwap", () => {
   const active = document.activeElement;
-  lost = active && active !== document.body && event.detail.target.contains(active) ? active : null;
+  lost = active && active !== document.body
+    ? { element: active, tag: active.tagName, text: active.textContent, part: active.parentElement.closest("[id]")?.id }
+    : null;
 });
 document.addEventListener("htmx:afterSettle", (event) => {
   offerCopying(event.target);
   focusMarked(event.target);
-  if (lost && !document.contains(lost) && (document.activeElement || document.body) === document.body) {
-    const heir = (lost.id && document.getElementById(lost.id)) || event.target;
-    if (!heir.matches("a[href], button, input, select, textarea, summary, [tabindex]")) {
-      heir.tabIndex = -1;
-    }
-    heir.focus({ preventScroll: true });
+  if (lost && !lost.element.isConnected && (document.activeElement || document.body) === document.body) {
+    heirOf(lost, event.target).focus({ preventScroll: true });
   }
   lost = null;
 });
+
+function heirOf({ element, tag, text, part }, target) {
+  const same = element.id && document.getElementById(element.id);
+  const place = (part && document.getElementById(part)) || target;
+  const alike = [...place.getElementsByTagName(tag)].find((other) => other.textContent === text);
+  const heir = same || alike || place;
+  if (!heir.matches("a[href], button, input, select, textarea, summary, [tabindex]")) {
+    heir.tabIndex = -1;
+  }
+  return heir;
+}
 
 // htmx: nothing that failed is swapped in; a sentence says so instead, until something works again.
 const alertBox = document.getElementById("alert");

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from importlib.util import find_spec
 
 import pytest
 from playwright.sync_api import Browser, BrowserContext
@@ -25,7 +24,6 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 @pytest.fixture(scope="session")
 def browser() -> Iterator[Browser]:
     """Chromium."""
-    need("browser", find_spec("playwright"), "the package playwright is not installed")
     need("browser", chromium.path(), "there is no Chromium on this machine")
     with chromium.browser() as started:
         yield started

@@ -42,14 +42,21 @@ class Demo:
         """Somebody new who may sign in with PASSWORD; with a machine that runs, if on a host. Their username."""
         username = _username(full_name)
         with self.app.app_context(), transaction():
-            user = accounts.add(
+            accounts.add(
                 username, PASSWORD, actor="test", zone=self.berth_zone, admin=admin, hours=hours, full_name=full_name,
                 email=f"{username}@example.org",
             )  # fmt: skip
-            if machine_on:
-                FakeLxd(self.berth.data / "sim" / f"{machine_on}.json").add_instance(username, owner=username)
-                make_instance(user, inventory.host(machine_on), username, image="base")
+        if machine_on:
+            self.machine(username, machine_on)
         return username
+
+    def machine(self, username: str, host: str) -> None:
+        """A machine of theirs that runs there, named like them."""
+        FakeLxd(self.berth.data / "sim" / f"{host}.json").add_instance(username, owner=username)
+        with self.app.app_context():
+            with transaction():
+                make_instance(self._user(username), inventory.host(host), username, image="base")
+            queue.wake(host)
 
     def waiting(self, full_name: str) -> str:
         """Somebody who has asked for an account."""

@@ -11,9 +11,12 @@ from tests.page import PASSWORD
 
 Name = str | re.Pattern[str]
 WATCH_FOCUS = """
+let had = false;
+const none = () => !document.activeElement || document.activeElement === document.body;
+addEventListener("htmx:beforeSwap", () => { had = !none(); }, true);
 addEventListener("htmx:afterSettle", () => requestAnimationFrame(() => requestAnimationFrame(() => {
   window.swaps = (window.swaps || 0) + 1;
-  if (!document.activeElement || document.activeElement === document.body) window.lostFocus = true;
+  window.lostFocus = window.lostFocus || (had && none());
 })));
 """
 

@@ -48,14 +48,14 @@ class Scene:
             token = db.session.scalars(db.select(ApiToken.id)).first()
             refusal = db.session.scalars(db.select(Refusal.id)).first()
             gpu = db.session.scalars(db.select(Gpu.id).order_by(Gpu.id)).first()
-        tomorrow = self.demo.at(1, 12).date().isoformat()
+        tomorrow, quiet = (self.demo.at(day, 12).date().isoformat() for day in (1, 7))
         mine = [
             ("home", "/"),
             ("calendar", "/calendar"),
             ("calendar-list", "/calendar?view=list"),
             ("calendar-open", "/calendar?open=sim1&open=sim2"),
             ("book", "/bookings/new"),
-            ("book-checked", f"/bookings/new?check=1&count=2&start_date={tomorrow}&start_time=20:00&end_time=08:00"),
+            ("book-checked", f"/bookings/new?check=1&count=2&start_date={quiet}&start_time=20:00&end_time=08:00"),
             ("book-not-free", f"/bookings/new?check=1&count=4&start_date={tomorrow}&start_time=21:00&end_time=23:00"),
             ("book-wrong", f"/bookings/new?check=1&count=0&start_date={tomorrow}&start_time=25&end_time=x"),
             ("bookings", "/bookings"),

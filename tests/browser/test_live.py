@@ -1,0 +1,138 @@
+"""Pages that move by themselves, and what the suite's own checks notice."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+
+import pytest
+from playwright.sync_api import BrowserContext, expect
+
+from app.drivers.base import GiveUp
+from app.drivers.fake import FakeLxd
+from tests.browser.demo import Demo
+from tests.browser.reader import Reader
+from tests.runtime.running import wait_for
+
+BOTH = pytest.mark.parametrize("kind", ["desktop", "phone"])
+
+
+def create(reader: Reader) -> None:
+    """The first machine, all as it is offered."""
+    reader.nav("My machine")
+    reader.click("button", "Create machine")
+
+
+@BOTH
+def test_a_machine_comes_up_before_ones_eyes(reader: Reader, demo: Demo) -> None:
+    name = demo.person()
+    reader.sign_in(name)
+    create(reader)
+    expect(reader.page.get_by_role("progressbar", name=f"Progress of {name}")).to_be_visible()
+    reader.sees(re.compile(r"\d+ %"))
+    expect(reader.page.get_by_text("Running", exact=True)).to_be_visible(timeout=15_000)
+    reader.sees(f"{name} is ready.")
+    assert reader.page.evaluate("window.swaps") >= 1
+    assert reader.page.locator("[hx-get]").count() == 0, "it asks no more"
+    reader.click("link", "Stop…")
+    reader.click("button", "Stop")
+    expect(reader.page.get_by_text("Stopped", exact=True)).to_be_visible(timeout=15_000)
+    reader.click("button", "Start")
+    expect(reader.page.get_by_text("Running", exact=True)).to_be_visible(timeout=15_000)
+
+
+@pytest.mark.parametrize("kind", ["desktop-nojs", "phone-nojs"])
+def test_without_javascript_there_is_a_link(reader: Reader, demo: Demo) -> None:
+    reader.sign_in(demo.person())
+    create(reader)
+    reader.sees("Being created")
+    refresh = reader.page.get_by_role("link", name="Refresh")
+
+    def runs() -> bool:
+        if reader.page.get_by_text("Running", exact=True).is_visible():
+            return True
+        if refresh.is_visible():
+            refresh.click()
+        return False
+
+    wait_for(runs, 20, "a machine that runs")
+    reader.sees("Running")
+
+
+@BOTH
+def test_a_failed_creation_is_tried_again(reader: Reader, demo: Demo) -> None:
+    name = demo.person()
+    fake = FakeLxd(demo.berth.data / "sim" / "sim1.json")
+    fake.fail_next("create", GiveUp("Copy the image", "no space left on device", "Make room in the storage pool."))
+    reader.sign_in(name)
+    create(reader)
+    reader.sees("The machine could not be created.")
+    reader.sees("Copy the image: no space left on device. Make room in the storage pool.")
+    reader.click("button", "Try again")
+    expect(reader.page.get_by_text("Running", exact=True)).to_be_visible(timeout=15_000)
+
+
+@BOTH
+def test_a_button_that_has_the_focus_keeps_it_while_the_page_moves(reader: Reader, demo: Demo) -> None:
+    """Booked without a machine: "not attached", asked for again every two seconds, until there is a machine."""
+    name = demo.person()
+    booking = demo.book(name, hours=3, host="sim1")
+    reader.sign_in(name)
+    reader.page.goto(f"/bookings/{booking}")
+    reader.sees_heading(re.compile("Not attached"))
+    longer = reader.page.get_by_role("button", name=re.compile(r"^\+2 h"))
+    longer.focus()
+    wait_for(lambda: reader.page.evaluate("window.swaps || 0") >= 2, 15, "two swaps")
+    expect(longer).to_be_focused()
+    demo.machine(name, "sim1")
+    reader.sees_heading(re.compile("1 GPU on sim1 · In use"))
+    expect(longer).to_be_focused()  # a new button, in the part that came with the change
+
+
+@BOTH
+def test_what_has_the_focus_and_is_swapped_hands_it_on(reader: Reader, demo: Demo) -> None:
+    """The link "Refresh" is in the part that moves."""
+    name = demo.person()
+    booking = demo.book(name, hours=3, host="sim1")
+    reader.sign_in(name)
+    reader.page.goto(f"/bookings/{booking}")
+    reader.page.get_by_role("link", name="Refresh").focus()
+    wait_for(lambda: reader.page.evaluate("window.swaps || 0") >= 2, 15, "two swaps")
+    expect(reader.page.get_by_role("link", name="Refresh")).to_be_focused()
+    reader.check()
+
+
+@pytest.mark.parametrize("kind", ["desktop"])
+def test_signed_out_elsewhere_the_moving_page_leads_to_the_sign_in(
+    reader: Reader, demo: Demo, window: Callable[..., BrowserContext]
+) -> None:
+    name = demo.person()
+    booking = demo.book(name, hours=3, host="sim1")  # without a machine: its page asks every two seconds
+    reader.sign_in(name)
+    reader.page.goto(f"/bookings/{booking}")
+    same = window(demo.url)
+    same.add_cookies(reader.page.context.cookies())  # type: ignore[arg-type]
+    other = Reader(same.new_page())
+    other.page.goto("/")
+    other.click("button", "Sign out")
+    expect(reader.page.get_by_role("heading", level=1, name="Sign in")).to_be_visible(timeout=15_000)
+
+
+@pytest.mark.parametrize("kind", ["phone"])
+def test_the_suite_would_notice(reader: Reader, demo: Demo) -> None:
+    """A check that cannot fail is none."""
+    reader.sign_in(demo.person())
+    reader.check()
+    reader.page.evaluate("document.querySelector('h1').setAttribute('style', 'color: red')")
+    with pytest.raises(AssertionError, match="Content Security Policy"):
+        reader.check()
+    reader.problems.clear()
+    reader.page.evaluate("document.querySelector('h1').textContent = 'x'.repeat(200); 0")
+    reader.page.evaluate("document.querySelector('h1').className = 'tag'")  # does not wrap
+    with pytest.raises(AssertionError, match="sideways"):
+        reader.check()
+    reader.page.reload()
+    reader.page.evaluate("window.lostFocus = true")
+    with pytest.raises(AssertionError, match="lost the focus"):
+        reader.check()
+    reader.page.reload()
