@@ -13,7 +13,7 @@ from app.models import Allocation, Booking, GpuState, Host, LedgerEntry, Phase, 
 from app.services import bookings, openings, policy, quota
 from app.services.claims import Ask
 from app.services.windows import Window
-from tests.factories import gpus_of, make_booking, make_host, make_instance, make_pending, make_user
+from tests.factories import gpus_of, make_booking, make_gpu, make_host, make_instance, make_pending, make_user
 
 NOW = datetime(2026, 11, 3, 14, 0, tzinfo=UTC)
 HOUR = timedelta(hours=1)
@@ -218,3 +218,38 @@ def test_between_finds_by_overlap(host: Host, alice: User) -> None:
     assert [found.id for found in bookings.between(NOW + 3 * HOUR, NOW + 4 * HOUR)] == [booking.id]
     assert bookings.between(NOW + 10 * HOUR, NOW + 11 * HOUR) == []
     assert bookings.between(NOW - HOUR, NOW) == []
+
+
+def test_two_models_at_once_are_only_offered_when_both_are_free(alice: User, bob: User) -> None:
+    host = make_host("mixed", gpus=1, model="A")
+    make_gpu(host, minor=1, model="B")
+    bookings.create(bob, ask(host, 1, start=NOW + 2 * HOUR, hours=2), SLOT)
+    bookings.create(bob, ask(host, 0, start=NOW, hours=1), SLOT)
+    with pytest.raises(SlotTaken) as refused:
+        bookings.create(alice, ask(host, 0, 1, start=NOW, hours=2), SLOT)
+    assert refused.value.next_free == NOW + 4 * HOUR
+    assert [alternative.kind for alternative in refused.value.alternatives] == ["later"]
+
+
+def test_a_shorter_offer_can_be_taken_as_it_is(host: Host, alice: User, bob: User) -> None:
+    make_booking(bob, gpus_of(host)[:1], NOW + timedelta(minutes=50, seconds=7), NOW + 5 * HOUR)
+    with pytest.raises(SlotTaken) as refused:
+        bookings.create(alice, ask(host, 0, start=NOW, hours=2), SLOT)
+    shorter = next(offer for offer in refused.value.alternatives if offer.kind == "shorter")
+    assert shorter.ends_at == NOW + timedelta(minutes=45)
+    wanted = Ask(starts_at=shorter.starts_at, ends_at=shorter.ends_at, gpu_ids=shorter.gpu_ids)
+    assert bookings.create(alice, wanted, SLOT).ends_at == shorter.ends_at
+
+
+def test_sent_again_after_its_start_it_is_still_booked_once(
+    host: Host, alice: User, freeze: Callable[[datetime], None]
+) -> None:
+    form = ask(host, 0, start=NOW, request_key="form-1")
+    booking = bookings.create(alice, form, SLOT)
+    freeze(NOW + timedelta(minutes=5))
+    assert bookings.create(alice, form, SLOT).id == booking.id
+
+
+def test_no_gpu_at_all(host: Host, alice: User) -> None:
+    with pytest.raises(InvalidInput):
+        bookings.create(alice, Ask(starts_at=NOW, ends_at=NOW + HOUR, count=0), SLOT)

@@ -9,7 +9,7 @@ from flask import Flask
 from app.errors import InvalidInput, NotFound, QuotaExceeded, RuleRefused, SlotTaken
 from app.extensions import db
 from app.models import Booking, Host, LedgerEntry, Phase, User
-from app.services import bookings, changes, enforcement, quota
+from app.services import audit, bookings, changes, enforcement, quota
 from tests.factories import gpus_of, make_admin, make_booking, make_host, make_user
 
 NOW = datetime(2026, 11, 3, 14, 0, tzinfo=UTC)
@@ -169,3 +169,14 @@ def test_how_late_it_could_end(booking: Booking, alice: User, host: Host) -> Non
     assert changes.longest_extension(loaded, policy.current(), NOW) == NOW + 73 * HOUR
     make_booking(make_user("bob"), gpus_of(host)[1:2], NOW + 5 * HOUR, NOW + 6 * HOUR)
     assert changes.longest_extension(bookings.get(alice, booking.id), policy.current(), NOW) == NOW + 5 * HOUR
+
+
+def test_an_end_moved_to_where_it_is_changes_nothing(booking: Booking, alice: User) -> None:
+    changes.move_end(alice, booking.id, booking.ends_at, SLOT)
+    assert lines(booking) == [("hold", -14_400)]
+    assert audit.recent(target=f"booking:{booking.id}") == []
+
+
+def test_an_end_beyond_all_time_is_refused(booking: Booking, alice: User) -> None:
+    with pytest.raises(InvalidInput):
+        changes.move_end(alice, booking.id, datetime.max.replace(tzinfo=UTC), SLOT)

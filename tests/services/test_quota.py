@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+from threading import Thread
 from zoneinfo import ZoneInfo
 
 import pytest
@@ -188,3 +189,31 @@ def test_the_next_month_begins_at_midnight_in_the_labs_zone(now: datetime, zone:
     assert quota.next_month(now, zone) == following
     assert quota.month_start(now, zone) <= now < following
     assert quota.month_start(following, zone) == following
+
+
+def test_eight_at_once_spend_the_last_hour_once(fresh_db: str) -> None:
+    """Straight on the table, past every service: the trigger's lock alone keeps the books."""
+    engine = sa.create_engine(fresh_db)
+    with engine.begin() as connection:
+        connection.execute(sa.text("INSERT INTO accounts (name, balance) VALUES ('a', 0)"))
+    statement = sa.text("INSERT INTO ledger_entries (account_id, kind, amount, key) VALUES (1, :kind, :amount, :key)")
+    with engine.begin() as connection:
+        connection.execute(statement, {"kind": "grant", "amount": 3600, "key": "grant"})
+    refused: list[int] = []
+
+    def spend(number: int) -> None:
+        try:
+            with engine.begin() as connection:
+                connection.execute(statement, {"kind": "hold", "amount": -3600, "key": f"hold:{number}"})
+        except sa.exc.IntegrityError:
+            refused.append(number)
+
+    threads = [Thread(target=spend, args=(number,)) for number in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    with engine.connect() as connection:
+        assert connection.scalar(sa.text("SELECT balance FROM accounts")) == 0
+    assert len(refused) == 7
+    engine.dispose()

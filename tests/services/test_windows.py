@@ -1,8 +1,11 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta, timezone
+from zoneinfo import ZoneInfo
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from app.errors import InvalidInput
 from app.services.windows import Window, ceil_to_grid, floor_to_grid, hours_text, snapped
@@ -52,8 +55,25 @@ def test_other_zones_mean_the_same_moment() -> None:
         (NOW - timedelta(seconds=61), at(16), "starts_at"),
         (None, at(14), "ends_at"),
         (at(15), at(15) + timedelta(days=367), "ends_at"),
+        (NOW - timedelta(seconds=50), NOW - timedelta(seconds=10), "ends_at"),
+        (datetime.max.replace(tzinfo=UTC), datetime.max.replace(tzinfo=UTC), "starts_at"),
+        (None, datetime.max.replace(tzinfo=timezone(-timedelta(hours=12))), "ends_at"),
+        (datetime.min.replace(tzinfo=timezone(timedelta(hours=12))), at(16), "starts_at"),
     ],
-    ids=["naive start", "naive end", "empty", "reversed", "past", "just past", "over already", "absurd"],
+    ids=[
+        "naive start",
+        "naive end",
+        "empty",
+        "reversed",
+        "past",
+        "just past",
+        "over already",
+        "absurd",
+        "a late start and an end that is over",
+        "the end of time",
+        "beyond the end of time",
+        "before all time",
+    ],
 )
 def test_what_cannot_be_meant_is_refused_by_field(
     app: object, start: datetime | None, end: datetime, field: str
@@ -62,6 +82,32 @@ def test_what_cannot_be_meant_is_refused_by_field(
         snapped(start, end, NOW, SLOT)
     assert refused.value.field == field
     assert refused.value.brief
+
+
+def test_the_hour_that_comes_twice_is_two_hours() -> None:
+    berlin = ZoneInfo("Europe/Berlin")
+    first, second = (datetime(2026, 10, 25, 2, 30, tzinfo=berlin, fold=fold) for fold in (0, 1))
+    window = snapped(first, second, datetime(2026, 10, 24, tzinfo=UTC), SLOT)
+    assert window.seconds == 3600
+
+
+@given(
+    now=st.integers(0, 10**13).map(lambda microseconds: NOW + timedelta(microseconds=microseconds)),
+    start=st.none() | st.integers(-60_000_000, 10**10),
+    length=st.integers(1, 10**9),
+    slot=st.sampled_from([1, 60, 900, 3600]),
+)
+def test_a_window_covers_what_was_asked_and_never_the_past(
+    now: datetime, start: int | None, length: int, slot: int
+) -> None:
+    asked = None if start is None else now + timedelta(microseconds=start)
+    end = max(asked or now, now) + timedelta(microseconds=length)
+    window = snapped(asked, end, now, slot)
+    this_second = now.replace(microsecond=0)
+    assert this_second <= window.starts_at <= max(asked or this_second, now)
+    assert end <= window.ends_at < end + timedelta(seconds=slot)
+    assert window.seconds == (window.ends_at - window.starts_at) / timedelta(seconds=1) > 0
+    assert int(window.ends_at.timestamp()) % slot == 0
 
 
 def test_grid_lines_are_their_own_floor_and_ceiling() -> None:
