@@ -1,0 +1,232 @@
+"""Several at once, on real commits: nobody waits in a circle, and what one did counts for the next."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from datetime import timedelta
+from pathlib import Path
+from threading import Event
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+from flask import Flask
+
+from app import clock, create_core
+from app.drivers.base import HostSeen
+from app.errors import RuleRefused, SlotTaken
+from app.extensions import db, transaction
+from app.models import Booking, Gpu, GpuState, User
+from app.services import accounts, bookings, changes, claims, enforcement, inventory, openings
+from app.services.claims import Ask
+from app.services.windows import Window
+from tests.conftest import settings_for
+from tests.factories import gpus_of, make_booking, make_host, make_instance, make_user
+
+HOUR = timedelta(hours=1)
+SLOT = 1
+
+
+@pytest.fixture
+def core(fresh_db: str, tmp_path: Path) -> Iterator[Flask]:
+    app = create_core(settings_for(fresh_db, tmp_path))
+    yield app
+    with app.app_context():
+        db.engine.dispose()
+
+
+@pytest.fixture
+def aside(core: Flask) -> Iterator[Callable[..., Future[Any]]]:
+    """`aside(function, …)` calls it in a transaction of its own, beside the test."""
+    with ThreadPoolExecutor() as pool:
+
+        def run(function: Callable[..., Any], *values: Any) -> Any:
+            with core.app_context(), transaction():
+                return function(*values)
+
+        yield lambda function, *values: pool.submit(run, function, *values)
+
+
+def waits(core: Flask, number: int = 1) -> None:
+    """Until so many transactions wait for a lock."""
+    query = sa.text(
+        "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
+    )
+    pause = Event()
+    with core.app_context(), db.engine.connect() as connection:
+        connection.execution_options(isolation_level="AUTOCOMMIT")
+        for _ in range(500):
+            if (connection.scalar(query) or 0) >= number:
+                return
+            pause.wait(0.01)
+    raise AssertionError("nobody waits")
+
+
+def user(name: str) -> User:
+    return accounts.get(name)
+
+
+def end_now(name: str, booking_id: int) -> None:
+    changes.end_now(user(name), booking_id)
+
+
+def settle(host: str) -> int:
+    return enforcement.settle_ended(inventory.host(host))
+
+
+@contextmanager
+def holding(core: Flask, table: str, key: int) -> Iterator[None]:
+    """A row's lock, held by somebody else."""
+    with core.app_context(), db.engine.begin() as connection:
+        connection.execute(sa.text(f"SELECT 1 FROM {table} WHERE id = {key} FOR UPDATE"))
+        yield
+
+
+def test_a_change_and_the_settling_of_the_same_booking_take_turns(core: Flask, aside: Callable[..., Any]) -> None:
+    end = clock.now().replace(microsecond=0) + timedelta(seconds=1)
+    with core.app_context(), transaction():
+        alice = make_user("alice")
+        booking = make_booking(alice, gpus_of(make_host("ws1")), end - HOUR, end)
+        booking_id, account_id = booking.id, alice.account_id or 0
+    with holding(core, "accounts", account_id):
+        changed = aside(end_now, "alice", booking_id)
+        waits(core)
+        Event().wait((end - clock.now()).total_seconds() + 0.01)
+        settled = aside(settle, "ws1")
+        waits(core, 2)
+    with pytest.raises(RuleRefused, match="over"):
+        changed.result(10)
+    assert settled.result(10) == 1
+
+
+def test_two_hosts_settle_the_same_people_in_the_same_order(core: Flask, aside: Callable[..., Any]) -> None:
+    now = clock.now().replace(microsecond=0)
+    with core.app_context(), transaction():
+        people = [make_user("alice"), make_user("bob")]
+        for name, order in (("ws1", people), ("ws2", people[::-1])):
+            gpu = gpus_of(make_host(name))[:1]
+            for hour, person in enumerate(order):
+                make_booking(person, gpu, now + (hour - 5) * HOUR, now + (hour - 4) * HOUR)
+        first, last = (person.account_id or 0 for person in people)
+    with holding(core, "accounts", last), holding(core, "accounts", first):
+        settled = [aside(settle, name) for name in ("ws1", "ws2")]
+        waits(core, 2)
+    assert [one.result(10) for one in settled] == [2, 2]
+
+
+def test_a_pass_that_records_holds_up_no_books(core: Flask, aside: Callable[..., Any]) -> None:
+    """A person changes one booking while a pass records it and settles another of theirs."""
+    now = clock.now().replace(microsecond=0)
+    with core.app_context(), transaction():
+        alice, host = make_user("alice"), make_host("ws1")
+        make_instance(alice, host, "alice")
+        make_booking(alice, gpus_of(host)[:1], now - 2 * HOUR, now - HOUR)
+        running = make_booking(alice, gpus_of(host)[1:2], now - HOUR, now + HOUR)
+        running_id, account_id = running.id, alice.account_id or 0
+        allocation_id = db.session.scalar(sa.text(f"SELECT id FROM allocations WHERE booking_id = {running_id}"))
+
+    def a_pass() -> None:
+        host = inventory.host("ws1")
+        enforcement.record(host, enforcement.desired(host), HostSeen(), {})
+
+    with holding(core, "allocations", allocation_id):
+        changed = aside(end_now, "alice", running_id)  # has the account, waits for the allocation
+        waits(core)
+        recorded = aside(a_pass)
+        waits(core, 2)
+        settled = aside(settle, "ws1")
+        waits(core, 3)
+    for one in (changed, recorded, settled):
+        one.result(10)
+    with core.app_context():
+        balance = db.session.scalar(sa.text(f"SELECT balance FROM accounts WHERE id = {account_id}"))
+        total = db.session.scalar(sa.text(f"SELECT sum(amount) FROM ledger_entries WHERE account_id = {account_id}"))
+        assert balance == total
+
+
+def test_any_gpu_lets_go_of_what_it_did_not_get(
+    core: Flask, aside: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two who lose their first choice to others each want the other's: no circle."""
+    now = clock.now().replace(microsecond=0) + HOUR
+    ask = Ask(starts_at=now, ends_at=now + HOUR, count=1)
+    with core.app_context(), transaction():
+        hosts = {name: make_host(name, gpus=1) for name in ("ws1", "ws2")}
+        for name, host in (("alice", "ws1"), ("bob", "ws2")):
+            make_instance(make_user(name), hosts[host], name)
+        make_user("carol")
+        gpus = {name: gpus_of(host)[0].id for name, host in hosts.items()}
+    chosen, seen = claims.any_gpus, {"alice": Event(), "bob": Event()}
+    go = Event()
+
+    def any_gpus(asked: Ask, frame: Any) -> list[Gpu]:
+        found = chosen(asked, frame)
+        who = asked.note
+        if who in seen and not seen[who].is_set():  # the first choice is made; others are quicker
+            seen[who].set()
+            go.wait(10)
+        return found
+
+    monkeypatch.setattr(claims, "any_gpus", any_gpus)
+    book = {
+        name: aside(lambda name=name: bookings.create(user(name), Ask(**{**vars(ask), "note": name}), SLOT))
+        for name in seen
+    }
+    for event in seen.values():
+        assert event.wait(10)
+    taken = [aside(lambda gpu=gpu: bookings.create(user("carol"), Ask(**{**vars(ask), "gpu_ids": (gpu,)}), SLOT).id)
+             for gpu in gpus.values()]  # fmt: skip
+    for one in taken:
+        one.result(10)
+    go.set()
+    for one in book.values():
+        with pytest.raises(SlotTaken):
+            one.result(10)
+
+
+def test_a_gpu_that_goes_out_of_service_meanwhile_is_not_given(
+    core: Flask, aside: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = clock.now().replace(microsecond=0) + HOUR
+    with core.app_context(), transaction():
+        host = make_host("ws1", gpus=2)
+        make_user("alice")
+        first = gpus_of(host)[0].id
+    chosen, turns = claims.any_gpus, []
+
+    def any_gpus(asked: Ask, frame: Any) -> list[Gpu]:
+        found = chosen(asked, frame)
+        turns.append([gpu.id for gpu in found])
+        if len(turns) == 1:
+            with core.app_context(), transaction():
+                inventory.set_gpu_state("root", db.session.get_one(Gpu, first), GpuState.MAINTENANCE)
+        return found
+
+    monkeypatch.setattr(claims, "any_gpus", any_gpus)
+
+    def book() -> list[int]:
+        made = bookings.create(user("alice"), Ask(starts_at=now, ends_at=now + HOUR, count=1), SLOT)
+        return [allocation.gpu_id for allocation in made.allocations]
+
+    assert first not in aside(book).result(10)
+    assert turns[0] == [first]
+    assert len(turns) == 2
+
+
+def test_opposite_orders_of_the_same_gpus_take_turns(core: Flask, aside: Callable[..., Any]) -> None:
+    now = clock.now().replace(microsecond=0) + HOUR
+    with core.app_context(), transaction():
+        ids = [gpu.id for gpu in gpus_of(make_host("ws1", gpus=4))]
+        names = [make_user().username for _ in range(8)]
+
+    def book(name: str, gpu_ids: list[int]) -> int:
+        return bookings.create(user(name), Ask(starts_at=now, ends_at=now + HOUR, gpu_ids=tuple(gpu_ids)), SLOT).id
+
+    made = [aside(book, name, ids if number % 2 else ids[::-1]) for number, name in enumerate(names)]
+    outcomes = [one.exception(10) for one in made]
+    assert sorted(type(outcome).__name__ for outcome in outcomes) == ["NoneType"] + ["SlotTaken"] * 7
+    with core.app_context():
+        assert db.session.scalar(sa.select(sa.func.count()).select_from(Booking)) == 1
+        assert openings.any_overlap(ids, Window(now, now + HOUR))
