@@ -170,7 +170,7 @@ def _sent() -> Ask:
     return Ask(
         starts_at=forms.sent_moment(values["starts_at"], "start_time") if values.get("starts_at") else None,
         ends_at=forms.sent_moment(values["ends_at"], "end_time"),
-        gpu_ids=forms.gpu_numbers(values.getlist("gpu")[:64]),
+        gpu_ids=_numbers("chosen"),
         count=int(count) if count.isascii() and count.isdigit() and len(count) < 4 else 1,
         model=values.get("model", "")[:120],
         host=values.get("host", "")[:63],
@@ -181,8 +181,14 @@ def _sent() -> Ask:
 
 def _as_shown(asked: Ask) -> Ask:
     """The request with the very GPUs that the page named."""
-    take = forms.gpu_numbers(request.form.getlist("take")[:64])
+    take = _numbers("take")
     return replace(asked, gpu_ids=take) if take else asked
+
+
+def _numbers(name: str) -> tuple[int, ...]:
+    """GPU ids in one hidden field: `12,13`."""
+    text = request.form.get(name, "")
+    return forms.gpu_numbers(text.split(",")[:64]) if text else ()
 
 
 def _key() -> str:

@@ -1,0 +1,211 @@
+"""The calendar's page: what it shows, where it leads, and that it stays small."""
+
+import gzip
+import re
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from app.extensions import db
+from app.models import Gpu, GpuState, User
+from tests.factories import gpus_of, make_admin, make_booking, make_host, make_user
+from tests.page import Client
+from tests.web import timeline_sheet
+
+NOW = datetime(2026, 11, 4, 12, 3, tzinfo=UTC)  # Wednesday 20:03 in the lab
+HOUR = timedelta(hours=1)
+
+
+@pytest.fixture(autouse=True)
+def _still(freeze: Callable[[datetime], None]) -> None:
+    freeze(NOW)
+
+
+@pytest.fixture
+def user(client: Client) -> User:
+    person = make_user("liwei", hours=1000)
+    client.login_as(person)
+    return person
+
+
+@pytest.fixture
+def large(user: User) -> list[Gpu]:
+    """Eight hosts with eight GPUs each, and a hundred bookings in view."""
+    people = [user, *(make_user(name, hours=10_000) for name in ("chen-yu", "luo-xi", "zhang-min"))]
+    gpus = [gpu for number in range(8) for gpu in gpus_of(make_host(f"lab{number + 1:02}", gpus=8))]
+    for number in range(100):
+        start = NOW.replace(minute=0) + timedelta(hours=(number // 64) * 30 - 6 + number % 5)
+        make_booking(people[number % 4], [gpus[number % 64]], start, start + timedelta(hours=3 + number % 20))
+    return gpus
+
+
+def test_the_sheet_is_what_its_maker_makes() -> None:
+    assert timeline_sheet.FILE.read_text() == timeline_sheet.sheet()
+
+
+@pytest.mark.usefixtures("large")
+def test_64_gpus_with_one_open_host_stay_small_and_quick_to_ask(
+    client: Client, count_queries: Callable[[], Any]
+) -> None:
+    with count_queries() as queries:
+        page = client.get("/calendar?open=lab03")
+    assert len([query for query in queries if "SAVEPOINT" not in query.upper()]) <= 8
+    raw = page.body.encode()
+    assert len(raw) <= 70_000
+    assert len(gzip.compress(raw, 6)) <= 10_000
+    assert len(page.all("//*")) <= 1500
+    assert "style=" not in page.body
+    assert len(page.all("//tr[@class='host']")) == 8
+    assert len(page.all("//tr[@class='gpu']")) == 8
+    assert {len(row.xpath("./td")) for row in page.all("//tr[@class='host']")} == {42}
+    everything = client.get("/calendar?" + "&".join(f"open=lab{number:02}" for number in range(1, 9)))
+    assert len(everything.body) <= 180_000
+    assert len(gzip.compress(everything.body.encode(), 6)) <= 28_000
+
+
+@pytest.mark.usefixtures("user")
+def test_a_number_leads_to_the_form_filled_in(client: Client) -> None:
+    make_host("lab01", gpus=8)
+    make_host("lab02", gpus=8)
+    page = client.get("/calendar")
+    cells = page.all("//tr[@class='host'][1]/td")
+    assert [cell.text_content() for cell in cells[:17]] == [""] * 17  # over
+    here, later = cells[17].xpath(".//a/@href")[0], cells[18].xpath(".//a/@href")[0]
+    assert here == "/bookings/new?host=lab01"  # the cell that is now
+    assert later == "/bookings/new?host=lab01&start=20261104T1600Z"
+    values = client.get(later).form("Check").values
+    assert (values["start_date"], values["start_time"], values["end_time"], values["host"]) == (
+        "2026-11-05",
+        "00:00",
+        "04:00",
+        "lab01",
+    )
+
+
+def test_bars_say_who_where_when_and_what(client: Client, user: User) -> None:
+    gpus = gpus_of(make_host("lab03", gpus=3))
+    mine = make_booking(user, gpus[:1], NOW - HOUR, NOW + 11 * HOUR)
+    other = make_booking(make_user("luo-xi"), gpus[2:], NOW - 5 * HOUR, NOW - 4 * HOUR)
+    page = client.get("/calendar")
+    bars = {a.get("aria-label"): a.get("href") for a in page.all("//li[contains(@class, 'bar')]/a")}
+    assert bars == {
+        "You, lab03 GPU 0, Wed 19:03 to Thu 07:03, in use": f"/bookings/{mine.id}",
+        "Luo Xi, lab03 GPU 2, Wed 15:03 to Wed 16:03, ended": f"/calendar?view=list#b{other.id}",
+    }
+    listed = client.get("/calendar?view=list")
+    (row,) = listed.texts(f"//tr[@id='b{other.id}']")
+    assert "Luo Xi" in row
+    assert "lab03" in row
+    assert "Ended" in row
+    client.login_as(make_admin())
+    assert f"/bookings/{other.id}" in client.get("/calendar").all("//li[contains(@class, 'bar')]/a/@href")
+
+
+def test_gaps_lead_to_the_form_for_that_gpu(client: Client, user: User) -> None:
+    gpus = gpus_of(make_host("lab03", gpus=1))
+    make_booking(user, gpus, NOW + 2 * HOUR, NOW + 6 * HOUR)
+    page = client.get("/calendar")
+    first, second = page.all("//li[contains(@class, 'gap')]/a")
+    assert first.get("aria-label") == "Book lab03 GPU 0 from Wed 20:03"
+    assert first.get("href") == f"/bookings/new?gpu={gpus[0].id}&end=20261104T1403Z"
+    values = client.get(second.get("href")).form("Check").values
+    assert (values["start_date"], values["start_time"], [*values["gpu"]]) == ("2026-11-05", "02:03", [*str(gpus[0].id)])
+
+
+@pytest.mark.usefixtures("large")
+def test_hosts_open_and_close_by_links(client: Client) -> None:
+    page = client.get("/calendar?open=lab01")
+    both = client.get(page.link("lab02"))
+    assert both.texts("//a[@aria-expanded='true']") == ["lab01", "lab02"]
+    assert both.link("Skip to lab03") == "#host-lab03"
+    closed = client.get(both.link("lab01"))
+    assert closed.texts("//a[@aria-expanded='true']") == ["lab02"]
+    part = client.get(page.all("//a[@id='host-lab02']/@hx-get")[0], htmx=True)
+    assert part.all("/*[@id='week'] | //*[@id='week']")
+    assert "<!doctype" not in part.body.lower()
+
+
+def test_only_mine_keeps_the_numbers(client: Client, user: User) -> None:
+    gpus = gpus_of(make_host("lab03", gpus=2))
+    make_booking(make_user("luo-xi"), gpus[:1], NOW - HOUR, NOW + 3 * HOUR)
+    make_booking(user, gpus[1:], NOW + HOUR, NOW + 3 * HOUR)
+    form = client.get("/calendar").form("Show")
+    page = client.submit(form.fill(**{"Only mine": True}))
+    assert [name for name in page.all("//li[contains(@class, 'bar')]/a/@aria-label") if "Luo" in name] == []
+    assert "1 of 2 free now" in page.text
+    listed = client.get(page.link("Show as list"))
+    assert len(listed.all("//tbody/tr")) == 1
+    assert listed.all("//input[@id='mine'][@checked]")
+
+
+def test_empty_and_full_say_what_to_do(client: Client, user: User) -> None:
+    assert "There are no hosts yet. An admin adds them." in client.get("/calendar").text
+    gpus = gpus_of(make_host("lab03", gpus=2))
+    page = client.get("/calendar")
+    assert "No bookings this week. All 2 GPUs are free." in page.text
+    assert "This is free" in client.get(page.link("Get a GPU now")).text
+    three = NOW.replace(minute=0) + 3 * HOUR
+    make_booking(user, gpus[:1], NOW - HOUR, NOW + 10 * HOUR)
+    make_booking(make_user("luo-xi"), gpus[1:], NOW - HOUR, three)
+    full = client.get("/calendar")
+    assert "All GPUs are booked until Wed 23:00. Earliest GPU: Wed 23:00 on lab03." in full.text
+    assert "1 GPU on lab03, Wed 4 Nov 23:00" in client.get(full.link("Book it")).text
+
+
+def test_a_phone_gets_days_and_hosts(client: Client, user: User) -> None:
+    gpus = gpus_of(make_host("lab03", gpus=2))
+    make_booking(user, gpus[:1], NOW - HOUR, NOW + 3 * HOUR)
+    page = client.get("/calendar")
+    days = page.texts("//ul[@class='days']//a")
+    assert days[:3] == ["Mon 2 over", "Tue 3 over", "Wed 4 1 free"]
+    assert page.texts("//ul[@class='days']//a[@aria-current='date']") == ["Wed 4 1 free"]
+    assert "lab03, Wed 19:03" in " ".join(page.texts("//div[@class='phone']//ul[1]/li"))
+    assert "lab03 1 of 2 GPUs free now" in page.texts("//ul[contains(@class, 'host-list')]/li")[0]
+    thursday = client.get(page.all("//ul[@class='days']//a[contains(., 'Thu')]/@href")[0])
+    assert "2 of 2 GPUs free from 00:00" in thursday.text
+    monday = client.get("/calendar?week=2026-11-02")
+    assert "This day is over." in monday.text
+
+
+def test_weeks_and_odd_addresses(client: Client, user: User) -> None:
+    make_host("lab03", gpus=2)
+    page = client.get("/calendar")
+    assert "2–8 Nov 2026 (week 45), Asia/Shanghai" in page.text
+    assert "9–15 Nov 2026 (week 46)" in client.get(page.link("Next week")).text
+    assert "26 Oct–1 Nov 2026 (week 44)" in client.get(page.link("Previous week")).text
+    for odd in (
+        "week=nonsense",
+        "week=9999-12-31",
+        "week=2026-02-30",
+        "open=" + "x" * 500,
+        "model=Abacus",
+        "open=a&open=b",
+    ):
+        assert client.get(f"/calendar?{odd}").status == 200
+    assert "No such GPUs here." in client.get("/calendar?model=Abacus").text
+    user.timezone = "America/New_York"
+    db.session.flush()
+    change = client.get("/calendar?week=2026-11-01")  # Sunday with 25 hours
+    assert len(change.all("//tr[@class='host']/td")) == 42
+
+
+def test_a_gpu_out_of_service_says_so(client: Client, user: User) -> None:
+    gpus = gpus_of(make_host("lab03", gpus=2))
+    gpus[0].state = GpuState.QUARANTINE
+    db.session.flush()
+    page = client.get("/calendar")
+    assert "Out of service" in page.texts("//tr[@class='gpu']")[0]
+    assert "1 of 1 free now" in page.text
+    assert user.id
+
+
+def test_names_are_text(client: Client, user: User) -> None:
+    rude = make_user("rude", full_name='<img src=x onerror=alert(1)>"')
+    make_booking(rude, gpus_of(make_host("lab03", gpus=1)), NOW - HOUR, NOW + 20 * HOUR)
+    for address in ("/calendar", "/calendar?view=list"):
+        page = client.get(address)
+        assert not page.all("//main//img")
+        assert re.search("&lt;img", page.body)
+    assert user.id
