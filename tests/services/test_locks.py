@@ -7,7 +7,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
-from threading import Event
+from threading import Barrier, Event
 from typing import Any
 
 import pytest
@@ -15,15 +15,16 @@ import sqlalchemy as sa
 from flask import Flask
 
 from app import clock, create_core
-from app.drivers.base import HostSeen
-from app.errors import RuleRefused, SlotTaken
+from app.drivers.fake import FakeLxd
+from app.errors import RuleRefused
 from app.extensions import db, transaction
-from app.models import Booking, Gpu, GpuState, User
+from app.models import Booking, Gpu, GpuState, LedgerEntry, User
 from app.services import accounts, bookings, changes, claims, enforcement, inventory, openings
 from app.services.claims import Ask
 from app.services.windows import Window
 from tests.conftest import settings_for
 from tests.factories import gpus_of, make_booking, make_host, make_instance, make_user
+from workers.reconciler import PassResult, run_pass
 
 HOUR = timedelta(hours=1)
 SLOT = 1
@@ -116,74 +117,82 @@ def test_two_hosts_settle_the_same_people_in_the_same_order(core: Flask, aside: 
     assert [one.result(10) for one in settled] == [2, 2]
 
 
-def test_a_pass_that_records_holds_up_no_books(core: Flask, aside: Callable[..., Any]) -> None:
+def test_a_pass_that_records_holds_up_no_books(
+    core: Flask, aside: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A person changes one booking while a pass records it and settles another of theirs."""
     now = clock.now().replace(microsecond=0)
     with core.app_context(), transaction():
         alice, host = make_user("alice"), make_host("ws1")
         make_instance(alice, host, "alice")
         make_booking(alice, gpus_of(host)[:1], now - 2 * HOUR, now - HOUR)
-        running = make_booking(alice, gpus_of(host)[1:2], now - HOUR, now + HOUR)
-        running_id, account_id = running.id, alice.account_id or 0
-        allocation_id = db.session.scalar(sa.text(f"SELECT id FROM allocations WHERE booking_id = {running_id}"))
+        running_id = make_booking(alice, gpus_of(host)[1:2], now - HOUR, now + HOUR).id
+    recording, go, record_gone = Event(), Event(), enforcement.record_gone
 
-    def a_pass() -> None:
-        host = inventory.host("ws1")
-        enforcement.record(host, enforcement.desired(host), HostSeen(), {})
+    def slowly(*values: Any) -> None:
+        recording.set()
+        go.wait(10)
+        record_gone(*values)
 
-    with holding(core, "allocations", allocation_id):
+    monkeypatch.setattr(enforcement, "record_gone", slowly)
+    driver = FakeLxd(core.extensions["berth"].data_dir / "ws1.json", pace=0)
+    with ThreadPoolExecutor() as pool, core.app_context():
+        passed = pool.submit(_run_pass, core, driver)
+        assert recording.wait(10)  # it has the allocation
         changed = aside(end_now, "alice", running_id)  # has the account, waits for the allocation
         waits(core)
-        recorded = aside(a_pass)
-        waits(core, 2)
-        settled = aside(settle, "ws1")
-        waits(core, 3)
-    for one in (changed, recorded, settled):
-        one.result(10)
+        go.set()
+        assert passed.result(10).ok
+        changed.result(10)
     with core.app_context():
-        balance = db.session.scalar(sa.text(f"SELECT balance FROM accounts WHERE id = {account_id}"))
-        total = db.session.scalar(sa.text(f"SELECT sum(amount) FROM ledger_entries WHERE account_id = {account_id}"))
-        assert balance == total
+        (settled,) = db.session.scalars(sa.select(LedgerEntry.amount).where(LedgerEntry.kind == "settle"))
+        assert settled == -3600
+
+
+def _run_pass(core: Flask, driver: FakeLxd) -> PassResult:
+    with core.app_context():
+        return run_pass("ws1", driver)
 
 
 def test_any_gpu_lets_go_of_what_it_did_not_get(
     core: Flask, aside: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Two who lose their first choice to others each want the other's: no circle."""
+    """Two who lose their first choice each want the other's: no circle."""
     now = clock.now().replace(microsecond=0) + HOUR
-    ask = Ask(starts_at=now, ends_at=now + HOUR, count=1)
+    hours = {"alice": Window(now, now + HOUR), "bob": Window(now + HOUR, now + 2 * HOUR)}
+    own = {}
     with core.app_context(), transaction():
-        hosts = {name: make_host(name, gpus=1) for name in ("ws1", "ws2")}
-        for name, host in (("alice", "ws1"), ("bob", "ws2")):
-            make_instance(make_user(name), hosts[host], name)
+        for name in hours:
+            host = make_host(gpus=1)
+            make_instance(make_user(name), host, name)
+            own[name] = gpus_of(host)[0].id
         make_user("carol")
-        gpus = {name: gpus_of(host)[0].id for name, host in hosts.items()}
-    chosen, seen = claims.any_gpus, {"alice": Event(), "bob": Event()}
-    go = Event()
+    choose, turns = claims.any_gpus, dict.fromkeys(hours, 0)
+    first_chosen, first_lost = Barrier(3, timeout=10), Barrier(2, timeout=10)
 
     def any_gpus(asked: Ask, frame: Any) -> list[Gpu]:
-        found = chosen(asked, frame)
-        who = asked.note
-        if who in seen and not seen[who].is_set():  # the first choice is made; others are quicker
-            seen[who].set()
-            go.wait(10)
+        turns[asked.note] += 1
+        if turns[asked.note] == 2:
+            first_lost.wait()
+        found = choose(asked, frame)
+        if turns[asked.note] == 1:
+            first_chosen.wait()  # and now others are quicker
+            quicker.wait(10)
         return found
 
+    def book(name: str, window: Window, *gpu_ids: int) -> list[int]:
+        ask = Ask(starts_at=window.starts_at, ends_at=window.ends_at, gpu_ids=gpu_ids, note=name)
+        return [allocation.gpu_id for allocation in bookings.create(user(name), ask, SLOT).allocations]
+
+    quicker = Event()
     monkeypatch.setattr(claims, "any_gpus", any_gpus)
-    book = {
-        name: aside(lambda name=name: bookings.create(user(name), Ask(**{**vars(ask), "note": name}), SLOT))
-        for name in seen
-    }
-    for event in seen.values():
-        assert event.wait(10)
-    taken = [aside(lambda gpu=gpu: bookings.create(user("carol"), Ask(**{**vars(ask), "gpu_ids": (gpu,)}), SLOT).id)
-             for gpu in gpus.values()]  # fmt: skip
-    for one in taken:
-        one.result(10)
-    go.set()
-    for one in book.values():
-        with pytest.raises(SlotTaken):
-            one.result(10)
+    booked = {name: aside(book, name, window) for name, window in hours.items()}
+    first_chosen.wait()
+    for name, window in hours.items():
+        aside(book, "carol", window, own[name]).result(10)
+    quicker.set()
+    assert booked["alice"].result(10) == [own["bob"]]
+    assert booked["bob"].result(10) == [own["alice"]]
 
 
 def test_a_gpu_that_goes_out_of_service_meanwhile_is_not_given(
