@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Collection
 
 from flask_babel import gettext as _
-from sqlalchemy import select
+from sqlalchemy import func, select
 from sqlalchemy.orm import joinedload
 
 from app import clock
@@ -49,12 +49,10 @@ def last(instance_id: int) -> Operation | None:
 
 def latest(instance_ids: Collection[int]) -> dict[int, Operation]:
     """The newest operation on each of these machines, by the machine's id."""
-    query = (
-        select(Operation)
-        .where(Operation.instance_id.in_(instance_ids))
-        .distinct(Operation.instance_id)
-        .order_by(Operation.instance_id, Operation.id.desc())
+    newest = (
+        select(func.max(Operation.id)).where(Operation.instance_id.in_(instance_ids)).group_by(Operation.instance_id)
     )
+    query = select(Operation).where(Operation.id.in_(newest))
     return {operation.instance_id: operation for operation in db.session.scalars(query)}
 
 

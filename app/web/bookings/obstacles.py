@@ -25,26 +25,31 @@ class Obstacle:
 
 def explain(booking: Booking, allocation: Allocation) -> Obstacle:
     """What stands in the way of an allocation with trouble."""
-    host, machine = booking.host.name, _machine(booking)
+    host, gpu = booking.host.name, gpu_label(allocation.gpu)
+    known = _of_machine(host, _machine(booking)) | _of_host(host, gpu)
+    failed = Obstacle(
+        _("%(gpu)s could not be attached", gpu=gpu),
+        _("%(host)s could not attach %(gpu)s. %(again)s", host=host, gpu=gpu, again=_again()),
+    )
+    return known.get(allocation.trouble, failed)
+
+
+def _of_machine(host: str, machine: Instance | None) -> dict[str, Obstacle]:
+    """What the owner, or an admin, can do something about."""
     name = machine.name if machine else ""
-    gpu = gpu_label(allocation.gpu)
-    again = _("Berth tries again by itself.")
-    create = {"link": _("Create a machine on %(host)s", host=host), "url": url_for("machines.new", host=host)}
     to_machine = {"link": _("Go to %(name)s", name=name), "url": url_for("machines.show", name=name) if name else ""}
-    start = {
-        "button": _("Start machine"),
-        "url": url_for("machines.switch", name=name, what="start") if name else "",
-    }
-    texts = {
+    return {
         "no_machine": Obstacle(
             _("no machine on %(host)s", host=host),
             _("You have no machine on %(host)s that the GPU could be attached to.", host=host),
-            **create,
+            link=_("Create a machine on %(host)s", host=host),
+            url=url_for("machines.new", host=host),
         ),
         "stopped": Obstacle(
             _("machine stopped"),
             _("Your machine %(name)s is stopped. The GPU is attached as soon as it runs.", name=name),
-            **start,
+            button=_("Start machine"),
+            url=url_for("machines.switch", name=name, what="start") if name else "",
         ),
         "frozen": Obstacle(
             _("machine paused"),
@@ -65,24 +70,29 @@ def explain(booking: Booking, allocation: Allocation) -> Obstacle:
             _("Your machine %(name)s is privileged; such machines get no GPUs. Ask an admin to change it.", name=name),
             **to_machine,
         ),
+    }
+
+
+def _of_host(host: str, gpu: str) -> dict[str, Obstacle]:
+    """What only time or an admin can mend."""
+    return {
         "held": Obstacle(
             _("%(gpu)s still held", gpu=gpu),
-            _("Another machine still has %(gpu)s. The admins see it. %(again)s", gpu=gpu, again=again),
+            _("Another machine still has %(gpu)s. The admins see it. %(again)s", gpu=gpu, again=_again()),
         ),
         "no_node": Obstacle(
             _("%(gpu)s did not appear", gpu=gpu),
-            _("%(gpu)s was plugged in, but your machine does not show it yet. %(again)s", gpu=gpu, again=again),
+            _("%(gpu)s was plugged in, but your machine does not show it yet. %(again)s", gpu=gpu, again=_again()),
         ),
         "unreachable": Obstacle(
             _("%(host)s does not answer", host=host),
             _("%(host)s does not answer at the moment. The GPU is attached when it does.", host=host),
         ),
     }
-    failed = Obstacle(
-        _("%(gpu)s could not be attached", gpu=gpu),
-        _("%(host)s could not attach %(gpu)s. %(again)s", host=host, gpu=gpu, again=again),
-    )
-    return texts.get(allocation.trouble, failed)
+
+
+def _again() -> str:
+    return _("Berth tries again by itself.")
 
 
 def _machine(booking: Booking) -> Instance | None:
