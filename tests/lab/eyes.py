@@ -2,7 +2,8 @@
 
 A program of its own, so that nothing it watches can hold it up. Arguments: one JSON object, name: process id of the
 container's init. Writes a line of JSON per change, `[moment, {name: [minor, …]}, shared]`; `shared` are the minors
-that two had at one moment. Ends with its input, and then says how many looks it took and how far apart they were.
+that two had at one moment. A line of input, `[name, minor, whether it has it, process id]`, sets a trap: the moment
+that is seen, the process is killed. Ends with its input, and says how many looks it took and how far apart they were.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import json
 import os
 import select
+import signal
 import stat
 import sys
 import time
@@ -44,9 +46,16 @@ def main() -> None:
     folders = {name: f"/proc/{pid}/root/dev" for name, pid in json.loads(sys.argv[1]).items()}
     with suppress(OSError):
         os.sched_setscheduler(0, os.SCHED_RR, os.sched_param(1))
-    last, known, gaps = time.time(), None, []
-    while not select.select([sys.stdin], [], [], PERIOD)[0]:
+    last, known, gaps, trap = time.time(), None, [], None
+    while True:
+        if select.select([sys.stdin], [], [], PERIOD)[0]:
+            if not (line := sys.stdin.readline()):
+                break
+            trap = json.loads(line)
         found = look(folders)
+        if trap and (trap[1] in found[trap[0]]) == trap[2]:
+            os.kill(trap[3], signal.SIGKILL)
+            trap = None
         both = shared(found)
         if both:  # one look takes a while, in which a GPU may change hands: only what is so twice was so in between
             found = look(folders)

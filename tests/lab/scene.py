@@ -5,9 +5,7 @@ from __future__ import annotations
 import math
 import shutil
 import tempfile
-import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -47,8 +45,8 @@ class Scene:
         """So many people with a machine each on that host; username and machine have the same name."""
         names = [host.unique() for _ in range(number)]
         self.machines += [(host, name) for name in names]
-        with ThreadPoolExecutor(4) as pool:
-            list(pool.map(lambda name: host.launch(name, *SLEEPING, owner=name), names))
+        for name in names:  # one by one: of several at once LXD sometimes fails to start one
+            host.launch(name, *SLEEPING, owner=name)
         with self.app.app_context(), transaction():
             row = self.row(host)
             for name in names:
@@ -93,10 +91,6 @@ class Scene:
 def second_from_now(seconds: float) -> int:
     """A whole second, at least so many seconds from now."""
     return math.ceil(clock.now().timestamp() + seconds)
-
-
-def sleep_until(moment: float) -> None:
-    time.sleep(max(0.0, moment - time.time()))
 
 
 @contextmanager

@@ -69,9 +69,7 @@ def test_the_same_address_on_another_host_is_another_gpu(
     assert configured(lab.ws2, nobody) == set()
 
 
-def test_eight_handovers_in_the_same_second(
-    berth: Scene, big_lab: Lab, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_eight_handovers_in_the_same_second(berth: Scene, big_lab: Lab, capsys: pytest.CaptureFixture[str]) -> None:
     seen = in_a_ring(berth, big_lab, 8)
     done = max(one.here - one.due for one in seen.handovers)
     with capsys.disabled():

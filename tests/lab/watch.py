@@ -67,6 +67,12 @@ class Watch:
                 assert self._changed.wait(max(0.0, left)) or left > 0, f"not within {seconds} s: {self.sights[-1:]}"
             return self.sights[-1]
 
+    def kill_when(self, name: str, minor: int, *, here: bool, pid: int) -> None:
+        """`kill -9` a process at the moment at which the instance is seen to have the GPU, or no longer to have it."""
+        assert self._eyes.stdin is not None
+        self._eyes.stdin.write(json.dumps([name, minor, here, pid]) + "\n")
+        self._eyes.stdin.flush()
+
     def wait_past(self, moment: float, seconds: float) -> None:
         """Wait until that moment has come and nobody of whom it was not known before has a GPU any more."""
         time.sleep(max(0.0, moment - time.time()))
