@@ -17,7 +17,7 @@ from app import clock, queue
 from app.drivers.fake import FakeLxd
 from app.errors import DomainError
 from app.extensions import db, transaction
-from app.models import Allocation, Booking, Host, Phase, User
+from app.models import Allocation, Booking, Host, Phase, User, UserState
 from app.services import accounts, bookings, changes, inventory, refusals
 from app.services.claims import Ask
 from tests.factories import make_instance
@@ -66,6 +66,11 @@ class Demo:
                 username, PASSWORD, full_name=full_name, email=f"{username}@example.org", reason="Protein folding"
             )
         return username
+
+    def how_many_wait(self) -> int:
+        """Who has asked for an account and was not answered."""
+        with self.app.app_context():
+            return db.session.scalar(db.select(db.func.count(User.id)).where(User.state == UserState.PENDING)) or 0
 
     def book(
         self, username: str, *, hours: float = 2, count: int = 1, start: datetime | None = None, **more: str

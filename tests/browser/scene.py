@@ -140,9 +140,17 @@ def make(demo: Demo) -> Scene:
         demo.book(other, hours=10 + day, count=1 + day % 3, start=demo.at(day, 8 + day), note="Nightly")
         demo.book(user, hours=2 * day, count=1, start=demo.at(day, 3 * day))
     demo.refuse(user, hours=60)
-    _settings(demo, user)
+    _token_and_maintenance(demo, user)
     broken = _broken_machine(demo, user)
     return Scene(demo, user, other, admin, waiting, running, upcoming, ended, stuck, broken)
+
+
+def unmake(demo: Demo) -> None:
+    """Leave it to the next test with all GPUs free and in service."""
+    demo.clear()
+    with demo.app.app_context(), transaction():
+        for gpu in db.session.scalars(db.select(Gpu).where(Gpu.state != GpuState.IN_SERVICE)):
+            inventory.set_gpu_state("admin", gpu, GpuState.IN_SERVICE)
 
 
 def _portal(demo: Demo) -> Flask:
@@ -155,7 +163,7 @@ def _host_of(demo: Demo, booking_id: int) -> str:
         return db.session.scalars(query).one()
 
 
-def _settings(demo: Demo, user: str) -> None:
+def _token_and_maintenance(demo: Demo, user: str) -> None:
     with demo.app.app_context(), transaction():
         tokens.create(accounts.get(user), "laptop")
         gpu = db.session.scalars(db.select(Gpu).order_by(Gpu.id.desc())).first()

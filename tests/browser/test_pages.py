@@ -20,7 +20,7 @@ WIRE_BYTES, REQUESTS = 60 * 1024, 6  # of the first view of the calendar
 @pytest.fixture(scope="module")
 def lab_in_use(berth: Demo) -> Iterator[Scene]:
     yield scene.make(berth)
-    berth.clear()
+    scene.unmake(berth)
 
 
 def test_no_page_is_forgotten(lab_in_use: Scene) -> None:
