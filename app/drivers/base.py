@@ -58,14 +58,27 @@ class GiveUp(DriverError):
     """Will not work by itself: no such instance, no such device."""
 
 
+Number = tuple[int, int]
+"""Major and minor number of a character device."""
+
+NVIDIA_MAJOR = 195  # of /dev/nvidiaN; 195:255 and 195:254 belong to all GPUs
+
+
 @dataclass(frozen=True)
 class GpuInfo:
-    """A GPU as LXD lists it."""
+    """A GPU as LXD lists it. `drm`: its DRM nodes (/dev/dri/cardN, renderDN), where it has any; a reboot may change
+    them, so they are asked for anew and never stored."""
 
     pci_address: str
     model: str
     minor: int
     uuid: str = ""
+    drm: frozenset[Number] = frozenset()
+
+    @property
+    def numbers(self) -> frozenset[Number]:
+        """The devices through which this GPU, and no other, can be used."""
+        return self.drm | {(NVIDIA_MAJOR, self.minor)}
 
 
 @dataclass(frozen=True)
@@ -109,6 +122,7 @@ class Node(StrEnum):
 
     PRESENT = "present"
     ABSENT = "absent"
+    COPY = "copy"  # only a mount of a node that LXD has removed: what is fenced off cannot be opened through it
     UNKNOWN = "unknown"  # the instance does not run, or this process cannot look at the host
 
 
@@ -130,13 +144,16 @@ class DeviceSeen:
 
 @dataclass(frozen=True)
 class InstanceSeen:
-    """One instance of the host. `status` in LXD's words, lower case: running, stopped, frozen, …"""
+    """One instance of the host. `status` in LXD's words, lower case: running, stopped, frozen, …
+
+    `init`: its first process, as the host numbers it; 0 where there is none or it is not known."""
 
     name: str
     status: str
     privileged: bool = False
     devices: tuple[DeviceSeen, ...] = ()
     profiles: tuple[str, ...] = ()
+    init: int = 0
 
 
 @dataclass(frozen=True)

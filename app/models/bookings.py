@@ -7,7 +7,7 @@ from enum import StrEnum
 from typing import Any
 
 from sqlalchemy import CheckConstraint, ForeignKey, Index, String, Text, func, text
-from sqlalchemy.dialects.postgresql import ExcludeConstraint
+from sqlalchemy.dialects.postgresql import JSONB, ExcludeConstraint
 from sqlalchemy.orm import Mapped, mapped_column, relationship
 
 from app.models.accounts import Account, User
@@ -71,7 +71,10 @@ class Allocation(Base):
     """One GPU of one booking for its window; repeats the window, since a constraint sees one row only.
 
     `released_at`: withdrawn (the booking was cancelled), so it blocks nobody. `attached_at` and `detached_at` are
-    what a pass *saw* on the host; `trouble` is a code for why the GPU is not attached yet (see services.enforcement).
+    what a pass *saw* on the host, the latter with the proof that nobody holds the GPU any more; `trouble` is a code for
+    why the GPU is not attached yet (see services.enforcement). `asked_at`: when what held it was asked to end.
+    `warned`: the last warning given, in minutes before the end. `holders`: what was last seen to hold it (see
+    services.warnings). `instead_of_id`: the GPU that was booked, where it could not be freed and this one was given.
     """
 
     __tablename__ = "allocations"
@@ -99,9 +102,14 @@ class Allocation(Base):
     trouble: Mapped[str] = mapped_column(String(32), server_default="")
     trouble_text: Mapped[str] = mapped_column(Text, server_default="")
     trouble_at: Mapped[datetime | None]
+    asked_at: Mapped[datetime | None]
+    warned: Mapped[int | None]
+    holders: Mapped[list[dict[str, Any]]] = mapped_column(JSONB, server_default="[]")
+    instead_of_id: Mapped[int | None] = mapped_column(ForeignKey("gpus.id"))
 
     booking: Mapped[Booking] = relationship(back_populates="allocations", lazy="raise")
-    gpu: Mapped[Gpu] = relationship(lazy="raise")
+    gpu: Mapped[Gpu] = relationship(lazy="raise", foreign_keys=[gpu_id])
+    instead_of: Mapped[Gpu | None] = relationship(lazy="raise", foreign_keys=[instead_of_id])
 
 
 class Refusal(Base):

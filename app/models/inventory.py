@@ -30,6 +30,10 @@ class Host(Base):
     pass_at: Mapped[datetime | None]  # end of the last pass that could look at the host
     pass_ms: Mapped[int | None]
     trouble: Mapped[str] = mapped_column(Text, server_default="")  # why the last pass could not; "" when it could
+    # What the last look showed, for pages that have no way to the host: see services.drift and services.checkup.
+    observed: Mapped[dict[str, Any]] = mapped_column(server_default="{}")
+    findings: Mapped[list[dict[str, str]]] = mapped_column(JSONB, server_default="[]")
+    checked_at: Mapped[datetime | None]  # when the findings were made
 
     @property
     def simulated(self) -> bool:
@@ -46,7 +50,10 @@ class GpuState(StrEnum):
 
 
 class Gpu(Base):
-    """One physical GPU of a host. Its PCI address is unique there, and only there."""
+    """One physical GPU of a host. Its PCI address is unique there, and only there.
+
+    In quarantine: it could not be proven free, since `quarantined_at` and for `quarantine_reason` (for an admin).
+    """
 
     __tablename__ = "gpus"
     __table_args__ = (UniqueConstraint("host_id", "pci_address"), one_of("state", GpuState))
@@ -58,6 +65,8 @@ class Gpu(Base):
     minor: Mapped[int]  # N of /dev/nvidiaN
     uuid: Mapped[str] = mapped_column(String(64), server_default="")
     state: Mapped[GpuState] = mapped_column(String(16), server_default=GpuState.IN_SERVICE)
+    quarantined_at: Mapped[datetime | None]
+    quarantine_reason: Mapped[str] = mapped_column(Text, server_default="")
 
     host: Mapped[Host] = relationship(lazy="raise")
 

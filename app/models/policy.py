@@ -15,6 +15,7 @@ class Policy(Base):
     __table_args__ = (
         CheckConstraint("id = 1", name="single"),
         CheckConstraint("horizon_days > 0 AND max_hours > 0 AND max_gpus > 0", name="limits"),
+        CheckConstraint("grace_seconds >= 0", name="grace"),
     )
 
     id: Mapped[int] = mapped_column(primary_key=True)
@@ -27,3 +28,5 @@ class Policy(Base):
     max_cpus: Mapped[int] = mapped_column(server_default="8")
     max_memory_gib: Mapped[int] = mapped_column(server_default="32")
     max_disk_gib: Mapped[int] = mapped_column(server_default="100")
+    grace_seconds: Mapped[int] = mapped_column(server_default="20")  # from "please end" to the kill
+    force_stop: Mapped[bool] = mapped_column(server_default=text("false"))  # a machine that does not let go is stopped

@@ -44,6 +44,8 @@ class Trouble(StrEnum):
     MISSING = "missing"
     PRIVILEGED = "privileged"
     HELD = "held"  # another instance still has it
+    EVICTING = "evicting"  # what its last user left running on it is being ended
+    QUARANTINED = "quarantined"  # it could not be proven free
     NO_NODE = "no_node"  # LXD says attached, the machine has no device node
     ERROR = "error"
     UNREACHABLE = "unreachable"

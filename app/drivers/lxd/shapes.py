@@ -15,6 +15,7 @@ from app.drivers.base import (
     InstanceSeen,
     InstanceSpec,
     Node,
+    Number,
     Tag,
     address_of,
     device_name,
@@ -26,6 +27,7 @@ Json = dict[str, Any]
 
 OWNER = TAG_PREFIX + "owner"
 _WRITABLE = ("architecture", "config", "devices", "ephemeral", "profiles", "description", "stateful")
+_NUMBER = re.compile(r"(\d{1,4}):(\d{1,7})")
 _NVIDIA_NODE = re.compile(r"/dev/nvidia\d+")
 
 
@@ -85,7 +87,14 @@ def gpu_info(card: Json) -> GpuInfo | None:
     if not (match and nvidia.get("model") and card.get("pci_address")):
         return None
     address = pci_address(card["pci_address"])
-    return GpuInfo(address, str(nvidia["model"]), int(match[1]), str(nvidia.get("uuid") or ""))
+    return GpuInfo(address, str(nvidia["model"]), int(match[1]), str(nvidia.get("uuid") or ""), _drm_numbers(card))
+
+
+def _drm_numbers(card: Json) -> frozenset[Number]:
+    """The numbers of a card's DRM nodes, `226:0` as LXD writes them."""
+    drm = card.get("drm") or {}
+    texts = (str(drm.get(name, "")) for name in ("card_device", "render_device", "control_device"))
+    return frozenset((int(found[1]), int(found[2])) for text in texts if (found := _NUMBER.fullmatch(text)))
 
 
 def image_infos(image: Json) -> list[ImageInfo]:

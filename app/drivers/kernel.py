@@ -1,0 +1,79 @@
+"""What Berth asks of a host's kernel: who holds a GPU, and that nobody opens it who has not booked it.
+
+LXD's `device remove` takes back neither an open descriptor nor a bind mount of the node, and in an unprivileged
+container no device cgroup says no. `holders` is the real kernel, `fake_kernel` the simulated host's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Protocol
+
+from app.drivers.base import HostSeen, Number
+
+HOST = ""  # the "instance" of a process that is in none
+
+
+class How(StrEnum):
+    """In what way a process holds a device."""
+
+    OPEN = "open"  # a descriptor, O_PATH ones included: they can be opened again
+    MAPPED = "mapped"  # in its memory, the descriptor perhaps closed
+    IN_FLIGHT = "in_flight"  # a descriptor that was sent to a socket of its and not received yet
+    REGISTERED = "registered"  # a file that io_uring keeps for it
+
+
+@dataclass(frozen=True)
+class Holder:
+    """A process that has a GPU's device. With `start` (clock ticks) its id names one process for ever.
+
+    `instance`: LXD's name for the container it is in, by its cgroup, HOST if in none. `name` is what it calls itself:
+    to be shown, never to be believed. `first`: it is the container's first process, with which all of it ends.
+    """
+
+    pid: int
+    start: int
+    instance: str
+    name: str
+    numbers: frozenset[Number]
+    how: How = How.OPEN
+    first: bool = False
+
+
+@dataclass(frozen=True)
+class Scan:
+    """Who holds any of the devices that were asked for. `doubts`: by instance, why it could not be looked at all of it;
+    what is in there may hold anything."""
+
+    holders: tuple[Holder, ...] = ()
+    doubts: Mapping[str, str] = field(default_factory=dict)
+    processes: int = 0
+
+
+class Kernel(Protocol):
+    """One host's kernel. Safe to use from several threads. No call lasts longer than a few seconds, whatever a
+    container does; none is raised for what a container does. Raises DriverError for what is wrong with the host."""
+
+    def fence(self, seen: HostSeen, denied: Mapping[str, frozenset[Number]]) -> dict[str, str]:
+        """Let each of these running instances open none of its numbers from now on, and all others as before.
+
+        Descriptors that are open stay so. Returns, by instance, why it could not be done: then only `shut` protects."""
+
+    def shut(self, instance: str, device: str) -> None:
+        """Take owner and permissions from the GPU's node that LXD made for the instance, and so from every copy of it.
+
+        No such node is fine. To be done before LXD removes the node: afterwards only its copies are left."""
+
+    def scan(self, seen: HostSeen, numbers: frozenset[Number], *, thorough: bool = True) -> Scan:
+        """Who on the host holds any of these devices. Not `thorough`: memory maps and descriptors in flight are looked
+        at in turns, a part of the processes each time."""
+
+    def ask(self, holders: Collection[Holder], seconds: float) -> tuple[Holder, ...]:
+        """Send each SIGTERM, wait at most so long for all to end; those that are still there."""
+
+    def kill(self, holders: Collection[Holder], seconds: float) -> tuple[Holder, ...]:
+        """Send each SIGKILL, also if it is frozen; wait at most so long; those that are still there.
+
+        Never a process of the host, nor a container's first one."""
