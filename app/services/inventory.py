@@ -87,6 +87,8 @@ def sync_host(actor: str, target: Host, driver: LxdDriver) -> list[Gpu]:
 def set_gpu_state(actor: str, gpu: Gpu, state: GpuState) -> None:
     """Take a GPU out of service or put it back. Its bookings stay; see `booked_after`."""
     before, gpu.state = gpu.state, state
+    if state != GpuState.QUARANTINE:
+        gpu.quarantined_at, gpu.quarantine_reason = None, ""
     db.session.flush()
     audit.record(actor, "gpu.state", f"gpu:{gpu.id}", before=before, after=state)
 

@@ -1,0 +1,41 @@
+"""What an admin should look at: on how many hosts something is wrong, and what happened on one of them lately."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from datetime import timedelta
+
+from sqlalchemy import exists, func, or_, select
+
+from app import clock
+from app.extensions import db
+from app.models import AuditEvent, Booking, Gpu, GpuState, Host
+
+ACTIONS = ("gpu.intruder", "gpu.quarantined", "gpu.released", "instance.force_stopped", "job.refused")
+DAYS = 30  # how far back events are looked for; the audit page has them all
+
+
+def count(silence: timedelta) -> int:
+    """On how many hosts a GPU is in quarantine, or that cannot be looked at or say nothing for so long.
+
+    A host that is not offered and has no booking left may be switched off without an alarm."""
+    needed = or_(Host.enabled, exists().where(Booking.host_id == Host.id, Booking.settled_at.is_(None)))
+    silent = or_(Host.trouble != "", Host.seen_at.is_(None), Host.seen_at < clock.now() - silence)
+    held_back = exists().where(Gpu.host_id == Host.id, Gpu.state == GpuState.QUARANTINE)
+    return db.session.scalar(select(func.count()).select_from(Host).where(or_(needed & silent, held_back))) or 0
+
+
+def events(host: Host, gpu_ids: Collection[int], limit: int = 20) -> list[AuditEvent]:
+    """What was found on the host and done about it in the last days, newest first."""
+    here = or_(
+        AuditEvent.actor == f"agent:{host.name}",
+        AuditEvent.target.in_([f"host:{host.name}", *(f"gpu:{gpu_id}" for gpu_id in gpu_ids)]),
+        AuditEvent.details["host"].astext == host.name,
+    )
+    query = (
+        select(AuditEvent)
+        .where(AuditEvent.action.in_(ACTIONS), here, AuditEvent.created_at > clock.now() - timedelta(days=DAYS))
+        .order_by(AuditEvent.id.desc())
+        .limit(limit)
+    )
+    return list(db.session.scalars(query))
