@@ -21,6 +21,7 @@ LIMITS = {  # what an admin may set: field → (lowest, highest)
     "max_cpus": (1, 1024),
     "max_memory_gib": (1, 16_384),
     "max_disk_gib": (1, 65_536),
+    "grace_seconds": (0, 600),
 }
 
 
@@ -31,8 +32,8 @@ def current() -> Policy:
     return policy
 
 
-def change(actor: User, *, self_service: bool, **limits: int) -> Policy:
-    """Set new rules. Raises InvalidInput naming the first field that is out of its bounds."""
+def change(actor: User, *, self_service: bool, force_stop: bool | None = None, **limits: int) -> Policy:
+    """Set new rules; what is not named stays. Raises InvalidInput naming the first field that is out of its bounds."""
     policy = current()
     for name, value in limits.items():
         low, high = LIMITS[name]
@@ -40,12 +41,12 @@ def change(actor: User, *, self_service: bool, **limits: int) -> Policy:
             raise InvalidInput(
                 _("This must be a whole number from %(low)s to %(high)s.", low=low, high=high), field=name
             )
-    before = {name: getattr(policy, name) for name in limits}
-    for name, value in limits.items():
+    values = limits if force_stop is None else limits | {"force_stop": force_stop}
+    changed = {name: [getattr(policy, name), value] for name, value in values.items() if getattr(policy, name) != value}
+    for name, value in values.items():
         setattr(policy, name, value)
     policy.self_service = self_service
     db.session.flush()
-    changed = {name: [before[name], limits[name]] for name in limits if before[name] != limits[name]}
     audit.record(actor.username, "policy.changed", "policy", self_service=self_service, changed=changed)
     return policy
 

@@ -25,8 +25,21 @@ FIELDS: dict[str, tuple[LazyString, LazyString]] = {  # field → label, unit
     "max_cpus": (_l("CPUs per machine"), _l("CPUs")),
     "max_memory_gib": (_l("Memory per machine"), _l("GiB")),
     "max_disk_gib": (_l("Disk per machine"), _l("GiB")),
+    "grace_seconds": (_l("Seconds between asking a program to end and ending it"), _l("seconds")),
 }
-BOOKINGS, MACHINES = tuple(FIELDS)[:4], tuple(FIELDS)[4:]
+SWITCHES: dict[str, tuple[LazyString, LazyString | str]] = {  # field → label, help
+    "self_service": (_l("People may create their own machines"), ""),
+    "force_stop": (
+        _l("Stop a machine that does not let go of a GPU"),
+        _l("Otherwise the GPU goes into quarantine until an admin releases it, and the machine keeps running."),
+    ),
+}
+NAMES = tuple(FIELDS)
+GROUPS: tuple[tuple[LazyString, LazyString | str, tuple[str, ...], str], ...] = (  # heading, note, fields, switch
+    (_l("Bookings"), "", NAMES[:4], ""),
+    (_l("Machines"), "", NAMES[4:8], "self_service"),
+    (_l("Taking a GPU back"), _l("These hold at once, for bookings that run now too."), NAMES[8:], "force_stop"),
+)
 
 
 @bp.get("")
@@ -35,7 +48,7 @@ def index() -> Response:
     """The rules as they are."""
     rules = policy.current()
     values = {name: str(getattr(rules, name)) for name in FIELDS}
-    return _page(values, self_service=rules.self_service)
+    return _page(values, {name: getattr(rules, name) for name in SWITCHES})
 
 
 @bp.post("")
@@ -43,13 +56,13 @@ def index() -> Response:
 def change() -> Response:
     """Set new rules; they hold for what is booked from now on."""
     values = {name: request.form.get(name, "").strip() for name in FIELDS}
-    self_service = "self_service" in request.form
+    switches = {name: name in request.form for name in SWITCHES}
     try:
         limits = {name: _whole_number(name, text) for name, text in values.items()}
         with transaction():
-            policy.change(me(), self_service=self_service, **limits)
+            policy.change(me(), **switches, **limits)
     except InvalidInput as error:
-        return _page(values, self_service=self_service, problem=error)
+        return _page(values, switches, problem=error)
     flash(_("Rules saved. They hold for what is booked from now on."))
     return go(url_for("policy.index"))
 
@@ -61,15 +74,16 @@ def _whole_number(name: str, text: str) -> int:
     return int(text)
 
 
-def _page(values: dict[str, str], *, self_service: bool, problem: InvalidInput | None = None) -> Response:
+def _page(values: dict[str, str], on: dict[str, bool], problem: InvalidInput | None = None) -> Response:
     return render(
         "policy/index.html",
         status=422 if problem else 200,
         errors_found=problem is not None,
         values=values,
-        self_service=self_service,
+        on=on,
         problem=problem,
         fields=FIELDS,
-        groups=((_("Bookings"), BOOKINGS), (_("Machines"), MACHINES)),
+        switches=SWITCHES,
+        groups=GROUPS,
         limits=policy.LIMITS,
     )

@@ -58,6 +58,17 @@ def test_a_change_is_on_record_with_before_and_after(rules: Policy) -> None:
     assert event.details == {"self_service": False, "changed": {"max_hours": [72, 24]}}
 
 
+def test_what_is_not_named_stays_and_a_switch_is_on_record_too(rules: Policy) -> None:
+    boss = make_admin("root")
+    assert (rules.grace_seconds, rules.force_stop) == (20, False)
+    policy.change(boss, self_service=True, force_stop=True, grace_seconds=0)
+    policy.change(boss, self_service=True, max_gpus=3)
+    assert (policy.current().grace_seconds, policy.current().force_stop) == (0, True)
+    assert [event.details["changed"] for event in audit.recent(target="policy")] == [
+        {"max_gpus": [8, 3]}, {"force_stop": [False, True], "grace_seconds": [20, 0]},
+    ]  # fmt: skip
+
+
 @pytest.mark.parametrize(("field", "value"), [(name, bound) for name, (low, high) in policy.LIMITS.items()
                                               for bound in (low - 1, high + 1)])  # fmt: skip
 def test_out_of_bounds_changes_nothing(rules: Policy, field: str, value: int) -> None:
