@@ -7,7 +7,7 @@ only what JSON can, is bounded, and what containers chose (names of processes, i
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from enum import StrEnum
 from typing import Any
@@ -54,17 +54,16 @@ def report(
     seen: HostSeen,
     scan: Scan | None,
     *,
-    quarantined: Collection[str] = (),
     gpus: Sequence[GpuInfo] = (),
 ) -> Report:
     """The host's report. Without a `scan` nothing is said of processes.
 
-    `quarantined`: PCI addresses. `gpus`: as the host lists them now, with their DRM nodes; those of `want` have none.
+    `gpus`: as the host lists them now, with their DRM nodes; those of `want` have none.
     """
     drift = _drift(want, seen)
     held = _held(want, seen, scan.holders if scan else (), gpus or want.gpus)
     lists: dict[str, list[dict[str, Any]]] = {
-        "gpus": [_line(gpu, want, seen, drift, held, quarantined) for gpu in want.gpus],
+        "gpus": [_line(gpu, want, seen, drift, held) for gpu in want.gpus],
         "drift": [asdict(item) for item in drift],
         "on_host": [entry for entry in held if entry["instance"] == HOST],
         "intruders": [entry for entry in held if entry["instance"] != HOST and not entry["booked"]],
@@ -109,14 +108,14 @@ def _drift(want: Desired, seen: HostSeen) -> list[Drift]:
 def _of_device(instance: str, device: DeviceSeen, wanted: Want | None, want: Desired) -> Drift | None:
     """What is wrong with a device or a node, if anything."""
     pci = device.pci_address
-    if not device.ours:
+    copy = device.node == Node.COPY and not device.configured
+    if not device.ours and not copy:
         reason = "any_gpu" if not pci else "profile" if DEVICE_NAME.match(device.name) else "by_hand"
         return _item(Kind.FOREIGN, instance, device.name, pci, reason, ours=False)
     if wanted is not None and wanted.gpu.pci_address == pci:
         lacking = device.configured and device.node == Node.ABSENT
         return _item(Kind.NO_NODE, instance, device.name, pci, "lxd_only") if lacking else None
-    if not device.configured:  # a mere copy cannot be taken out of the instance from outside
-        copy = device.node == Node.COPY
+    if not device.configured:  # a mere copy cannot be taken out of the instance from outside; the fence shuts it
         return _item(Kind.LEFTOVER, instance, device.name, pci, "copy" if copy else "node", ours=not copy)
     return _item(Kind.STALE, instance, device.name, pci, _why_stale(device, wanted, want))
 
@@ -144,8 +143,8 @@ def _where(seen: HostSeen) -> dict[str, set[str]]:
 
 
 def _held(want: Desired, seen: HostSeen, holders: Iterable[Holder], gpus: Iterable[GpuInfo]) -> list[dict[str, Any]]:
-    """Each process that holds GPUs: its own ones, those it may have, and those where an admin plugged something in,
-    which are left alone, apart. One process may so be in the list twice."""
+    """Each process that holds GPUs. Those that are booked for it, and those that are an admin's and left alone (plugged
+    in by hand, or out of service), are entries of their own."""
     of_number: dict[Number, str] = {number: gpu.pci_address for gpu in gpus for number in gpu.numbers}
     wanted = {(item.instance, item.gpu.pci_address) for item in want.wants}
     by_hand = {
@@ -158,7 +157,8 @@ def _held(want: Desired, seen: HostSeen, holders: Iterable[Holder], gpus: Iterab
     for holder in holders:
         for pci in {of_number[number] for number in holder.numbers if number in of_number}:
             booked = (holder.instance, pci) in wanted
-            alone = not {(holder.instance, pci), (holder.instance, "")}.isdisjoint(by_hand) or holder.instance == HOST
+            plugged = not {(holder.instance, pci), (holder.instance, "")}.isdisjoint(by_hand)
+            alone = plugged or pci not in want.guarded or holder.instance == HOST
             found[holder.instance, holder.pid, holder.name, booked, alone].add(pci)
     return [
         {
@@ -175,7 +175,6 @@ def _line(
     seen: HostSeen,
     drift: Iterable[Drift],
     held: Iterable[Mapping[str, Any]],
-    quarantined: Collection[str],
 ) -> dict[str, Any]:
     """One GPU: who should have it, who has it, and what to call that."""
     pci = gpu.pci_address
@@ -189,7 +188,7 @@ def _line(
         "want": {"instance": _text(wanted.instance or ""), "booking": wanted.tag.booking_id} if wanted else None,
         "seen": [_text(name) for name in sorted(_where(seen).get(pci, ()))][:MOST],
         "held_by": sorted({str(entry["instance"]) for entry in inside})[:MOST],
-        "code": _code(wanted, mine, ending=ending, quarantined=pci in quarantined),
+        "code": _code(wanted, mine, ending=ending, quarantined=pci in want.quarantined),
     }
 
 

@@ -3,27 +3,47 @@
 from __future__ import annotations
 
 import json
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 
-from app.drivers.base import NVIDIA_MAJOR, DeviceSeen, GpuInfo, HostSeen, Node, Tag
+from app.drivers.base import NVIDIA_MAJOR, DeviceSeen, GpuInfo, HostSeen, InstanceSeen, Node, Tag, device_name
 from app.drivers.kernel import HOST, Holder, Scan
 from app.services.drift import LONGEST, MOST, news, report
 from app.services.plan import Desired, Want
-from tests.services.test_plan import GPU, NAME, NOW, OTHER, TAG, both, device, seen, want
 
-OVER = Tag(6, 60, int(NOW.timestamp()))
-BY_HAND = DeviceSeen("mygpu", GPU.pci_address, ours=False, node=Node.PRESENT)
-FROM_PROFILE = DeviceSeen(NAME, GPU.pci_address, ours=False, node=Node.PRESENT)
-ANY = DeviceSeen("gpus", "", ours=False, node=Node.UNKNOWN)
-NOBODY: list[Want] = []
+NOW = datetime(2026, 11, 3, 14, 0, tzinfo=UTC)
+GPU, OTHER = GpuInfo("0000:01:00.0", "A6000", 0), GpuInfo("0000:02:00.0", "A6000", 1)
+NAME = device_name(GPU.pci_address)
+TAG = Tag(7, 70, int(NOW.timestamp()) + 3600)
 
 
-def of(
-    wants: list[Want], host: HostSeen, *holders: Holder, gpus: tuple[GpuInfo, ...] = (GPU, OTHER), **more: Any
-) -> Any:
-    found = report(Desired(1, NOW, tuple(wants), gpus), host, Scan(holders), **more)
+def want(instance: str | None = "alice") -> Want:
+    return Want(GPU, instance, TAG)
+
+
+def device(
+    *, tag: Tag | None = TAG, node: Node = Node.PRESENT, ours: bool = True, configured: bool = True
+) -> DeviceSeen:
+    return DeviceSeen(NAME, GPU.pci_address, ours, node, tag, configured)
+
+
+def seen(*devices: DeviceSeen, name: str = "alice", status: str = "running", privileged: bool = False) -> HostSeen:
+    return HostSeen({name: InstanceSeen(name, status, privileged, devices)})
+
+
+def both(first: HostSeen, second: HostSeen) -> HostSeen:
+    return HostSeen({**first.instances, **second.instances})
+
+
+def desired(*wants: Want, quarantined: frozenset[str] = frozenset()) -> Desired:
+    guarded = frozenset({GPU.pci_address, OTHER.pci_address})
+    return Desired(1, NOW, wants, (GPU, OTHER), guarded=guarded, quarantined=quarantined)
+
+
+def of(wants: list[Want], host: HostSeen, *holders: Holder, **more: Any) -> Any:
+    found = report(desired(*wants), host, Scan(holders), **more)
     assert json.loads(json.dumps(found)) == found, "what is stored comes back as it was"
     return found
 
@@ -36,6 +56,11 @@ def kinds(found: Any) -> list[tuple[str, str, str, bool]]:
     return [(item["kind"], item["instance"], item["reason"], item["ours"]) for item in found["drift"]]
 
 
+OVER = Tag(6, 60, int(NOW.timestamp()))
+BY_HAND = DeviceSeen("mygpu", GPU.pci_address, ours=False, node=Node.PRESENT)
+FROM_PROFILE = DeviceSeen(NAME, GPU.pci_address, ours=False, node=Node.PRESENT)
+ANY = DeviceSeen("gpus", "", ours=False, node=Node.UNKNOWN)
+NOBODY: list[Want] = []
 MISSING = [
     (seen(), "alice", "attaching", "due"),
     (seen(status="stopped"), "alice", "missing", "stopped"),
@@ -121,9 +146,10 @@ def test_one_gpu_in_two_machines(second: DeviceSeen, ours: bool) -> None:
     assert ("doubled", "alice, bob", "two_machines", ours) in kinds(found)
 
 
+@pytest.mark.parametrize("ours", [True, False])
 @pytest.mark.parametrize(("wants", "code"), [([], "free"), ([want("bob")], "ok")])
-def test_a_copy_is_reported_and_stands_in_nobodys_way(wants: list[Want], code: str) -> None:
-    copy = device(node=Node.COPY, tag=None, configured=False)
+def test_a_copy_is_reported_and_stands_in_nobodys_way(wants: list[Want], code: str, ours: bool) -> None:
+    copy = device(node=Node.COPY, tag=None, configured=False, ours=ours)
     host = both(seen(copy), seen(*([device()] if wants else []), name="bob"))
     found = of(wants, host)
     assert kinds(found) == [("leftover", "alice", "copy", False)]
@@ -164,13 +190,18 @@ def test_a_process_that_has_only_a_drm_node_is_found_by_the_hosts_list() -> None
     there = GpuInfo(GPU.pci_address, "A6000", 0, drm=frozenset({(226, 128)}))
     render = Holder(5, 1, "bob", "vlc", frozenset({(226, 128)}))
     assert of([], seen(), render)["intruders"] == []
-    found = report(Desired(1, NOW, (), (GPU,)), seen(), Scan((render,)), gpus=[there])
-    assert [p["pid"] for p in found["intruders"]] == [5]
+    assert [p["pid"] for p in of([], seen(), render, gpus=[there])["intruders"]] == [5]
+
+
+def test_who_holds_one_that_is_out_of_service_is_left_alone() -> None:
+    found = report(Desired(1, NOW, (), (GPU,)), seen(), Scan((holder("bob"),)))
+    assert found["intruders"][0]["left_alone"] is True
+    assert found["gpus"][0]["code"] == "free"
 
 
 def test_quarantine_comes_before_all_else() -> None:
     host = both(seen(device()), seen(device(tag=None), name="bob"))
-    found = of([want()], host, quarantined={GPU.pci_address})
+    found = report(desired(want(), quarantined=frozenset({GPU.pci_address})), host, None)
     assert [line["code"] for line in found["gpus"]] == ["quarantine", "free"]
 
 
@@ -178,7 +209,7 @@ def test_what_containers_chose_is_cut_and_printable() -> None:
     bad = "x\x1b[2J\u202e\x00\udc80" + "y" * 500
     bad_device = DeviceSeen(bad, GPU.pci_address, ours=False, node=Node.PRESENT)
     scan = Scan((holder(bad, name=bad),), {bad: bad})
-    found = report(Desired(1, NOW, (), (GPU,)), seen(bad_device, name=bad), scan)
+    found = report(desired(), seen(bad_device, name=bad), scan)
     texts = [found["drift"][0]["device"], found["drift"][0]["instance"], *found["doubts"][0].values()]
     texts += [found["intruders"][0]["name"], found["gpus"][0]["seen"][0], found["gpus"][0]["held_by"][0]]
     for text in texts:
@@ -197,17 +228,17 @@ def test_no_list_grows_without_end() -> None:
 
 def test_nothing_new_is_not_written_again() -> None:
     first = of([want()], seen(device()), holder(HOST))
-    shuffled = report(Desired(1, NOW, (want(),), (GPU, OTHER)), seen(device()), Scan((holder(HOST),), processes=9))
+    shuffled = report(desired(want()), seen(device()), Scan((holder(HOST),), processes=9))
     assert news({}, first) == first
     assert news(json.loads(json.dumps(first)), shuffled) is None
 
 
 def test_without_a_look_at_processes_the_last_one_stays() -> None:
     before = of([want()], seen(device()), holder(HOST))
-    blind = report(Desired(1, NOW, (want(),), (GPU, OTHER)), seen(device()), None)
+    blind = report(desired(want()), seen(device()), None)
     assert blind["scanned"] is False
     assert news(before, blind) is None
-    gone = news(before, report(Desired(1, NOW, (), (GPU, OTHER)), seen(), None))
+    gone = news(before, report(desired(), seen(), None))
     assert gone is not None
     assert gone["on_host"] == before["on_host"]
     assert gone["gpus"][0]["code"] == "free"
