@@ -217,3 +217,8 @@ class LxdDriver(Protocol):
 
     def delete(self, instance: str) -> None:
         """Stop and remove it; a missing one is fine."""
+
+    def tell(self, instance: str, title: str, text: str) -> None:
+        """Show a message on every terminal and every desktop of the running instance, within a few seconds.
+
+        Raises GiveUp where there is no such instance. Nothing is known of whether anybody has read it."""

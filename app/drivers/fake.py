@@ -133,6 +133,19 @@ class FakeLxd(SimulatedHost):
                 raise GiveUp(what, f"it has no {OWNER}: Berth did not make it", "Delete it with lxc delete.")
             state["instances"].pop(instance, None)
 
+    def tell(self, instance: str, title: str, text: str) -> None:
+        """Keep the message."""
+        with self._call("tell") as state:
+            what = f"Tell {instance}"
+            if (status := _instance(state, what, instance)["status"]) != "running":
+                raise TryAgain(what, f"the instance is {status}", "Start the instance.")
+            state["told"] = [*state.get("told", [])[-99:], [instance, title, text]]
+
+    def told(self) -> list[tuple[str, str, str]]:
+        """What was shown in which instance: name, title and text; the last hundred."""
+        with self._open() as state:
+            return [(instance, title, text) for instance, title, text in state.get("told", [])]
+
     def _power(self, instance: str, action: str, status: str) -> None:
         with self._open() as state:
             item = _instance(state, f"{action.capitalize()} {instance}", instance)

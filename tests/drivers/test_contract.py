@@ -184,6 +184,14 @@ def test_only_what_berth_made_is_deleted(subject: Subject) -> None:
         assert own not in subject.driver.observe().instances
 
 
+def test_only_a_running_instance_can_be_told(subject: Subject) -> None:
+    subject.driver.tell(subject.machine(), "Your GPU goes", "At 14:00.\nSave your work.")
+    with pytest.raises(TryAgain, match="stopped"):
+        subject.driver.tell(subject.put("stopped"), "Your GPU goes", "At 14:00.")
+    with pytest.raises(GiveUp, match="no such instance"):
+        subject.driver.tell(subject.name(), "Your GPU goes", "At 14:00.")
+
+
 def test_observe_gives_those_asked_for_that_exist(subject: Subject) -> None:
     names = {subject.put("stopped") for _ in range(4)}
     missing = frozenset({"no-such-a", "no-such-b"})
@@ -207,6 +215,7 @@ def test_observe_gives_those_asked_for_that_exist(subject: Subject) -> None:
         lambda driver, gpu: driver.stop("t1"),
         lambda driver, gpu: driver.restart("t1"),
         lambda driver, gpu: driver.delete("t1"),
+        lambda driver, gpu: driver.tell("t1", "Title", "Text"),
     ],
 )
 def test_a_host_that_is_away_is_unreachable_not_empty(

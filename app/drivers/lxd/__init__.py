@@ -20,7 +20,7 @@ from app.drivers.base import (
     TryAgain,
     device_name,
 )
-from app.drivers.lxd import instances, shapes
+from app.drivers.lxd import instances, shapes, tell
 from app.drivers.lxd.errors import RefusedError, as_driver_errors
 from app.drivers.lxd.look import Eye
 from app.drivers.lxd.shapes import Json
@@ -112,6 +112,10 @@ class PylxdDriver:
     def delete(self, instance: str) -> None:
         """Stop and remove it; a missing one is fine."""
         instances.delete(self._wire, instance)
+
+    def tell(self, instance: str, title: str, text: str) -> None:
+        """Show a message on every terminal and every desktop of the running instance."""
+        tell.tell(self._wire, instance, title, text)
 
     def _plug_over_orphan(self, current: Json, body: Json, device: str) -> bool:
         """A node that LXD made and forgot (two updates at once, a crash) blocks its name and cannot be detached. A

@@ -41,6 +41,11 @@ class Wire:
         """LXD's directory, where the endpoint is a socket: it lies in there."""
         return Path(self._endpoint).resolve().parent if self._endpoint.startswith("/") else None
 
+    @property
+    def socket(self) -> str:
+        """LXD's socket; "" for a server that is asked over the network."""
+        return self._endpoint if self._endpoint.startswith("/") else ""
+
     def get(self, *path: str, **params: Any) -> Any:
         """What LXD keeps there."""
         return self._call("get", path, params=params).json()["metadata"]
@@ -70,6 +75,10 @@ class Wire:
         answer = self._call(method, path, json=json, headers={"If-Match": etag} if etag else {}).json()
         if answer.get("type") == "async":
             self.join(answer["operation"].partition("?")[0].rpartition("/")[2], limit, progress)
+
+    def begin(self, *path: str, json: Json) -> Json:
+        """Ask for background work and leave it at that: LXD's description of it."""
+        return dict(self._call("post", path, json=json).json()["metadata"])
 
     def join(self, operation: str, limit: float, progress: Callable[[int], None] | None = None) -> None:
         """Wait for a background operation. One that LXD has forgotten is over; how it ended, a look will tell."""
