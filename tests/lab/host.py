@@ -18,7 +18,7 @@ def mount(*arguments: str | Path) -> None:
     subprocess.run(["mount", *map(str, arguments)], check=True)
 
 
-def gpu(pci: Path, driver: Path, address: str, minor: int, model: str, *, readable: bool) -> None:
+def gpu(pci: Path, driver: Path, model: str, address: str, minor: int, drm: str) -> None:
     device = pci / "devices" / address
     device.mkdir(parents=True)
     # LXD resolves `driver` of every device; one that dangles makes it list no GPU at all.
@@ -28,10 +28,10 @@ def gpu(pci: Path, driver: Path, address: str, minor: int, model: str, *, readab
     for name, text in texts.items():
         (device / name).write_text(text + "\n")
     (device / "uevent").write_text(f"DRIVER=nvidia\nPCI_CLASS=30200\nPCI_ID=10DE:2230\nPCI_SLOT_NAME={address}\n")
-    if readable:  # nothing answers behind 195:N; a "DRM card" that is /dev/full comes along and can be opened
+    if drm:  # nothing answers behind 195:N; a "DRM card" that is /dev/full, say, comes along and can be opened
         card = device / "drm" / f"card{minor}"
         card.mkdir(parents=True)
-        (card / "dev").write_text("1:7\n")
+        (card / "dev").write_text(drm + "\n")
     information = driver / "nvidia" / "gpus" / address / "information"
     information.parent.mkdir(parents=True)
     information.write_text(f"Model: \t\t {model}\nDevice Minor: \t {minor}\n")
@@ -50,8 +50,8 @@ def main() -> None:
     mount("-t", "tmpfs", "tmpfs", base / "driver")
     (base / "pci/drivers/nvidia/module").mkdir(parents=True)
     (base / "pci/drivers/nvidia/module/version").write_text("580.95.05\n")
-    for address, minor in wish["gpus"]:
-        gpu(base / "pci", base / "driver", address, minor, wish["model"], readable=wish["readable"])
+    for address, minor, drm in wish["gpus"]:
+        gpu(base / "pci", base / "driver", wish["model"], address, minor, drm)
     (base / "pci/devices").mkdir(exist_ok=True)
     mount("--bind", base / "pci/devices", "/sys/bus/pci/devices")
     mount("--bind", base / "driver", "/proc/driver")

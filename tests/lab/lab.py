@@ -34,7 +34,8 @@ class Lab:
     """One LXD daemon in `directory`, whose host shows `gpus` emulated GPUs from PCI address 0000:01:00.0 on.
 
     `first_minor`: N of the first /dev/nvidiaN, by itself one that is free. `snap`: the device directory is hidden in
-    the daemon's mount namespace. `readable`: each GPU brings along a /dev/dri/cardN that can be opened.
+    the daemon's mount namespace. `readable`: each GPU brings along a /dev/dri/cardN that can be opened and read; those
+    of neighbours are different devices.
     `owned`: take it down when this program ends or, if it is killed, at the next `sweep`.
     """
 
@@ -54,7 +55,8 @@ class Lab:
         self.lxd_dir = self.directory / "lxd"
         self.socket = self.lxd_dir / "unix.socket"
         self.minors: list[int] = []
-        self._wish = (gpus, first_minor, snap, readable, owned)
+        self._wish = (gpus, first_minor, snap, owned)
+        self._readable = readable
         self._daemon: subprocess.Popen[bytes] | None = None
 
     @property
@@ -62,7 +64,7 @@ class Lab:
         """The emulated GPUs."""
         from app.drivers.base import GpuInfo  # not at the top: a lab by hand needs no more than the standard library
 
-        return [GpuInfo(address, MODEL, minor) for address, minor in self._cards()]
+        return [GpuInfo(address, MODEL, minor, drm=frozenset(drm)) for address, minor, drm in self._cards()]
 
     def __enter__(self) -> Self:
         self.up()
@@ -77,11 +79,11 @@ class Lab:
         """Start the daemon and make its storage pool and image ready."""
         tarball = image() if with_image else None
         sweep()
-        gpus, first_minor, snap, readable, owned = self._wish
-        record = registry.enter(self.directory, gpus, first_minor, owned=owned, readable=readable)
+        gpus, first_minor, snap, owned = self._wish
+        record = registry.enter(self.directory, gpus, first_minor, owned=owned, readable=self._readable)
         self.minors = record.minors
         try:
-            record.daemon = self._start(snap=snap, readable=readable)
+            record.daemon = self._start(snap=snap)
             registry.write(record)
             self.lxc("config", "set", "images.auto_update_interval", "0")
             self.lxc("storage", "create", "pool", "btrfs", "size=8GiB")
@@ -167,10 +169,12 @@ class Lab:
         for name in names:
             self.lxc("delete", "--force", name, check=False)
 
-    def _cards(self) -> list[tuple[str, int]]:
-        return [(f"0000:{n:02x}:00.0", minor) for n, minor in enumerate(self.minors, start=1)]
+    def _cards(self) -> list[tuple[str, int, list[tuple[int, int]]]]:
+        """Each GPU's address, its minor, and the number of its DRM node if it is to have one."""
+        drm = [[number] if self._readable else [] for number in registry.READABLE]
+        return [(f"0000:{n + 1:02x}:00.0", minor, drm[n % 2]) for n, minor in enumerate(self.minors)]
 
-    def _start(self, *, snap: bool, readable: bool) -> int:
+    def _start(self, *, snap: bool) -> int:
         self.lxd_dir.mkdir(parents=True)
         for folder in self.lxd_dir.parents:  # container root is nobody on the host, and has to get through to its files
             if not folder.stat().st_mode & 0o001:
@@ -178,10 +182,9 @@ class Lab:
         wish = {
             "lxd_dir": str(self.lxd_dir),
             "emulated": str(self.directory / "emulated"),
-            "gpus": self._cards(),
+            "gpus": [(address, minor, "".join(f"{a}:{b}" for a, b in drm)) for address, minor, drm in self._cards()],
             "model": MODEL,
             "snap": snap,
-            "readable": readable,
         }
         script = Path(__file__).with_name("host.py")
         return self._spawn(

@@ -13,6 +13,7 @@ from pathlib import Path
 
 FOLDER = Path("/run/berth-lab")
 SHARED = {"nvidiactl": (195, 255), "nvidia-uvm": (511, 0)}  # nodes that go along with every GPU
+READABLE = ((1, 7), (1, 5))  # /dev/full and /dev/zero in turns: a host's neighbours can be told apart
 _FIRST_MINOR = 32  # out of the way of real GPUs
 
 
@@ -70,7 +71,7 @@ def enter(directory: Path, count: int, first_minor: int | None, *, owned: bool, 
         owner = [os.getpid(), start_time(os.getpid())] if owned else []
         record = Record(str(directory), minors, owner, [])
         nodes = {f"nvidia{minor}": (195, minor) for minor in minors} | SHARED
-        nodes |= {f"dri/card{minor}": (1, 7) for minor in minors if readable}
+        nodes |= {f"dri/card{minor}": READABLE[place % 2] for place, minor in enumerate(minors) if readable}
         record.made = [name for name in nodes if not Path("/dev", name).exists()]
         write(record)
         for name in record.made:

@@ -95,6 +95,7 @@ def test_eight_readable_gpus(big_lab: Lab) -> None:
     driver, name, gpu = PylxdDriver(str(big_lab.socket)), big_lab.launch(), big_lab.gpus[7]
     assert driver.gpus() == big_lab.gpus
     assert len(big_lab.gpus) == 8
+    assert [gpu.drm for gpu in big_lab.gpus] == [frozenset({number}) for number in registry.READABLE] * 4
     read = ["head", "-c1", f"/dev/dri/card{gpu.minor}"]
     try:
         assert "No such file" in big_lab.run(name, *read)
