@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import hashlib
 import os
 import shutil
 import subprocess
@@ -12,7 +13,8 @@ from pathlib import Path
 
 PACKAGES = ["lxd", "debootstrap", "btrfs-progs", "dnsmasq-base", "iptables", "uidmap", "attr", "squashfs-tools"]
 CACHE = Path(os.environ.get("BERTH_LAB_CACHE", "/var/cache/berth-lab"))
-_INCLUDE = {"base": "systemd,systemd-sysv,dbus,iproute2,openssh-server,sudo,procps"}
+# python3 for who attacks from inside, with every tool (python3-minimal lacks ctypes and json)
+_INCLUDE = {"base": "systemd,systemd-sysv,dbus,iproute2,openssh-server,sudo,procps,python3"}
 _LEFT_OUT = ["usr/share/doc", "usr/share/locale", "usr/share/man", "var/lib/apt/lists", "var/cache/apt/archives"]
 _METADATA = """\
 architecture: {machine}
@@ -47,12 +49,19 @@ def ensure_packages() -> str:
 def image(kind: str = "base") -> Path:
     """The image's tarball from the cache, built first if need be (over a minute)."""
     CACHE.mkdir(parents=True, exist_ok=True)
-    ready = CACHE / f"{kind}.tar.gz"
+    ready = CACHE / f"{kind}-{_recipe(kind)}.tar.gz"
     with (CACHE / f"{kind}.lock").open("w") as lock:  # two suites at once build it once
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not ready.exists():
             _build(kind, ready)
+            for older in {CACHE / f"{kind}.tar.gz", *CACHE.glob(f"{kind}-*.tar.gz")} - {ready}:
+                older.unlink(missing_ok=True)
     return ready
+
+
+def _recipe(kind: str) -> str:
+    """Short for what the image is made of: another recipe is another file."""
+    return hashlib.sha256(repr((_INCLUDE[kind], _LEFT_OUT, _METADATA)).encode()).hexdigest()[:8]
 
 
 def _build(kind: str, ready: Path) -> None:
