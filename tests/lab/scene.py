@@ -41,12 +41,12 @@ class Scene:
                     inventory.add_host("test", host.name, str(host.socket), PylxdDriver(str(host.socket)))
         wait_for(lambda: len(berth.pids("workers agent")) == len(hosts), 15, "an agent for each host")
 
-    def people(self, host: Lab, number: int) -> list[str]:
+    def people(self, host: Lab, number: int, options: tuple[str, ...] = SLEEPING) -> list[str]:
         """So many people with a machine each on that host; username and machine have the same name."""
         names = [host.unique() for _ in range(number)]
         self.machines += [(host, name) for name in names]
         for name in names:  # one by one: of several at once LXD sometimes fails to start one
-            host.launch(name, *SLEEPING, owner=name)
+            host.launch(name, *options, owner=name)
         with self.app.app_context(), transaction():
             row = self.row(host)
             for name in names:

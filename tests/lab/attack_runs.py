@@ -1,0 +1,124 @@
+"""The attacks carried out, on LXD alone and on Berth."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from datetime import UTC, datetime
+from typing import Any
+
+from app.drivers.base import Tag, device_name
+from app.drivers.lxd import PylxdDriver
+from app.extensions import db, transaction
+from app.models import Allocation, Gpu, GpuState
+from app.services import accounts, changes
+from tests.lab.attack import Attack, Outcome, Scenario, at_once, in_batches
+from tests.lab.grips import HOST, grips
+from tests.lab.lab import Lab
+from tests.lab.scene import SLEEPING, Scene, second_from_now
+from tests.runtime.running import wait_for
+
+Outcomes = dict[str, Outcome]
+LEAD = 1.5  # seconds from writing the ends down to the end
+LONG = 3600  # seconds of a booking that is not to end by itself
+HERE = 30.0  # seconds within which booked GPUs are there
+GONE = 45.0  # seconds after the end within which Berth has proven that a GPU is free, or given up
+
+
+def scenarios(host: Lab, batch: list[tuple[int, Attack]], launch: Callable[[tuple[str, ...]], str]) -> list[Scenario]:
+    """A machine for each attack, and a second one where it needs one; each attack has GPUs of its own."""
+    return [
+        Scenario(
+            attack, host, launch(() if attack.systemd else SLEEPING), launch(SLEEPING) if attack.receiver else "",
+            (2 * number, 2 * number + 1),
+        )
+        for number, attack in batch
+    ]  # fmt: skip
+
+
+def on_plain_lxd(host: Lab, attacks: Sequence[Attack]) -> Outcomes:
+    """GPUs come through the driver, and are taken away with `lxc config device remove`."""
+    driver, outcomes = PylxdDriver(str(host.socket)), Outcomes()
+    for batch in in_batches(attacks):
+        arena = scenarios(host, batch, lambda options: host.launch("", *options))
+
+        def carry_out(scenario: Scenario) -> None:
+            for gpu in scenario.gpus:
+                driver.attach(scenario.machine, host.gpus[gpu], Tag(1, 1, 1))
+            scenario.arm()
+            device = device_name(host.gpus[scenario.ending].pci_address)
+            said = host.lxc("config", "device", "remove", scenario.machine, device, check=False)
+            held = grips(scenario.numbers, scenario.machines)
+            outcomes[scenario.attack.name] = replace(scenario.probe(), grips=held, said=said.strip())
+
+        at_once(carry_out, arena)
+        at_once(host.remove, [name for scenario in arena for name in scenario.machines])
+    return outcomes
+
+
+def on_berth(scene: Scene, host: Lab, attacks: Sequence[Attack]) -> Outcomes:
+    """GPUs are booked. In a batch the bookings of those that end, end at the same second."""
+    outcomes = Outcomes()
+    for batch in in_batches(attacks):
+        arena = scenarios(host, batch, lambda options: scene.people(host, 1, options)[0])
+        before = grips(arena[0].numbers, ())
+        begin = second_from_now(0)
+        booked = {  # by GPU; the booking's number
+            gpu: scene.book(scenario.machine, host, gpu, begin, begin + LONG)
+            for scenario in arena
+            for gpu in scenario.gpus
+        }
+        scene.wake(host)
+        wait_for(lambda booked=booked: _attached(scene, list(booked.values())), HERE, "all GPUs are there")
+        at_once(Scenario.arm, arena)
+        ending = {scenario: booked[scenario.ending] for scenario in arena}
+        due = _end(scene, host, ending)
+        seconds = _over(scene, list(ending.values()), due)
+        held = grips(arena[0].numbers, [name for scenario in arena for name in scenario.machines]) - before
+        found = dict(zip(arena, at_once(Scenario.probe, arena), strict=True))
+        for scenario, booking in ending.items():
+            outcomes[scenario.attack.name] = replace(
+                found[scenario],
+                grips={grip for grip in held if grip.partition(":")[0] in {*scenario.machines, HOST}},
+                records=_records(scene, booking),
+                seconds=seconds.get(booking, GONE),
+            )
+        at_once(host.remove, [name for scenario in arena for name in scenario.machines])
+    return outcomes
+
+
+def _attached(scene: Scene, bookings: list[int]) -> bool:
+    query = db.select(db.func.count()).where(Allocation.booking_id.in_(bookings), Allocation.attached_at.is_not(None))
+    return scene.ask(lambda: db.session.scalar(query)) == len(bookings)
+
+
+def _end(scene: Scene, host: Lab, ending: dict[Scenario, int]) -> int:
+    """Have these bookings end at one second, soon, which is returned."""
+    with scene.app.app_context(), transaction():
+        due = second_from_now(LEAD)
+        for scenario, booking in ending.items():
+            changes.move_end(accounts.get(scenario.machine), booking, datetime.fromtimestamp(due, UTC), 1)
+    assert time.time() < due, "the ends were written down too late"
+    scene.wake(host)
+    return due
+
+
+def _over(scene: Scene, bookings: list[int], due: float) -> dict[int, float]:
+    """By booking, after how many seconds Berth was done with its GPU, one way or the other; those that it never was
+    are missing."""
+    seconds: dict[int, float] = {}
+    while len(seconds) < len(bookings) and time.time() < due + GONE:
+        for booking in set(bookings) - set(seconds):
+            if _records(scene, booking):
+                seconds[booking] = time.time() - due
+        time.sleep(0.05)
+    return seconds
+
+
+def _records(scene: Scene, booking: int) -> set[str]:
+    """What Berth wrote down: that the booking's GPU is `detached`, that it is in `quarantine`."""
+    query = db.select(Allocation.detached_at, Gpu.state).join(Gpu, Gpu.id == Allocation.gpu_id)
+    row: Any = scene.ask(lambda: db.session.execute(query.where(Allocation.booking_id == booking)).one())
+    facts = {"detached": row.detached_at is not None, "quarantine": row.state == GpuState.QUARANTINE}
+    return {name for name, so in facts.items() if so}

@@ -1,0 +1,99 @@
+"""Root in a container tries to keep a GPU when its booking ends: what works on LXD alone, and nothing does here."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from app.extensions import transaction
+from app.services import policy
+from tests.lab.attack import SCRIPTS, Attack, furnish
+from tests.lab.attack_runs import Outcomes, on_berth, on_plain_lxd
+from tests.lab.lab import Lab
+from tests.lab.scene import scene
+
+pytestmark = pytest.mark.lab
+
+ATTACKS = [
+    Attack("bind_mount"),
+    Attack("busy_loop"),
+    Attack("clone_files"),
+    Attack("copies", plain=False),
+    Attack("covered_dev"),
+    Attack("deaf"),
+    Attack("descriptor"),
+    Attack("fd_store", stuck=True, systemd=True),
+    Attack("fork_storm"),
+    Attack("frozen"),
+    Attack("hidden_ring"),
+    Attack("in_backlog", ending=1),
+    Attack("in_flight"),
+    Attack("io_uring"),
+    Attack("jail"),
+    Attack("leaderless"),
+    Attack("mapping", ending=1),
+    Attack("moved_node"),
+    Attack("namespaces"),
+    Attack("nested_flight"),
+    Attack("o_path", ending=1),
+    Attack("odd_name", ending=1),
+    Attack("open_tree", ending=1),
+    Attack("own_group"),
+    Attack("own_table", ending=1),
+    Attack("passed_on", receiver=True),
+    Attack("pinned_namespace"),
+    Attack("stopped", ending=1),
+]
+NO_ATTACK = {"bystander", "groups", "kit", "ring"}
+each = pytest.mark.parametrize("attack", ATTACKS, ids=lambda attack: attack.name)
+
+
+@pytest.fixture(scope="module", params=[False, True], ids=["in-sight", "snap"])
+def arena(lab_directory: Path, request: pytest.FixtureRequest) -> Iterator[Lab]:
+    """A host with two GPUs for each attack. LXD's device directory is in sight, or hidden as in LXD from a snap."""
+    folder = lab_directory / f"attacks-{request.param}"
+    with Lab(
+        lab_directory / f"arena-{request.param}", gpus=2 * len(ATTACKS), readable=True, snap=request.param
+    ) as host:
+        furnish(host, folder)
+        yield host
+    shutil.rmtree(folder)
+
+
+@pytest.fixture(scope="module")
+def plain(arena: Lab) -> Outcomes:
+    return on_plain_lxd(arena, ATTACKS)
+
+
+@pytest.fixture(scope="module")
+def berth(arena: Lab, plain: Outcomes) -> Iterator[Outcomes]:
+    with scene(arena, BERTH_TICK="2") as made:
+        with made.app.app_context(), transaction():
+            policy.current().grace_seconds = 1
+        try:
+            yield on_berth(made, arena, ATTACKS)
+        finally:
+            made.machines.clear()  # the lab takes them along
+
+
+def test_every_attack_there_is_is_carried_out() -> None:
+    assert sorted(path.stem for path in SCRIPTS.glob("*.py")) == sorted({attack.name for attack in ATTACKS} | NO_ATTACK)
+
+
+@each
+def test_on_lxd_alone(plain: Outcomes, attack: Attack) -> None:
+    outcome = plain[attack.name]
+    assert bool(outcome.kept) == attack.plain, outcome
+    assert outcome.harmed == {}
+
+
+@each
+def test_on_berth(berth: Outcomes, attack: Attack) -> None:
+    outcome = berth[attack.name]
+    assert outcome.records == {"quarantine" if attack.stuck else "detached"}, outcome
+    if not attack.stuck:
+        assert (outcome.kept, outcome.grips) == ({}, set()), outcome
+    assert outcome.harmed == {}
