@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass
 
 from flask import Blueprint, Response, flash, request, url_for
 from flask_babel import gettext as _
@@ -12,9 +10,11 @@ from flask_babel import gettext as _
 from app import queue
 from app.errors import NotFound
 from app.extensions import transaction
-from app.models import Allocation, Gpu, GpuState, Host
-from app.services import attachments, instances, inventory
-from app.web import machine_words
+from app.models import Gpu, GpuState, Host
+from app.services import alarms, attachments, instances, inventory
+from app.services.quarantine import release_quarantine
+from app.web import host_words, machine_words
+from app.web.host_cards import HostCard, lines
 from app.web.machine_words import silence_of
 from app.web.render import go, render
 from app.web.security import admin_required
@@ -22,45 +22,7 @@ from app.web.sessions import me
 
 bp = Blueprint("hosts", __name__, url_prefix="/hosts")
 
-
-@dataclass(frozen=True)
-class GpuLine:
-    """One GPU and who has it now; `code`: see app.web.states."""
-
-    gpu: Gpu
-    holder: Allocation | None
-
-    @property
-    def code(self) -> str:
-        """What the GPU is, in one word. Who has one that is out of service still has it."""
-        if self.holder is not None:
-            return "in_use" if self.holder.attached_at else "booked"
-        codes = {GpuState.MAINTENANCE: "out_of_service", GpuState.QUARANTINE: "quarantine"}
-        return codes.get(GpuState(self.gpu.state), "free")
-
-
-@dataclass(frozen=True)
-class HostCard:
-    """One host as the list shows it."""
-
-    host: Host
-    lines: Sequence[GpuLine]
-    machines: int
-    silence: str
-
-    @property
-    def counts(self) -> dict[str, int]:
-        """How many GPUs are what, in a fixed order."""
-        found = Counter(line.code for line in self.lines)
-        order = ("in_use", "booked", "free", "out_of_service", "quarantine")
-        return {code: found[code] for code in order if found[code]}
-
-    @property
-    def state(self) -> tuple[str, str]:
-        """The code in app.web.states and the word."""
-        if self.silence:
-            return "not_reachable", _("Not reachable") if self.host.seen_at else _("Never seen")
-        return ("in_use", _("Reports")) if self.host.enabled else ("out_of_service", _("Not offered"))
+HOW_LENGTH = 200
 
 
 @bp.get("")
@@ -69,23 +31,34 @@ def index() -> Response:
     """All hosts."""
     taken = attachments.by_gpu()
     machines = Counter(machine.host_id for machine in instances.everyones())
-    lines: dict[int, list[GpuLine]] = {}
+    gpus: dict[int, list[Gpu]] = {}
     for gpu, _host in inventory.gpus():
-        lines.setdefault(gpu.host_id, []).append(GpuLine(gpu, taken.get(gpu.id)))
-    cards = [HostCard(host, lines.get(host.id, []), machines[host.id], silence_of(host)) for host in inventory.hosts()]
+        gpus.setdefault(gpu.host_id, []).append(gpu)
+    cards = [
+        HostCard(host, lines(host, gpus.get(host.id, []), taken), machines[host.id], silence_of(host))
+        for host in inventory.hosts()
+    ]
     return render("hosts/index.html", cards=cards)
 
 
 @bp.get("/<name>")
 @admin_required
 def show(name: str) -> Response:
-    """One host: its GPUs, machines and images, and when its agent was last heard of."""
+    """One host: what is booked and what was seen, what differs, what was done; its machines and images."""
     host = inventory.host(name)
-    taken = attachments.by_gpu(host.id)
-    lines = [GpuLine(gpu, taken.get(gpu.id)) for gpu, _host in inventory.gpus(host.id)]
+    gpus = [gpu for gpu, _host in inventory.gpus(host.id)]
     machines = instances.everyones(host.id)
-    card = HostCard(host, lines, len(machines), silence_of(host))
-    return render("hosts/show.html", card=card, machines=machines, machine_status=machine_words.STATUS)
+    card = HostCard(host, lines(host, gpus, attachments.by_gpu(host.id)), len(machines), silence_of(host))
+    return render(
+        "hosts/show.html",
+        card=card,
+        differences=host_words.differences(host.observed),
+        events=alarms.events(host, [gpu.id for gpu in gpus]),
+        number_of={gpu.pci_address: gpu.minor for gpu in gpus},
+        words=host_words,
+        machines=machines,
+        machine_status=machine_words.STATUS,
+    )
 
 
 @bp.post("/<name>/check")
@@ -140,8 +113,34 @@ def take_out(name: str, gpu_id: int) -> Response:
 @bp.post("/<name>/gpus/<int:gpu_id>/back")
 @admin_required
 def put_back(name: str, gpu_id: int) -> Response:
-    """Put a GPU back into service, out of maintenance or quarantine."""
+    """Put a GPU back into service; one in quarantine is released on a page that says what that means."""
+    host, gpu = _gpu(name, gpu_id)
+    if gpu.state == GpuState.QUARANTINE:
+        return go(url_for("hosts.ask_release", name=host.name, gpu_id=gpu.id))
     return _set_state(name, gpu_id, GpuState.IN_SERVICE)
+
+
+@bp.get("/<name>/gpus/<int:gpu_id>/release")
+@admin_required
+def ask_release(name: str, gpu_id: int) -> Response:
+    """What releasing a GPU from quarantine means, before it is done."""
+    host, gpu = _gpu(name, gpu_id)
+    return render("hosts/release.html", host=host, gpu=gpu, hit=attachments.to_come(gpu.id, limit=1))
+
+
+@bp.post("/<name>/gpus/<int:gpu_id>/release")
+@admin_required
+def release(name: str, gpu_id: int) -> Response:
+    """Let a GPU be booked again that could not be proven free."""
+    host, gpu = _gpu(name, gpu_id)
+    with transaction():
+        done = release_quarantine(me().username, gpu, request.form.get("how", "").strip()[:HOW_LENGTH])
+    if done:
+        queue.wake(host.name)
+        flash(_("GPU %(number)s is released from quarantine and can be booked again.", number=gpu.minor))
+    else:
+        flash(_("GPU %(number)s is not in quarantine.", number=gpu.minor))
+    return go(url_for("hosts.show", name=host.name))
 
 
 def _set_state(name: str, gpu_id: int, state: GpuState) -> Response:

@@ -121,7 +121,12 @@ def silence_of(host: Host) -> str:
     """Why what is known of a host may be old, or nothing."""
     if host.seen_at is None:
         return _("%(host)s has not reported yet.", host=host.name)
-    settings: Settings = current_app.extensions["berth"]
-    if clock.now() - host.seen_at > timedelta(seconds=max(60, 4 * settings.tick)):
+    if clock.now() - host.seen_at > silent_after():
         return _("%(host)s reported last %(ago)s.", host=host.name, ago=ago(host.seen_at))
     return _("%(host)s does not answer at the moment.", host=host.name) if host.trouble else ""
+
+
+def silent_after() -> timedelta:
+    """From when on an agent that says nothing is taken to be away."""
+    settings: Settings = current_app.extensions["berth"]
+    return timedelta(seconds=max(60, 4 * settings.tick))

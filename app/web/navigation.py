@@ -8,12 +8,15 @@ from typing import Any
 
 from flask import Flask, current_app, g, request, url_for
 from flask_babel import gettext as _
+from flask_babel import ngettext
 from sqlalchemy import func, select
 
 from app import clock
 from app.extensions import db
 from app.models import Host, User, UserState
+from app.services import alarms
 from app.web import locale, times
+from app.web.machine_words import silent_after
 from app.web.sessions import viewer
 
 KEEP_SECONDS = 5.0  # how old the answer to "are there simulated hosts?" may be
@@ -64,9 +67,11 @@ def _links(person: User) -> list[Link]:
     if person.is_admin:
         waiting = _waiting()
         people = _("People (%(count)s waiting)", count=waiting) if waiting else _("People")
+        alarming = alarms.count(silent_after())
+        hosts = ngettext("Hosts (%(num)s alarm)", "Hosts (%(num)s alarms)", alarming) if alarming else _("Hosts")
         entries += [
             ("people.index", people),
-            ("hosts.index", _("Hosts")),
+            ("hosts.index", hosts),
             ("reports.index", _("Reports")),
             ("policy.index", _("Rules")),
             ("audit.index", _("Audit")),

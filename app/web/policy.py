@@ -60,7 +60,7 @@ def change() -> Response:
     try:
         limits = {name: _whole_number(name, text) for name, text in values.items()}
         with transaction():
-            policy.change(me(), **switches, **limits)
+            policy.change(me(), self_service=switches["self_service"], force_stop=switches["force_stop"], **limits)
     except InvalidInput as error:
         return _page(values, switches, problem=error)
     flash(_("Rules saved. They hold for what is booked from now on."))

@@ -5,6 +5,7 @@ import gzip
 import hashlib
 import json
 import re
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -206,6 +207,16 @@ def test_navigation_shows_where_one_is_and_admins_more(client: Client) -> None:
     assert {"People", "Hosts", "Rules", "Audit"} <= set(page.links())
 
 
+def test_hosts_that_need_somebody_are_counted_for_admins(client: Client) -> None:
+    client.login_as(make_admin())
+    assert "Hosts" in client.get("/quota").links()
+    make_host("lab01", seen_at=clock.now())
+    make_host("lab02", seen_at=clock.now() - timedelta(minutes=7))
+    assert "Hosts (1 alarm)" in client.get("/quota").links()
+    make_host("lab03")
+    assert "Hosts (2 alarms)" in client.get("/quota").links()
+
+
 def test_messages_come_once_and_with_fragments_too(app: Flask, client: Client) -> None:
     user = make_user()
     client.login_as(user)
@@ -214,12 +225,14 @@ def test_messages_come_once_and_with_fragments_too(app: Flask, client: Client) -
     assert "Other browsers are signed out." not in client.get("/quota").text
 
 
-def test_the_frame_costs_three_queries_at_most(client: Client, count_queries) -> None:
+def test_the_frame_costs_four_queries_at_most(client: Client, count_queries) -> None:
     user: User = make_admin()
     client.login_as(user)
     with count_queries() as queries:
         client.get("/nix")
-    assert len([q for q in queries if "SAVEPOINT" not in q.upper()]) <= 3, queries  # who, who waits, any simulated
+    assert len([q for q in queries if "SAVEPOINT" not in q.upper()]) <= 4, (
+        queries
+    )  # who, who waits, alarms, any simulated
 
 
 def test_the_clock_is_held_for_requests_too(client: Client, freeze) -> None:

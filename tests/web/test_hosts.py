@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import timedelta
+from typing import Any
 
 import pytest
 
@@ -11,6 +13,7 @@ from app.extensions import db
 from app.models import AuditEvent, Gpu, GpuState
 from app.services import bookings
 from app.services.claims import Ask
+from app.services.quarantine import quarantine
 from tests.factories import gpus_of, make_admin, make_host, make_instance, make_user
 from tests.page import Client
 
@@ -93,13 +96,148 @@ def test_taking_a_gpu_out_says_whose_bookings_are_hit(admin: Client, woken: list
     assert list(actions) == ["gpu.state", "gpu.state"]
 
 
-def test_a_quarantined_gpu_stands_out_and_can_be_put_back(admin: Client, woken: list[str]) -> None:
-    gpu = gpus_of(make_host("lab01"))[1]
-    gpu.state = GpuState.QUARANTINE
-    assert "Quarantined: 1" in admin.get("/hosts").text
+def test_a_quarantined_gpu_stands_out_and_is_released_knowingly(admin: Client, woken: list[str]) -> None:
+    host = make_host("lab01", seen_at=clock.now())
+    gpu = gpus_of(host)[1]
+    quarantine("agent:lab01", gpu, "<b>python</b> (7) does not end")
+    page = admin.get("/hosts")
+    assert "Quarantined: 1" in page.text
+    assert "Hosts (1 alarm)" in page.links()
     page = admin.get("/hosts/lab01")
-    admin.submit(page.form("Put GPU 1 back"))
-    assert db.session.get(Gpu, gpu.id).state == GpuState.IN_SERVICE
+    (note,) = page.texts("//*[contains(@class, 'note refused')][not(@hidden)]")
+    assert note.startswith("GPU 1 is in quarantine since ")
+    assert "<b>python</b> (7) does not end" in note
+    assert "Put GPU 1 back" not in page.buttons()
+    confirm = admin.get(page.link("Release GPU 1…"))
+    assert confirm.h1 == "Release GPU 1 of lab01?"
+    assert "fuser -v /dev/nvidia1" in confirm.text
+    assert db.session.get_one(Gpu, gpu.id).state == GpuState.QUARANTINE, "looking changes nothing"
+    form = confirm.form("Release GPU 1").fill(**{"How you made sure that it is free (optional)": "x" * 300})
+    page = admin.follow(admin.submit(form))
+    assert "GPU 1 is released from quarantine" in page.texts("//*[@id='flash']")[0]
+    assert db.session.get_one(Gpu, gpu.id).state == GpuState.IN_SERVICE
+    assert woken == ["lab01"]
+    (event,) = db.session.scalars(db.select(AuditEvent).where(AuditEvent.action == "gpu.released"))
+    assert (event.actor, event.details["how"]) == ("boss", "x" * 200)
+    assert "Hosts" in page.links()
+    rows = page.texts("//table[.//caption='Events']/tbody/tr")
+    assert ["GPU released from quarantine boss" in rows[0], "GPU put into quarantine agent:lab01" in rows[1]] == [
+        True
+    ] * 2
+
+
+def test_releasing_what_is_not_in_quarantine_does_nothing(admin: Client, woken: list[str]) -> None:
+    gpu = gpus_of(make_host("lab01"))[1]
+    path = f"/hosts/lab01/gpus/{gpu.id}"
+    page = admin.get(f"{path}/release")
+    assert "GPU 1 is not in quarantine." in page.text
+    assert "Release GPU 1" not in page.buttons()
+    assert "is not in quarantine" in admin.follow(admin.post(f"{path}/release")).text
+    quarantine("agent:lab01", gpu, "why")
+    assert admin.post(f"{path}/back").location == f"{path}/release", "an old page's button does not go past it"
+    assert db.session.get_one(Gpu, gpu.id).state == GpuState.QUARANTINE
+    assert woken == []
+
+
+def test_a_host_that_nobody_has_looked_at(admin: Client) -> None:
+    make_host("lab01")
+    page = admin.get("/hosts/lab01")
+    assert "no agent has looked at this host" in page.text
+    assert "Not looked for yet." in page.text
+    assert "Not made yet." in page.text
+    assert "No program had to be ended" in page.text
+    assert page.texts("//table[.//caption='GPUs']/tbody/tr")[0].startswith("GPU 0 Free – not looked yet")
+
+
+def test_what_is_booked_against_what_was_seen(admin: Client) -> None:
+    host, user = make_host("lab01", seen_at=clock.now()), make_user("liwei", full_name="Li Wei")
+    booking = bookings.create(user, Ask(ends_at=clock.now() + timedelta(hours=2), count=2), 900)
+    first, second, third, fourth = (gpu.pci_address for gpu in gpus_of(host))
+    host.observed = observed(
+        line(first, "attaching", booking=booking.id, instance="liwei-1"),
+        line(second, "doubled", "bob", "carol", booking=booking.id + 1, instance="other"),
+        line(third, "evicting", held_by=["mallory"]),
+        line(fourth, "free"),
+        drift=[
+            drift("missing", "liwei-1", first, "stopped"), drift("stale", "bob", third, "over"),
+            drift("foreign", "carol", second, "any_gpu", ours=False), drift("new", "carol", "", "unheard-of"),
+        ],
+    )  # fmt: skip
+    page = admin.get("/hosts/lab01")
+    rows = page.texts("//table[.//caption='GPUs']/tbody/tr")
+    assert rows[0].startswith("GPU 0 Booked Attaching Li Wei, until ")
+    assert "(liwei-1) no machine" in rows[0]
+    assert rows[1].startswith("GPU 1 Booked In two machines Li Wei")
+    assert "other" not in rows[1], "of a booking that is not the one of now"
+    assert "bob, carol" in rows[1]
+    assert rows[2].startswith("GPU 2 Free Being taken away – mallory")
+    assert rows[3].startswith("GPU 3 Free – no machine")
+    any_gpu = "It names no single GPU and may hand over all of them."
+    found = page.texts("//h2[.='Differences']/following-sibling::div[1]//tbody/tr")
+    assert found == [
+        f"Not plugged in liwei-1 {first} The machine is stopped. Berth plugs it in as soon as that is over.",
+        f"Not taken away yet bob {third} The booking is over. Berth takes it away at its next look.",
+        f"Not from Berth carol {second} {any_gpu} Left alone: Berth removes only what it plugged in.",
+        "new carol unheard-of",
+    ]
+    assert "Differences4" in admin.get("/hosts").text
+
+
+def test_programs_are_named_and_those_of_the_host_left_alone(admin: Client) -> None:
+    host = make_host("lab01", seen_at=clock.now())
+    pci = gpus_of(host)[2].pci_address
+    entry = {"pid": 7, "booked": False, "gpus": [pci]}
+    host.observed = observed() | {
+        "on_host": [entry | {"instance": "", "name": "Xorg", "left_alone": True}],
+        "intruders": [
+            entry | {"instance": "mallory", "name": "<i>kworker", "left_alone": False},
+            entry | {"instance": "carol", "name": "python", "left_alone": True, "gpus": [pci, "0000:ff:00.0"]},
+        ],
+        "doubts": [{"instance": "dave", "why": "it is frozen"}],
+        "left_out": 3,
+    }
+    page = admin.get("/hosts/lab01")
+    rows = page.texts("//table[.//caption='Programs']/tbody/tr")
+    assert rows == [
+        "<i>kworker 7 mallory GPU 2 It is asked to end, and then ended.",
+        "python 7 carol GPU 2, 0000:ff:00.0 Left alone: the GPU is out of service or was plugged in by hand.",
+        "Xorg 7 GPU 2",
+    ]
+    assert "dave could not be looked at: it is frozen" in page.text
+    assert "3 entries are left out" in page.text
+    assert "None: exactly what is booked is plugged in." in page.text
+
+
+def test_the_check_up_says_what_helps(admin: Client) -> None:
+    host = make_host("lab01", seen_at=clock.now(), checked_at=clock.now())
+    assert "Nothing was found." in admin.get("/hosts/lab01").text
+    host.findings = [
+        {"level": "bad", "what": "LXD 5.0.2 is old", "detail": "CVE-2025-54289", "fix": "snap refresh lxd"},
+        {"level": "odd", "what": "Secure boot is on", "detail": "", "fix": ""},
+    ]
+    page = admin.get("/hosts/lab01")
+    cards = page.texts("//h2[.='Check-up']/following-sibling::*[contains(@class, 'card')]")
+    assert cards == [
+        "To be mended LXD 5.0.2 is old CVE-2025-54289What helps: snap refresh lxd",
+        "Worth a look Secure boot is on",
+    ]
+
+
+def observed(*gpus: dict[str, Any], drift: Sequence[dict[str, Any]] = ()) -> dict[str, Any]:
+    """A report as services.drift makes it."""
+    rest: dict[str, Any] = {"scanned": True, "left_out": 0, "on_host": [], "intruders": [], "doubts": []}
+    return {"gpus": list(gpus), "drift": list(drift), **rest}
+
+
+def line(
+    pci: str, code: str, *seen: str, booking: int = 0, instance: str = "", held_by: Sequence[str] = ()
+) -> dict[str, Any]:
+    want = {"instance": instance, "booking": booking} if booking else None
+    return {"pci": pci, "minor": 0, "want": want, "seen": list(seen), "held_by": list(held_by), "code": code}
+
+
+def drift(kind: str, instance: str, pci: str, reason: str, *, ours: bool = True) -> dict[str, Any]:
+    return {"kind": kind, "instance": instance, "device": "", "pci": pci, "ours": ours, "reason": reason}
 
 
 def test_offering_and_not(admin: Client) -> None:
@@ -132,6 +270,8 @@ def test_gpus_of_other_hosts_and_of_none(admin: Client, woken: list[str]) -> Non
     other = gpus_of(make_host("lab02"))[0]
     for path in (f"/hosts/lab01/gpus/{other.id}", "/hosts/lab01/gpus/999999999999999999999", "/hosts/lab09/gpus/1"):
         assert admin.get(path + "/out").status == 404
+        assert admin.get(path + "/release").status == 404
+        assert admin.post(path + "/release").status == 404
         assert admin.post(path + "/out").status == 404
         assert admin.post(path + "/back").status == 404
     assert admin.get("/hosts/%3Cscript%3E").status == 404
@@ -142,10 +282,11 @@ def test_gpus_of_other_hosts_and_of_none(admin: Client, woken: list[str]) -> Non
 def test_for_admins_only(client: Client, woken: list[str]) -> None:
     gpu = gpus_of(make_host("lab01"))[0]
     client.login_as(make_user("liwei"))
-    gets = ["/hosts", "/hosts/lab01", f"/hosts/lab01/gpus/{gpu.id}/out"]
+    gets = ["/hosts", "/hosts/lab01", *(f"/hosts/lab01/gpus/{gpu.id}/{what}" for what in ("out", "release"))]
     posts = [
         "/hosts/lab01/check", "/hosts/lab01/offer",
         f"/hosts/lab01/gpus/{gpu.id}/out", f"/hosts/lab01/gpus/{gpu.id}/back",
+        f"/hosts/lab01/gpus/{gpu.id}/release",
     ]  # fmt: skip
     for path in gets:
         assert client.get(path).status == 403, path
