@@ -11,7 +11,7 @@ from app import clock
 from app.errors import InvalidInput, RuleRefused
 from app.extensions import db
 from app.models import Allocation, Booking, Gpu, LedgerEntry, Phase, Policy, User
-from app.services import audit, bookings, claims, policy, quota
+from app.services import audit, bookings, claims, policy, quota, warnings
 from app.services.claims import Frame
 from app.services.windows import Window, ceil_to_grid, in_utc
 
@@ -134,9 +134,13 @@ def _shorten(user: User, booking: Booking, end: datetime) -> None:
 
 
 def _set_end(booking: Booking, end: datetime) -> None:
+    """Move the end. A later one is warned of anew, and nothing has been asked to end for it yet."""
+    later = end > booking.ends_at
     booking.ends_at = end
     for allocation in booking.allocations:
         allocation.ends_at = end
+        if later:
+            allocation.warned, allocation.asked_at = warnings.given_by(clock.now(), end), None
 
 
 def _entry_count(booking: Booking) -> int:
