@@ -1,4 +1,4 @@
-"""`berth host …` and `berth plan`."""
+"""`berth host …`."""
 
 from __future__ import annotations
 
@@ -11,9 +11,7 @@ from app.cli.base import ACTOR, driver_of, json_option, print_json, settings, sh
 from app.drivers.connect import connect
 from app.extensions import transaction
 from app.models import Gpu, Host
-from app.services import enforcement, inventory
-from app.services.plan import Plan
-from app.services.plan import plan as planned
+from app.services import inventory
 
 
 @click.group()
@@ -59,37 +57,6 @@ def list_(as_json: bool) -> None:
     show(rows, as_json=as_json, empty="No hosts yet. Add one: berth host add NAME --lxd SOCKET_OR_URL")
 
 
-@click.command()
-@click.argument("name", metavar="HOST")
-@json_option
-@with_app
-def plan(name: str, as_json: bool) -> None:
-    """What a pass over a host would do now. Changes nothing."""
-    with transaction():
-        target = inventory.host(name)
-        want = enforcement.desired(target)
-    steps = _steps(planned(want, driver_of(target).observe()))
-    if as_json:
-        print_json(steps)
-        return
-    for step in steps:
-        click.echo(" ".join(str(part) for part in step.values() if part != ""))
-    if not steps:
-        click.echo("Nothing to do.")
-
-
-def _steps(todo: Plan) -> list[dict[str, Any]]:
-    return [
-        *({"do": "detach", "gpu": item.pci_address, "instance": item.instance} for item in todo.detaches),
-        *({"do": "attach", "gpu": item.want.gpu.pci_address, "instance": item.want.instance} for item in todo.attaches),
-        *(
-            {"do": "wait", "gpu": item.want.gpu.pci_address, "instance": item.want.instance or "", "why": item.trouble}
-            for item in todo.waits
-        ),
-        *({"do": "leave alone", "gpu": item.pci_address, "instance": item.instance} for item in todo.foreign),
-    ]
-
-
 def _tell(found: Host, gpus: list[Gpu], as_json: bool) -> None:
     row = _row(found, gpus)
     if as_json:
@@ -118,4 +85,4 @@ def _gpu(gpu: Gpu) -> dict[str, Any]:
     return {"id": gpu.id, "model": gpu.model, "pci_address": gpu.pci_address, "minor": gpu.minor, "state": gpu.state}
 
 
-COMMANDS = (host, plan)
+COMMANDS = (host,)

@@ -67,7 +67,7 @@ def report(
         "drift": [asdict(item) for item in drift],
         "on_host": [entry for entry in held if entry["instance"] == HOST],
         "intruders": [entry for entry in held if entry["instance"] != HOST and not entry["booked"]],
-        "doubts": [{"instance": _text(name), "why": _text(why)} for name, why in sorted(scan.doubts.items())]
+        "doubts": [{"instance": shown(name), "why": shown(why)} for name, why in sorted(scan.doubts.items())]
         if scan
         else [],
     }
@@ -129,7 +129,7 @@ def _why_stale(device: DeviceSeen, wanted: Want | None, want: Desired) -> str:
 
 
 def _item(kind: Kind, instance: str, device: str, pci: str, reason: str, *, ours: bool = True) -> Drift:
-    return Drift(kind, _text(instance), _text(device), _text(pci), ours, str(reason))
+    return Drift(kind, shown(instance), shown(device), shown(pci), ours, str(reason))
 
 
 def _where(seen: HostSeen) -> dict[str, set[str]]:
@@ -162,7 +162,7 @@ def _held(want: Desired, seen: HostSeen, holders: Iterable[Holder], gpus: Iterab
             found[holder.instance, holder.pid, holder.name, booked, alone].add(pci)
     return [
         {
-            "instance": _text(instance), "pid": pid, "name": _text(name), "booked": booked,
+            "instance": shown(instance), "pid": pid, "name": shown(name), "booked": booked,
             "left_alone": alone, "gpus": sorted(addresses)[:MOST],
         }
         for (instance, pid, name, booked, alone), addresses in sorted(found.items())
@@ -185,8 +185,8 @@ def _line(
     return {
         "pci": pci,
         "minor": gpu.minor,
-        "want": {"instance": _text(wanted.instance or ""), "booking": wanted.tag.booking_id} if wanted else None,
-        "seen": [_text(name) for name in sorted(_where(seen).get(pci, ()))][:MOST],
+        "want": {"instance": shown(wanted.instance or ""), "booking": wanted.tag.booking_id} if wanted else None,
+        "seen": [shown(name) for name in sorted(_where(seen).get(pci, ()))][:MOST],
         "held_by": sorted({str(entry["instance"]) for entry in inside})[:MOST],
         "code": _code(wanted, mine, ending=ending, quarantined=pci in want.quarantined),
     }
@@ -210,6 +210,6 @@ def _code(wanted: Want | None, drift: Sequence[Drift], *, ending: bool, quaranti
     return next((code for code, true in found.items() if true), "free")
 
 
-def _text(text: str) -> str:
+def shown(text: str) -> str:
     """Text that a container may have chosen, fit to be stored and shown."""
     return "".join(letter if letter.isprintable() else "?" for letter in text[:LONGEST])
