@@ -19,10 +19,13 @@ from sqlalchemy.exc import SQLAlchemyError
 from app import clock
 from app.config import Settings
 from app.drivers.base import DriverError, LxdDriver
-from app.drivers.connect import connect
+from app.drivers.connect import connect, kernel_of
+from app.drivers.kernel import Kernel
 from app.errors import NotFound
 from app.extensions import db, transaction
 from app.services import audit, inventory, operations
+from workers.evictor import Evictor
+from workers.handover import Hands
 from workers.jobs import LOOK, WORK
 from workers.listener import Listener
 from workers.locks import Held, exclusive
@@ -39,9 +42,11 @@ GOODBYE = 5.0  # seconds for a pass or an operation to end when the agent is to 
 class Agent:
     """Looks after one host until it is told to stop."""
 
-    def __init__(self, app: Flask, host_name: str, driver: LxdDriver) -> None:
+    def __init__(self, app: Flask, host_name: str, driver: LxdDriver, kernel: Kernel | None) -> None:
         settings: Settings = app.extensions["berth"]
         self.app, self.host_name, self.driver, self.settings = app, host_name, driver, settings
+        self.kernel = kernel
+        self.hands = Hands(Evictor(driver, kernel))
         self.stop = threading.Event()
         self.pass_began = 0.0  # monotonic; 0 between passes
         self.last_sign = time.monotonic()
@@ -69,6 +74,9 @@ class Agent:
         deadline = time.monotonic() + GOODBYE
         for thread in threads:
             thread.join(max(0.0, deadline - time.monotonic()))
+        self.hands.close()
+        if self.kernel is not None:
+            self.kernel.close()
         log.info("agent of %s: stopped", self.host_name)
 
     def one_pass(self) -> PassResult:
@@ -77,7 +85,7 @@ class Agent:
             self.pass_began = self.last_sign = time.monotonic()
             try:
                 with self.app.app_context():
-                    return run_pass(self.host_name, self.driver)
+                    return run_pass(self.host_name, self.driver, self.hands)
             finally:
                 self.pass_began = 0.0
 
@@ -178,4 +186,5 @@ def make(app: Flask, host_name: str) -> Agent:
             raise DriverError(f"agent of {host_name}", str(error), todo) from error
         log.warning("the database is away: %s", error)
         endpoint = kept.read_text()
-    return Agent(app, host_name, connect(endpoint, host_name, settings.data_dir))
+    driver = connect(endpoint, host_name, settings.data_dir)
+    return Agent(app, host_name, driver, kernel_of(driver, endpoint, host_name, settings.data_dir))

@@ -8,28 +8,26 @@ from __future__ import annotations
 
 import logging
 import time
-from collections import defaultdict
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 
 from sqlalchemy.exc import DBAPIError
 
 from app import clock
-from app.drivers.base import DriverError, GiveUp, HostSeen, LxdDriver, Node
+from app.drivers.base import DriverError, HostSeen, LxdDriver
+from app.drivers.kernel import Scan
 from app.errors import DomainError
 from app.extensions import db, transaction
 from app.models import Host, Operation, OperationKind
-from app.services import enforcement, instances, inventory, operations
-from app.services.plan import Attach, Detach, Plan, Trouble, next_end, plan, plan_alone
+from app.services import drift, enforcement, instances, inventory, operations
+from app.services.plan import Desired, Plan, from_tags, plan
+from workers import aftermath
+from workers.evictor import Evictor, Watch
+from workers.handover import Errors, Hands, Outcome
+from workers.verdicts import State
 
 log = logging.getLogger(__name__)
-
-AT_ONCE = 8  # GPUs handed over side by side; one instance's updates are serialised by the driver
-
-Errors = dict[int, tuple[Trouble, str]]
-"""By allocation id, why its GPU was not plugged in."""
 
 
 @dataclass(frozen=True)
@@ -38,15 +36,24 @@ class PassResult:
 
     ok: bool
     plan: Plan = field(default_factory=Plan)
-    errors: Errors = field(default_factory=dict)
+    outcome: Outcome = field(default_factory=Outcome)
     next_boundary: datetime | None = None
     milliseconds: int = 0
     trouble: str = ""
 
+    @property
+    def errors(self) -> Errors:
+        """By allocation id, why its GPU was not plugged in."""
+        return self.outcome.errors
 
-def run_pass(host_name: str, driver: LxdDriver) -> PassResult:
-    """One pass over the host. Needs an app context. Expected trouble is in the result, not raised."""
+
+def run_pass(host_name: str, driver: LxdDriver, hands: Hands | None = None) -> PassResult:
+    """One pass over the host. Needs an app context. Expected trouble is in the result, not raised.
+
+    `hands`: what an agent keeps from pass to pass; without, nothing is asked of the host's kernel."""
     started = time.monotonic()
+    hands = hands or Hands(Evictor(driver, None))
+    evictor = hands.evictor
     try:
         with transaction():
             host = inventory.host(host_name)
@@ -54,25 +61,63 @@ def run_pass(host_name: str, driver: LxdDriver) -> PassResult:
             want = enforcement.desired(host)
     except DBAPIError as error:
         db.session.remove()
-        return _pass_alone(host_name, driver, started, error)
-    todo, errors = Plan(), Errors()
+        return _pass_alone(host_name, hands, started, error)
     try:
         seen = driver.observe()
-        todo = plan(want, seen)
-        errors = act(driver, todo)
-        if not todo.quiet:
-            seen = _look_again(driver, seen, todo)
+    except DriverError as error:
+        return _pass_blind(host_name, hands, want, started, str(error))
+    watch = evictor.watch(want, seen)
+    todo = plan(want, seen)
+    outcome = _act(hands, watch, todo)
+    trouble = ""
+    try:
+        if not todo.quiet or outcome.verdicts:
+            seen = _look_again(driver, seen, todo, outcome)
     except DriverError as error:  # what was done but not seen, the next pass sees and writes down
         trouble = str(error)
         _note(host_name, lambda host: enforcement.could_not_look(host, want, trouble))
-        return PassResult(False, todo, errors, want.next_boundary, _since(started), trouble)
+        return PassResult(False, todo, outcome, _next(want, outcome), _since(started), trouble)
+    trouble = _record(host_name, watch, seen, outcome, started, proven=evictor.kernel is not None, scan=evictor.scan)
+    return PassResult(not trouble, todo, outcome, _next(want, outcome), _since(started), trouble)
+
+
+def _act(hands: Hands, watch: Watch, todo: Plan) -> Outcome:
+    """Fence, then per GPU what the plan says; then a look over the whole host for those who hold one unbooked."""
+    evictor, want = hands.evictor, watch.want
+    try:
+        evictor.fence(watch)
+        outcome = hands.act(watch, todo, {*watch.endings, *(want.quarantined & want.guarded)})
+        outcome.asked |= {item.tag.allocation_id for item in want.soon if evictor.ask_ahead(watch, item)}
+        intruded = evictor.sweep(watch) - outcome.verdicts.keys()
+        if intruded:
+            found = hands.act(watch, Plan(), intruded)
+            outcome.verdicts |= found.verdicts
+            outcome.intruded |= intruded
+    except DriverError as error:
+        log.warning("the host's kernel: %s", error)
+        outcome = Outcome(trouble=str(error))
+    return outcome
+
+
+def _record(
+    host_name: str, watch: Watch, seen: HostSeen, outcome: Outcome, started: float, *, proven: bool, scan: Scan | None
+) -> str:
+    """Write what was seen and done; why it could not be written, or ""."""
+    want = watch.want
+    free = {pci: verdict.at or clock.now() for pci, verdict in outcome.verdicts.items() if verdict.state == State.FREE}
 
     def write(host: Host) -> None:
-        enforcement.record(host, want, seen, errors)
+        enforcement.record(host, want, seen, outcome.errors, free if proven else None)
+        enforcement.record_asked(outcome.asked_of(watch))
         enforcement.looked(host, _since(started), seen)
+        report = drift.report(want, seen, scan, gpus=watch.gpus)
+        if (news := drift.news(host.observed, report)) is not None:
+            host.observed = news
 
-    trouble = _note(host_name, write) or _note(host_name, enforcement.settle_ended)
-    return PassResult(not trouble, todo, errors, want.next_boundary, _since(started), trouble)
+    trouble = _note(host_name, write)
+    if not trouble and (outcome.verdicts or want.quarantined):
+        trouble = _note(host_name, lambda host: aftermath.record(host, watch, outcome))
+    return trouble or _note(host_name, enforcement.settle_ended)
 
 
 def _note(host_name: str, write: Callable[[Host], object]) -> str:
@@ -87,70 +132,45 @@ def _note(host_name: str, write: Callable[[Host], object]) -> str:
     return ""
 
 
-def act(driver: LxdDriver, todo: Plan) -> Errors:
-    """Do what the plan says: per GPU first every detach, then, once it is seen to be gone, the attach."""
-    chains: dict[str, tuple[list[Detach], list[Attach]]] = defaultdict(lambda: ([], []))
-    for detach in todo.detaches:
-        chains[detach.pci_address or detach.device][0].append(detach)
-    for attach in todo.attaches:
-        chains[attach.want.gpu.pci_address][1].append(attach)
-    if not chains:
-        return {}
-    errors: Errors = {}
-    with ThreadPoolExecutor(max_workers=min(AT_ONCE, len(chains)), thread_name_prefix="gpu") as pool:
-        for found in pool.map(lambda chain: _hand_over(driver, *chain), chains.values()):
-            errors.update(found)
-    return errors
+def _next(want: Desired, outcome: Outcome) -> datetime | None:
+    """When to look again: at the next start or end, or when what holds a GPU has had its time."""
+    moments = [want.next_boundary, *(verdict.until for verdict in outcome.verdicts.values())]
+    return min((moment for moment in moments if moment is not None), default=None)
 
 
-def _hand_over(driver: LxdDriver, detaches: list[Detach], attaches: list[Attach]) -> Errors:
-    """One GPU: out of every instance that should not have it, then into the one that should."""
-    try:
-        for item in detaches:
-            driver.detach(item.instance, item.device)
-            _require_gone(driver, item)
-    except DriverError as error:
-        log.warning("detach of %s from %s: %s", item.device, item.instance, error)
-        return {attach.want.tag.allocation_id: (Trouble.HELD, str(error)) for attach in attaches}
-    errors: Errors = {}
-    for attach in attaches:
-        want = attach.want
-        try:
-            driver.attach(want.instance or "", want.gpu, want.tag)
-        except DriverError as error:
-            log.warning("attach of %s to %s: %s", want.device, want.instance, error)
-            errors[want.tag.allocation_id] = (Trouble.ERROR, f"{error} {error.todo}".strip())
-    return errors
-
-
-def _require_gone(driver: LxdDriver, item: Detach) -> None:
-    """LXD's "done" is not believed: the device and its node must be seen to be gone. Raises DriverError."""
-    seen = driver.observe(frozenset({item.instance})).instances.get(item.instance)
-    for device in seen.devices if seen else ():
-        if device.name == item.device and (device.configured or device.node == Node.PRESENT):
-            raise GiveUp(f"{item.device} is still in {item.instance}", "LXD said that it was removed")
-
-
-def _look_again(driver: LxdDriver, before: HostSeen, todo: Plan) -> HostSeen:
+def _look_again(driver: LxdDriver, before: HostSeen, todo: Plan, outcome: Outcome) -> HostSeen:
     """The host as it is now: the instances that were touched are looked at anew."""
     touched = {item.instance for item in todo.detaches}
     touched |= {item.want.instance for item in todo.attaches if item.want.instance}
+    touched |= {verdict.stopped for verdict in outcome.verdicts.values() if verdict.stopped}
+    if not touched:
+        return before
     now = driver.observe(frozenset(touched)).instances
     kept = {name: seen for name, seen in before.instances.items() if name not in touched}
     return HostSeen({**kept, **now})
 
 
-def _pass_alone(host_name: str, driver: LxdDriver, started: float, error: Exception) -> PassResult:
+def _pass_blind(host_name: str, hands: Hands, want: Desired, started: float, trouble: str) -> PassResult:
+    """A pass without LXD: nothing can be plugged or unplugged, but the kernel still says no and ends what holds."""
+    outcome = _act(hands, hands.evictor.watch(want, None), Plan())
+    _note(host_name, lambda host: enforcement.could_not_look(host, want, trouble))
+    return PassResult(False, outcome=outcome, next_boundary=_next(want, outcome), milliseconds=_since(started),
+                      trouble=trouble)  # fmt: skip
+
+
+def _pass_alone(host_name: str, hands: Hands, started: float, error: Exception) -> PassResult:
     """A pass without the database: bookings still end on time, by what the instances carry, and none begins."""
     log.warning("host %s: the database is away, ending what has ended and starting nothing: %s", host_name, error)
+    evictor = hands.evictor
     try:
-        seen = driver.observe()
-        todo = plan_alone(seen, clock.now())
-        act(driver, todo)
-        boundary = next_end(seen, clock.now())
+        seen = evictor.driver.observe()
     except DriverError as trouble:
         return PassResult(False, milliseconds=_since(started), trouble=str(trouble))
-    return PassResult(False, todo, {}, boundary, _since(started), "the database is away")
+    want = from_tags(seen, clock.now(), evictor.gpus(), evictor.grace)
+    watch = evictor.watch(want, seen)
+    todo = replace(plan(want, seen), attaches=())
+    outcome = _act(hands, watch, todo)
+    return PassResult(False, todo, outcome, _next(want, outcome), _since(started), "the database is away")
 
 
 def run_operations(host_name: str, driver: LxdDriver) -> int:
@@ -210,6 +230,12 @@ def describe(result: PassResult) -> list[str]:
     lines += [f"not attached {item.want.device}: {item.trouble}" for item in result.plan.waits]
     lines += [f"not attached (allocation {key}): {why} {text}" for key, (why, text) in result.errors.items()]
     lines += [f"foreign {item.device} on {item.instance}, left alone" for item in result.plan.foreign]
+    for pci, verdict in result.outcome.verdicts.items():
+        lines += [f"ended {one.name} (process {one.pid} of {one.instance}) on {pci}" for one in verdict.ended]
+        if verdict.stopped:
+            lines.append(f"stopped {verdict.stopped}, which did not let go of {pci}: {verdict.text}")
+        if verdict.quarantine:
+            lines.append(f"quarantined {pci}: {verdict.text}")
     return lines
 
 

@@ -9,7 +9,10 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from app.drivers.facts import HostFacts
 
 # LXD 5.0.2 removes every device whose name starts with the one to remove (gpu1 takes gpu10 along), so ours all have
 # the same length. They are made from the PCI address alone: the same GPU has the same name in every instance.
@@ -193,6 +196,9 @@ class LxdDriver(Protocol):
 
     def observe(self, names: frozenset[str] | None = None) -> HostSeen:
         """Instances with their GPU devices and nodes; all, or those of `names` that exist. Raises HostUnreachable."""
+
+    def examine(self) -> HostFacts:
+        """Everything a check of the host needs, as it is; what could not be seen is said. Raises HostUnreachable."""
 
     def attach(self, instance: str, gpu: GpuInfo, tag: Tag) -> None:
         """Plug the GPU into the running instance and write its tag in the same update; return when LXD says done.

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from app.drivers.base import LxdDriver
+from app.drivers.kernel import Kernel
 
 
 def connect(endpoint: str, host_name: str, data_dir: Path) -> LxdDriver:
@@ -18,3 +19,16 @@ def connect(endpoint: str, host_name: str, data_dir: Path) -> LxdDriver:
     from app.drivers.lxd import PylxdDriver  # noqa: PLC0415
 
     return PylxdDriver(endpoint)
+
+
+def kernel_of(driver: LxdDriver, endpoint: str, host_name: str, data_dir: Path) -> Kernel | None:
+    """The kernel of the host that `driver` speaks to; None where that is another machine than this one."""
+    if endpoint.startswith("sim:"):
+        from app.drivers.fake_kernel import FakeKernel  # noqa: PLC0415
+
+        return FakeKernel(data_dir / "sim" / f"{host_name}.json")
+    from app.drivers.holders.host import HostKernel  # noqa: PLC0415
+    from app.drivers.lxd import PylxdDriver  # noqa: PLC0415
+
+    assert isinstance(driver, PylxdDriver)
+    return HostKernel(driver.devices_dir) if endpoint.startswith("/") else None

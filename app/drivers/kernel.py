@@ -45,7 +45,7 @@ class Holder:
 @dataclass(frozen=True)
 class Scan:
     """Who holds any of the devices that were asked for. `doubts`: by instance, why it could not be looked at all of it;
-    what is in there may hold anything."""
+    what is in there may hold anything. A holder without numbers keeps descriptors that could not be looked at."""
 
     holders: tuple[Holder, ...] = ()
     doubts: Mapping[str, str] = field(default_factory=dict)
@@ -56,8 +56,10 @@ class Kernel(Protocol):
     """One host's kernel. Safe to use from several threads. No call lasts longer than a few seconds, whatever a
     container does; none is raised for what a container does. Raises DriverError for what is wrong with the host."""
 
-    def fence(self, seen: HostSeen, denied: Mapping[str, frozenset[Number]]) -> dict[str, str]:
-        """Let each of these running instances open none of its numbers from now on, and all others as before.
+    def fence(
+        self, seen: HostSeen, denied: Mapping[str, frozenset[Number]], guarded: frozenset[Number]
+    ) -> dict[str, str]:
+        """Let each of these running instances open none of its numbers from now on, and the rest of `guarded` again.
 
         Descriptors that are open stay so. Returns, by instance, why it could not be done: then only `shut` protects."""
 
@@ -77,3 +79,6 @@ class Kernel(Protocol):
         """Send each SIGKILL, also if it is frozen; wait at most so long; those that are still there.
 
         Never a process of the host, nor a container's first one."""
+
+    def close(self) -> None:
+        """End what runs beside this process."""

@@ -2,47 +2,117 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import TypeVar
 
-from sqlalchemy import Select, func, or_, select
+from sqlalchemy import ColumnElement, Select, func, or_, select
 from sqlalchemy.orm import joinedload, selectinload
 
 from app import clock
-from app.drivers.base import GpuInfo, HostSeen, Tag, device_name
+from app.drivers.base import GpuInfo, HostSeen, Node, Tag, device_name
 from app.extensions import db
-from app.models import Allocation, Booking, Gpu, Host, Instance
-from app.services import audit, instances, quota
-from app.services.plan import Desired, Trouble, Want, is_in, plan
+from app.models import Allocation, Booking, Gpu, GpuState, Host, Instance
+from app.services import audit, endings, instances, policy, quota
+from app.services.endings import End
+from app.services.plan import Desired, Ending, Trouble, Want, is_in, plan
 from app.services.windows import Window
 
 T = TypeVar("T")
+LOOK_AHEAD = timedelta(days=1)
 
 
 def desired(host: Host) -> Desired:
-    """Who should have which GPU of the host now, and the next moment at which that changes."""
-    now = clock.now()
-    query = (
+    """Who should have which GPU of the host now, what has to be free, and the next moment at which that changes."""
+    now, rules = clock.now(), policy.current()
+    running, over = _running(host, now), _over(host, now)
+    ends = _ends_of(running + over)
+    machines = _default_machines(host.id, {allocation.booking.user_id for allocation in running + over})
+    gpus = list(db.session.scalars(select(Gpu).where(Gpu.host_id == host.id)))
+    followed = [a for a in running if ends[a.booking_id].grace.before and a.id in ends[a.booking_id].goes]
+    soon = [a for a in followed if a.attached_at and not a.asked_at and _asked_at(a, ends) <= now]
+    left = [a for a in over if a.id in ends[a.booking_id].goes]
+    moments = [
+        _next_boundary(host.id, now),
+        *(_asked_at(a, ends) for a in followed),
+        *(_killed_at(a, ends) for a in left),
+    ]
+    return Desired(
+        host.id,
+        now,
+        tuple(_want(allocation, machines) for allocation in running),
+        tuple(_info(gpu) for gpu in gpus),
+        min((moment for moment in moments if moment is not None and moment > now), default=None),
+        tuple(_ending(allocation, machines, ends) for allocation in left),
+        tuple(_ending(allocation, machines, ends) for allocation in soon),
+        frozenset(gpu.pci_address for gpu in gpus if gpu.state != GpuState.MAINTENANCE),
+        frozenset(gpu.pci_address for gpu in gpus if gpu.state == GpuState.QUARANTINE),
+        rules.grace_seconds,
+        rules.force_stop,
+    )
+
+
+def _running(host: Host, now: datetime) -> list[Allocation]:
+    """What somebody has now."""
+    live = (Allocation.released_at.is_(None), Allocation.starts_at <= now, Allocation.ends_at > now)
+    return list(db.session.scalars(_on(host).where(*live)))
+
+
+def _over(host: Host, now: datetime) -> list[Allocation]:
+    """What was attached, is over, and is not seen to be gone."""
+    return list(db.session.scalars(_on(host).where(*_not_gone(now)).order_by(Allocation.id)))
+
+
+def _on(host: Host) -> Select[Allocation]:
+    return (
         select(Allocation)
         .join(Booking)
-        .where(
-            Booking.host_id == host.id,
-            Allocation.released_at.is_(None),
-            Allocation.starts_at <= now,
-            Allocation.ends_at > now,
+        .where(Booking.host_id == host.id)
+        .options(
+            joinedload(Allocation.gpu),
+            joinedload(Allocation.booking).joinedload(Booking.instance),
         )
-        .options(joinedload(Allocation.gpu), joinedload(Allocation.booking).joinedload(Booking.instance))
     )
-    allocations = list(db.session.scalars(query))
-    machines = _default_machines(host.id, {allocation.booking.user_id for allocation in allocations})
-    wants = tuple(_want(allocation, machines) for allocation in allocations)
-    gpus = tuple(_info(gpu) for gpu in db.session.scalars(select(Gpu).where(Gpu.host_id == host.id)))
-    return Desired(host.id, now, wants, gpus, _next_boundary(host.id, now))
 
 
-def record(host: Host, want: Desired, seen: HostSeen, errors: dict[int, tuple[Trouble, str]]) -> None:
-    """Write what a look at the host, made after acting, showed: `errors` by allocation id. Writes only what changed."""
+def _ends_of(allocations: Sequence[Allocation]) -> dict[int, End]:
+    """How the bookings of these end, by booking id."""
+    ids = {allocation.booking_id for allocation in allocations}
+    query = select(Booking).where(Booking.id.in_(ids)).options(selectinload(Booking.allocations))
+    return endings.ends_of(db.session.scalars(query)) if ids else {}
+
+
+def _not_gone(now: datetime) -> tuple[ColumnElement[bool], ...]:
+    return (
+        Allocation.attached_at.is_not(None),
+        Allocation.detached_at.is_(None),
+        or_(Allocation.ends_at <= now, Allocation.released_at.is_not(None)),
+    )
+
+
+def _asked_at(allocation: Allocation, ends: Mapping[int, End]) -> datetime:
+    return ends[allocation.booking_id].grace.asked_at(allocation.ends_at)
+
+
+def _killed_at(allocation: Allocation, ends: Mapping[int, End]) -> datetime:
+    return ends[allocation.booking_id].grace.killed_at(allocation.ends_at)
+
+
+def _ending(allocation: Allocation, machines: dict[int, str], ends: Mapping[int, End]) -> Ending:
+    want = _want(allocation, machines)
+    return Ending(want.gpu, want.instance, want.tag, _killed_at(allocation, ends))
+
+
+def record(
+    host: Host,
+    want: Desired,
+    seen: HostSeen,
+    errors: dict[int, tuple[Trouble, str]],
+    free: Mapping[str, datetime] | None = None,
+) -> None:
+    """Write what a look at the host, made after acting, showed: `errors` by allocation id. Writes only what changed.
+
+    `free`: by PCI address, when each GPU was proven free; None where LXD's word has to do."""
     left = plan(want, seen)
     waits = {item.want.tag.allocation_id: item.trouble for item in left.waits}
     wants = {item.tag.allocation_id: item for item in want.wants}
@@ -53,32 +123,29 @@ def record(host: Host, want: Desired, seen: HostSeen, errors: dict[int, tuple[Tr
         else:
             trouble, text = waits.get(allocation.id, Trouble.NO_NODE), ""
             _record_trouble(allocation, *errors.get(allocation.id, (trouble, text)))
-    record_gone(host, seen)
+    record_gone(host, want, seen, free)
 
 
-def record_gone(host: Host, seen: HostSeen) -> None:
-    """Note the detachment of each GPU that was attached, is over, and is no longer seen anywhere on the host.
+def record_gone(host: Host, want: Desired, seen: HostSeen, free: Mapping[str, datetime] | None) -> None:
+    """Note the detachment of each GPU that was attached, is over, and was proven free, or goes on in the next booking.
 
     A device or a bare node that says of itself whose it is blocks that one only; one that does not say, blocks.
     """
     now = clock.now()
-    query = (
-        select(Allocation)
-        .join(Booking)
-        .where(
-            Booking.host_id == host.id,
-            Allocation.attached_at.is_not(None),
-            Allocation.detached_at.is_(None),
-            or_(Allocation.ends_at <= now, Allocation.released_at.is_not(None)),
-        )
-        .options(joinedload(Allocation.gpu))
-        .order_by(Allocation.id)
-    )
+    leaving = {ending.tag.allocation_id for ending in want.endings}
+    query = _on(host).where(*_not_gone(now)).order_by(Allocation.id)
     for allocation in db.session.scalars(_for_writing(query)):
-        name = device_name(allocation.gpu.pci_address)
-        devices = [d for instance in seen.instances.values() for d in instance.devices if d.ours and d.name == name]
+        pci = allocation.gpu.pci_address
+        if free is not None and allocation.id in leaving and pci not in free:
+            continue
+        devices = [
+            device
+            for instance in seen.instances.values()
+            for device in instance.devices
+            if device.ours and device.name == device_name(pci) and (device.configured or device.node != Node.COPY)
+        ]
         if all(device.tag is not None and device.tag.allocation_id != allocation.id for device in devices):
-            allocation.detached_at = now
+            allocation.detached_at = max((free or {}).get(pci, now), allocation.attached_at or now)
             audit.record(
                 f"agent:{host.name}",
                 "gpu.detached",
@@ -86,6 +153,13 @@ def record_gone(host: Host, seen: HostSeen) -> None:
                 key=f"detached:{allocation.id}",
                 gpu=allocation.gpu_id,
             )
+    db.session.flush()
+
+
+def record_asked(allocation_ids: Iterable[int]) -> None:
+    """Note when what holds these GPUs was first asked to end."""
+    for allocation in _loaded(allocation_ids):
+        allocation.asked_at = allocation.asked_at or clock.now()
     db.session.flush()
 
 
@@ -186,7 +260,7 @@ def _default_machines(host_id: int, user_ids: set[int]) -> dict[int, str]:
 
 
 def _next_boundary(host_id: int, now: datetime) -> datetime | None:
-    soon = now + timedelta(days=1)
+    soon = now + LOOK_AHEAD
     live = (Booking.host_id == host_id, Booking.settled_at.is_(None))  # as a cancelled one never is
     starts = select(func.min(Booking.starts_at)).where(*live, Booking.starts_at > now, Booking.starts_at < soon)
     ends = select(func.min(Booking.ends_at)).where(*live, Booking.ends_at > now)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from enum import StrEnum
 
 from app.drivers.base import DeviceSeen, GpuInfo, HostSeen, Node, Tag, device_name
@@ -24,14 +24,37 @@ class Want:
 
 
 @dataclass(frozen=True)
+class Ending:
+    """A GPU whose booking is over and that is not proven free yet.
+
+    `instance`: where it was, None if that is not known. `kill_at`: from when on what still holds it is killed."""
+
+    gpu: GpuInfo
+    instance: str | None
+    tag: Tag
+    kill_at: datetime
+
+
+@dataclass(frozen=True)
 class Desired:
-    """A host as it should be at `at`: who has which GPU, which GPUs are Berth's, and when that changes next."""
+    """A host as it should be at `at`: who has which GPU, which GPUs are Berth's, and when that changes next.
+
+    `soon`: what ends within the grace and is somebody else's at once, so that what holds it is asked to end beforehand.
+    `guarded`: the PCI addresses of GPUs that nobody may hold without a booking (out of service, they are the admin's).
+    `quarantined`: those that could not be proven free. `grace`: seconds from asking a program to end to killing it.
+    `force_stop`: whether an instance that does not let go may be stopped."""
 
     host_id: int
     at: datetime
     wants: tuple[Want, ...] = ()
     gpus: tuple[GpuInfo, ...] = ()
     next_boundary: datetime | None = None
+    endings: tuple[Ending, ...] = ()
+    soon: tuple[Ending, ...] = ()
+    guarded: frozenset[str] = frozenset()
+    quarantined: frozenset[str] = frozenset()
+    grace: int = 0
+    force_stop: bool = False
 
 
 class Trouble(StrEnum):
@@ -103,22 +126,15 @@ class Plan:
 
 def plan(want: Desired, seen: HostSeen) -> Plan:
     """From what should be and what is, what to do."""
-    wanted_at = {(item.instance, item.device): item for item in want.wants if item.instance}
-    detaches: list[Detach] = []
-    foreign: list[Foreign] = []
-    for instance in seen.instances.values():
-        for device in instance.devices:
-            key = (instance.name, device.name)
-            if not device.ours:
-                foreign.append(Foreign(instance.name, device.name, device.pci_address))
-            elif key not in wanted_at or device.pci_address != wanted_at[key].gpu.pci_address:
-                detaches.append(Detach(instance.name, device.name, device.pci_address, device.tag))
+    detaches, foreign = _devices(want, seen)
     attaches: list[Attach] = []
     waits: list[Wait] = []
     attached: list[Want] = []
     for item in want.wants:
         trouble = _obstacle(item, seen, {device.pci_address for device in foreign})
         found = _device(item, seen)
+        if item.gpu.pci_address in want.quarantined and found is None:
+            trouble = Trouble.QUARANTINED
         if trouble != Trouble.NONE:
             waits.append(Wait(item, trouble))
         elif found is not None and found.node == Node.ABSENT:
@@ -132,16 +148,38 @@ def plan(want: Desired, seen: HostSeen) -> Plan:
     return Plan(tuple(detaches), tuple(attaches), tuple(waits), tuple(foreign), tuple(attached))
 
 
-def plan_alone(seen: HostSeen, now: datetime) -> Plan:
-    """Without the database: what the instances themselves say has ended is taken away; nothing is given."""
-    return Plan(
-        detaches=tuple(
-            Detach(instance.name, device.name, device.pci_address, device.tag)
-            for instance in seen.instances.values()
-            for device in instance.devices
-            if device.ours and device.tag is not None and device.tag.ends_at <= now.timestamp()
-        )
-    )
+def _devices(want: Desired, seen: HostSeen) -> tuple[list[Detach], list[Foreign]]:
+    """What is plugged in and should not be, and what is not Berth's."""
+    wanted_at = {(item.instance, item.device): item for item in want.wants if item.instance}
+    detaches: list[Detach] = []
+    foreign: list[Foreign] = []
+    for instance in seen.instances.values():
+        for device in instance.devices:
+            key = (instance.name, device.name)
+            if device.node == Node.COPY and not device.configured:
+                continue  # nothing that LXD could take away; the fence keeps it from being opened
+            if not device.ours:
+                foreign.append(Foreign(instance.name, device.name, device.pci_address))
+            elif key not in wanted_at or device.pci_address != wanted_at[key].gpu.pci_address:
+                detaches.append(Detach(instance.name, device.name, device.pci_address, device.tag))
+    return detaches, foreign
+
+
+def from_tags(seen: HostSeen, now: datetime, gpus: tuple[GpuInfo, ...], grace: int) -> Desired:
+    """Without the database: what the instances themselves say. What has ended is taken away; nothing new is given."""
+    known = {gpu.pci_address: gpu for gpu in gpus}
+    wants, endings = [], []
+    for instance in seen.instances.values():
+        for device in instance.devices:
+            tag, gpu = device.tag, known.get(device.pci_address, GpuInfo(device.pci_address, "", -1))
+            if not device.ours or tag is None or not device.pci_address:
+                continue
+            if tag.ends_at > now.timestamp():
+                wants.append(Want(gpu, instance.name, tag))
+            else:
+                until = datetime.fromtimestamp(tag.ends_at, now.tzinfo) + timedelta(seconds=grace)
+                endings.append(Ending(gpu, instance.name, tag, until))
+    return Desired(0, now, tuple(wants), gpus, next_end(seen, now), tuple(endings), (), frozenset(known), grace=grace)
 
 
 def next_end(seen: HostSeen, now: datetime) -> datetime | None:

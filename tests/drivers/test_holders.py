@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from app.drivers.base import Node
-from app.drivers.holders import (
+from app.drivers.holders.nodes import (
     CannotLookError,
     HostNode,
     Mount,

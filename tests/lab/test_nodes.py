@@ -47,7 +47,7 @@ def test_a_node_that_lxd_forgot_is_seen_and_can_be_taken_away(lab: Hosts, launch
     assert only(driver, name) == DeviceSeen(device, gpu.pci_address, ours=True, node=Node.PRESENT, tag=TAG)
 
 
-def test_a_bind_mount_that_outlives_the_booking_is_not_taken_for_gone(lab: Hosts, launch: Launch) -> None:
+def test_a_bind_mount_that_outlives_the_booking_is_seen_for_what_it_is(lab: Hosts, launch: Launch) -> None:
     host, driver, name = lab.ws1, connect(lab.ws1), launch(lab.ws1)
     gpu = host.gpus[0]
     driver.attach(name, gpu, TAG)
@@ -56,7 +56,7 @@ def test_a_bind_mount_that_outlives_the_booking_is_not_taken_for_gone(lab: Hosts
     # In the first process's own mount namespace, where `exec` starts.
     assert host.run(name, "sh", "-c", script) == ""
     driver.detach(name, device_name(gpu.pci_address))
-    assert (only(driver, name).configured, only(driver, name).node) == (False, Node.PRESENT)
+    assert (only(driver, name).configured, only(driver, name).node) == (False, Node.COPY)
     host.run(name, "umount", "/root/my keep")
     assert seen(driver, name).devices == ()
 

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 import pytest
 
 from app.drivers.base import DeviceSeen, GpuInfo, HostSeen, InstanceSeen, Node, Tag, device_name
-from app.services.plan import Attach, Desired, Detach, Plan, Trouble, Wait, Want, next_end, plan, plan_alone
+from app.services.plan import Attach, Desired, Detach, Plan, Trouble, Wait, Want, from_tags, next_end, plan
 
 NOW = datetime(2026, 11, 3, 14, 0, tzinfo=UTC)
 GPU = GpuInfo("0000:01:00.0", "A6000", 0)
@@ -131,11 +131,12 @@ def test_two_gpus_of_one_booking_are_two_attaches() -> None:
     assert [item.want.gpu for item in planned(wants, seen()).attaches] == [GPU, OTHER]
 
 
-def test_alone_only_what_is_over_by_its_own_tag_goes() -> None:
+def test_alone_what_is_over_by_its_own_tag_goes_and_what_has_none() -> None:
+    """Berth writes the tag in one update with the device: what has none, Berth did not plug in."""
     over = Tag(1, 10, int(NOW.timestamp()))
     host = both(seen(device(tag=over)), both(seen(device(OTHER), name="bob"), seen(device(tag=None), name="carol")))
-    result = plan_alone(host, NOW)
-    assert [item.instance for item in result.detaches] == ["alice"]
+    result = plan(from_tags(host, NOW, (GPU, OTHER), 20), host)
+    assert [item.instance for item in result.detaches] == ["alice", "carol"]
     assert result.attaches == ()
 
 

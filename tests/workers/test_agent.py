@@ -89,7 +89,7 @@ def passes(core: Flask) -> int:
 
 def test_a_wake_is_a_pass_and_one_during_a_pass_is_one_more(core: Flask) -> None:
     driver = fake(core)
-    with working(Agent(core, "ws1", driver)):
+    with working(Agent(core, "ws1", driver, None)):
         wait_for(lambda: passes(core) == 1)
         LOOK.set()
         wait_for(lambda: passes(core) == 2)
@@ -100,7 +100,7 @@ def test_a_wake_is_a_pass_and_one_during_a_pass_is_one_more(core: Flask) -> None
 def test_a_failing_pass_and_a_host_that_is_away_do_not_end_the_agent(core: Flask) -> None:
     driver = fake(core)
     driver.fail_next("observe", HostUnreachable("observe", "gone"))
-    with working(Agent(core, "ws1", driver)):
+    with working(Agent(core, "ws1", driver, None)):
         wait_for(lambda: passes(core) == 1)
         LOOK.set()
         wait_for(lambda: passes(core) == 2)
@@ -115,7 +115,7 @@ def _trouble() -> str:
 
 
 def test_only_one_pass_at_a_time(core: Flask) -> None:
-    agent = Agent(core, "ws1", fake(core))
+    agent = Agent(core, "ws1", fake(core), None)
     with exclusive(agents.lock_path(agent.settings, "ws1")):
         waiting = threading.Thread(target=agent.one_pass)
         waiting.start()
@@ -133,7 +133,7 @@ def test_work_that_lost_its_agent_is_taken_up(core: Flask) -> None:
         operation = operations.enqueue(user, instance, OperationKind.CREATE)
         operation.state = OperationState.RUNNING  # and then its agent was killed
         operation_id = operation.id
-    with working(Agent(core, "ws1", fake(core))), core.app_context():
+    with working(Agent(core, "ws1", fake(core), None)), core.app_context():
 
         def state() -> str:
             with transaction() as session:
@@ -144,7 +144,7 @@ def test_work_that_lost_its_agent_is_taken_up(core: Flask) -> None:
 
 
 def test_operations_are_one_process_at_a_time(core: Flask) -> None:
-    agent = Agent(core, "ws1", fake(core))
+    agent = Agent(core, "ws1", fake(core), None)
     with exclusive(agent.settings.run_dir / "operations-ws1.lock"), pytest.raises(Held):
         agent.work(wait=False)
 

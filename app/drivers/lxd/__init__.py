@@ -6,6 +6,7 @@ import os
 import threading
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 from app.drivers.base import (
     GiveUp,
@@ -20,8 +21,10 @@ from app.drivers.base import (
     TryAgain,
     device_name,
 )
+from app.drivers.facts import HostFacts
 from app.drivers.lxd import instances, shapes, tell
 from app.drivers.lxd.errors import RefusedError, as_driver_errors
+from app.drivers.lxd.examine import Examiner
 from app.drivers.lxd.look import Eye
 from app.drivers.lxd.shapes import Json
 from app.drivers.lxd.wire import Wire
@@ -36,7 +39,13 @@ class PylxdDriver:
     def __init__(self, endpoint: str) -> None:
         self._wire = Wire(endpoint)
         self._eye = Eye(self._wire)
+        self._examiner = Examiner(endpoint, self._wire)
         self._locks: dict[tuple[int, str], threading.Lock] = {}  # by process too: a fork may copy a held one
+
+    def devices_dir(self) -> Path | None:
+        """Where LXD keeps the nodes it makes for instances; None while that cannot be looked at from here."""
+        with as_driver_errors("Find LXD's device directory"):
+            return self._eye.devices_dir()
 
     def server(self) -> ServerInfo:
         """Who answers there."""
@@ -67,6 +76,10 @@ class PylxdDriver:
                 found = [instance for instance in every if names is None or instance["name"] in names]
             directory = self._eye.devices_dir()
             return HostSeen({instance["name"]: self._eye.look(instance, directory) for instance in found})
+
+    def examine(self) -> HostFacts:
+        """Everything a check of the host needs."""
+        return self._examiner.examine(self.observe(), self._eye.devices_dir())
 
     def attach(self, instance: str, gpu: GpuInfo, tag: Tag) -> None:
         """Plug the GPU in, with its tag."""
@@ -125,9 +138,7 @@ class PylxdDriver:
         body["devices"][device] = {"type": "unix-char", "source": "/dev/null", "path": "/dev/berth-away"}
         return True
 
-    def _update(
-        self, name: str, what: str, change: Callable[[Json, Json], bool], *, missing_ok: bool = False
-    ) -> None:
+    def _update(self, name: str, what: str, change: Callable[[Json, Json], bool], *, missing_ok: bool = False) -> None:
         """Change until a fresh look finds nothing left to change.
 
         LXD's answer proves nothing: in 5.0.2 two updates can both pass its ETag check, one of them in vain."""

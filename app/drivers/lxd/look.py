@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from app.drivers import holders
 from app.drivers.base import InstanceSeen
+from app.drivers.holders import nodes as files
 from app.drivers.lxd import shapes
 from app.drivers.lxd.errors import RefusedError
 from app.drivers.lxd.shapes import Json
@@ -17,7 +17,7 @@ _RUNS = {"running", "frozen"}
 class Eye:
     """Looks at this machine's kernel; of a server on another machine it sees no nodes, and says so."""
 
-    def __init__(self, wire: Wire, proc: Path = holders.PROC) -> None:
+    def __init__(self, wire: Wire, proc: Path = files.PROC) -> None:
         self._wire = wire
         self._proc = proc
         self._daemon: tuple[int, int | None] = (0, None)  # LXD's process: id and start time
@@ -32,8 +32,8 @@ class Eye:
         if not self._alive(self._daemon):
             self._daemon = self._with_start(int(self._wire.get()["environment"]["server_pid"]))
         try:
-            return holders.devices_dir(self._daemon[0], folder, self._proc)
-        except holders.CannotLookError:
+            return files.devices_dir(self._daemon[0], folder, self._proc)
+        except files.CannotLookError:
             return None
 
     def lingers(self, instance: Json, device: str) -> bool:
@@ -41,8 +41,8 @@ class Eye:
         if not (directory := self.devices_dir()) or instance["status"].lower() not in _RUNS:
             return False
         try:
-            return device in {node.device for node in holders.host_nodes(directory, instance["name"])}
-        except holders.CannotLookError:
+            return device in {node.device for node in files.host_nodes(directory, instance["name"])}
+        except files.CannotLookError:
             return False
 
     def look(self, instance: Json, directory: Path | None) -> InstanceSeen:
@@ -51,32 +51,31 @@ class Eye:
         name = instance["name"]
         if not directory or instance.get("type") != "container" or instance["status"].lower() not in _RUNS:
             return shapes.instance_seen(instance, frozenset(), None)
+        init = 0
         try:
-            nodes = holders.host_nodes(directory, name)
-            if not (nodes or name in self._inits or shapes.gpu_devices(instance)):
-                return shapes.instance_seen(instance, nodes, {})
-            mounted = holders.mounted_nodes(name, holders.mounts(self._init(name), self._proc))
-        except holders.CannotLookError:
-            return shapes.instance_seen(instance, frozenset(), None, self._had.get(name, set()))
-        seen = shapes.instance_seen(instance, nodes, mounted)
+            init = self._init(name)
+            nodes = files.host_nodes(directory, name)
+            mounted = files.mounted_nodes(name, files.mounts(init, self._proc))
+        except files.CannotLookError:
+            return shapes.instance_seen(instance, frozenset(), None, self._had.get(name, set()), init)
+        seen = shapes.instance_seen(instance, nodes, mounted, init=init)
         self._had[name] = {device.name for device in seen.devices}
         return seen
 
     def _init(self, name: str) -> int:
-        """Kept once known: asking LXD costs more than the rest of a look, and a GPU that has left the configuration
-        is looked for in the instance's mounts all the same."""
+        """Kept once known: asking LXD costs more than the rest of a look."""
         known = self._inits.get(name, (0, None))
         if not self._alive(known):
             try:
                 known = self._with_start(int(self._wire.get("instances", name, "state")["pid"]))
             except RefusedError as error:
-                raise holders.CannotLookError(str(error)) from error
+                raise files.CannotLookError(str(error)) from error
             self._inits[name] = known
         return known[0]
 
     def _with_start(self, pid: int) -> tuple[int, int | None]:
-        return pid, holders.start_time(pid, self._proc)
+        return pid, files.start_time(pid, self._proc)
 
     def _alive(self, process: tuple[int, int | None]) -> bool:
         pid, start = process
-        return start is not None and holders.start_time(pid, self._proc) == start
+        return start is not None and files.start_time(pid, self._proc) == start

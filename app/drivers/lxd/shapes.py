@@ -21,7 +21,7 @@ from app.drivers.base import (
     device_name,
     pci_address,
 )
-from app.drivers.holders import HostNode, verdict
+from app.drivers.holders.nodes import HostNode, verdict
 
 Json = dict[str, Any]
 
@@ -119,7 +119,11 @@ def gpu_devices(instance: Json) -> dict[str, Json]:
 
 
 def instance_seen(
-    instance: Json, nodes: frozenset[HostNode], mounted: dict[str, set[str]] | None, had: Iterable[str] = ()
+    instance: Json,
+    nodes: frozenset[HostNode],
+    mounted: dict[str, set[str]] | None,
+    had: Iterable[str] = (),
+    init: int = 0,
 ) -> InstanceSeen:
     """An instance with its GPU devices. `mounted` is None where the host cannot be looked at: then what it `had` counts
     as left behind, unknown."""
@@ -135,10 +139,12 @@ def instance_seen(
         )
         for name, device in configured.items()
     ]
-    left = set(had) if mounted is None else {node.device for node in nodes} | set(mounted)
-    node = Node.UNKNOWN if mounted is None else Node.PRESENT
+    made = {node.device for node in nodes}
+    left = set(had) if mounted is None else made | set(mounted)
     devices += [
-        DeviceSeen(name, address_of(name), bool(DEVICE_NAME.match(name)), node, configured=False)
+        DeviceSeen(
+            name, address_of(name), bool(DEVICE_NAME.match(name)), _left_behind(name, made, mounted), None, False
+        )
         for name in sorted(left - set(configured))
     ]
     return InstanceSeen(
@@ -147,7 +153,15 @@ def instance_seen(
         privileged(instance),
         tuple(devices),
         tuple(instance.get("profiles") or ()),
+        init,
     )
+
+
+def _left_behind(name: str, made: set[str], mounted: dict[str, set[str]] | None) -> Node:
+    """What a node without a device is: one that LXD made and forgot, or only a copy somebody mounted of one."""
+    if mounted is None:
+        return Node.UNKNOWN
+    return Node.PRESENT if name in made else Node.COPY
 
 
 def _pci(device: Json) -> str:

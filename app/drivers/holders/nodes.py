@@ -1,4 +1,4 @@
-"""What the host's kernel shows of device nodes: LXD's device directory and procfs, read and never followed.
+"""What the host's kernel shows of device nodes: LXD's device directory and mounts, read and never followed.
 
 A container's text (mount points, process names) is data here, with a size limit. Nothing is opened by a path through a
 container's own root: a link planted there would be resolved on the host. Functions take the procfs root, for tests.
@@ -17,7 +17,8 @@ from app.drivers.base import Node
 PROC = Path("/proc")
 NVIDIA_MAJOR = 195
 _MOUNTINFO_LIMIT = 4 << 20  # bytes; a container may make mounts until the kernel stops it
-_NODE_FILE = re.compile(r"unix\.(.+)\.dev-nvidia(\d{1,3})")  # what LXD calls the node of one GPU
+# What LXD calls the nodes that are one GPU's alone; the second group is N of its /dev/nvidiaN.
+_NODE_FILE = re.compile(r"unix\.(.+)\.dev-(?:nvidia(\d{1,3})|dri-(?:card|renderD|controlD)\d{1,3})")
 _OCTAL = re.compile(rb"\\([0-7]{3})")
 _DELETED = "//deleted"  # the kernel's mark on a mount whose file is gone; the inode is as usable as before
 
@@ -83,7 +84,7 @@ def host_nodes(directory: Path, instance: str, major: int = NVIDIA_MAJOR) -> fro
 
 def _host_node(folder: int, name: str, major: int) -> HostNode | None:
     match = _NODE_FILE.fullmatch(name)
-    if not match:
+    if not match or match[2] is None:
         return None
     minor = int(match[2])
     try:
@@ -96,6 +97,41 @@ def _host_node(folder: int, name: str, major: int) -> HostNode | None:
         os.close(handle)
     genuine = stat.S_ISCHR(found.st_mode) and found.st_rdev == os.makedev(major, minor)
     return HostNode(_decode(match[1]), minor) if genuine else None
+
+
+def shut(directory: Path, instance: str, device: str) -> None:
+    """Take owner and permissions from the GPU's nodes that LXD made for the instance: no copy of them can be opened
+    then, and root in the container, who does not own them any more, cannot change that.
+
+    Raises CannotLookError where the directory cannot be read."""
+    try:
+        folder = os.open(directory / instance, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise CannotLookError(str(error)) from error
+    try:
+        for name in os.listdir(folder):
+            match = _NODE_FILE.fullmatch(name)
+            if match and _decode(match[1]) == device:
+                _shut(folder, name)
+    except OSError as error:
+        raise CannotLookError(str(error)) from error
+    finally:
+        os.close(folder)
+
+
+def _shut(folder: int, name: str) -> None:
+    try:
+        handle = os.open(name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=folder)
+    except FileNotFoundError:
+        return
+    try:
+        if stat.S_ISCHR(os.fstat(handle).st_mode):  # by the descriptor: nothing can be put in its place meanwhile
+            os.chown(f"/proc/self/fd/{handle}", 0, 0)
+            os.chmod(f"/proc/self/fd/{handle}", 0)
+    finally:
+        os.close(handle)
 
 
 def mounts(pid: int, proc: Path = PROC, limit: int = _MOUNTINFO_LIMIT) -> tuple[Mount, ...]:

@@ -1,0 +1,56 @@
+"""Ends processes by descriptors that stand for one process for ever, whoever gets its number later."""
+
+from __future__ import annotations
+
+import logging
+import os
+import select
+import signal
+import time
+from collections.abc import Collection
+from contextlib import ExitStack, suppress
+
+from app.drivers.holders.cgroups import payload
+from app.drivers.holders.nodes import start_time
+from app.drivers.kernel import Holder
+
+log = logging.getLogger(__name__)
+
+
+def send(
+    holders: Collection[Holder], number: signal.Signals, groups: dict[str, str], stack: ExitStack
+) -> dict[int, Holder]:
+    """Signal each that is still who it was, in the container it was in (`groups`: instance → cgroup).
+
+    Returns those that may be alive, by a descriptor that becomes readable when they end; `stack` closes it."""
+    sent: dict[int, Holder] = {}
+    for holder in holders:
+        try:
+            handle = os.pidfd_open(holder.pid)
+        except OSError:  # gone
+            continue
+        stack.callback(os.close, handle)
+        # After the descriptor is there: the number cannot pass to another process any more without our seeing it.
+        if start_time(holder.pid) != holder.start or not groups.get(holder.instance):
+            continue
+        if payload(holder.pid) != groups[holder.instance]:
+            log.warning("process %d is not in the container %s any more, left alone", holder.pid, holder.instance)
+            continue
+        with suppress(ProcessLookupError):
+            signal.pidfd_send_signal(handle, number)
+            sent[handle] = holder
+    return sent
+
+
+def wait(sent: dict[int, Holder], seconds: float) -> tuple[Holder, ...]:
+    """Wait at most so long for all of them to end; those that did not."""
+    alive = dict(sent)
+    poll = select.poll()
+    for handle in alive:
+        poll.register(handle, select.POLLIN)
+    deadline = time.monotonic() + seconds
+    while alive and (left := deadline - time.monotonic()) > 0:
+        for handle, _event in poll.poll(left * 1000):
+            poll.unregister(handle)
+            alive.pop(handle)
+    return tuple(alive.values())

@@ -1,0 +1,128 @@
+"""The kernel of the host that Berth runs on, as `app.drivers.kernel.Kernel`."""
+
+from __future__ import annotations
+
+import signal
+import threading
+import time
+from collections.abc import Callable, Collection, Mapping
+from contextlib import ExitStack, suppress
+from pathlib import Path
+
+from app.drivers.base import DriverError, HostSeen, Number
+from app.drivers.holders import cgroups, ending, nodes
+from app.drivers.holders.cgroups import payload
+from app.drivers.holders.fence import Fence
+from app.drivers.holders.scanner import Scanner
+from app.drivers.kernel import HOST, Holder, How, Scan
+
+_THAW_EVERY = 0.05  # seconds: who is frozen again by its own root before it could die
+
+
+class HostKernel:
+    """`devices_dir`: where LXD keeps the nodes it makes, None while that cannot be looked at."""
+
+    def __init__(self, devices_dir: Callable[[], Path | None], scanner: Scanner | None = None) -> None:
+        self._devices_dir = devices_dir
+        self._scanner = scanner or Scanner()
+        self._trees = cgroups.hierarchies()
+        self._fence = Fence(self._trees)
+        self._lock = threading.Lock()
+        self._groups: dict[str, tuple[int, str]] = {}  # by instance: its first process, and its cgroup
+
+    def fence(
+        self, seen: HostSeen, denied: Mapping[str, frozenset[Number]], guarded: frozenset[Number]
+    ) -> dict[str, str]:
+        """Deny each running instance its numbers."""
+        troubles = {}
+        with self._lock:
+            for name, numbers in denied.items():
+                instance = seen.instances.get(name)
+                if instance is None or instance.status not in {"running", "frozen"}:
+                    continue
+                # What is denied to a privileged one is taken from a list that LXD made; nothing is ever added to it.
+                allowed = frozenset() if instance.privileged else guarded - numbers
+                if trouble := self._fence.deny(self._group(name, instance.init), numbers, allowed):
+                    troubles[name] = trouble
+        return troubles
+
+    def shut(self, instance: str, device: str) -> None:
+        """Shut the nodes that LXD made."""
+        try:
+            directory = self._devices_dir()
+            if directory is not None:
+                nodes.shut(directory, instance, device)
+        except nodes.CannotLookError as error:
+            raise DriverError(f"Shut {device} of {instance}", str(error)) from error
+
+    def scan(self, seen: HostSeen, numbers: frozenset[Number], *, thorough: bool = True) -> Scan:
+        """Who holds what."""
+        found = self._scanner.look(numbers, thorough=thorough)
+        with self._lock:
+            names = {self._group(name, instance.init): name for name, instance in seen.instances.items()}
+        firsts = {instance.init for instance in seen.instances.values()}
+        holders = tuple(_holder(row, names, firsts, numbers) for row in found.found)
+        doubts = {names.get(group, group): why for group, why in found.doubts.items()}
+        return Scan(tuple(holder for holder in holders if holder is not None), doubts, found.processes)
+
+    def ask(self, holders: Collection[Holder], seconds: float) -> tuple[Holder, ...]:
+        """SIGTERM."""
+        with ExitStack() as stack:
+            return ending.wait(ending.send(holders, signal.SIGTERM, self._known(), stack), seconds)
+
+    def kill(self, holders: Collection[Holder], seconds: float) -> tuple[Holder, ...]:
+        """SIGKILL. Who is frozen in a version 1 cgroup dies when it thaws; what its instance was, it is afterwards."""
+        targets = [holder for holder in holders if not holder.first and holder.instance != HOST]
+        with ExitStack() as stack:
+            sent = ending.send(targets, signal.SIGKILL, self._known(), stack)
+            left = ending.wait(sent, min(seconds, _THAW_EVERY))
+            deadline = time.monotonic() + seconds
+            while left and time.monotonic() < deadline:
+                self._thaw({holder.instance for holder in left})
+                alive = {handle: holder for handle, holder in sent.items() if holder in left}
+                left = ending.wait(alive, _THAW_EVERY)
+        return left
+
+    def close(self) -> None:
+        """End what runs beside this process."""
+        self._scanner.close()
+
+    def _thaw(self, instances: Collection[str]) -> None:
+        if self._trees.freezer is None:
+            return
+        groups = self._known()
+        for name in instances:
+            if not (group := groups.get(name)):
+                continue
+            top = self._trees.freezer / group
+            was_frozen = cgroups.frozen(top)
+            with suppress(OSError, OverflowError):
+                cgroups.thaw(top, 0.5)
+            if was_frozen:
+                with suppress(OSError):
+                    cgroups.freeze(top)
+
+    def _known(self) -> dict[str, str]:
+        with self._lock:
+            return {name: group for name, (_init, group) in self._groups.items()}
+
+    def _group(self, name: str, init: int) -> str:
+        """An instance's cgroup, by its first process: LXD may have had to add a number to the name."""
+        known = self._groups.get(name)
+        if known and known[0] == init and known[1]:
+            return known[1]
+        group = payload(init) if init else ""
+        self._groups[name] = (init, group)
+        return group
+
+
+def _holder(row: list[object], names: dict[str, str], firsts: set[int], wanted: frozenset[Number]) -> Holder | None:
+    pid, start, group, name, how, numbers = row
+    assert isinstance(pid, int)
+    assert isinstance(start, int)
+    assert isinstance(numbers, list)
+    held = frozenset((major, minor) for major, minor in numbers) & wanted
+    if numbers and not held:  # of another's question that was answered together with ours
+        return None
+    instance = names.get(str(group), str(group)) if group else HOST
+    return Holder(pid, start, instance, str(name), held, How(str(how)), first=pid in firsts)

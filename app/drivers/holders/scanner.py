@@ -1,0 +1,179 @@
+"""Keeps the scanning process: asks it, gives up on it when it hangs, and says at whom it hung.
+
+A container can make a look at it hang for ever, in a way that even SIGKILL does not end. So the looking is done by a
+process that can be abandoned; what it hung at is left out from then on, and counts as a doubt.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import mmap
+import os
+import select
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Collection
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import app
+from app.drivers.base import DriverError, Number
+from app.drivers.holders.cgroups import payload
+from app.drivers.holders.nodes import start_time
+
+log = logging.getLogger(__name__)
+
+PATIENCE = 3.0  # seconds for one look
+TURNS = 12  # a look that is not thorough looks deep into every twelfth process
+ABANDONED_AT_MOST = 8  # processes that hang and cannot be killed; more, and nothing is looked at any more
+# `app` as a package without its own code: this process needs none of the portal's libraries.
+_PROGRAM = (
+    "import sys, types; package = types.ModuleType('app'); package.__path__ = [sys.argv[1]]; "
+    "sys.modules['app'] = package; from app.drivers.holders.scan import main; main()"
+)
+
+
+@dataclass(frozen=True)
+class Found:
+    """What one look showed, as the scanning process says it."""
+
+    found: list[list[Any]] = field(default_factory=list)
+    doubts: dict[str, str] = field(default_factory=dict)
+    processes: int = 0
+
+
+class _Child:
+    """One scanning process."""
+
+    def __init__(self) -> None:
+        memory = os.memfd_create("berth-scan")
+        os.ftruncate(memory, mmap.PAGESIZE)
+        self._shared = mmap.mmap(memory, mmap.PAGESIZE)
+        self.process = subprocess.Popen(  # noqa: S603 - argv is ours
+            [sys.executable, "-I", "-S", "-c", _PROGRAM, str(Path(app.__file__).parent), str(memory)],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, pass_fds=(memory,), cwd="/", env={}, bufsize=0,
+            start_new_session=True,
+        )  # fmt: skip
+        os.close(memory)
+
+    @property
+    def at(self) -> int:
+        """The process that it is looking at; 0 for none."""
+        return int(memoryview(self._shared).cast("q")[0])
+
+    def ask(self, request: dict[str, Any], patience: float) -> dict[str, Any] | None:
+        """Its answer; None when it did not give one in time."""
+        stdin, stdout = self.process.stdin, self.process.stdout
+        assert stdin is not None
+        assert stdout is not None
+        deadline, answer = time.monotonic() + patience, b""
+        try:
+            stdin.write(json.dumps(request).encode() + b"\n")
+            while not answer.endswith(b"\n"):
+                left = deadline - time.monotonic()
+                if left <= 0 or not select.select([stdout], [], [], left)[0]:
+                    return None
+                more = os.read(stdout.fileno(), 1 << 20)
+                if not more:
+                    return None
+                answer += more
+        except BrokenPipeError:
+            return None
+        found: dict[str, Any] = json.loads(answer)
+        return found
+
+    def end(self) -> bool:
+        """Kill it; whether it is gone."""
+        self.process.kill()
+        for pipe in (self.process.stdin, self.process.stdout):
+            if pipe is not None:
+                pipe.close()
+        try:
+            self.process.wait(0.2)
+        except subprocess.TimeoutExpired:
+            return False
+        return True
+
+
+class Scanner:
+    """Looks, for several threads at once: who asks while a look is under way gets the next one, together."""
+
+    def __init__(self, patience: float = PATIENCE) -> None:
+        self._patience = patience
+        self._one_at_a_time = threading.Lock()
+        self._child: _Child | None = None
+        self._abandoned: list[_Child] = []
+        self._hung: dict[int, int] = {}  # process → its start: never looked at again
+        self._turn = 0
+        self._waiting: _Batch | None = None
+        self._joining = threading.Lock()
+
+    def look(self, numbers: Collection[Number], *, thorough: bool) -> Found:
+        """A look that began after this call. Raises DriverError when nothing can be looked at any more."""
+        with self._joining:
+            batch = self._waiting
+            if batch is None:
+                batch = self._waiting = _Batch()
+            batch.numbers |= set(numbers)
+            batch.thorough = batch.thorough or thorough
+        with self._one_at_a_time:
+            if batch.result is None:
+                with self._joining:
+                    self._waiting = None
+                batch.result = self._look(batch)
+        return batch.result
+
+    def close(self) -> None:
+        """End the scanning process."""
+        with self._one_at_a_time:
+            if self._child is not None:
+                self._child.end()
+                self._child = None
+
+    def _look(self, batch: _Batch) -> Found:
+        self._abandoned = [child for child in self._abandoned if child.process.poll() is None]
+        self._hung = {pid: start for pid, start in self._hung.items() if start_time(pid) == start}
+        self._turn = (self._turn + 1) % TURNS
+        doubts: dict[str, str] = {}
+        while True:
+            if len(self._abandoned) >= ABANDONED_AT_MOST:
+                raise DriverError(
+                    "Look for who holds a GPU", f"{ABANDONED_AT_MOST} looks hang", "Restart the machines at fault."
+                )
+            if self._child is None:
+                self._child = _Child()
+            request = {
+                "numbers": sorted(batch.numbers), "thorough": batch.thorough, "turn": self._turn, "turns": TURNS,
+                "skip": sorted(self._hung),
+            }  # fmt: skip
+            answer = self._child.ask(request, self._patience)
+            if answer is not None:
+                return Found(answer["found"], {**doubts, **answer["doubts"]}, answer["processes"])
+            group, why = self._give_up(self._child)
+            doubts[group] = why
+
+    def _give_up(self, child: _Child) -> tuple[str, str]:
+        """Abandon a look that hangs, and leave out from now on what it hung at."""
+        pid, self._child = child.at, None
+        if not child.end():
+            self._abandoned.append(child)
+        start = start_time(pid) if pid else None
+        if start is None:  # it died, or what it hung at is gone: the next look will tell
+            log.warning("a look for holders of GPUs ended without an answer")
+            return "", "a look ended without an answer"
+        self._hung[pid] = start
+        log.warning("a look for holders of GPUs hung at process %d, which is left out from now on", pid)
+        return payload(pid), f"a look at process {pid} did not end"
+
+
+class _Batch:
+    """Those who wait for the same look."""
+
+    def __init__(self) -> None:
+        self.numbers: set[Number] = set()
+        self.thorough = False
+        self.result: Found | None = None

@@ -1,0 +1,294 @@
+"""Takes GPUs back, provably, and keeps them from those who have not booked them.
+
+The order, per GPU: fence (the cgroup says no, the node loses its permissions) → detach → end what still holds it → see
+that nobody does → only then give it on. Each step may be repeated; what is remembered here between passes is only whom
+was asked to end and since when something is due, and a look would show the rest again.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Collection
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
+
+from app import clock
+from app.drivers.base import DriverError, GpuInfo, HostSeen, LxdDriver, Node, Number
+from app.drivers.kernel import HOST, Holder, Kernel, Scan
+from app.services.plan import Desired, Detach, Ending, is_in
+from workers.verdicts import State, Verdict
+
+log = logging.getLogger(__name__)
+
+SWEEP_EVERY = 4.0  # seconds between two looks for holders on the whole host
+INTRUDER_GRACE = timedelta(seconds=2)  # for who holds a GPU that was never theirs to hold at that time
+SHORT = 0.2  # seconds between the signals to a process that was not asked before, and to be killed now
+DEATH = 1.0  # seconds for killed processes to be gone
+ROUNDS = 4  # looks and kills before it is left to the next pass
+SUSPECT_AFTER = 0.3  # seconds for which descriptors may be on their way to a process that is only slow to read them
+PROVE_WITHIN = timedelta(seconds=3)  # after the kill; then the instance is stopped, or the GPU goes into quarantine
+GPUS_EVERY = 300.0  # seconds between two questions which GPUs the host has
+
+
+@dataclass
+class Watch:
+    """Who may hold what during one pass, and what was last seen of the host."""
+
+    want: Desired
+    seen: HostSeen
+    gpus: tuple[GpuInfo, ...]  # as the host lists them, DRM nodes and all
+    numbers: dict[str, frozenset[Number]]  # by PCI address
+    endings: dict[str, Ending] = field(default_factory=dict)
+    allowed: dict[str, frozenset[Number]] = field(default_factory=dict)  # by instance
+    admitted: dict[str, set[Number]] = field(default_factory=dict)  # by instance: plugged in during this pass
+
+    @property
+    def guarded(self) -> frozenset[Number]:
+        """All device numbers that nobody holds without a booking."""
+        return frozenset().union(*(self.numbers.get(pci, frozenset()) for pci in self.want.guarded))
+
+    def of(self, pci: str) -> frozenset[Number]:
+        """One GPU's numbers."""
+        return self.numbers.get(pci, frozenset())
+
+    def intruders(self, scan: Scan, pci: str) -> list[Holder]:
+        """Who in an instance holds the GPU without having it."""
+        numbers = self.of(pci)
+        return [
+            holder
+            for holder in scan.holders
+            if holder.instance != HOST and (holder.numbers & numbers) - self.allowed.get(holder.instance, frozenset())
+        ]
+
+
+class Evictor:
+    """One host's. `kernel` None: the host is another machine, and LXD's word has to do."""
+
+    def __init__(self, driver: LxdDriver, kernel: Kernel | None) -> None:
+        self.driver, self.kernel = driver, kernel
+        self.busy: set[str] = set()  # GPUs with a chain under way, perhaps of an earlier pass
+        self.scan: Scan | None = None  # the last look over the whole host
+        self.grace = 20  # as the rules last said, for when nobody can be asked
+        self._asked: dict[tuple[int, int], datetime] = {}
+        self._suspected: dict[tuple[int, int], float] = {}
+        self._due: dict[str, tuple[int, datetime]] = {}  # by PCI address: which end, since when it should be free
+        self._endings: dict[str, Ending] = {}  # not proven free yet
+        self._gpus: tuple[float, tuple[GpuInfo, ...]] = (0.0, ())
+        self._seen = HostSeen()
+        self._swept = 0.0
+        self._lock = threading.Lock()
+
+    def gpus(self, wanted: Collection[str] = ()) -> tuple[GpuInfo, ...]:
+        """The host's GPUs as LXD finds them, asked for now and then, and for one that is not known yet."""
+        asked, known = self._gpus
+        if self.kernel is None:
+            return known
+        missing = set(wanted) - {gpu.pci_address for gpu in known}
+        age = time.monotonic() - asked
+        if not known or age > GPUS_EVERY or (missing and age > SWEEP_EVERY):
+            try:
+                known = tuple(self.driver.gpus())
+                self._gpus = (time.monotonic(), known)
+            except DriverError as error:
+                log.warning("the host's GPUs are not known now, going by what was last seen: %s", error)
+        return known
+
+    def watch(self, want: Desired, seen: HostSeen | None) -> Watch:
+        """Begin a pass: what was seen, or what was last seen where LXD is away."""
+        if seen is not None:
+            self._seen = seen
+        numbers = {gpu.pci_address: gpu.numbers for gpu in want.gpus if gpu.minor >= 0}
+        listed = self.gpus(want.guarded)
+        numbers |= {gpu.pci_address: gpu.numbers for gpu in listed}
+        self.grace = want.grace
+        endings = {ending.gpu.pci_address: ending for ending in want.endings}
+        running = {item.gpu.pci_address: item.instance for item in want.wants}
+        with self._lock:
+            for pci, ending in self._endings.items():
+                if running.get(pci) != ending.instance:  # else their next booking goes on where this one ended
+                    endings.setdefault(pci, ending)
+            self._endings = dict(endings)
+        watch = Watch(want, self._seen, listed, numbers, endings)
+        for item in want.wants:
+            if item.instance:
+                have = watch.allowed.get(item.instance, frozenset())
+                watch.allowed[item.instance] = have | watch.of(item.gpu.pci_address)
+        return watch
+
+    def fence(self, watch: Watch) -> dict[str, str]:
+        """Let each instance open the GPUs that are rightly in it, and no others of Berth's. Returns what went wrong."""
+        if self.kernel is None:
+            return {}
+        running = [name for name, seen in watch.seen.instances.items() if seen.status in {"running", "frozen"}]
+        denied = {name: watch.guarded - self._in(watch, name) for name in running}
+        troubles = self.kernel.fence(watch.seen, denied, watch.guarded)
+        for name, why in troubles.items():
+            log.warning("%s could not be fenced: %s", name, why)
+        return troubles
+
+    def admit(self, watch: Watch, instance: str, pci: str) -> None:
+        """Let an instance open a GPU that is about to be plugged in."""
+        if self.kernel is None:
+            return
+        with self._lock:
+            have = self._in(watch, instance) | watch.of(pci)
+            self._admitted(watch, instance).update(watch.of(pci))
+        self.kernel.fence(watch.seen, {instance: watch.guarded - have}, watch.guarded)
+
+    def sweep(self, watch: Watch) -> set[str]:
+        """A look over the whole host, now and then; the PCI addresses of GPUs that somebody holds unbooked."""
+        if self.kernel is None or not watch.guarded or time.monotonic() - self._swept < SWEEP_EVERY:
+            return set()
+        self._swept = time.monotonic()
+        self.scan = self.kernel.scan(watch.seen, watch.guarded, thorough=False)
+        alive = {(holder.pid, holder.start) for holder in self.scan.holders}
+        with self._lock:
+            self._asked = {key: at for key, at in self._asked.items() if key in alive}
+        return {pci for pci in watch.want.guarded if watch.intruders(self.scan, pci)}
+
+    def ask_ahead(self, watch: Watch, ending: Ending) -> bool:
+        """Ask what holds a GPU to end, since somebody else comes next. Whether anybody was asked."""
+        if self.kernel is None:
+            return False
+        numbers = watch.of(ending.gpu.pci_address)
+        scan = self.kernel.scan(watch.seen, numbers, thorough=True)
+        holders = [one for one in scan.holders if one.instance == ending.instance and one.numbers & numbers]
+        return bool(self._ask(holders, 0.0))
+
+    def remove(self, item: Detach) -> None:
+        """Fence and detach one device; LXD's "done" is not believed. Raises DriverError."""
+        if self.kernel is not None:
+            self.kernel.shut(item.instance, item.device)
+        self.driver.detach(item.instance, item.device)
+        seen = self.driver.observe(frozenset({item.instance})).instances.get(item.instance)
+        for device in seen.devices if seen else ():
+            if device.name == item.device and (device.configured or device.node == Node.PRESENT):
+                raise DriverError(f"{item.device} is still in {item.instance}", "LXD said that it was removed")
+
+    def clear(self, watch: Watch, pci: str) -> Verdict:
+        """End what holds a GPU and should not, as far as it is time for that; whether the GPU is free now."""
+        if self.kernel is None:
+            return Verdict(State.FREE)
+        ended: list[Holder] = []
+        verdict = Verdict(State.HELD, text="it is taken up again and again")
+        for turn in range(ROUNDS):
+            scan = self.kernel.scan(watch.seen, watch.of(pci), thorough=True)
+            holders = watch.intruders(scan, pci)
+            suspects, fresh = self._suspects(watch, scan, pci)
+            verdict = self._judge(watch, pci, holders + suspects, fresh, scan)
+            if verdict.state != State.HELD or not verdict.holders:
+                break
+            ended += self._end(verdict.holders, hard=turn > 0)
+            if fresh:
+                time.sleep(SUSPECT_AFTER)
+        return replace(verdict, ended=tuple(ended))
+
+    def settle(self, pci: str, verdict: Verdict) -> None:
+        """Remember, or forget, that a GPU is still to be freed."""
+        with self._lock:
+            if verdict.state == State.FREE:
+                self._endings.pop(pci, None)
+                self._due.pop(pci, None)
+
+    def overdue(self, watch: Watch, pci: str) -> bool:
+        """Whether a GPU that is held should have been free for so long that something has to give."""
+        ending = watch.endings.get(pci)
+        now = clock.now()
+        key = ending.tag.allocation_id if ending else 0
+        with self._lock:
+            known, since = self._due.get(pci, (-1, now))
+            if known != key:
+                since = max(ending.kill_at, now) if ending else now
+                self._due[pci] = (key, since)
+        return now - since >= PROVE_WITHIN
+
+    def _judge(self, watch: Watch, pci: str, holders: list[Holder], fresh: bool, scan: Scan) -> Verdict:
+        now = clock.now()
+        later = [holder for holder in holders if self._deadline(watch, pci, holder) > now]
+        firsts = [holder for holder in holders if holder not in later and holder.first]
+        due = tuple(holder for holder in holders if holder not in later and not holder.first)
+        doubt = self._doubt(watch, pci, scan)
+        if firsts and not due:
+            name = firsts[0].instance
+            return Verdict(State.HELD, text=f"the first process of {name} holds it", instances=(name,))
+        if due:
+            names = tuple(sorted({holder.instance for holder in due}))
+            text = f"{due[0].name} (process {due[0].pid} in {due[0].instance}) does not let go of it"
+            return Verdict(State.HELD, text=text, instances=names, holders=due)
+        if later:
+            self._ask(later, 0.0)
+            until = min(self._deadline(watch, pci, holder) for holder in later)
+            return Verdict(State.WAITING, until=until, instances=tuple(sorted({holder.instance for holder in later})))
+        if doubt:
+            return Verdict(State.HELD, text=doubt[1], instances=(doubt[0],))
+        if fresh:
+            return Verdict(State.WAITING, until=now + timedelta(seconds=SUSPECT_AFTER))
+        return Verdict(State.FREE, at=now)
+
+    def _deadline(self, watch: Watch, pci: str, holder: Holder) -> datetime:
+        """When a holder is killed: as its booking's end says, or soon after it was found without one."""
+        ending = watch.endings.get(pci)
+        if ending is not None and (ending.instance in {holder.instance, None} or ending.kill_at <= clock.now()):
+            return ending.kill_at
+        with self._lock:
+            asked = self._asked.get((holder.pid, holder.start))
+        return (asked or clock.now()) + INTRUDER_GRACE
+
+    def _doubt(self, watch: Watch, pci: str, scan: Scan) -> tuple[str, str] | None:
+        """Why the instance that had the GPU may still have it though no holder was found."""
+        ending = watch.endings.get(pci)
+        if ending is None or ending.instance is None:
+            return None
+        name = ending.instance
+        if name in scan.doubts:
+            return name, f"{name} could not be looked at: {scan.doubts[name]}"
+        return None
+
+    def _suspects(self, watch: Watch, scan: Scan, pci: str) -> tuple[list[Holder], bool]:
+        """Who keeps descriptors that cannot be told, in the instance that had the GPU: those who have kept them for a
+        while, and whether there are others who may only be slow to read."""
+        ending = watch.endings.get(pci)
+        if ending is None:
+            return [], False
+        kept = [one for one in scan.holders if not one.numbers and one.instance == ending.instance]
+        now = time.monotonic()
+        with self._lock:
+            for one in kept:
+                self._suspected.setdefault((one.pid, one.start), now)
+            old = [one for one in kept if now - self._suspected[one.pid, one.start] >= SUSPECT_AFTER]
+        return old, len(old) < len(kept)
+
+    def _end(self, holders: Collection[Holder], *, hard: bool) -> tuple[Holder, ...]:
+        """End these: ask who was not asked before, wait a moment, kill. Returns them."""
+        assert self.kernel is not None
+        unasked = [holder for holder in holders if (holder.pid, holder.start) not in self._asked]
+        if unasked and not hard:
+            self._ask(unasked, SHORT)
+        left = self.kernel.kill(holders, DEATH)
+        for holder in left:
+            log.warning("process %d of %s does not die", holder.pid, holder.instance)
+        return tuple(holders)
+
+    def _ask(self, holders: Collection[Holder], seconds: float) -> list[Holder]:
+        """Ask each to end, once; those who had not been asked."""
+        assert self.kernel is not None
+        with self._lock:
+            new = [holder for holder in holders if (holder.pid, holder.start) not in self._asked]
+            self._asked |= {(holder.pid, holder.start): clock.now() for holder in new}
+        able = [holder for holder in new if not holder.first]
+        if able:
+            self.kernel.ask(able, seconds)
+        return new
+
+    def _in(self, watch: Watch, instance: str) -> frozenset[Number]:
+        """The numbers that an instance may open now: of the GPUs that it has and that are plugged in."""
+        have = frozenset[Number]()
+        for item in watch.want.wants:
+            if item.instance == instance and is_in(item, watch.seen):
+                have |= watch.of(item.gpu.pci_address)
+        return have | frozenset(self._admitted(watch, instance))
+
+    def _admitted(self, watch: Watch, instance: str) -> set[Number]:
+        return watch.admitted.setdefault(instance, set())

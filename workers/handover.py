@@ -1,0 +1,161 @@
+"""Does what a plan says: per GPU first every detach, then, once it is proven free, the attach. GPUs side by side."""
+
+from __future__ import annotations
+
+import logging
+from collections import defaultdict
+from collections.abc import Collection
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass, field, replace
+
+from app.drivers.base import DriverError
+from app.services.plan import Attach, Detach, Plan, Trouble
+from workers.evictor import Evictor, Watch
+from workers.verdicts import State, Verdict
+
+log = logging.getLogger(__name__)
+
+AT_ONCE = 16  # GPUs handed over side by side; one instance's updates are serialised by the driver
+PATIENCE = (
+    4.0  # seconds that a pass waits for its GPUs; one that takes longer goes on while the others are looked after
+)
+
+Errors = dict[int, tuple[Trouble, str]]
+"""By allocation id, why its GPU was not plugged in."""
+
+
+@dataclass
+class Outcome:
+    """What came of a plan. `verdicts`: by PCI address, for each GPU that was to be free or to change hands."""
+
+    errors: Errors = field(default_factory=dict)
+    verdicts: dict[str, Verdict] = field(default_factory=dict)
+    asked: set[int] = field(default_factory=set)  # allocations whose holders were asked to end ahead of time
+    intruded: set[str] = field(default_factory=set)  # GPUs that somebody held who had no booking
+    trouble: str = ""
+
+    def asked_of(self, watch: Watch) -> set[int]:
+        """The allocations whose holders were asked to end, or ended."""
+        ended = {pci for pci, verdict in self.verdicts.items() if verdict.ended or verdict.state == State.WAITING}
+        return self.asked | {watch.endings[pci].tag.allocation_id for pci in ended & watch.endings.keys()}
+
+
+@dataclass
+class _Chain:
+    detaches: list[Detach] = field(default_factory=list)
+    attaches: list[Attach] = field(default_factory=list)
+
+
+class Hands:
+    """Threads that outlive a pass: one that LXD, or a container, keeps waiting must not keep the others."""
+
+    def __init__(self, evictor: Evictor) -> None:
+        self.evictor = evictor
+        self._pool = ThreadPoolExecutor(max_workers=AT_ONCE, thread_name_prefix="gpu")
+
+    def act(self, watch: Watch, todo: Plan, also: Collection[str] = ()) -> Outcome:
+        """Do the plan, and see that the GPUs in `also` are free."""
+        chains = _chains(todo, also)
+        outcome = Outcome()
+        futures: dict[Future[tuple[Verdict, Errors]], str] = {}
+        for pci, chain in chains.items():
+            if pci in self.evictor.busy:
+                self._not_done(outcome, pci, chain)
+                continue
+            self.evictor.busy.add(pci)
+            futures[self._pool.submit(self._hand_over, watch, pci, chain)] = pci
+        done, late = wait(futures, timeout=PATIENCE)
+        for future in done:
+            verdict, errors = future.result()
+            outcome.verdicts[futures[future]] = verdict
+            outcome.errors |= errors
+        for future in late:
+            log.warning("GPU %s: still at it, going on without", futures[future])
+            self._not_done(outcome, futures[future], chains[futures[future]])
+        return outcome
+
+    def close(self) -> None:
+        """Start nothing more."""
+        self._pool.shutdown(wait=False, cancel_futures=True)
+
+    def _not_done(self, outcome: Outcome, pci: str, chain: _Chain) -> None:
+        text = "the last attempt at it is still under way"
+        outcome.verdicts[pci] = Verdict(State.HELD, text=text)
+        outcome.errors |= {item.want.tag.allocation_id: (Trouble.HELD, text) for item in chain.attaches}
+
+    def _hand_over(self, watch: Watch, pci: str, chain: _Chain) -> tuple[Verdict, Errors]:
+        """One GPU: out of every instance that should not have it, proven free, then into the one that should."""
+        try:
+            verdict = self._take_back(watch, pci, chain.detaches)
+            if verdict.state != State.FREE:
+                trouble = Trouble.EVICTING if verdict.state == State.WAITING else Trouble.HELD
+                return verdict, {item.want.tag.allocation_id: (trouble, verdict.text) for item in chain.attaches}
+            return verdict, self._give(watch, pci, chain.attaches)
+        except DriverError as error:
+            log.warning("GPU %s: %s", pci, error)
+            errors = {item.want.tag.allocation_id: (Trouble.HELD, str(error)) for item in chain.attaches}
+            return Verdict(State.HELD, text=str(error)), errors
+        except Exception:
+            log.exception("GPU %s", pci)
+            raise
+        finally:
+            self.evictor.busy.discard(pci)
+
+    def _take_back(self, watch: Watch, pci: str, detaches: list[Detach]) -> Verdict:
+        """Detach, end what holds it, see that it is free; when that takes too long, the last resort."""
+        verdict = self._try(watch, pci, detaches)
+        if verdict.state == State.HELD and pci not in watch.want.quarantined and self.evictor.overdue(watch, pci):
+            verdict = self._last_resort(watch, pci, detaches, verdict)
+        self.evictor.settle(pci, verdict)
+        return verdict
+
+    def _try(self, watch: Watch, pci: str, detaches: list[Detach]) -> Verdict:
+        failed = None
+        for item in detaches:
+            try:
+                self.evictor.remove(item)
+            except DriverError as error:
+                log.warning("detach of %s from %s: %s", item.device, item.instance, error)
+                failed = Verdict(State.HELD, text=str(error), instances=(item.instance,))
+        verdict = self.evictor.clear(watch, pci)  # also after a detach that failed: the fence holds, holders can end
+        if failed is not None and verdict.state == State.FREE:
+            return replace(failed, ended=verdict.ended)
+        return verdict
+
+    def _last_resort(self, watch: Watch, pci: str, detaches: list[Detach], verdict: Verdict) -> Verdict:
+        """Stop the instance that does not let go, if the admins' rules allow that; else nobody gets the GPU."""
+        for name in verdict.instances if watch.want.force_stop else ():
+            log.warning("GPU %s: stopping %s, which does not let go of it: %s", pci, name, verdict.text)
+            try:
+                self.evictor.driver.stop(name, force=True)
+            except DriverError as error:
+                log.warning("%s could not be stopped: %s", name, error)
+                continue
+            after = self._try(watch, pci, detaches)
+            if after.state == State.FREE:
+                return replace(after, stopped=name, text=verdict.text, ended=verdict.ended + after.ended)
+            verdict = replace(after, ended=verdict.ended + after.ended)
+        return replace(verdict, quarantine=True)
+
+    def _give(self, watch: Watch, pci: str, attaches: list[Attach]) -> Errors:
+        errors: Errors = {}
+        for attach in attaches:
+            want = attach.want
+            try:
+                self.evictor.admit(watch, want.instance or "", pci)
+                self.evictor.driver.attach(want.instance or "", want.gpu, want.tag)
+            except DriverError as error:
+                log.warning("attach of %s to %s: %s", want.device, want.instance, error)
+                errors[want.tag.allocation_id] = (Trouble.ERROR, f"{error} {error.todo}".strip())
+        return errors
+
+
+def _chains(todo: Plan, also: Collection[str]) -> dict[str, _Chain]:
+    chains: dict[str, _Chain] = defaultdict(_Chain)
+    for detach in todo.detaches:
+        chains[detach.pci_address or detach.device].detaches.append(detach)
+    for attach in todo.attaches:
+        chains[attach.want.gpu.pci_address].attaches.append(attach)
+    for pci in also:
+        chains[pci]
+    return chains
