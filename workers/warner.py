@@ -36,9 +36,9 @@ class Look:
 
 
 class Warner:
-    """One host's warnings. Several at once are wasteful, never wrong."""
+    """One host's warnings. Several at once are wasteful, never wrong. `kernel` None: the host is another machine."""
 
-    def __init__(self, app: Flask, host_name: str, driver: LxdDriver, kernel: Kernel) -> None:
+    def __init__(self, app: Flask, host_name: str, driver: LxdDriver, kernel: Kernel | None) -> None:
         self.app, self.host_name, self.driver, self.kernel = app, host_name, driver, kernel
         self._trouble = ""
 
@@ -84,7 +84,9 @@ class Warner:
         return Look(places, held)
 
     def _scan(self, seen: HostSeen, claims: list[Claim]) -> tuple[Scan | None, dict[int, frozenset[Number]]]:
-        """Who holds any GPU that somebody has now. None where the kernel cannot say: a warning needs no names."""
+        """Who holds any GPU that somebody has now. None where no kernel can say: a warning needs no names."""
+        if self.kernel is None:
+            return None, {}
         try:
             numbers = warnings.numbers_of(claims, self.driver.gpus())
             return self.kernel.scan(seen, frozenset().union(*numbers.values()), thorough=False), numbers

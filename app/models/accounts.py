@@ -6,7 +6,7 @@ from datetime import datetime
 from enum import StrEnum
 
 from sqlalchemy import ForeignKey, Index, String, func
-from sqlalchemy.orm import Mapped, mapped_column, relationship
+from sqlalchemy.orm import Mapped, mapped_column, query_expression, relationship
 
 from app.models.base import Base, one_of
 
@@ -75,7 +75,10 @@ class User(Base):
 
 
 class SignIn(Base):
-    """One browser that is signed in. Its row gone, the cookie is worth nothing."""
+    """One browser that is signed in. Its row gone, the cookie is worth nothing.
+
+    `ends_soon`: when a running booking of its person ends, if soon; loaded with the sign-in by services.signins.find.
+    """
 
     __tablename__ = "sign_ins"
 
@@ -84,6 +87,7 @@ class SignIn(Base):
     user_id: Mapped[int] = mapped_column(ForeignKey("users.id"), index=True)
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
     seen_at: Mapped[datetime] = mapped_column(server_default=func.now())
+    ends_soon: Mapped[datetime | None] = query_expression()
 
     user: Mapped[User] = relationship(lazy="raise")
 

@@ -6,8 +6,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from sqlalchemy import exists, func, select
-from sqlalchemy.orm import aliased
+from sqlalchemy import ColumnElement, ScalarSelect, exists, func, select
+from sqlalchemy.orm import InstrumentedAttribute, aliased
 
 from app import clock
 from app.extensions import db
@@ -73,9 +73,14 @@ def ends_of(bookings: Iterable[Booking]) -> dict[int, End]:
     }
 
 
+def next_end(user_id: InstrumentedAttribute[int]) -> ScalarSelect[datetime]:
+    """When the first running booking of a person ends, if soon; a part of a query that has the person's id."""
+    own = (Booking.user_id == user_id, Booking.settled_at.is_(None))  # few are not: there is an index of those
+    return select(func.min(Booking.ends_at)).where(*own, *_ends_soon()).scalar_subquery()
+
+
 def soonest(user: User) -> Soon | None:
-    """The person's running booking that ends first, if it does so soon. One query."""
-    now = clock.now()
+    """The person's running booking that ends first, if it does so soon and GPUs go with it. One query."""
     after, next_booking = aliased(Allocation), aliased(Booking)
     kept = exists().where(  # in a booking of one's own, in the same machine: nothing is taken away
         after.gpu_id == Allocation.gpu_id,
@@ -89,14 +94,7 @@ def soonest(user: User) -> Soon | None:
         select(Booking.id, Host.name, Booking.ends_at, func.count())
         .join(Host)
         .join(Allocation, Allocation.booking_id == Booking.id)
-        .where(
-            Booking.user_id == user.id,
-            Booking.cancelled_at.is_(None),
-            Booking.starts_at <= now,
-            Booking.ends_at > now,
-            Booking.ends_at <= now + SOON,
-            ~kept,
-        )
+        .where(Booking.user_id == user.id, Booking.cancelled_at.is_(None), *_ends_soon(), ~kept)
         .group_by(Booking.id, Host.name)
         .order_by(Booking.ends_at, Booking.id)
     )
@@ -111,6 +109,11 @@ def booked_instead(booking: Booking) -> list[tuple[Gpu, Gpu]]:
         return []
     booked = db.session.scalars(select(Gpu).where(Gpu.id.in_(given)).order_by(Gpu.minor))
     return [(gpu, given[gpu.id]) for gpu in booked]
+
+
+def _ends_soon() -> tuple[ColumnElement[bool], ...]:
+    now = clock.now()
+    return Booking.starts_at <= now, Booking.ends_at > now, Booking.ends_at <= now + SOON
 
 
 def _followers(allocation_ids: Sequence[int], seconds: int) -> list[tuple[int, datetime, int, int | None]]:

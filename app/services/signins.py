@@ -7,11 +7,12 @@ import secrets
 from datetime import timedelta
 
 from sqlalchemy import delete, select, update
-from sqlalchemy.orm import contains_eager
+from sqlalchemy.orm import contains_eager, with_expression
 
 from app import clock
 from app.extensions import db
 from app.models import SignIn, User, UserState
+from app.services import endings
 
 IDLE = timedelta(hours=8)
 ABSOLUTE = timedelta(days=7)
@@ -31,7 +32,9 @@ def begin(user: User) -> str:
 
 
 def find(key: str) -> SignIn | None:
-    """The sign-in of a key with its person, in one query; None if it ran out or the person is not active."""
+    """The sign-in of a key with its person, in one query; None if it ran out or the person is not active.
+
+    Whether a booking of theirs ends soon comes along: every page asks, and the answer is no nearly always."""
     now = clock.now()
     query = (
         select(SignIn)
@@ -42,7 +45,7 @@ def find(key: str) -> SignIn | None:
             SignIn.created_at > now - ABSOLUTE,
             User.state == UserState.ACTIVE,
         )
-        .options(contains_eager(SignIn.user))
+        .options(contains_eager(SignIn.user), with_expression(SignIn.ends_soon, endings.next_end(SignIn.user_id)))
         .execution_options(populate_existing=True)
     )
     return db.session.scalar(query)

@@ -18,6 +18,8 @@ from tests.factories import gpus_of, make_booking, make_host, make_user
 
 NOW = datetime(2026, 11, 3, 14, 0, tzinfo=UTC)  # 22:00 in the lab
 END = NOW + timedelta(hours=2)
+END_TEXT = "00:00 Asia/Shanghai"
+WHAT_HAPPENS = "Programs that still run there are asked to end (SIGTERM) and killed 20 s later (SIGKILL)."
 HOUR = timedelta(hours=1)
 MINUTE = timedelta(minutes=1)
 
@@ -184,8 +186,7 @@ def test_the_words(host: Host, alice: User, booking: Booking, freeze: Freeze) ->
     title, text = words(host, None, freeze)
     assert title == "Your 2 GPUs on lab03 go at 00:00 Asia/Shanghai (in 5 min)"
     assert text.splitlines() == [
-        "At 00:00 Asia/Shanghai, GPU 0, GPU 1 will be taken away. Programs that still run there are asked to end "
-        "(SIGTERM) and killed 20 s later (SIGKILL).",
+        f"At {END_TEXT}, GPU 0, GPU 1 will be taken away. {WHAT_HAPPENS}",
         f"To extend it or to end it now, open booking {booking.id} in Berth.",
     ]
 

@@ -8,8 +8,10 @@ from flask import url_for
 from flask_babel import gettext as _
 
 from app.models import Allocation, Booking, Instance
-from app.services import instances
+from app.services import instances, policy
 from app.services.words import gpu_label
+
+PROOF_SECONDS = 5  # from the kill to the proof that nobody holds the GPU any more
 
 
 @dataclass(frozen=True)
@@ -79,6 +81,23 @@ def _of_host(host: str, gpu: str) -> dict[str, Obstacle]:
         "held": Obstacle(
             _("%(gpu)s still held", gpu=gpu),
             _("Another machine still has %(gpu)s. The admins see it. %(again)s", gpu=gpu, again=_again()),
+        ),
+        "evicting": Obstacle(
+            _("%(gpu)s is being freed", gpu=gpu),
+            _(
+                "%(gpu)s is being taken back from its last user: what still uses it is ended, which takes %(seconds)s "
+                "s at most.",
+                gpu=gpu,
+                seconds=policy.current().grace_seconds + PROOF_SECONDS,
+            ),
+        ),
+        "quarantined": Obstacle(
+            _("%(gpu)s could not be freed", gpu=gpu),
+            _(
+                "What its last user left on %(gpu)s could not be ended; the admins know. You keep your place: it is "
+                "attached as soon as it is free. Or end the booking now: the rest of its hours is given back.",
+                gpu=gpu,
+            ),
         ),
         "no_node": Obstacle(
             _("%(gpu)s did not appear", gpu=gpu),

@@ -13,7 +13,7 @@ from app.errors import DomainError
 from app.models import Booking, Phase
 from app.services import bookings, room, statement
 from app.services.bookings import Ask
-from app.web.bookings import obstacles, shown, words
+from app.web.bookings import ending, obstacles, shown, words
 from app.web.bookings.blueprint import ID, bp, slot
 from app.web.bookings.book import book_again
 from app.web.machine_words import silence_of
@@ -51,11 +51,11 @@ def page(booking: Booking, *, refused: DomainError | None = None, status: int = 
         "lines": [(line, describe(replace(line, booking=None))) for line in statement.of_booking(booking)],
         "poll": shown.poll_seconds(booking, now),
         "poll_url": url_for("bookings.show", booking_id=booking.id, seen=key),
-        "detaching": shown.detaching(booking, now),
+        "end_lines": ending.lines(booking, now),
     }
     changed = request.args.get("seen") != key
     if changed or not is_fragment():
-        context |= _actions(booking, phase)
+        context |= _actions(booking, phase) | {"shared": ending.shared(booking, now)}
     return render(
         "bookings/show.html", fragment="bookings/_live.html", changed=changed, refused=refused, status=status, **context
     )

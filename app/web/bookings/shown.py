@@ -135,8 +135,18 @@ def poll_seconds(booking: Booking, now: datetime) -> int:
 
 
 def key(booking: Booking, now: datetime) -> str:
-    """Changes when the state or the end does."""
-    return f"{state(booking, now)}-{int(booking.ends_at.timestamp())}-{int(detaching(booking, now))}"
+    """Changes when the state or the end does, or what else hangs on its end."""
+    others = "." + ".".join(map(str, shared_with(booking)))
+    return (
+        f"{state(booking, now)}-{int(booking.ends_at.timestamp())}-{int(detaching(booking, now))}{others.rstrip('.')}"
+    )
+
+
+def shared_with(booking: Booking) -> list[int]:
+    """The other bookings whose GPUs are held by programs that hold this one's, when last looked."""
+    return sorted(
+        {int(number) for allocation in booking.allocations for entry in allocation.holders for number in entry["also"]}
+    )
 
 
 def short_end(end: datetime, reference: datetime) -> str:
@@ -147,8 +157,8 @@ def short_end(end: datetime, reference: datetime) -> str:
 
 
 def _ends(booking: Booking, code: str) -> list[Step]:
-    gone = _latest([allocation.detached_at for allocation in booking.allocations])
-    attached = any(allocation.attached_at for allocation in booking.allocations)
+    attached = [allocation for allocation in booking.allocations if allocation.attached_at]
+    gone = _latest([allocation.detached_at for allocation in attached])
     ended = Step(str(states.state_of(code).word), booking.ends_at, "done" if attached else "current")
     if not attached:
         return [ended]

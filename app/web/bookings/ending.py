@@ -1,0 +1,131 @@
+"""What the end of a booking means, in words: for the banner on every page, and for the booking's own."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime
+
+from flask import g, request, url_for
+from flask_babel import gettext as _
+from flask_babel import ngettext
+
+from app import clock
+from app.models import Booking, Phase, SignIn
+from app.services import aligning, endings
+from app.services.words import gpu_label, gpu_list
+from app.web.bookings import shown, words
+from app.web.bookings.blueprint import bp
+from app.web.sessions import viewer
+from app.web.times import moment_text
+
+CLOCK = "HH:mm:ss"
+
+
+@dataclass(frozen=True)
+class Banner:
+    """What goes soon, and where that can be changed. `more`: that further bookings end soon too."""
+
+    text: str
+    url: str
+    more: str
+
+
+@dataclass(frozen=True)
+class Shared:
+    """Programs that also hold a GPU of a booking that goes on, and end with this one. `button`: let both end together,
+    at `ends_at`; "" where that cannot be had."""
+
+    text: str
+    button: str
+    ends_at: datetime
+
+
+@bp.app_template_global()
+def ending_soon() -> Banner | None:
+    """The one booking of the reader's that ends soonest, within minutes. None on its own pages: they say it anyway.
+
+    Without one the answer came with the sign-in; with one it costs a query."""
+    person = viewer()
+    sign_in: SignIn | None = g.get("sign_in")
+    found = endings.soonest(person) if person is not None and sign_in is not None and sign_in.ends_soon else None
+    if found is None or (request.view_args or {}).get("booking_id") == found.booking_id:
+        return None
+    text = ngettext(
+        "Your GPU on %(host)s goes at %(time)s (%(away)s).",
+        "Your %(num)s GPUs on %(host)s go at %(time)s (%(away)s).",
+        found.gpus,
+        host=found.host,
+        time=moment_text(found.ends_at, "HH:mm"),
+        away=words.away(found.ends_at - clock.now()),
+    )
+    more = (
+        ngettext("%(num)s more booking ends soon.", "%(num)s more bookings end soon.", found.more) if found.more else ""
+    )
+    return Banner(text, url_for("bookings.show", booking_id=found.booking_id, _anchor="actions"), more)
+
+
+def lines(booking: Booking, now: datetime) -> list[str]:
+    """What happens to the GPUs at the end, and what is not as it was booked."""
+    said = list(_given_instead(booking))
+    if booking.phase(now) in {Phase.UPCOMING, Phase.RUNNING}:
+        said.append(_at_the_end(booking, endings.ends_of([booking])[booking.id]))
+    elif shown.detaching(booking, now):
+        said.append(_("The GPUs are being taken back."))
+        grace = endings.ends_of([booking])[booking.id].grace
+        if now < (killed_at := grace.killed_at(booking.ends_at)):
+            said.append(_("What still uses them has until %(time)s to end.", time=moment_text(killed_at, CLOCK)))
+    return said
+
+
+def shared(booking: Booking, now: datetime) -> Shared | None:
+    """The programs that hold GPUs of this running booking and of a later one of the same owner's."""
+    others = shown.shared_with(booking)
+    if booking.phase(now) != Phase.RUNNING or not others or (other := aligning.longest(booking, others)) is None:
+        return None
+    names = {
+        str(entry["name"]): None
+        for allocation in booking.allocations
+        for entry in allocation.holders
+        if other.id in entry["also"]
+    }
+    end = shown.short_end(other.ends_at, booking.ends_at)
+    text = _(
+        "%(programs)s also uses a GPU of your booking %(id)s, which goes on until %(end)s. It is ended when this one "
+        "ends.",
+        programs=_(", ").join(names),
+        id=other.id,
+        end=end,
+    )
+    if aligning.can_go_on(booking, other.ends_at):
+        return Shared(text, _("Let both end at %(end)s", end=end), other.ends_at)
+    return Shared(f"{text} {_('This one cannot go on so long.')}", "", other.ends_at)
+
+
+def _at_the_end(booking: Booking, end: endings.End) -> str:
+    going = [allocation.gpu for allocation in booking.allocations if allocation.id in end.goes]
+    if not going:
+        return _("At the end the GPUs stay where they are: your next booking of them begins at once.")
+    values = {"gpus": gpu_list(going), "seconds": end.grace.seconds}
+    if end.grace.before:
+        return _(
+            "Somebody has booked right after you. What uses %(gpus)s is asked to end at %(time)s, %(seconds)s s before "
+            "the end, and killed at the end.",
+            time=moment_text(end.grace.asked_at(booking.ends_at), CLOCK),
+            **values,
+        )
+    if not end.grace.seconds:
+        return _("At the end %(gpus)s is taken off at once, and what still uses it is killed.", **values)
+    return _(
+        "At the end %(gpus)s is taken off at once. What still uses it gets %(seconds)s s to end, then it is killed.",
+        **values,
+    )
+
+
+def _given_instead(booking: Booking) -> Iterator[str]:
+    for booked, given in endings.booked_instead(booking):
+        yield _(
+            "You were given %(given)s in place of %(booked)s, which could not be freed.",
+            given=gpu_label(given),
+            booked=gpu_label(booked),
+        )
