@@ -12,6 +12,7 @@ from app.drivers.fake import FakeLxd
 from app.extensions import db, transaction
 from app.models import ApiToken, Booking, Gpu, GpuState, Host, Instance, Refusal
 from app.services import accounts, instances, inventory, tokens
+from app.services.quarantine import quarantine
 from tests.browser.demo import Demo
 from tests.runtime.running import wait_for
 
@@ -48,6 +49,7 @@ class Scene:
             token = db.session.scalars(db.select(ApiToken.id)).first()
             refusal = db.session.scalars(db.select(Refusal.id)).first()
             gpu = db.session.scalars(db.select(Gpu.id).order_by(Gpu.id)).first()
+            held_back = db.session.scalars(db.select(Gpu.id).where(Gpu.state == GpuState.QUARANTINE)).first()
         tomorrow, quiet = (self.demo.at(day, 12).date().isoformat() for day in (1, 7))
         mine = [
             ("home", "/"),
@@ -90,7 +92,9 @@ class Scene:
             ("person-role", f"/people/{self.user}/role/admin"),
             ("hosts", "/hosts"),
             ("host", "/hosts/sim1"),
+            ("host-in-trouble", "/hosts/sim2"),
             ("host-gpu-out", f"/hosts/sim1/gpus/{gpu}/out"),
+            ("host-gpu-release", f"/hosts/sim2/gpus/{held_back}/release"),
             ("rules", "/rules"),
             ("audit", "/audit"),
         ]
@@ -141,6 +145,7 @@ def make(demo: Demo) -> Scene:
         demo.book(user, hours=2 * day, count=1, start=demo.at(day, 3 * day))
     demo.refuse(user, hours=60)
     _token_and_maintenance(demo, user)
+    _trouble(demo)
     broken = _broken_machine(demo, user)
     return Scene(demo, user, other, admin, waiting, running, upcoming, ended, stuck, broken)
 
@@ -148,6 +153,7 @@ def make(demo: Demo) -> Scene:
 def unmake(demo: Demo) -> None:
     """Leave it to the next test with all GPUs free and in service."""
     demo.clear()
+    FakeLxd(demo.berth.data / "sim" / "sim2.json").detach("by-hand", "mygpu")
     with demo.app.app_context(), transaction():
         for gpu in db.session.scalars(db.select(Gpu).where(Gpu.state != GpuState.IN_SERVICE)):
             inventory.set_gpu_state("admin", gpu, GpuState.IN_SERVICE)
@@ -169,6 +175,20 @@ def _token_and_maintenance(demo: Demo, user: str) -> None:
         gpu = db.session.scalars(db.select(Gpu).order_by(Gpu.id.desc())).first()
         assert gpu is not None
         inventory.set_gpu_state("admin", gpu, GpuState.MAINTENANCE)
+
+
+def _trouble(demo: Demo) -> None:
+    """A GPU that could not be proven free, and one that somebody plugged in by hand."""
+    fake = FakeLxd(demo.berth.data / "sim" / "sim2.json")
+    fake.add_instance("by-hand")
+    with demo.app.app_context():
+        with transaction():
+            in_service = db.select(Gpu).join(Host).where(Host.name == "sim2", Gpu.state == GpuState.IN_SERVICE)
+            gpu = db.session.scalars(in_service.order_by(Gpu.id.desc())).first()
+            assert gpu is not None
+            quarantine("agent:sim2", gpu, "python (4711) in by-hand does not end")
+            fake.plug("by-hand", "mygpu", gpu.pci_address)
+        queue.wake("sim2")
 
 
 def _broken_machine(demo: Demo, user: str) -> str:
