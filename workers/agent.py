@@ -1,6 +1,6 @@
 """One host's agent: it hears wakes, makes passes when they are due, and does the host's long work.
 
-Three threads that need nothing of each other: whichever of Valkey, the database or LXD is away, the others go on.
+Threads that need nothing of each other: whichever of Valkey, the database or LXD is away, the others go on.
 """
 
 from __future__ import annotations
@@ -10,7 +10,9 @@ import os
 import signal
 import threading
 import time
+from collections.abc import Callable
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 
 from flask import Flask
@@ -24,18 +26,21 @@ from app.drivers.kernel import Kernel
 from app.errors import NotFound
 from app.extensions import db, transaction
 from app.services import audit, inventory, operations
+from workers.checker import Checker
 from workers.evictor import Evictor
 from workers.handover import Hands
-from workers.jobs import LOOK, WORK
+from workers.jobs import CHECK, LOOK, WORK
 from workers.listener import Listener
 from workers.locks import Held, exclusive
 from workers.reconciler import PassResult, describe, run_operations, run_pass
+from workers.warner import Warner
 
 log = logging.getLogger(__name__)
 
 AFTER = 0.003  # seconds past a boundary, so that it has surely come
 STUCK = 120.0  # seconds after which a pass that does not end takes the process with it, to be started anew
 SIGN_EVERY = 20.0  # seconds between two signs of life, where no pass gives one
+EVENTS_AGAIN, EVENTS_AGAIN_AFTER_TROUBLE = 30.0, 2.0  # seconds before LXD's events are listened to again
 GOODBYE = 5.0  # seconds for a pass or an operation to end when the agent is to stop
 
 
@@ -56,10 +61,16 @@ class Agent:
         """Work until SIGTERM or SIGINT. From the main thread."""
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: self.stop.set())
-        threads = [
-            threading.Thread(target=self._passes, name="passes", daemon=True),
-            threading.Thread(target=self._operations, name="operations", daemon=True),
-        ]
+        warner = Warner(self.app, self.host_name, self.driver, self.kernel)
+        checker = Checker(self.app, self.host_name, self.driver)
+        work: dict[str, Callable[[], None]] = {
+            "passes": self._passes,
+            "operations": self._operations,
+            "events": self._events,
+            "warnings": partial(warner.run, self.stop),
+            "checks": partial(checker.run, self.stop, CHECK),
+        }
+        threads = [threading.Thread(target=target, name=name, daemon=True) for name, target in work.items()]
         if self.settings.redis_agent_url:
             Listener(self.settings.redis_agent_url, self.host_name, self.note_refusal).start()
         for thread in threads:
@@ -69,8 +80,8 @@ class Agent:
             self._bark(threads)
             if time.monotonic() - self.last_sign > SIGN_EVERY:
                 self._give_sign()
-        LOOK.set()
-        WORK.set()
+        for event in (LOOK, WORK, CHECK):
+            event.set()
         deadline = time.monotonic() + GOODBYE
         for thread in threads:
             thread.join(max(0.0, deadline - time.monotonic()))
@@ -129,6 +140,19 @@ class Agent:
             except Exception:
                 log.exception("an operation on %s failed", self.host_name)
             WORK.wait(self.settings.tick)
+
+    def _events(self) -> None:
+        """Look whenever LXD says that something happened to an instance: started, restored, copied, changed by hand."""
+        while not self.stop.is_set():
+            pause = EVENTS_AGAIN
+            try:
+                self.driver.listen(lambda _action: LOOK.set())
+            except DriverError as error:
+                log.debug("no events from LXD now: %s", error)
+                pause = EVENTS_AGAIN_AFTER_TROUBLE
+            except Exception:
+                log.exception("listening to LXD's events failed")
+            self.stop.wait(pause)
 
     def _tell(self, result: PassResult) -> None:
         """Log what changed: what was done, and trouble when it begins and ends."""

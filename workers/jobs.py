@@ -19,6 +19,7 @@ from rq.job import Job
 
 LOOK = threading.Event()  # a pass is due
 WORK = threading.Event()  # there may be operations to do
+CHECK = threading.Event()  # the host may be examined again, if that was not done just now
 
 LARGEST = 1024  # bytes of a wake's data; more is no wake
 SHOWN = 80  # characters of a refused job's function name that are kept
@@ -38,8 +39,8 @@ FORBIDDEN = (
 
 def wake(host_name: str) -> None:  # noqa: ARG001 - which host is clear from the queue; it is there for people to read
     """Look now."""
-    LOOK.set()
-    WORK.set()
+    for event in (LOOK, WORK, CHECK):
+        event.set()
 
 
 ALLOWED: Mapping[str, Callable[[str], None]] = MappingProxyType({"workers.jobs.wake": wake})

@@ -200,6 +200,10 @@ class LxdDriver(Protocol):
     def examine(self) -> HostFacts:
         """Everything a check of the host needs, as it is; what could not be seen is said. Raises HostUnreachable."""
 
+    def listen(self, heard: Callable[[str], None]) -> None:
+        """Call `heard` with the name of each thing that happens to an instance, and once with "" to begin with; return
+        or raise HostUnreachable when nothing more can be heard. A hint, which may be lost or doubled."""
+
     def attach(self, instance: str, gpu: GpuInfo, tag: Tag) -> None:
         """Plug the GPU into the running instance and write its tag in the same update; return when LXD says done.
 

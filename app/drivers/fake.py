@@ -5,6 +5,8 @@ It keeps the rules of the real one, and can be told to fail and to lie; what it 
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from app.drivers.base import (
     DEVICE_NAME,
     TAG_PREFIX,
@@ -24,6 +26,8 @@ from app.drivers.base import (
     device_name,
     pci_address,
 )
+from app.drivers.facts import HostFacts
+from app.drivers.fake_facts import host_facts
 from app.drivers.simulated import OWNER, SimulatedHost, State, new_instance
 
 _CREATION = [("preparing", 0, 0.2), *(("copying", done, 0.25) for done in (0, 25, 50, 75)), ("copying", 100, 0.0)]
@@ -54,6 +58,16 @@ class FakeLxd(SimulatedHost):
         with self._call("observe") as state:
             found = state["instances"].items()
             return HostSeen({name: _seen(name, item) for name, item in found if names is None or name in names})
+
+    def examine(self) -> HostFacts:
+        """The host without a fault, but for what it was told to report."""
+        with self._call("examine") as state:
+            return host_facts(state)
+
+    def listen(self, heard: Callable[[str], None]) -> None:
+        """A simulated host says nothing by itself; its agent looks at every tick."""
+        with self._call("listen"):
+            heard("")
 
     def attach(self, instance: str, gpu: GpuInfo, tag: Tag) -> None:
         """Plug the GPU in, with its tag."""

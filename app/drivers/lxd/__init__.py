@@ -22,7 +22,7 @@ from app.drivers.base import (
     device_name,
 )
 from app.drivers.facts import HostFacts
-from app.drivers.lxd import instances, shapes, tell
+from app.drivers.lxd import events, instances, shapes, tell
 from app.drivers.lxd.errors import RefusedError, as_driver_errors
 from app.drivers.lxd.examine import Examiner
 from app.drivers.lxd.look import Eye
@@ -46,6 +46,12 @@ class PylxdDriver:
         """Where LXD keeps the nodes it makes for instances; None while that cannot be looked at from here."""
         with as_driver_errors("Find LXD's device directory"):
             return self._eye.devices_dir()
+
+    def listen(self, heard: Callable[[str], None]) -> None:
+        """Call `heard` with each lifecycle event's action until the connection ends."""
+        with as_driver_errors("Listen to LXD's events", HostUnreachable):
+            client = self._wire.client_for_events()
+        events.listen(client, heard)
 
     def server(self) -> ServerInfo:
         """Who answers there."""

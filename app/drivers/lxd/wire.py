@@ -50,6 +50,10 @@ class Wire:
         """What LXD keeps there."""
         return self._call("get", path, params=params).json()["metadata"]
 
+    def client_for_events(self) -> Any:
+        """A client of its own for a connection that stays open."""
+        return _connect(self._endpoint, self._timeout)
+
     def find(self, name: str) -> tuple[Json | None, str]:
         """An instance and its ETag; None if there is no such instance."""
         if not _NAME.fullmatch(name):
