@@ -97,9 +97,10 @@ def shared(booking: Booking, now: datetime) -> Shared | None:
         id=other.id,
         end=end,
     )
+    no_room = _("This one cannot go on so long.")
     if aligning.can_go_on(booking, other.ends_at):
         return Shared(text, _("Let both end at %(end)s", end=end), other.ends_at)
-    return Shared(f"{text} {_('This one cannot go on so long.')}", "", other.ends_at)
+    return Shared(f"{text} {no_room}", "", other.ends_at)
 
 
 def _at_the_end(booking: Booking, end: endings.End) -> str:
