@@ -13,6 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
+from subprocess import TimeoutExpired
 from typing import TypeVar
 
 from tests.lab.grips import Number
@@ -47,6 +48,7 @@ class Outcome:
     said: str = ""  # by LXD to the detach
     records: set[str] = field(default_factory=set)  # what Berth wrote down of the GPU
     seconds: float = 0.0  # from the end to that
+    trouble: str = ""  # why it could not be carried out
 
     @property
     def kept(self) -> dict[str, str]:
@@ -93,18 +95,25 @@ class Scenario:
         """The devices that nobody may hold any more at the end."""
         return self.host.gpus[self.ending].numbers
 
-    def arm(self) -> None:
-        """Start the bystanders, and then the attack."""
-        self._inside(self.machine, "bystander", "hold", self.staying)
-        if self.receiver:
-            self._inside(self.receiver, self.attack.name, "receive", self.ending)
-        self._inside(self.machine, self.attack.name, "hold", self.ending)
+    def arm(self) -> str:
+        """Start the bystanders, and then the attack. What went wrong, or ""."""
+        try:
+            self._inside(self.machine, "bystander", "hold", self.staying)
+            if self.receiver:
+                self._inside(self.receiver, self.attack.name, "receive", self.ending)
+            self._inside(self.machine, self.attack.name, "hold", self.ending)
+        except (RuntimeError, TimeoutExpired) as error:
+            return str(error)
+        return ""
 
     def probe(self) -> Outcome:
         """Have the attack try all it can."""
-        found = [self._asked(name, self.attack.name, self.ending) for name in self.machines]
-        tries = found[0] | {f"elsewhere, {name}": what for name, what in (found[1:] or [{}])[0].items()}
-        return Outcome(tries, self._asked(self.machine, "bystander", self.staying))
+        try:
+            found = [self._asked(name, self.attack.name, self.ending) for name in self.machines]
+            tries = found[0] | {f"elsewhere, {name}": what for name, what in (found[1:] or [{}])[0].items()}
+            return Outcome(tries, self._asked(self.machine, "bystander", self.staying))
+        except (RuntimeError, TimeoutExpired) as error:
+            return Outcome({}, {}, trouble=str(error))
 
     def _asked(self, machine: str, script: str, gpu: int) -> dict[str, str]:
         answer: dict[str, str] = json.loads(self._inside(machine, script, "probe", gpu))
@@ -114,7 +123,7 @@ class Scenario:
         node = f"/dev/dri/card{self.host.minors[gpu]}"
         said = self.host.run(machine, "python3", f"/attacks/{script}.py", mode, node).strip()
         if not (said == "ready" or (mode == "probe" and said.startswith("{"))):
-            raise AssertionError(f"{script} {mode} in {machine}: {said or 'no word'}")
+            raise RuntimeError(f"{script} {mode} in {machine}: {said or 'no word'}")
         return said
 
 
@@ -139,8 +148,10 @@ def at_once(call: Callable[[T], R], items: Iterable[T]) -> list[R]:
 
 
 def in_batches(attacks: Sequence[Attack]) -> Iterator[list[tuple[int, Attack]]]:
-    """Numbered, and so many at a time. Those of a batch lose the same device: a host's other GPUs are one of two."""
-    for ending in (0, 1):
-        same = iter([(n, attack) for n, attack in enumerate(attacks) if attack.ending == ending])
-        while batch := list(islice(same, BATCH)):
+    """Numbered, and so many at a time. Those of a batch lose the same device, as a host's GPUs have only two between
+    them; so an attack that does not let go of it stands alone."""
+    numbered = list(enumerate(attacks))
+    for ending, stuck in ((0, False), (1, False), (0, True)):
+        same = iter([(number, one) for number, one in numbered if (one.ending, one.stuck) == (ending, stuck)])
+        while batch := list(islice(same, 1 if stuck else BATCH)):
             yield batch

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
@@ -26,42 +27,53 @@ HERE = 30.0  # seconds within which booked GPUs are there
 GONE = 45.0  # seconds after the end within which Berth has proven that a GPU is free, or given up
 
 
-def scenarios(host: Lab, batch: list[tuple[int, Attack]], launch: Callable[[tuple[str, ...]], str]) -> list[Scenario]:
-    """A machine for each attack, and a second one where it needs one; each attack has GPUs of its own."""
-    return [
-        Scenario(
-            attack, host, launch(() if attack.systemd else SLEEPING), launch(SLEEPING) if attack.receiver else "",
-            (2 * number, 2 * number + 1),
-        )
-        for number, attack in batch
-    ]  # fmt: skip
+def arenas(host: Lab, attacks: Sequence[Attack], launch: Callable[[tuple[str, ...]], str]) -> Iterator[list[Scenario]]:
+    """Batch after batch of attacks, each in a machine of its own (or two). Further machines are started meanwhile, and
+    what has been looked at is removed."""
+
+    def make(batch: list[tuple[int, Attack]]) -> list[Scenario]:
+        return [_scenario(host, number, attack, launch) for number, attack in batch]
+
+    with ThreadPoolExecutor(1) as before, ThreadPoolExecutor(2) as after:
+        try:
+            for arena in before.map(make, in_batches(attacks)):
+                yield arena
+                for name in (name for scenario in arena for name in scenario.machines):
+                    after.submit(host.remove, name)
+        finally:
+            before.shutdown(cancel_futures=True)
+
+
+def _scenario(host: Lab, number: int, attack: Attack, launch: Callable[[tuple[str, ...]], str]) -> Scenario:
+    machine = launch(() if attack.systemd else SLEEPING)
+    receiver = launch(SLEEPING) if attack.receiver else ""
+    return Scenario(attack, host, machine, receiver, (2 * number, 2 * number + 1))
 
 
 def on_plain_lxd(host: Lab, attacks: Sequence[Attack]) -> Outcomes:
     """GPUs come through the driver, and are taken away with `lxc config device remove`."""
     driver, outcomes = PylxdDriver(str(host.socket)), Outcomes()
-    for batch in in_batches(attacks):
-        arena = scenarios(host, batch, lambda options: host.launch("", *options))
+    for arena in arenas(host, attacks, lambda options: host.launch("", *options)):
 
         def carry_out(scenario: Scenario) -> None:
             for gpu in scenario.gpus:
                 driver.attach(scenario.machine, host.gpus[gpu], Tag(1, 1, 1))
-            scenario.arm()
+            trouble = scenario.arm()
             device = device_name(host.gpus[scenario.ending].pci_address)
             said = host.lxc("config", "device", "remove", scenario.machine, device, check=False)
             held = grips(scenario.numbers, scenario.machines)
-            outcomes[scenario.attack.name] = replace(scenario.probe(), grips=held, said=said.strip())
+            found = scenario.probe()
+            trouble = trouble or found.trouble
+            outcomes[scenario.attack.name] = replace(found, grips=held, said=said.strip(), trouble=trouble)
 
         at_once(carry_out, arena)
-        at_once(host.remove, [name for scenario in arena for name in scenario.machines])
     return outcomes
 
 
 def on_berth(scene: Scene, host: Lab, attacks: Sequence[Attack]) -> Outcomes:
     """GPUs are booked. In a batch the bookings of those that end, end at the same second."""
     outcomes = Outcomes()
-    for batch in in_batches(attacks):
-        arena = scenarios(host, batch, lambda options: scene.people(host, 1, options)[0])
+    for arena in arenas(host, attacks, lambda options: scene.people(host, 1, options)[0]):
         before = grips(arena[0].numbers, ())
         begin = second_from_now(0)
         booked = {  # by GPU; the booking's number
@@ -71,7 +83,7 @@ def on_berth(scene: Scene, host: Lab, attacks: Sequence[Attack]) -> Outcomes:
         }
         scene.wake(host)
         wait_for(lambda booked=booked: _attached(scene, list(booked.values())), HERE, "all GPUs are there")
-        at_once(Scenario.arm, arena)
+        troubles = dict(zip(arena, at_once(Scenario.arm, arena), strict=True))
         ending = {scenario: booked[scenario.ending] for scenario in arena}
         due = _end(scene, host, ending)
         seconds = _over(scene, list(ending.values()), due)
@@ -83,8 +95,8 @@ def on_berth(scene: Scene, host: Lab, attacks: Sequence[Attack]) -> Outcomes:
                 grips={grip for grip in held if grip.partition(":")[0] in {*scenario.machines, HOST}},
                 records=_records(scene, booking),
                 seconds=seconds.get(booking, GONE),
+                trouble=troubles[scenario] or found[scenario].trouble,
             )
-        at_once(host.remove, [name for scenario in arena for name in scenario.machines])
     return outcomes
 
 

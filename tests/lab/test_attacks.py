@@ -86,6 +86,7 @@ def test_every_attack_there_is_is_carried_out() -> None:
 @each
 def test_on_lxd_alone(plain: Outcomes, attack: Attack) -> None:
     outcome = plain[attack.name]
+    assert outcome.trouble == ""
     assert bool(outcome.kept) == attack.plain, outcome
     assert outcome.harmed == {}
 
@@ -93,6 +94,7 @@ def test_on_lxd_alone(plain: Outcomes, attack: Attack) -> None:
 @each
 def test_on_berth(berth: Outcomes, attack: Attack) -> None:
     outcome = berth[attack.name]
+    assert outcome.trouble == "", outcome
     assert outcome.records == {"quarantine" if attack.stuck else "detached"}, outcome
     if not attack.stuck:
         assert (outcome.kept, outcome.grips) == ({}, set()), outcome
