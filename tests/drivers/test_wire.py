@@ -97,9 +97,7 @@ def driver(server: Server) -> PylxdDriver:
     return PylxdDriver(str(server.server_address))
 
 
-def test_a_server_that_never_answers_is_given_up_in_time(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_server_that_never_answers_is_given_up_in_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(wire.Wire.__init__, "__defaults__", (0.3,))
     with socket.socket(socket.AF_UNIX) as deaf:
         deaf.bind(str(tmp_path / "unix.socket"))

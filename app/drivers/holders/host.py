@@ -11,7 +11,7 @@ from pathlib import Path
 
 from app.drivers.base import DriverError, HostSeen, Number
 from app.drivers.holders import cgroups, ending, nodes
-from app.drivers.holders.cgroups import payload
+from app.drivers.holders.cgroups import Hierarchies
 from app.drivers.holders.fence import Fence
 from app.drivers.holders.scanner import Scanner
 from app.drivers.kernel import HOST, Holder, How, Scan
@@ -22,11 +22,16 @@ _THAW_EVERY = 0.05  # seconds: who is frozen again by its own root before it cou
 class HostKernel:
     """`devices_dir`: where LXD keeps the nodes it makes, None while that cannot be looked at."""
 
-    def __init__(self, devices_dir: Callable[[], Path | None], scanner: Scanner | None = None) -> None:
+    def __init__(
+        self,
+        devices_dir: Callable[[], Path | None],
+        scanner: Scanner | None = None,
+        trees: Hierarchies | None = None,
+    ) -> None:
         self._devices_dir = devices_dir
         self._scanner = scanner or Scanner()
-        self._trees = cgroups.hierarchies()
-        self._fence = Fence(self._trees)
+        self.trees = trees or cgroups.hierarchies()
+        self._fence = Fence(self.trees)
         self._lock = threading.Lock()
         self._groups: dict[str, tuple[int, str]] = {}  # by instance: its first process, and its cgroup
 
@@ -88,13 +93,13 @@ class HostKernel:
         self._scanner.close()
 
     def _thaw(self, instances: Collection[str]) -> None:
-        if self._trees.freezer is None:
+        if self.trees.freezer is None:
             return
         groups = self._known()
         for name in instances:
             if not (group := groups.get(name)):
                 continue
-            top = self._trees.freezer / group
+            top = self.trees.freezer / group
             was_frozen = cgroups.frozen(top)
             with suppress(OSError, OverflowError):
                 cgroups.thaw(top, 0.5)
@@ -111,7 +116,7 @@ class HostKernel:
         known = self._groups.get(name)
         if known and known[0] == init and known[1]:
             return known[1]
-        group = payload(init) if init else ""
+        group = cgroups.payload(init) if init else ""
         self._groups[name] = (init, group)
         return group
 

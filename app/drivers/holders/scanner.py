@@ -118,6 +118,7 @@ class Scanner:
             batch = self._waiting
             if batch is None:
                 batch = self._waiting = _Batch()
+            batch.askers += 1
             batch.numbers |= set(numbers)
             batch.thorough = batch.thorough or thorough
         with self._one_at_a_time:
@@ -174,6 +175,7 @@ class _Batch:
     """Those who wait for the same look."""
 
     def __init__(self) -> None:
+        self.askers = 0
         self.numbers: set[Number] = set()
         self.thorough = False
         self.result: Found | None = None
