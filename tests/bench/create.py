@@ -16,6 +16,7 @@ from app.extensions import db, transaction
 from app.models import Allocation, Booking, EntryKind, Gpu, LedgerEntry
 from app.services import tokens
 from tests.bench.installation import core, furnish
+from tests.bench.others import watch
 from tests.bench.report import Figure, Report, percentile
 from tests.factories import make_user
 from tests.served import Client, Portal, portal
@@ -48,10 +49,12 @@ class Job:
 
 @dataclass(frozen=True)
 class Round:
-    """One round: when each booking was sent and answered, and the CPU seconds of the web processes meanwhile."""
+    """One round: when each booking was sent and answered; meanwhile the CPU seconds of the web processes, and how many
+    cores others took."""
 
     spans: tuple[tuple[float, float], ...]
     cpu: float
+    others: float
 
     @property
     def rate(self) -> float:
@@ -93,6 +96,7 @@ def _figures(found: Sequence[Round]) -> tuple[Figure, ...]:
         Figure("time of one, p50", p50, "ms"),
         Figure("time of one, p99", p99, "ms", most=80, others="TensorHive 244, LibreBooking 207"),
         Figure("web CPU of one", cpu, "ms", most=5, others="TensorHive 19, LibreBooking 35"),
+        Figure("cores that other programs took", tuple(one.others for one in found)),
     )
 
 
@@ -109,10 +113,10 @@ def _job(served: Portal, token: str, gpus: Sequence[int]) -> Job:
 
 def _round(served: Portal, pool: Pool, jobs: Sequence[Job], first: int, each: int) -> Round:
     now = [Job(job.port, job.token, job.gpus, job.start, first, first + each) for job in jobs]
-    workers, before = served.workers(), served.cpu_seconds()
+    workers, before, others = served.workers(), served.cpu_seconds(), watch()
     spans = tuple(span for one in pool.map(_drive, now, chunksize=1) for span in one)
     assert served.workers() == workers, "a web process was replaced"
-    return Round(spans, served.cpu_seconds() - before)
+    return Round(spans, served.cpu_seconds() - before, others())
 
 
 def _drive(job: Job) -> list[tuple[float, float]]:

@@ -20,6 +20,7 @@ from app.extensions import db, transaction
 from app.models import User
 from tests.bench.filling import PEOPLE, PLACES, Filling, crowd, fill
 from tests.bench.installation import HOSTS, core, furnish
+from tests.bench.others import watch
 from tests.bench.report import Figure, Report, percentile
 from tests.factories import make_user
 from tests.page import Client
@@ -79,13 +80,20 @@ def measure(settings: Sequence[Settings], sizes: Sequence[int] = SIZES, *, times
             portals.append(stack.enter_context(_portal(one)))
         largest = portals[-1]
         _check(largest, IN_VIEW)
+        others = watch()
         by_size = _pages([(portal, PAGES[OPENED]) for portal in portals], times, rounds)
+        weather = Figure("cores that other programs took", (others(),))
         views = _pages([(largest, path) for path in PAGES.values()], fewer, rounds)
         with largest.app.app_context():
             crowd(Filling(MONDAY, NOW, IN_VIEW, sizes[-1]))
         _check(largest, PLACES)
         crowded = _pages([(largest, path) for path in PAGES.values()], fewer, rounds)
-    figures = (*_by_size(dict(zip(sizes, by_size, strict=True))), *_by_view(IN_VIEW, views), *_by_view(PLACES, crowded))
+    figures = (
+        *_by_size(dict(zip(sizes, by_size, strict=True))),
+        weather,
+        *_by_view(IN_VIEW, views),
+        *_by_view(PLACES, crowded),
+    )
     how = HOW.format(rounds=rounds, times=times, fewer=fewer, most=sizes[-1])
     return Report("week", how, figures)
 
