@@ -1,6 +1,7 @@
 """A week of GPUs: one row per host with what is free in each cell, and the open hosts' GPUs with their bars.
 
-Few queries whatever is stored: hosts and GPUs, the allocations that touch the week, and the models when one is chosen.
+Few queries whatever is stored: hosts and GPUs, the allocations that touch the week, whose they are,
+and the models when one is chosen.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from zoneinfo import ZoneInfo
 
-from sqlalchemy import func, or_, select
+from sqlalchemy import ARRAY, BigInteger, any_, func, literal, or_, select
 
 from app import clock
 from app.extensions import db
@@ -203,25 +204,31 @@ def _all_models() -> set[str]:
 def _spans(start: datetime, end: datetime, now: datetime) -> Spans:
     """By GPU, the allocations that touch a span or run now (for "free now", whichever week is shown).
 
-    The range operators are what the overlap constraint's index answers, at any number of stored bookings.
+    The range operators are what the overlap constraint's index answers, at any number of stored bookings. Whose they
+    are is a query of its own: in a join, PostgreSQL expects far more rows of this one and reads all bookings there are.
     """
     held = func.tstzrange(Allocation.starts_at, Allocation.ends_at)
     query = (
-        select(
-            Allocation.gpu_id,
-            Allocation.booking_id,
-            Allocation.starts_at,
-            Allocation.ends_at,
-            User.id,
-            User.full_name,
-            User.username,
-        )
-        .join(Booking, Booking.id == Allocation.booking_id)
-        .join(User, User.id == Booking.user_id)
+        select(Allocation.gpu_id, Allocation.booking_id, Allocation.starts_at, Allocation.ends_at)
         .where(or_(held.op("&&")(func.tstzrange(start, end)), held.op("@>")(now)), Allocation.released_at.is_(None))
         .order_by(Allocation.starts_at)
     )
+    rows = db.session.execute(query).all()
+    owners = _owners({row.booking_id for row in rows})
     found: dict[int, list[Span]] = defaultdict(list)
-    for gpu_id, booking_id, starts_at, ends_at, user_id, full_name, username in db.session.execute(query):
-        found[gpu_id].append(Span(gpu_id, booking_id, starts_at, ends_at, user_id, full_name or username))
+    for gpu_id, booking_id, starts_at, ends_at in rows:
+        found[gpu_id].append(Span(gpu_id, booking_id, starts_at, ends_at, *owners[booking_id]))
     return found
+
+
+def _owners(booking_ids: set[int]) -> dict[int, tuple[int, str]]:
+    """By booking, its person's id and the name that others see."""
+    query = (
+        select(Booking.id, User.id, User.full_name, User.username)
+        .join(User, User.id == Booking.user_id)
+        .where(Booking.id == any_(literal(list(booking_ids), ARRAY(BigInteger))))
+    )
+    return {
+        booking_id: (user_id, full_name or username)
+        for booking_id, user_id, full_name, username in db.session.execute(query)
+    }

@@ -1,0 +1,66 @@
+"""`python -m tests.bench NAME [--json]`: figures beside their targets. Exit status 1 if a target is missed."""
+
+from __future__ import annotations
+
+import os
+import sys
+from argparse import ArgumentParser
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import replace
+from pathlib import Path
+
+from tests.bench import create, week
+from tests.bench.installation import installation
+from tests.bench.report import Report, as_json
+from workers.locks import Held, exclusive
+
+# Where `make run` keeps its data too: /tmp may be memory, on which a durable commit costs nothing.
+DATA = Path(__file__).resolve().parents[2] / "var" / "bench"
+CORES = 2
+
+
+def run_create() -> Report:
+    """creating bookings over the API"""
+    with installation(DATA / "create") as settings:
+        return create.measure(settings)
+
+
+def run_week() -> Report:
+    """the calendar's week, with 1,000, 100,000 and 1,000,000 bookings stored"""
+    with ExitStack() as stack:
+        return week.measure([stack.enter_context(installation(DATA / f"week-{size}")) for size in week.SIZES])
+
+
+BENCHES: dict[str, Callable[[], Report]] = {"create": run_create, "week": run_week}
+
+
+def main(arguments: Sequence[str]) -> int:
+    names = "; ".join([*(f"{name}: {run.__doc__}" for name, run in BENCHES.items()), "all: each of them"])
+    parser = ArgumentParser("python -m tests.bench", description=f"{__doc__} NAME is one of: {names}.")
+    parser.add_argument("name", metavar="NAME", choices=[*BENCHES, "all"])
+    parser.add_argument("--json", action="store_true", help="the JSON alone, without the table before it")
+    chosen = parser.parse_args(arguments)
+    os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:CORES])  # for us and whatever we start
+    try:
+        with exclusive(DATA.with_suffix(".lock"), wait=False, note=f"process {os.getpid()}"):
+            return tell([chosen.name] if chosen.name in BENCHES else list(BENCHES), only_json=chosen.json)
+    except Held as holder:
+        print(f"Another benchmark runs ({holder}); side by side both would be slow.", file=sys.stderr)
+        return 1
+
+
+def tell(names: Sequence[str], *, only_json: bool) -> int:
+    """Run and print them."""
+    reports = []
+    for name in names:
+        load = os.getloadavg()[0]
+        reports.append(replace(BENCHES[name](), load=load))
+        if not only_json:
+            print(reports[-1].table(), end="\n\n", flush=True)
+    print(as_json(reports), flush=True)
+    return 0 if all(report.holds for report in reports) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

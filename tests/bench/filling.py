@@ -1,0 +1,102 @@
+"""Bookings by the million, written as SQL: those of the week in view and the four days after it, and all the others.
+
+Each of them lies in the database as a booking that was made lies there, with one allocation, each under the overlap
+constraint. Ledger entries and audit events are left out: no page of the calendar reads them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+import sqlalchemy as sa
+
+from app.extensions import db, transaction
+from app.services.calendar import LOOK_AHEAD
+
+PLACES = 1344  # of a week: 21 of eight hours on each of 64 GPUs; the days after it have as many a day
+PEOPLE = 16
+
+# A row of `wanted` for each booking: its GPU's number, and its window.
+_IN_VIEW = """
+SELECT k % 64 AS gpu, :start + (k / 64) * interval '8 hours' + (k % 4) * interval '30 minutes' AS starts_at,
+       interval '3 hours' + (k % 7) * interval '30 minutes' AS length
+FROM generate_series(0, :places - 1) AS k
+WHERE (k * :share / 1344 <> (k + 1) * :share / 1344) = :chosen
+"""
+# Nine in ten in the past, back to back with an hour between; the rest after what the calendar looks at.
+_ELSEWHERE = """
+SELECT k % 64 AS gpu,
+       CASE WHEN k < :past THEN :start - (k / 64 + 1) * interval '3 hours'
+            ELSE :after + ((k - :past) / 64) * interval '3 hours' END AS starts_at,
+       interval '2 hours' AS length
+FROM generate_series(0, :number - 1) AS k
+"""
+_INSERT = """
+WITH gpus AS (SELECT id, host_id, row_number() OVER (ORDER BY id) - 1 AS number FROM gpus),
+people AS (SELECT id, account_id, row_number() OVER (ORDER BY id) - 1 AS number FROM users),
+wanted AS MATERIALIZED (
+  SELECT nextval(pg_get_serial_sequence('bookings', 'id')) AS id, w.gpu, w.starts_at, w.starts_at + w.length AS ends_at
+  FROM ({wanted}) AS w
+),
+made AS (
+  INSERT INTO bookings (id, user_id, account_id, host_id, starts_at, ends_at, booked_until, settled_at)
+  SELECT wanted.id, people.id, account_id, host_id, starts_at, ends_at, ends_at,
+         CASE WHEN ends_at <= :now THEN ends_at END
+  FROM wanted JOIN gpus ON gpus.number = gpu JOIN people ON people.number = wanted.id % :people
+)
+INSERT INTO allocations (booking_id, gpu_id, starts_at, ends_at)
+SELECT wanted.id, gpus.id, starts_at, ends_at FROM wanted JOIN gpus ON gpus.number = gpu
+"""
+
+
+@dataclass(frozen=True)
+class Filling:
+    """What lies in the database: `in_view` bookings in the week that begins at `monday`, `stored` in all."""
+
+    monday: datetime
+    now: datetime
+    in_view: int
+    stored: int
+
+    @property
+    def after(self) -> datetime:
+        """Where the calendar's look ahead ends."""
+        return self.monday + timedelta(days=7) + LOOK_AHEAD
+
+
+def fill(filling: Filling) -> None:
+    """Write it. The database must have 64 GPUs, and PEOPLE people or more."""
+    _insert(filling, _IN_VIEW, start=filling.monday, share=filling.in_view, chosen=True, places=_places())
+    others = filling.stored - _count()
+    past = others * 9 // 10
+    _insert(filling, _ELSEWHERE, start=filling.monday, after=filling.after, past=past, number=others)
+    _settle_down()
+
+
+def crowd(filling: Filling) -> None:
+    """Book every place of the week that is left, and of the days after it."""
+    _insert(filling, _IN_VIEW, start=filling.monday, share=filling.in_view, chosen=False, places=_places())
+    _settle_down()
+
+
+def _places() -> int:
+    return PLACES + 64 * 3 * LOOK_AHEAD.days
+
+
+def _insert(filling: Filling, wanted: str, **values: object) -> None:
+    with transaction() as session:
+        session.execute(sa.text("SET LOCAL synchronous_commit = off"))
+        statement = sa.text(_INSERT.format(wanted=wanted))
+        session.execute(statement, {"now": filling.now, "people": PEOPLE, **values})
+
+
+def _count() -> int:
+    return int(db.session.scalar(sa.text("SELECT count(*) FROM bookings")) or 0)
+
+
+def _settle_down() -> None:
+    """Statistics, and no work left for autovacuum to do while the clock runs."""
+    db.session.remove()
+    with db.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+        connection.execute(sa.text("VACUUM ANALYZE"))

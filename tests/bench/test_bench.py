@@ -1,0 +1,71 @@
+"""The benchmarks run, count right and report well. Times are measured here too, and never asserted."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.bench import __main__ as bench
+from tests.bench import create, week
+from tests.bench.report import Figure, Report, as_json, percentile
+from tests.conftest import settings_for
+
+
+def well_formed(report: Report) -> None:
+    data = json.loads(as_json([report]))[0]
+    assert [one["name"] for one in data["figures"]] == [figure.name for figure in report.figures]
+    assert all(one["rounds"] and one["value"] >= 0 for one in data["figures"])
+    assert all((one["holds"] is None) == (one["target"] == "") for one in data["figures"])
+    lines = report.table().splitlines()
+    assert all(any(line.startswith(figure.name) for line in lines) for figure in report.figures)
+
+
+def test_bookings_are_made_and_counted(fresh_db: str, tmp_path: Path) -> None:
+    report = create.measure(settings_for(fresh_db, tmp_path), each=2, warm=1, rounds=2)
+    well_formed(report)
+    assert {figure.name for figure in report.figures if figure.target} == {
+        "bookings a second",
+        "time of one, p99",
+        "web CPU of one",
+    }
+
+
+def test_the_week_asks_the_same_whatever_is_stored(fresh_db: str, tmp_path: Path) -> None:
+    report = week.measure([settings_for(fresh_db, tmp_path, BERTH_TZ="UTC")], [300], times=4, rounds=1)
+    well_formed(report)
+    queries = [figure for figure in report.figures if "queries" in figure.name]
+    assert len(queries) == 1 + 2 * len(week.PAGES)
+    assert [figure.name for figure in queries if not figure.holds] == []
+
+
+def test_a_missed_target_is_said_and_is_the_exit_status(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    slow = Report(
+        "create", "by hand", (Figure("speed", (1.0, 3.0, 2.0), "m/s", least=5), Figure("bytes", (7,), most=7))
+    )
+    monkeypatch.setitem(bench.BENCHES, "create", lambda: slow)
+    assert bench.tell(["create"], only_json=False) == 1
+    table, _, data = capsys.readouterr().out.partition("\n\n[")
+    assert "2 m/s" in table
+    assert "missed: speed" in table
+    assert [one["holds"] for one in json.loads("[" + data)[0]["figures"]] == [False, True]
+    assert bench.tell(["create"], only_json=True) == 1
+    assert json.loads(capsys.readouterr().out)[0]["holds"] is False
+
+
+def test_the_names_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as left:
+        bench.main(["--help"])
+    assert left.value.code == 0
+    text = capsys.readouterr().out
+    assert all(f"{name}: " in text for name in (*bench.BENCHES, "all"))
+
+
+def test_percentiles_by_hand() -> None:
+    hundred = [float(number) for number in range(1, 101)]
+    assert [percentile(hundred, share) for share in (0.5, 0.99, 1.0)] == [50, 99, 100]
+    assert percentile([3.0, 1.0, 2.0], 0.5) == 2
+    assert percentile([4.0], 0.99) == 4
