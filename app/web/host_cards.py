@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from flask_babel import LazyString
+from flask_babel import LazyString, pgettext
 from flask_babel import gettext as _
 
 from app.models import Allocation, Gpu, GpuState, Host
@@ -86,4 +86,4 @@ class HostCard:
         """The code in app.web.states and the word."""
         if self.silence:
             return "not_reachable", _("Not reachable") if self.host.seen_at else _("Never seen")
-        return ("in_use", _("Reports")) if self.host.enabled else ("out_of_service", _("Not offered"))
+        return ("in_use", pgettext("host", "Reports")) if self.host.enabled else ("out_of_service", _("Not offered"))
