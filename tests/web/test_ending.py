@@ -112,11 +112,11 @@ def test_what_goes_on_is_not_announced(client: Client, user: User, host: Host, e
 
 
 def test_the_grace_after_the_end(client: Client, ending: Booking) -> None:
-    words = "At the end GPU 0, GPU 1 is taken off at once. What still uses it gets 20 s to end, then it is killed."
+    words = "At the end GPU 0, GPU 1 are taken off at once. What still uses them gets 20 s to end, then it is killed."
     assert words in show(client, ending).text
     policy.current().grace_seconds = 0
     db.session.flush()
-    assert "what still uses it is killed" in show(client, ending).text
+    assert "what still uses them is killed" in show(client, ending).text
 
 
 def test_the_grace_before_the_end(client: Client, host: Host, ending: Booking) -> None:

@@ -107,7 +107,7 @@ def _at_the_end(booking: Booking, end: endings.End) -> str:
     going = [allocation.gpu for allocation in booking.allocations if allocation.id in end.goes]
     if not going:
         return _("At the end the GPUs stay where they are: your next booking of them begins at once.")
-    values = {"gpus": gpu_list(going), "seconds": end.grace.seconds}
+    values = {"num": len(going), "gpus": gpu_list(going), "seconds": end.grace.seconds}
     if end.grace.before:
         return _(
             "Somebody has booked right after you. What uses %(gpus)s is asked to end at %(time)s, %(seconds)s s before "
@@ -116,9 +116,14 @@ def _at_the_end(booking: Booking, end: endings.End) -> str:
             **values,
         )
     if not end.grace.seconds:
-        return _("At the end %(gpus)s is taken off at once, and what still uses it is killed.", **values)
-    return _(
+        return ngettext(
+            "At the end %(gpus)s is taken off at once, and what still uses it is killed.",
+            "At the end %(gpus)s are taken off at once, and what still uses them is killed.",
+            **values,
+        )
+    return ngettext(
         "At the end %(gpus)s is taken off at once. What still uses it gets %(seconds)s s to end, then it is killed.",
+        "At the end %(gpus)s are taken off at once. What still uses them gets %(seconds)s s to end, then it is killed.",
         **values,
     )
 
