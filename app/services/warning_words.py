@@ -30,7 +30,7 @@ def message(warning: Due, held: Held | None, claims: Iterable[Claim]) -> tuple[s
 
 def _title(warning: Due) -> str:
     return ngettext(
-        "Your GPU on %(host)s goes at %(time)s (%(away)s)",
+        "Your %(num)s GPU on %(host)s goes at %(time)s (%(away)s)",
         "Your %(num)s GPUs on %(host)s go at %(time)s (%(away)s)",
         len(warning.claims),
         host=warning.host,

@@ -86,7 +86,7 @@ def test_three_warnings_each_once(house: House, freeze: Freeze) -> None:
         assert house.told() == ["alice"] * told, before
     assert house.allocation(booking).warned == 1
     _instance, title, text = house.lxd.told()[0]
-    assert title.startswith("Your GPU on lab goes at ")
+    assert title.startswith("Your 1 GPU on lab goes at ")
     assert f"booking {booking.id}" in text
 
 

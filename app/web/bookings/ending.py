@@ -52,7 +52,7 @@ def ending_soon() -> Banner | None:
     if found is None or (request.view_args or {}).get("booking_id") == found.booking_id:
         return None
     text = ngettext(
-        "Your GPU on %(host)s goes at %(time)s (%(away)s).",
+        "Your %(num)s GPU on %(host)s goes at %(time)s (%(away)s).",
         "Your %(num)s GPUs on %(host)s go at %(time)s (%(away)s).",
         found.gpus,
         host=found.host,
