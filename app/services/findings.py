@@ -1,0 +1,53 @@
+"""The database's side of a check: what is known of a host, how far apart the clocks are, and what was found last."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import datetime
+
+from sqlalchemy import func, select
+
+from app import clock
+from app.drivers.base import GpuInfo
+from app.extensions import db
+from app.models import Gpu, GpuState, Host, Instance
+from app.services import checkup
+from app.services.checkup import Finding, Known
+
+
+def known(host: Host, skew: float | None = None) -> Known:
+    """What Berth knows of a host. `skew` as of `Known`."""
+    gpus = list(db.session.scalars(select(Gpu).where(Gpu.host_id == host.id).order_by(Gpu.minor)))
+    names = select(Instance.name).where(Instance.host_id == host.id, Instance.deleted_at.is_(None))
+    return Known(
+        host.name,
+        tuple(_info(gpu) for gpu in gpus if gpu.state != GpuState.MAINTENANCE),
+        frozenset(gpu.pci_address for gpu in gpus if gpu.state == GpuState.MAINTENANCE),
+        frozenset(db.session.scalars(names)),
+        skew,
+    )
+
+
+def skew() -> float:
+    """Seconds by which this machine's clock is ahead of the database's; half of the way there and back is forgiven."""
+    before = clock.now()
+    theirs = db.session.scalar(select(func.clock_timestamp()))
+    after = clock.now()
+    assert isinstance(theirs, datetime)
+    return (before + (after - before) / 2 - theirs).total_seconds()
+
+
+def store(host: Host, found: Iterable[Finding]) -> None:
+    """Keep what is not as it should be, for the pages that have no way to the host."""
+    host.findings = checkup.to_keep(found)
+    host.checked_at = clock.now()
+    db.session.flush()
+
+
+def stored(host: Host) -> list[Finding]:
+    """What the host's agent found last."""
+    return [Finding(row["level"], row["what"], row["detail"], row["fix"]) for row in host.findings]
+
+
+def _info(gpu: Gpu) -> GpuInfo:
+    return GpuInfo(gpu.pci_address, gpu.model, gpu.minor, gpu.uuid)
