@@ -61,7 +61,7 @@ def report(
     `gpus`: as the host lists them now, with their DRM nodes; those of `want` have none.
     """
     drift = _drift(want, seen)
-    held = _held(want, seen, scan.holders if scan else (), gpus or want.gpus)
+    held = _held(want, scan.holders if scan else (), gpus or want.gpus)
     lists: dict[str, list[dict[str, Any]]] = {
         "gpus": [_line(gpu, want, seen, drift, held) for gpu in want.gpus],
         "drift": [asdict(item) for item in drift],
@@ -142,23 +142,16 @@ def _where(seen: HostSeen) -> dict[str, set[str]]:
     return found
 
 
-def _held(want: Desired, seen: HostSeen, holders: Iterable[Holder], gpus: Iterable[GpuInfo]) -> list[dict[str, Any]]:
-    """Each process that holds GPUs. Those that are booked for it, and those that are an admin's and left alone (plugged
-    in by hand, or out of service), are entries of their own."""
+def _held(want: Desired, holders: Iterable[Holder], gpus: Iterable[GpuInfo]) -> list[dict[str, Any]]:
+    """Each process that holds GPUs. Those that are booked for it, and those that are out of service and so left alone,
+    are entries of their own."""
     of_number: dict[Number, str] = {number: gpu.pci_address for gpu in gpus for number in gpu.numbers}
     wanted = {(item.instance, item.gpu.pci_address) for item in want.wants}
-    by_hand = {
-        (instance.name, device.pci_address)
-        for instance in seen.instances.values()
-        for device in instance.devices
-        if not device.ours
-    }
     found: dict[tuple[str, int, str, bool, bool], set[str]] = defaultdict(set)
     for holder in holders:
         for pci in {of_number[number] for number in holder.numbers if number in of_number}:
             booked = (holder.instance, pci) in wanted
-            plugged = not {(holder.instance, pci), (holder.instance, "")}.isdisjoint(by_hand)
-            alone = plugged or pci not in want.guarded or holder.instance == HOST
+            alone = pci not in want.guarded or holder.instance == HOST
             found[holder.instance, holder.pid, holder.name, booked, alone].add(pci)
     return [
         {

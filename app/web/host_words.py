@@ -94,7 +94,7 @@ def _deed(item: Mapping[str, Any]) -> str:
     if item["reason"] == "copy":
         return _("Left alone; it does no harm.")
     if not item["ours"]:
-        return _("Left alone: Berth removes only what it plugged in.")
+        return _("It stays. Unless the GPU is out of service, nothing there may use it without a booking.")
     if item["kind"] == "missing":
         due = item["reason"] == "due"
         return _("Berth plugs it in at its next look.") if due else _("Berth plugs it in as soon as that is over.")

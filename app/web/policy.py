@@ -31,7 +31,7 @@ SWITCHES: dict[str, tuple[LazyString, LazyString | str]] = {  # field → label,
     "self_service": (_l("People may create their own machines"), ""),
     "force_stop": (
         _l("Stop a machine that does not let go of a GPU"),
-        _l("Otherwise the GPU goes into quarantine until an admin releases it, and the machine keeps running."),
+        _l("Otherwise the GPU goes into quarantine until it is seen to be free, and the machine keeps running."),
     ),
 }
 NAMES = tuple(FIELDS)

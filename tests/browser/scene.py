@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from flask import Flask
 
 from app import create_app, queue
-from app.drivers.base import GiveUp
+from app.drivers.base import NVIDIA_MAJOR, GiveUp
 from app.drivers.fake import FakeLxd
+from app.drivers.fake_kernel import FakeKernel
 from app.extensions import db, transaction
 from app.models import ApiToken, Booking, Gpu, GpuState, Host, Instance, Refusal
 from app.services import accounts, instances, inventory, tokens
@@ -153,7 +154,9 @@ def make(demo: Demo) -> Scene:
 def unmake(demo: Demo) -> None:
     """Leave it to the next test with all GPUs free and in service."""
     demo.clear()
-    FakeLxd(demo.berth.data / "sim" / "sim2.json").detach("by-hand", "mygpu")
+    fake = FakeLxd(demo.berth.data / "sim" / "sim2.json")
+    fake.detach("by-hand", "mygpu")
+    fake.stop("by-hand", force=True)  # and all that runs in it
     with demo.app.app_context(), transaction():
         for gpu in db.session.scalars(db.select(Gpu).where(Gpu.state != GpuState.IN_SERVICE)):
             inventory.set_gpu_state("admin", gpu, GpuState.IN_SERVICE)
@@ -178,16 +181,18 @@ def _token_and_maintenance(demo: Demo, user: str) -> None:
 
 
 def _trouble(demo: Demo) -> None:
-    """A GPU that could not be proven free, and one that somebody plugged in by hand."""
-    fake = FakeLxd(demo.berth.data / "sim" / "sim2.json")
+    """A GPU that somebody plugged in by hand, and that is not let go of there, so that it is in quarantine."""
+    path = demo.berth.data / "sim" / "sim2.json"
+    fake = FakeLxd(path)
     fake.add_instance("by-hand")
     with demo.app.app_context():
         with transaction():
             in_service = db.select(Gpu).join(Host).where(Host.name == "sim2", Gpu.state == GpuState.IN_SERVICE)
             gpu = db.session.scalars(in_service.order_by(Gpu.id.desc())).first()
             assert gpu is not None
-            quarantine("agent:sim2", gpu, "python (4711) in by-hand does not end")
+            FakeKernel(path).add_process("by-hand", (NVIDIA_MAJOR, gpu.minor), immortal=True)
             fake.plug("by-hand", "mygpu", gpu.pci_address)
+            quarantine("agent:sim2", gpu, "train in by-hand does not let go of it")
         queue.wake("sim2")
 
 

@@ -173,10 +173,10 @@ def test_one_process_with_a_gpu_of_its_own_and_anothers() -> None:
 
 
 @pytest.mark.parametrize("there", [BY_HAND, ANY])
-def test_where_an_admin_plugged_it_in_its_processes_are_left_alone(there: DeviceSeen) -> None:
+def test_plugged_in_by_hand_is_no_booking(there: DeviceSeen) -> None:
     found = of([], seen(there, name="bob"), holder("bob"))
-    assert found["intruders"][0]["left_alone"] is True
-    assert found["gpus"][0]["code"] != "evicting"
+    assert found["intruders"][0]["left_alone"] is False
+    assert found["gpus"][0]["code"] == "evicting"
 
 
 def test_the_hosts_own_processes_are_listed_apart() -> None:
