@@ -22,7 +22,7 @@ from workers.verdicts import State, Verdict
 
 log = logging.getLogger(__name__)
 
-SWEEP_EVERY = 4.0  # seconds between two looks for holders on the whole host
+SWEEP_EVERY = 4.9  # seconds between two looks for holders on the whole host: at every tick
 INTRUDER_GRACE = timedelta(seconds=2)  # for who holds a GPU that was never theirs to hold at that time
 SHORT = 0.2  # seconds between the signals to a process that was not asked before, and to be killed now
 DEATH = 1.0  # seconds for killed processes to be gone

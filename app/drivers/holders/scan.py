@@ -19,9 +19,9 @@ import re
 import stat
 import sys
 from collections.abc import Iterator
+from typing import NamedTuple
 
-from app.drivers.holders import unread
-from app.drivers.holders.cgroups import payload
+from app.drivers.holders import cgroups, unread
 from app.drivers.holders.nodes import start_time
 from app.drivers.holders.syscalls import Statx, call, device
 
@@ -29,12 +29,21 @@ _MAPPED_FILE = re.compile(rb"^([0-9a-f]+-[0-9a-f]+) \S+ \S+ (\S+ [1-9]\d*)", re.
 _PLAIN = {stat.S_IFCHR, stat.S_IFDIR, stat.S_IFIFO, stat.S_IFBLK, stat.S_IFLNK}
 _KCMP_FILES = 2
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
+_NO_FOLDER = -100  # AT_FDCWD: the path is a whole one
 _MAPS_LIMIT = 64 << 20  # bytes; the kernel allows 65,530 mappings
 _NAME_LENGTH = 40
 
 Found = list[object]
 Other = tuple[str, str, bool]
 """A table of descriptors, one of them that may keep others, and whether it is a socket."""
+
+
+class Table(NamedTuple):
+    """A table of descriptors: the wanted devices in it, and what may keep others."""
+
+    held: set[int]
+    others: list[Other]
+    empty: bool
 
 
 class Look:
@@ -46,6 +55,9 @@ class Look:
         self.found: list[Found] = []
         self.doubts: dict[str, str] = {}
         self._statx = Statx()
+        self._groups = cgroups.members()
+        # By container, file system and inode, what was found to be mapped: most of it are libraries, again and again.
+        self._mapped_files: dict[tuple[str, bytes], int] = {}
 
     def over(self, *, thorough: bool, turn: int, turns: int, skip: frozenset[int]) -> int:
         """Look at every process; returns how many there were."""
@@ -56,8 +68,7 @@ class Look:
             pid = int(text)
             self.beat[0] = pid
             if pid in skip:
-                group = payload(pid)
-                self.doubts[group] = f"process {pid} could not be looked at"
+                self.doubts[self._group(pid)] = f"process {pid} could not be looked at"
                 continue
             number += self._at(pid, deep=thorough or pid % turns == turn)
         self.beat[0] = 0
@@ -65,25 +76,25 @@ class Look:
 
     def _at(self, pid: int, *, deep: bool) -> bool:
         """One process; whether it has, or had, descriptors at all (the kernel's own threads do not)."""
-        held, others = self._table(f"/proc/{pid}/fd", deep=deep)
-        if held is None:
+        table = self._table(f"/proc/{pid}/fd", deep=deep)
+        if table is None:
             return False
-        ways = {"open": held} if held else {}
-        if deep or not others:  # a table that is empty: perhaps its first thread has ended and another goes on
-            ways = self._deep(pid, ways, others or [])
+        ways = {"open": table.held} if table.held else {}
+        if deep or table.empty:  # perhaps its first thread has ended and another goes on
+            ways = self._deep(pid, ways, table.others)
         for how, numbers in ways.items():
             self._note(pid, how, numbers)
         return True
 
     def _deep(self, pid: int, ways: dict[str, set[int]], others: list[Other]) -> dict[str, set[int]]:
-        group = payload(pid)
+        group = self._group(pid)
         if not group:
             return ways  # the host's own: listed by its descriptors, and left alone
-        for table in self._tables(pid):
-            held, more = self._table(table, deep=True)
-            ways.setdefault("open", set()).update(held or ())
-            others = others + (more or [])
-        if mapped := self._mapped(pid):
+        for path in self._tables(pid):
+            if table := self._table(path, deep=True):
+                ways.setdefault("open", set()).update(table.held)
+                others = others + table.others
+        if mapped := self._mapped(pid, group):
             ways["mapped"] = mapped
         for other in others:
             self._unread(pid, group, other, ways)
@@ -103,15 +114,16 @@ class Look:
         if numbers or seen.hidden:
             ways.setdefault(seen.how, set()).update(numbers)
 
-    def _table(self, path: str, *, deep: bool) -> tuple[set[int] | None, list[Other] | None]:
-        """The wanted devices in a table of descriptors; if `deep` also those that may keep other descriptors."""
+    def _table(self, path: str, *, deep: bool) -> Table | None:
+        """A table of descriptors; None if it is gone. If `deep` also those that may keep other descriptors."""
         try:
             folder = os.open(path, _FOLDER)
         except OSError:
-            return None, None
+            return None
         held: set[int] = set()
         others: list[Other] = []
         statx, wanted = self._statx, self.wanted
+        names: list[str] = []
         try:
             names = os.listdir(folder)
             for name in names:
@@ -121,14 +133,16 @@ class Look:
                 elif deep and mode & 0xF000 not in _PLAIN:
                     others.append((path, name, mode & 0xF000 == stat.S_IFSOCK))
         except OSError:
-            return held, others
+            return Table(held, others, empty=False)
         finally:
             os.close(folder)
-        return held, others if deep or names else None
+        return Table(held, others, empty=not names)
 
     def _tables(self, pid: int) -> Iterator[str]:
         """The tables of its threads that are not its first one's: a thread may have one of its own."""
         try:
+            if os.stat(f"/proc/{pid}/task").st_nlink == 3:  # one thread: the commonest case, and the cheapest
+                return
             threads = [int(name) for name in os.listdir(f"/proc/{pid}/task")]
         except OSError:
             return
@@ -143,47 +157,51 @@ class Look:
                 pass  # the first one has ended, or the kernel cannot compare: look at each
             yield f"/proc/{pid}/task/{thread}/fd"
 
-    def _mapped(self, pid: int) -> set[int]:
-        """The wanted devices in its memory."""
-        text, base = _maps(pid)
-        seen: set[bytes] = set()
-        found: set[int] = set()
-        if not text:
-            return found
-        folder = os.open(f"{base}/map_files", _FOLDER) if os.path.isdir(f"{base}/map_files") else -1
-        try:
-            for span, file in _MAPPED_FILE.findall(text) if folder >= 0 else ():
-                if file not in seen:
-                    seen.add(file)
-                    mode, rdev = self._statx(folder, _unpadded(span))
-                    if rdev in self.wanted and mode & 0xF000 == stat.S_IFCHR:
-                        found.add(rdev)
-        finally:
-            if folder >= 0:
-                os.close(folder)
+    def _mapped(self, pid: int, group: str) -> set[int]:
+        """The wanted devices in its memory.
+
+        One file of a container is asked about once: its number names it, unless somebody who can put device nodes into
+        the container's own file system (an image's maker) plays with btrfs subvolumes too."""
+        known, found = self._mapped_files, set()
+        for span, file in _MAPPED_FILE.findall(_maps(pid)):
+            rdev = known.get((group, file))
+            if rdev is None:
+                mode, rdev = self._statx(_NO_FOLDER, b"/proc/%d/map_files/%s" % (pid, _unpadded(span)))
+                if not mode:
+                    continue  # unmapped meanwhile
+                known[group, file] = rdev if mode & 0xF000 == stat.S_IFCHR else 0
+            if known[group, file] in self.wanted:
+                found.add(known[group, file])
         return found
+
+    def _group(self, pid: int) -> str:
+        """Its container's cgroup; of one that came after the groups were read, from what it says itself."""
+        return self._groups.get(pid) or cgroups.payload(pid)
 
     def _note(self, pid: int, how: str, numbers: set[int]) -> None:
         start = start_time(pid)
         if start is not None:
             named = sorted(self.wanted[rdev] for rdev in numbers)
-            self.found.append([pid, start, payload(pid), _name(pid), how, named])
+            self.found.append([pid, start, cgroups.payload(pid), _name(pid), how, named])
 
 
-def _maps(pid: int) -> tuple[bytes, str]:
-    """A process's memory map, and the folder it is in: that of a thread where the first one has ended."""
+def _maps(pid: int) -> bytes:
+    """A process's memory map; of another thread where the first one has ended."""
+    if text := _read_maps(f"/proc/{pid}/maps"):
+        return text
     try:
-        folders = [f"/proc/{pid}", *(f"/proc/{pid}/task/{name}" for name in os.listdir(f"/proc/{pid}/task"))]
+        threads = os.listdir(f"/proc/{pid}/task")
     except OSError:
-        return b"", ""
-    for folder in folders:
-        try:
-            with open(f"{folder}/maps", "rb") as file:
-                if text := file.read(_MAPS_LIMIT):
-                    return text, f"/proc/{pid}"
-        except OSError:
-            continue
-    return b"", ""
+        return b""
+    return next((text for name in threads if (text := _read_maps(f"/proc/{pid}/task/{name}/maps"))), b"")
+
+
+def _read_maps(path: str) -> bytes:
+    try:
+        with open(path, "rb") as file:
+            return file.read(_MAPS_LIMIT)
+    except OSError:
+        return b""
 
 
 def _unpadded(span: bytes) -> bytes:

@@ -128,6 +128,11 @@ class Scanner:
                 batch.result = self._look(batch)
         return batch.result
 
+    @property
+    def pid(self) -> int | None:
+        """The scanning process, once there is one."""
+        return self._child.process.pid if self._child is not None else None
+
     def close(self) -> None:
         """End the scanning process."""
         with self._one_at_a_time:
