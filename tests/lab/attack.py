@@ -33,6 +33,7 @@ class Attack:
     name: str
     plain: bool = True  # it works on LXD alone
     stuck: bool = False  # only the end of the whole machine would end it, so the GPU goes into quarantine
+    alone: bool = False  # what it does, or that it is stuck, would hold up the others' GPUs
     ending: int = 0  # which of its machine's two GPUs is to end
     systemd: bool = False  # it needs a machine with one
     receiver: bool = False  # there is a second machine, without a booking
@@ -149,9 +150,9 @@ def at_once(call: Callable[[T], R], items: Iterable[T]) -> list[R]:
 
 def in_batches(attacks: Sequence[Attack]) -> Iterator[list[tuple[int, Attack]]]:
     """Numbered, and so many at a time. Those of a batch lose the same device, as a host's GPUs have only two between
-    them; so an attack that does not let go of it stands alone."""
+    them; so an attack that may not let go of it stands alone, at the end."""
     numbered = list(enumerate(attacks))
-    for ending, stuck in ((0, False), (1, False), (0, True)):
-        same = iter([(number, one) for number, one in numbered if (one.ending, one.stuck) == (ending, stuck)])
-        while batch := list(islice(same, 1 if stuck else BATCH)):
+    for ending, alone in ((0, False), (1, False), (0, True)):
+        same = iter([(number, one) for number, one in numbered if (one.ending, one.alone) == (ending, alone)])
+        while batch := list(islice(same, 1 if alone else BATCH)):
             yield batch

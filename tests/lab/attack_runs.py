@@ -82,7 +82,11 @@ def on_berth(scene: Scene, host: Lab, attacks: Sequence[Attack]) -> Outcomes:
             for gpu in scenario.gpus
         }
         scene.wake(host)
-        wait_for(lambda booked=booked: _attached(scene, list(booked.values())), HERE, "all GPUs are there")
+        try:
+            wait_for(lambda booked=booked: _attached(scene, list(booked.values())), HERE, "all GPUs are there")
+        except AssertionError as error:
+            outcomes |= {scenario.attack.name: Outcome({}, {}, trouble=str(error)) for scenario in arena}
+            continue
         troubles = dict(zip(arena, at_once(Scenario.arm, arena), strict=True))
         ending = {scenario: booked[scenario.ending] for scenario in arena}
         due = _end(scene, host, ending)

@@ -18,6 +18,7 @@ def receive(_node: str) -> None:
     def prepare() -> Tries:
         kept: list[int] = []
         listener = socket.socket(socket.AF_UNIX)
+        PLACE.unlink(missing_ok=True)
         listener.bind(str(PLACE))
         PLACE.chmod(0o777)
         listener.listen()
