@@ -190,7 +190,7 @@ def _trouble(demo: Demo) -> None:
             in_service = db.select(Gpu).join(Host).where(Host.name == "sim2", Gpu.state == GpuState.IN_SERVICE)
             gpu = db.session.scalars(in_service.order_by(Gpu.id.desc())).first()
             assert gpu is not None
-            FakeKernel(path).add_process("by-hand", (NVIDIA_MAJOR, gpu.minor), immortal=True)
+            FakeKernel(path).add_process("by-hand", (NVIDIA_MAJOR, gpu.minor), stubborn=True, immortal=True)
             fake.plug("by-hand", "mygpu", gpu.pci_address)
             quarantine("agent:sim2", gpu, "train in by-hand does not let go of it")
         queue.wake("sim2")
