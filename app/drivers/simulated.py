@@ -74,11 +74,6 @@ class SimulatedHost:
         with self._open() as state:
             state.setdefault("facts", {}).update(facts)
 
-    def configure(self, instance: str, **config: str) -> None:
-        """Set keys of an instance behind Berth's back; `_` stands for the dot in a key."""
-        with self._open() as state:
-            state["instances"][instance]["config"].update({key.replace("_", "."): it for key, it in config.items()})
-
     def calls(self) -> list[str]:
         """Which methods were called, in order, failed ones too; the last thousand."""
         with self._open() as state:

@@ -85,6 +85,21 @@ def test_an_attached_gpu_is_seen_with_its_node_and_tag(subject: Subject) -> None
     assert subject.driver.observe().instances[name].devices == (expected,)
 
 
+def test_a_check_is_told_of_every_instance_and_gpu(subject: Subject) -> None:
+    name, gpu = subject.machine(), subject.gpus[0]
+    subject.driver.attach(name, gpu, TAG)
+    facts = subject.driver.examine()
+    assert facts.version == subject.driver.server().version
+    assert list(facts.gpus) == subject.driver.gpus()
+    assert {gpu.minor for gpu in facts.gpus} == facts.nodes
+    (found,) = [one for one in facts.instances if one.name == name]
+    assert (found.status, found.container, found.project, found.without_node) == ("running", True, "default", ())
+    assert found.devices[device_name(gpu.pci_address)]["pci"] == gpu.pci_address
+    assert {device_name(gpu.pci_address), "security.privileged"} <= found.own
+    assert found.config["boot.autostart"] == found.config["security.privileged"] == "false"
+    assert any(profile.name == "default" for profile in facts.profiles)
+
+
 def test_attaching_again_only_brings_the_tag_up_to_date(subject: Subject) -> None:
     name, gpu = subject.machine(), subject.gpus[0]
     subject.driver.attach(name, gpu, TAG)
@@ -208,6 +223,7 @@ def test_observe_gives_those_asked_for_that_exist(subject: Subject) -> None:
         lambda driver, gpu: driver.gpus(),
         lambda driver, gpu: driver.images(),
         lambda driver, gpu: driver.observe(),
+        lambda driver, gpu: driver.examine(),
         lambda driver, gpu: driver.observe(frozenset({"t1"})),
         lambda driver, gpu: driver.attach("t1", gpu, TAG),
         lambda driver, gpu: driver.detach("t1", "gpu-0000-01-00-0"),
