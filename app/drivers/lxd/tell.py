@@ -30,13 +30,13 @@ _COMMAND = ["/usr/bin/timeout", "-k", "1", "4", "/bin/sh", "-c"]
 # A terminal; BERTH_TITLE and BERTH_TEXT come with the environment.
 _WRITE = r"""printf '\r\n\a%s\r\n%s\r\n' "$BERTH_TITLE" "$BERTH_TEXT" > "$1" """
 
-# A desktop, as its user. Whichever of the three is there; busctl comes with systemd.
+# A desktop, as its user, until read (urgency 2). Whichever of the three is there; busctl comes with systemd.
 _NOTIFY = r"""
 notify-send -a Berth -u critical "$1" "$2" || gdbus call --session \
   --dest org.freedesktop.Notifications --object-path /org/freedesktop/Notifications \
-  --method org.freedesktop.Notifications.Notify Berth 0 '' "$1" "$2" '[]' '{}' 0 || busctl \
+  --method org.freedesktop.Notifications.Notify Berth 0 '' "$1" "$2" '[]' '{"urgency": <byte 2>}' 0 || busctl \
   "--address=$DBUS_SESSION_BUS_ADDRESS" call org.freedesktop.Notifications /org/freedesktop/Notifications \
-  org.freedesktop.Notifications Notify 'susssasa{sv}i' Berth 0 '' "$1" "$2" 0 0 0
+  org.freedesktop.Notifications Notify 'susssasa{sv}i' Berth 0 '' "$1" "$2" 0 1 urgency y 2 0
 """
 
 # The desktops are found by the environments of their programs. Only a plain socket will do: an address can also name a
