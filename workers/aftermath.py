@@ -14,9 +14,9 @@ from app.drivers.kernel import Holder
 from app.extensions import db
 from app.models import Allocation, Booking, Gpu, GpuState, Host
 from app.services import audit, quarantine
-from workers.evictor import Watch
 from workers.handover import Outcome
 from workers.verdicts import State, Verdict
+from workers.watch import Watch
 
 
 def record(host: Host, watch: Watch, outcome: Outcome) -> None:

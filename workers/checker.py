@@ -21,7 +21,7 @@ from app.services.checkup import BAD, Finding
 log = logging.getLogger(__name__)
 
 EVERY = 300.0  # seconds between two checks that nobody asked for
-PAUSE = 15.0  # seconds between any two: every wake asks, and a check asks a great deal of the host
+PAUSE = 60.0  # seconds between any two: every wake asks, and a check asks a great deal of the host
 
 
 class Checker:

@@ -11,14 +11,15 @@ import logging
 import threading
 import time
 from collections.abc import Collection
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from datetime import datetime, timedelta
 
 from app import clock
-from app.drivers.base import DriverError, GpuInfo, HostSeen, LxdDriver, Node, Number
-from app.drivers.kernel import HOST, Holder, Kernel, Scan
-from app.services.plan import Desired, Detach, Ending, is_in
+from app.drivers.base import DriverError, GpuInfo, HostSeen, LxdDriver, Node
+from app.drivers.kernel import Holder, Kernel, Scan
+from app.services.plan import Desired, Detach, Ending
 from workers.verdicts import State, Verdict
+from workers.watch import Watch
 
 log = logging.getLogger(__name__)
 
@@ -30,37 +31,6 @@ ROUNDS = 4  # looks and kills before it is left to the next pass
 SUSPECT_AFTER = 0.3  # seconds for which descriptors may be on their way to a process that is only slow to read them
 PROVE_WITHIN = timedelta(seconds=3)  # after the kill; then the instance is stopped, or the GPU goes into quarantine
 GPUS_EVERY = 300.0  # seconds between two questions which GPUs the host has
-
-
-@dataclass
-class Watch:
-    """Who may hold what during one pass, and what was last seen of the host."""
-
-    want: Desired
-    seen: HostSeen
-    gpus: tuple[GpuInfo, ...]  # as the host lists them, DRM nodes and all
-    numbers: dict[str, frozenset[Number]]  # by PCI address
-    endings: dict[str, Ending] = field(default_factory=dict)
-    allowed: dict[str, frozenset[Number]] = field(default_factory=dict)  # by instance
-    admitted: dict[str, set[Number]] = field(default_factory=dict)  # by instance: plugged in during this pass
-
-    @property
-    def guarded(self) -> frozenset[Number]:
-        """All device numbers that nobody holds without a booking."""
-        return frozenset().union(*(self.numbers.get(pci, frozenset()) for pci in self.want.guarded))
-
-    def of(self, pci: str) -> frozenset[Number]:
-        """One GPU's numbers."""
-        return self.numbers.get(pci, frozenset())
-
-    def intruders(self, scan: Scan, pci: str) -> list[Holder]:
-        """Who in an instance holds the GPU without having it."""
-        numbers = self.of(pci)
-        return [
-            holder
-            for holder in scan.holders
-            if holder.instance != HOST and (holder.numbers & numbers) - self.allowed.get(holder.instance, frozenset())
-        ]
 
 
 class Evictor:
@@ -83,11 +53,9 @@ class Evictor:
     def gpus(self, wanted: Collection[str] = ()) -> tuple[GpuInfo, ...]:
         """The host's GPUs as LXD finds them, asked for now and then, and for one that is not known yet."""
         asked, known = self._gpus
-        if self.kernel is None:
-            return known
         missing = set(wanted) - {gpu.pci_address for gpu in known}
         age = time.monotonic() - asked
-        if not known or age > GPUS_EVERY or (missing and age > SWEEP_EVERY):
+        if self.kernel and (not known or age > GPUS_EVERY or (missing and age > SWEEP_EVERY)):
             try:
                 known = tuple(self.driver.gpus())
                 self._gpus = (time.monotonic(), known)
@@ -99,9 +67,6 @@ class Evictor:
         """Begin a pass: what was seen, or what was last seen where LXD is away."""
         if seen is not None:
             self._seen = seen
-        numbers = {gpu.pci_address: gpu.numbers for gpu in want.gpus if gpu.minor >= 0}
-        listed = self.gpus(want.guarded)
-        numbers |= {gpu.pci_address: gpu.numbers for gpu in listed}
         self.grace = want.grace
         endings = {ending.gpu.pci_address: ending for ending in want.endings}
         running = {item.gpu.pci_address: item.instance for item in want.wants}
@@ -110,20 +75,16 @@ class Evictor:
                 if running.get(pci) != ending.instance:  # else their next booking goes on where this one ended
                     endings.setdefault(pci, ending)
             self._endings = dict(endings)
-        watch = Watch(want, self._seen, listed, numbers, endings)
-        for item in want.wants:
-            if item.instance:
-                have = watch.allowed.get(item.instance, frozenset())
-                watch.allowed[item.instance] = have | watch.of(item.gpu.pci_address)
-        return watch
+        return Watch(want, self._seen, self.gpus(want.guarded), endings)
 
     def fence(self, watch: Watch) -> dict[str, str]:
         """Let each instance open the GPUs that are rightly in it, and no others of Berth's. Returns what went wrong."""
         if self.kernel is None:
             return {}
         running = [name for name, seen in watch.seen.instances.items() if seen.status in {"running", "frozen"}]
-        denied = {name: watch.guarded - self._in(watch, name) for name in running}
-        troubles = self.kernel.fence(watch.seen, denied, watch.guarded)
+        with self._lock:
+            denied = {name: watch.guarded - watch.open_to(name) for name in running}
+            troubles = self.kernel.fence(watch.seen, denied, watch.guarded)
         for name, why in troubles.items():
             log.warning("%s could not be fenced: %s", name, why)
         return troubles
@@ -132,10 +93,9 @@ class Evictor:
         """Let an instance open a GPU that is about to be plugged in."""
         if self.kernel is None:
             return
-        with self._lock:
-            have = self._in(watch, instance) | watch.of(pci)
-            self._admitted(watch, instance).update(watch.of(pci))
-        self.kernel.fence(watch.seen, {instance: watch.guarded - have}, watch.guarded)
+        with self._lock:  # all of it: two GPUs of one instance are admitted side by side
+            watch.admitted[instance] = watch.admitted.get(instance, frozenset()) | watch.of(pci)
+            self.kernel.fence(watch.seen, {instance: watch.guarded - watch.open_to(instance)}, watch.guarded)
 
     def sweep(self, watch: Watch) -> set[str]:
         """A look over the whole host, now and then; the PCI addresses of GPUs that somebody holds unbooked."""
@@ -172,15 +132,22 @@ class Evictor:
         if self.kernel is None:
             return Verdict(State.FREE)
         ended: list[Holder] = []
+        ending = watch.endings.get(pci)
+        where = {ending.instance} if ending and ending.instance else set()
         verdict = Verdict(State.HELD, text="it is taken up again and again")
-        for turn in range(ROUNDS):
-            scan = self.kernel.scan(watch.seen, watch.of(pci), thorough=True)
-            holders = watch.intruders(scan, pci)
-            suspects, fresh = self._suspects(watch, scan, pci)
-            verdict = self._judge(watch, pci, holders + suspects, fresh, scan)
-            if verdict.state != State.HELD or not verdict.holders:
+        for _ in range(ROUNDS):
+            with self.kernel.still(watch.seen, where):
+                scan = self.kernel.scan(watch.seen, watch.of(pci), thorough=True)
+                suspects, fresh = self._suspects(watch, scan, pci)
+                verdict = self._judge(watch, pci, watch.intruders(scan, pci) + suspects, fresh, scan)
+                unasked = self._unasked(verdict.holders)
+                if verdict.holders and not unasked:
+                    ended += self._kill(verdict.holders)
+            if unasked:
+                self._ask(unasked, SHORT)
+            elif not verdict.holders:
                 break
-            ended += self._end(verdict.holders, hard=turn > 0)
+            where |= set(verdict.instances)
             if fresh:
                 time.sleep(SUSPECT_AFTER)
         return replace(verdict, ended=tuple(ended))
@@ -260,35 +227,23 @@ class Evictor:
             old = [one for one in kept if now - self._suspected[one.pid, one.start] >= SUSPECT_AFTER]
         return old, len(old) < len(kept)
 
-    def _end(self, holders: Collection[Holder], *, hard: bool) -> tuple[Holder, ...]:
-        """End these: ask who was not asked before, wait a moment, kill. Returns them."""
+    def _unasked(self, holders: Collection[Holder]) -> list[Holder]:
+        with self._lock:
+            return [holder for holder in holders if (holder.pid, holder.start) not in self._asked]
+
+    def _kill(self, holders: Collection[Holder]) -> Collection[Holder]:
         assert self.kernel is not None
-        unasked = [holder for holder in holders if (holder.pid, holder.start) not in self._asked]
-        if unasked and not hard:
-            self._ask(unasked, SHORT)
-        left = self.kernel.kill(holders, DEATH)
-        for holder in left:
+        for holder in self.kernel.kill(holders, DEATH):
             log.warning("process %d of %s does not die", holder.pid, holder.instance)
-        return tuple(holders)
+        return holders
 
     def _ask(self, holders: Collection[Holder], seconds: float) -> list[Holder]:
         """Ask each to end, once; those who had not been asked."""
         assert self.kernel is not None
+        new = self._unasked(holders)
         with self._lock:
-            new = [holder for holder in holders if (holder.pid, holder.start) not in self._asked]
             self._asked |= {(holder.pid, holder.start): clock.now() for holder in new}
         able = [holder for holder in new if not holder.first]
         if able:
             self.kernel.ask(able, seconds)
         return new
-
-    def _in(self, watch: Watch, instance: str) -> frozenset[Number]:
-        """The numbers that an instance may open now: of the GPUs that it has and that are plugged in."""
-        have = frozenset[Number]()
-        for item in watch.want.wants:
-            if item.instance == instance and is_in(item, watch.seen):
-                have |= watch.of(item.gpu.pci_address)
-        return have | frozenset(self._admitted(watch, instance))
-
-    def _admitted(self, watch: Watch, instance: str) -> set[Number]:
-        return watch.admitted.setdefault(instance, set())

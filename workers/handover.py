@@ -10,8 +10,9 @@ from dataclasses import dataclass, field, replace
 
 from app.drivers.base import DriverError
 from app.services.plan import Attach, Detach, Plan, Trouble
-from workers.evictor import Evictor, Watch
+from workers.evictor import Evictor
 from workers.verdicts import State, Verdict
+from workers.watch import Watch
 
 log = logging.getLogger(__name__)
 

@@ -20,12 +20,13 @@ from app.drivers.kernel import Scan
 from app.errors import DomainError
 from app.extensions import db, transaction
 from app.models import Host, Operation, OperationKind
-from app.services import drift, enforcement, instances, inventory, operations
+from app.services import drift, enforcement, instances, inventory, operations, recording
 from app.services.plan import Desired, Plan, from_tags, plan
 from workers import aftermath
-from workers.evictor import Evictor, Watch
+from workers.evictor import Evictor
 from workers.handover import Errors, Hands, Outcome
 from workers.verdicts import State
+from workers.watch import Watch
 
 log = logging.getLogger(__name__)
 
@@ -75,7 +76,7 @@ def run_pass(host_name: str, driver: LxdDriver, hands: Hands | None = None) -> P
             seen = _look_again(driver, seen, todo, outcome)
     except DriverError as error:  # what was done but not seen, the next pass sees and writes down
         trouble = str(error)
-        _note(host_name, lambda host: enforcement.could_not_look(host, want, trouble))
+        _note(host_name, lambda host: recording.could_not_look(host, want, trouble))
         return PassResult(False, todo, outcome, _next(want, outcome), _since(started), trouble)
     trouble = _record(host_name, watch, seen, outcome, started, proven=evictor.kernel is not None, scan=evictor.scan)
     return PassResult(not trouble, todo, outcome, _next(want, outcome), _since(started), trouble)
@@ -107,9 +108,9 @@ def _record(
     free = {pci: verdict.at or clock.now() for pci, verdict in outcome.verdicts.items() if verdict.state == State.FREE}
 
     def write(host: Host) -> None:
-        enforcement.record(host, want, seen, outcome.errors, free if proven else None)
-        enforcement.record_asked(outcome.asked_of(watch))
-        enforcement.looked(host, _since(started), seen)
+        recording.record(host, want, seen, outcome.errors, free if proven else None)
+        recording.record_asked(outcome.asked_of(watch))
+        recording.looked(host, _since(started), seen)
         report = drift.report(want, seen, scan, gpus=watch.gpus)
         if (news := drift.news(host.observed, report)) is not None:
             host.observed = news
@@ -117,7 +118,7 @@ def _record(
     trouble = _note(host_name, write)
     if not trouble and (outcome.verdicts or want.quarantined):
         trouble = _note(host_name, lambda host: aftermath.record(host, watch, outcome))
-    return trouble or _note(host_name, enforcement.settle_ended)
+    return trouble or _note(host_name, recording.settle_ended)
 
 
 def _note(host_name: str, write: Callable[[Host], object]) -> str:
@@ -153,7 +154,7 @@ def _look_again(driver: LxdDriver, before: HostSeen, todo: Plan, outcome: Outcom
 def _pass_blind(host_name: str, hands: Hands, want: Desired, started: float, trouble: str) -> PassResult:
     """A pass without LXD: nothing can be plugged or unplugged, but the kernel still says no and ends what holds."""
     outcome = _act(hands, hands.evictor.watch(want, None), Plan())
-    _note(host_name, lambda host: enforcement.could_not_look(host, want, trouble))
+    _note(host_name, lambda host: recording.could_not_look(host, want, trouble))
     return PassResult(False, outcome=outcome, next_boundary=_next(want, outcome), milliseconds=_since(started),
                       trouble=trouble)  # fmt: skip
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 from app.drivers.base import HostSeen, Number
@@ -33,6 +34,13 @@ class FakeKernel(SimulatedHost):
         """Shut the node."""
         with self._call("shut") as state:
             state.setdefault("shut", []).append([instance, device])
+
+    @contextmanager
+    def still(self, seen: HostSeen, instances: Collection[str]) -> Iterator[None]:
+        """Nothing moves here by itself."""
+        with self._call("still"):
+            pass
+        yield
 
     def scan(self, seen: HostSeen, numbers: frozenset[Number], *, thorough: bool = True) -> Scan:
         """Who holds what; processes of an instance that does not run are gone."""

@@ -7,6 +7,7 @@ container no device cgroup says no. `holders` is the real kernel, `fake_kernel` 
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Protocol
@@ -67,6 +68,11 @@ class Kernel(Protocol):
         """Take owner and permissions from the GPU's node that LXD made for the instance, and so from every copy of it.
 
         No such node is fine. To be done before LXD removes the node: afterwards only its copies are left."""
+
+    def still(self, seen: HostSeen, instances: Collection[str]) -> AbstractContextManager[None]:
+        """Hold these instances still while the context lasts, so that one look shows all of them at one moment.
+
+        What is killed meanwhile is gone, or goes before it does anything else."""
 
     def scan(self, seen: HostSeen, numbers: frozenset[Number], *, thorough: bool = True) -> Scan:
         """Who on the host holds any of these devices. Not `thorough`: memory maps and descriptors in flight are looked

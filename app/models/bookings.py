@@ -88,6 +88,12 @@ class Allocation(Base):
             name="ex_allocations_overlap",
             using="gist",
         ),
+        # What is not seen to be gone yet: every pass asks for it.
+        Index(
+            "ix_allocations_not_gone",
+            "ends_at",
+            postgresql_where=text("attached_at IS NOT NULL AND detached_at IS NULL"),
+        ),
         Index("ix_allocations_gpu_id_ends_at", "gpu_id", "ends_at", postgresql_where=text("released_at IS NULL")),
     )
 

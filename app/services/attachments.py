@@ -69,5 +69,11 @@ def _running() -> Select[Allocation]:
     return (
         select(Allocation)
         .join(Booking)
-        .where(Allocation.released_at.is_(None), Allocation.starts_at <= now, Allocation.ends_at > now)
+        .where(
+            Allocation.released_at.is_(None),
+            Allocation.starts_at <= now,
+            Allocation.ends_at > now,
+            Booking.settled_at.is_(None),  # those are few, whatever is stored
+            Booking.ends_at > now,
+        )
     )

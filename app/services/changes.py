@@ -8,7 +8,7 @@ from flask_babel import gettext as _
 from sqlalchemy import func, select
 
 from app import clock
-from app.errors import InvalidInput, RuleRefused
+from app.errors import Conflict, InvalidInput, RuleRefused
 from app.extensions import db
 from app.models import Allocation, Booking, Gpu, LedgerEntry, Phase, Policy, User
 from app.services import audit, bookings, claims, policy, quota, warnings
@@ -37,7 +37,8 @@ def end_now(user: User, booking_id: int) -> Booking:
     now = clock.now()
     if booking.phase(now) != Phase.RUNNING:
         raise _cannot_change(booking, now)
-    end = max(now.replace(microsecond=0), booking.starts_at + timedelta(seconds=1))
+    began = max(allocation.starts_at for allocation in booking.allocations)  # later where another GPU was given
+    end = max(now.replace(microsecond=0), began + timedelta(seconds=1))
     booking.released_at = now
     _shorten(user, booking, end)
     audit.record(user.username, "booking.released", f"booking:{booking.id}", ends_at=end.isoformat())
@@ -91,7 +92,10 @@ def _locked(user: User, booking_id: int) -> Booking:
     quota.lock(booking.account_id)
     gpu_ids = [allocation.gpu_id for allocation in booking.allocations]
     db.session.execute(select(Gpu.id).where(Gpu.id.in_(gpu_ids)).order_by(Gpu.id).with_for_update(key_share=True))
-    return bookings.get(user, booking_id, lock=True)
+    booking = bookings.get(user, booking_id, lock=True)
+    if [allocation.gpu_id for allocation in booking.allocations] != gpu_ids:
+        raise Conflict(_("This booking was just given another GPU."), _("Look at it again, and try again."))
+    return booking
 
 
 def _cannot_change(booking: Booking, now: datetime) -> RuleRefused:

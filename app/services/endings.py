@@ -128,6 +128,7 @@ def _followers(allocation_ids: Sequence[int], seconds: int) -> list[tuple[int, d
             Allocation.id.in_(allocation_ids),
             after.released_at.is_(None),
             after.starts_at >= Allocation.ends_at,
+            after.ends_at > Allocation.ends_at,  # as the index by GPU has it
             gap < timedelta(seconds=max(seconds, 1)),
         )
     )

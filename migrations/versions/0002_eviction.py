@@ -23,6 +23,12 @@ def upgrade() -> None:
     op.create_foreign_key(
         op.f("fk_allocations_instead_of_id_gpus"), "allocations", "gpus", ["instead_of_id"], ["id"]
     )
+    op.create_index(
+        "ix_allocations_not_gone",
+        "allocations",
+        ["ends_at"],
+        postgresql_where=sa.text("attached_at IS NOT NULL AND detached_at IS NULL"),
+    )
     op.add_column("hosts", sa.Column("observed", postgresql.JSONB(), server_default="{}", nullable=False))
     op.add_column("hosts", sa.Column("findings", postgresql.JSONB(), server_default="[]", nullable=False))
     op.add_column("hosts", sa.Column("checked_at", sa.DateTime(timezone=True), nullable=True))
@@ -31,6 +37,11 @@ def upgrade() -> None:
 def downgrade() -> None:
     for column in ("checked_at", "findings", "observed"):
         op.drop_column("hosts", column)
+    op.drop_index(
+        "ix_allocations_not_gone",
+        table_name="allocations",
+        postgresql_where=sa.text("attached_at IS NOT NULL AND detached_at IS NULL"),
+    )
     op.drop_constraint(op.f("fk_allocations_instead_of_id_gpus"), "allocations", type_="foreignkey")
     for column in ("instead_of_id", "holders", "warned", "asked_at"):
         op.drop_column("allocations", column)

@@ -15,7 +15,7 @@ from app import clock
 from app.errors import DomainError
 from app.extensions import db
 from app.models import Account, Allocation, Booking, Host, LedgerEntry, User
-from app.services import bookings, changes, enforcement
+from app.services import bookings, changes, recording
 from app.services.claims import Ask
 from app.services.windows import Window
 from tests.factories import gpus_of, make_host, make_user
@@ -50,7 +50,7 @@ class Day:
                     getattr(self, verb)(*values)
             except DomainError:
                 pass
-            enforcement.settle_ended(self.host)
+            recording.settle_ended(self.host)
 
     def book(self, who: int, numbers: set[int], start: timedelta, length: timedelta) -> None:
         ids = tuple(gpu.id for gpu in gpus_of(self.host) if gpu.minor in numbers)

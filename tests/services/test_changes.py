@@ -9,7 +9,7 @@ from flask import Flask
 from app.errors import InvalidInput, NotFound, QuotaExceeded, RuleRefused, SlotTaken
 from app.extensions import db
 from app.models import Booking, Host, LedgerEntry, Phase, User
-from app.services import audit, bookings, changes, enforcement, quota
+from app.services import audit, bookings, changes, quota, recording
 from tests.factories import gpus_of, make_admin, make_booking, make_host, make_user
 
 NOW = datetime(2026, 11, 3, 14, 0, tzinfo=UTC)
@@ -71,7 +71,7 @@ def test_released_early_it_costs_what_it_took(booking: Booking, alice: User, hos
     assert booking.booked_until == NOW + 3 * HOUR
     used = 2 * (30 * 60 + 7)
     assert quota.free(alice.account_id or 0) == 36_000 - used
-    enforcement.settle_ended(host)
+    recording.settle_ended(host)
     assert lines(booking) == [("hold", -14_400), ("release", 14_400 - used), ("release", used), ("settle", -used)]
     assert quota.free(alice.account_id or 0) == 36_000 - used
 
@@ -154,10 +154,10 @@ def test_only_the_owner_and_admins_change_it(booking: Booking) -> None:
 
 def test_a_booking_is_settled_once(booking: Booking, host: Host, alice: User, freeze: Freeze) -> None:
     freeze(NOW + 3 * HOUR)
-    assert enforcement.settle_ended(host) == 1
-    assert enforcement.settle_ended(host) == 0
+    assert recording.settle_ended(host) == 1
+    assert recording.settle_ended(host) == 0
     booking.settled_at = None  # as if the job had died before it could say so
-    assert enforcement.settle_ended(host) == 1
+    assert recording.settle_ended(host) == 1
     assert lines(booking) == [("hold", -14_400), ("release", 14_400), ("settle", -14_400)]
     assert free(alice) == 6
 

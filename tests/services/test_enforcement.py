@@ -12,7 +12,7 @@ from flask import Flask
 from app.drivers.base import DeviceSeen, HostSeen, InstanceSeen, Node, Tag, device_name
 from app.extensions import db
 from app.models import Allocation, AuditEvent, Booking, Gpu, Host, LedgerEntry, User
-from app.services import enforcement, quota
+from app.services import enforcement, quota, recording
 from app.services.plan import Desired, Trouble
 from tests.factories import gpus_of, make_booking, make_host, make_instance, make_user
 
@@ -55,7 +55,7 @@ def seen(**devices: list[DeviceSeen]) -> HostSeen:
 
 def record(host: Host, look: HostSeen, want: Desired | None = None, **errors: tuple[Trouble, str]) -> None:
     want = want or enforcement.desired(host)
-    enforcement.record(host, want, look, {want.wants[0].tag.allocation_id: errors["error"]} if errors else {})
+    recording.record(host, want, look, {want.wants[0].tag.allocation_id: errors["error"]} if errors else {})
     db.session.flush()
 
 
@@ -196,7 +196,7 @@ def test_what_changed_since_the_pass_began_is_charged_as_it_is(
     for table, key in (("bookings", "id"), ("allocations", "booking_id")):  # by another process, so to say
         db.session.execute(sa.text(f"UPDATE {table} SET ends_at = :end WHERE {key} = :id"), early)
     freeze(NOW + 2 * HOUR)
-    assert enforcement.settle_ended(host) == 1
+    assert recording.settle_ended(host) == 1
     settled = db.session.scalars(sa.select(LedgerEntry.amount).where(LedgerEntry.kind == "settle")).all()
     assert settled == [-3600]
 
@@ -216,7 +216,7 @@ def test_many_are_settled_in_turns(host: Host, alice: User, gpu: Gpu, freeze: Fr
     for hour in range(5):
         book(alice if hour % 2 else make_user(), gpu, hour, hour + 1)
     freeze(NOW + 10 * HOUR)
-    assert [enforcement.settle_ended(host, limit=3) for _ in range(3)] == [3, 2, 0]
+    assert [recording.settle_ended(host, limit=3) for _ in range(3)] == [3, 2, 0]
     assert quota.balance(alice.account_id or 0).used == 2 * 3600
 
 
@@ -224,6 +224,6 @@ def test_a_host_that_cannot_be_looked_at_tells_those_who_wait(host: Host, alice:
     first, second = gpus_of(host)
     waiting, running = book(alice, first), book(alice, second)
     running.attached_at = NOW
-    enforcement.could_not_look(host, enforcement.desired(host), "no route\n" * 100)
+    recording.could_not_look(host, enforcement.desired(host), "no route\n" * 100)
     assert (waiting.trouble, running.trouble) == (Trouble.UNREACHABLE, "")
     assert len(host.trouble) == 500

@@ -19,7 +19,7 @@ from app.drivers.fake import FakeLxd
 from app.errors import RuleRefused
 from app.extensions import db, transaction
 from app.models import Booking, Gpu, GpuState, LedgerEntry, User
-from app.services import accounts, bookings, changes, claims, enforcement, inventory, openings
+from app.services import accounts, bookings, changes, claims, inventory, openings, recording
 from app.services.claims import Ask
 from app.services.windows import Window
 from tests.conftest import settings_for
@@ -74,7 +74,7 @@ def end_now(name: str, booking_id: int) -> None:
 
 
 def settle(host: str) -> int:
-    return enforcement.settle_ended(inventory.host(host))
+    return recording.settle_ended(inventory.host(host))
 
 
 @contextmanager
@@ -127,18 +127,18 @@ def test_a_pass_that_records_holds_up_no_books(
         make_instance(alice, host, "alice")
         make_booking(alice, gpus_of(host)[:1], now - 2 * HOUR, now - HOUR)
         running_id = make_booking(alice, gpus_of(host)[1:2], now - HOUR, now + HOUR).id
-    recording, go, record_gone = Event(), Event(), enforcement.record_gone
+    began, go, record_gone = Event(), Event(), recording.record_gone
 
     def slowly(*values: Any) -> None:
-        recording.set()
+        began.set()
         go.wait(10)
         record_gone(*values)
 
-    monkeypatch.setattr(enforcement, "record_gone", slowly)
+    monkeypatch.setattr(recording, "record_gone", slowly)
     driver = FakeLxd(core.extensions["berth"].data_dir / "ws1.json", pace=0)
     with ThreadPoolExecutor() as pool, core.app_context():
         passed = pool.submit(_run_pass, core, driver)
-        assert recording.wait(10)  # it has the allocation
+        assert began.wait(10)  # it has the allocation
         changed = aside(end_now, "alice", running_id)  # has the account, waits for the allocation
         waits(core)
         go.set()

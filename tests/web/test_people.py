@@ -164,7 +164,7 @@ def test_the_list_costs_the_same_for_few_and_for_many(client: Client, admin: Use
         make_instance(make_user(), make_host(gpus=0))
     with count_queries() as many:
         client.get("/people")
-    assert len(many) == len(few) <= 12
+    assert len(many) == len(few) <= 13  # one of them for the alarms in the navigation
 
 
 def test_markup_in_a_request_stays_text(client: Client, admin: User) -> None:

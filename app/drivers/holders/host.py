@@ -5,8 +5,8 @@ from __future__ import annotations
 import signal
 import threading
 import time
-from collections.abc import Callable, Collection, Mapping
-from contextlib import ExitStack, suppress
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from app.drivers.base import DriverError, HostSeen, Number
@@ -14,6 +14,7 @@ from app.drivers.holders import cgroups, ending, nodes
 from app.drivers.holders.cgroups import Hierarchies
 from app.drivers.holders.fence import Fence
 from app.drivers.holders.scanner import Scanner
+from app.drivers.holders.stillness import Stillness
 from app.drivers.kernel import HOST, Holder, How, Scan
 
 _THAW_EVERY = 0.05  # seconds: who is frozen again by its own root before it could die
@@ -32,6 +33,7 @@ class HostKernel:
         self._scanner = scanner or Scanner()
         self.trees = trees or cgroups.hierarchies()
         self._fence = Fence(self.trees)
+        self._stillness = Stillness(self.trees)
         self._lock = threading.Lock()
         self._groups: dict[str, tuple[int, str]] = {}  # by instance: its first process, and its cgroup
 
@@ -59,6 +61,14 @@ class HostKernel:
                 nodes.shut(directory, instance, device)
         except nodes.CannotLookError as error:
             raise DriverError(f"Shut {device} of {instance}", str(error)) from error
+
+    @contextmanager
+    def still(self, seen: HostSeen, instances: Collection[str]) -> Iterator[None]:
+        """Freeze them meanwhile."""
+        with self._lock:
+            groups = [self._group(name, seen.instances[name].init) for name in instances if name in seen.instances]
+        with self._stillness.of(groups):
+            yield
 
     def scan(self, seen: HostSeen, numbers: frozenset[Number], *, thorough: bool = True) -> Scan:
         """Who holds what."""
@@ -117,6 +127,8 @@ class HostKernel:
         if known and known[0] == init and known[1]:
             return known[1]
         group = cgroups.payload(init) if init else ""
+        if group:
+            self._stillness.recover(group)
         self._groups[name] = (init, group)
         return group
 

@@ -20,7 +20,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import app
 from app.drivers.base import DriverError, Number
 from app.drivers.holders.cgroups import payload
 from app.drivers.holders.nodes import start_time
@@ -30,6 +29,7 @@ log = logging.getLogger(__name__)
 PATIENCE = 3.0  # seconds for one look
 TURNS = 12  # a look that is not thorough looks deep into every twelfth process
 ABANDONED_AT_MOST = 8  # processes that hang and cannot be killed; more, and nothing is looked at any more
+_PACKAGE = Path(__file__).resolve().parents[2]
 # `app` as a package without its own code: this process needs none of the portal's libraries.
 _PROGRAM = (
     "import sys, types; package = types.ModuleType('app'); package.__path__ = [sys.argv[1]]; "
@@ -54,7 +54,7 @@ class _Child:
         os.ftruncate(memory, mmap.PAGESIZE)
         self._shared = mmap.mmap(memory, mmap.PAGESIZE)
         self.process = subprocess.Popen(  # noqa: S603 - argv is ours
-            [sys.executable, "-I", "-S", "-c", _PROGRAM, str(Path(app.__file__).parent), str(memory)],
+            [sys.executable, "-I", "-S", "-c", _PROGRAM, str(_PACKAGE), str(memory)],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, pass_fds=(memory,), cwd="/", env={}, bufsize=0,
             start_new_session=True,
         )  # fmt: skip

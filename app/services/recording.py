@@ -1,0 +1,156 @@
+"""What a pass writes: what a look at the host, made after acting, showed; and the books of what is over."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
+from typing import TypeVar
+
+from sqlalchemy import Select, select
+from sqlalchemy.orm import selectinload
+
+from app import clock
+from app.drivers.base import HostSeen, Node, device_name
+from app.extensions import db
+from app.models import Allocation, Booking, Host
+from app.services import audit, instances, quota
+from app.services.enforcement import not_gone, on
+from app.services.plan import Desired, Trouble, is_in, plan
+from app.services.windows import Window
+
+T = TypeVar("T")
+
+
+def record(
+    host: Host,
+    want: Desired,
+    seen: HostSeen,
+    errors: dict[int, tuple[Trouble, str]],
+    free: Mapping[str, datetime] | None = None,
+) -> None:
+    """Write what a look at the host, made after acting, showed: `errors` by allocation id. Writes only what changed.
+
+    `free`: by PCI address, when each GPU was proven free; None where LXD's word has to do."""
+    left = plan(want, seen)
+    waits = {item.want.tag.allocation_id: item.trouble for item in left.waits}
+    wants = {item.tag.allocation_id: item for item in want.wants}
+    for allocation in _loaded(wants):
+        wanted = wants[allocation.id]
+        if allocation.id not in waits and is_in(wanted, seen):
+            _record_attached(allocation, wanted.instance or "", f"agent:{host.name}")
+        else:
+            trouble, text = waits.get(allocation.id, Trouble.NO_NODE), ""
+            _record_trouble(allocation, *errors.get(allocation.id, (trouble, text)))
+    record_gone(host, want, seen, free)
+
+
+def record_gone(host: Host, want: Desired, seen: HostSeen, free: Mapping[str, datetime] | None) -> None:
+    """Note the detachment of each GPU that was attached, is over, and was proven free, or goes on in the next booking.
+
+    A device or a bare node that says of itself whose it is blocks that one only; one that does not say, blocks.
+    """
+    now = clock.now()
+    leaving = {ending.tag.allocation_id for ending in want.endings}
+    query = on(host).where(*not_gone(now)).order_by(Allocation.id)
+    for allocation in db.session.scalars(_for_writing(query)):
+        pci = allocation.gpu.pci_address
+        if free is not None and allocation.id in leaving and pci not in free:
+            continue
+        devices = [
+            device
+            for instance in seen.instances.values()
+            for device in instance.devices
+            if device.ours and device.name == device_name(pci) and (device.configured or device.node != Node.COPY)
+        ]
+        if all(device.tag is not None and device.tag.allocation_id != allocation.id for device in devices):
+            allocation.detached_at = max((free or {}).get(pci, now), allocation.attached_at or now)
+            audit.record(
+                f"agent:{host.name}",
+                "gpu.detached",
+                f"booking:{allocation.booking_id}",
+                key=f"detached:{allocation.id}",
+                gpu=allocation.gpu_id,
+            )
+    db.session.flush()
+
+
+def record_asked(allocation_ids: Iterable[int]) -> None:
+    """Note when what holds these GPUs was first asked to end."""
+    for allocation in _loaded(allocation_ids):
+        allocation.asked_at = allocation.asked_at or clock.now()
+    db.session.flush()
+
+
+def settle_ended(host: Host, limit: int = 100) -> int:
+    """Close the books of the host's bookings that are over; once each. Returns how many.
+
+    In a transaction of its own: it locks several accounts, in order, and then their bookings, as all who change both.
+    """
+    now = clock.now()
+    due = (Booking.host_id == host.id, Booking.settled_at.is_(None), Booking.ends_at <= now)
+    first = select(Booking.id, Booking.account_id).where(*due).order_by(Booking.ends_at, Booking.id).limit(limit)
+    found = db.session.execute(first).all()
+    for account_id in sorted({row.account_id for row in found}):
+        quota.lock(account_id)
+    query = (
+        select(Booking)
+        .where(*due, Booking.id.in_([row.id for row in found]))
+        .options(selectinload(Booking.allocations))
+        .order_by(Booking.id)
+    )
+    ended = db.session.scalars(_for_writing(query)).all() if found else []
+    for booking in ended:
+        used = len(booking.allocations) * Window(booking.starts_at, booking.ends_at).seconds
+        quota.settle(booking, used, actor=audit.SYSTEM)
+        booking.settled_at = now
+        audit.record(
+            audit.SYSTEM, "booking.settled", f"booking:{booking.id}", key=f"settled:{booking.id}", seconds=used
+        )
+    db.session.flush()
+    return len(ended)
+
+
+def looked(host: Host, milliseconds: int, seen: HostSeen) -> None:
+    """Note that a pass could look at the host, how long it took, and how its machines are."""
+    host.pass_at, host.pass_ms, host.trouble = clock.now(), milliseconds, ""
+    instances.record_statuses(host.id, {name: instance.status for name, instance in seen.instances.items()})
+
+
+def could_not_look(host: Host, want: Desired, text: str) -> None:
+    """Note that the host could not be looked at: nothing was done, and those who wait are told."""
+    host.trouble = text[:500]
+    for allocation in _loaded(item.tag.allocation_id for item in want.wants):
+        if allocation.attached_at is None:
+            _record_trouble(allocation, Trouble.UNREACHABLE, text)
+    db.session.flush()
+
+
+def _loaded(ids: Iterable[int]) -> Sequence[Allocation]:
+    query = select(Allocation).where(Allocation.id.in_(list(ids))).order_by(Allocation.id)
+    return db.session.scalars(_for_writing(query)).all()
+
+
+def _for_writing(query: Select[T]) -> Select[T]:
+    """The rows locked and as they are now: what this pass read at its beginning may have changed since."""
+    row = query.column_descriptions[0]["entity"]
+    return query.with_for_update(of=row).execution_options(populate_existing=True)
+
+
+def _record_attached(allocation: Allocation, instance: str, actor: str) -> None:
+    if allocation.attached_at is None:
+        allocation.attached_at = clock.now()
+        audit.record(
+            actor,
+            "gpu.attached",
+            f"booking:{allocation.booking_id}",
+            key=f"attached:{allocation.id}",
+            gpu=allocation.gpu_id,
+            instance=instance,
+        )
+    _record_trouble(allocation, Trouble.NONE, "")
+
+
+def _record_trouble(allocation: Allocation, trouble: Trouble, text: str) -> None:
+    if (allocation.trouble, allocation.trouble_text) != (trouble, text[:500]):
+        allocation.trouble, allocation.trouble_text = trouble, text[:500]
+        allocation.trouble_at = clock.now() if trouble else None

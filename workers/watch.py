@@ -1,0 +1,57 @@
+"""Who may hold which GPU during one pass, and what was seen of the host."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from app.drivers.base import GpuInfo, HostSeen, Number
+from app.drivers.kernel import HOST, Holder, Scan
+from app.services.plan import Desired, Ending, is_in
+
+
+@dataclass
+class Watch:
+    """What a pass goes by. Keys: PCI addresses, or names of instances."""
+
+    want: Desired
+    seen: HostSeen
+    gpus: tuple[GpuInfo, ...]  # as the host lists them, DRM nodes and all
+    endings: dict[str, Ending]  # what has to be free
+    numbers: dict[str, frozenset[Number]] = field(default_factory=dict)
+    allowed: dict[str, frozenset[Number]] = field(default_factory=dict)  # what each instance's bookings are for
+    admitted: dict[str, frozenset[Number]] = field(default_factory=dict)  # plugged in during this pass
+
+    def __post_init__(self) -> None:
+        listed = {gpu.pci_address: gpu.numbers for gpu in self.gpus}
+        self.numbers = {gpu.pci_address: gpu.numbers for gpu in self.want.gpus if gpu.minor >= 0} | listed
+        for item in self.want.wants:
+            if item.instance:
+                self.allowed[item.instance] = self.allowed.get(item.instance, frozenset()) | self.of(
+                    item.gpu.pci_address
+                )
+
+    @property
+    def guarded(self) -> frozenset[Number]:
+        """All devices that nobody holds without a booking."""
+        return frozenset().union(*(self.of(pci) for pci in self.want.guarded))
+
+    def of(self, pci: str) -> frozenset[Number]:
+        """One GPU's devices."""
+        return self.numbers.get(pci, frozenset())
+
+    def open_to(self, instance: str) -> frozenset[Number]:
+        """What an instance may open now: the GPUs that are rightly in it, or about to be."""
+        found = self.admitted.get(instance, frozenset())
+        for item in self.want.wants:
+            if item.instance == instance and is_in(item, self.seen):
+                found |= self.of(item.gpu.pci_address)
+        return found
+
+    def intruders(self, scan: Scan, pci: str) -> list[Holder]:
+        """Who in an instance holds the GPU without having it booked."""
+        numbers = self.of(pci)
+        return [
+            holder
+            for holder in scan.holders
+            if holder.instance != HOST and (holder.numbers & numbers) - self.allowed.get(holder.instance, frozenset())
+        ]
