@@ -10,6 +10,7 @@ from __future__ import annotations
 import itertools
 import json
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -94,14 +95,14 @@ class Lab:
             self.down()
             raise
 
-    def restart(self) -> None:
-        """Stop LXD and start it again, its instances running on."""
+    def restart(self, *, kill: bool = False) -> None:
+        """Stop LXD, or kill it, and start it again, its instances running on."""
         record = registry.find(self.directory)
         if not record or not self._daemon:
             raise RuntimeError("no daemon of this program's to restart")
         namespace = os.open(f"/proc/{record.daemon}/ns/mnt", os.O_RDONLY)
         try:
-            self._daemon.terminate()  # SIGPWR would stop the instances too
+            self._daemon.send_signal(signal.SIGKILL if kill else signal.SIGTERM)  # SIGPWR would stop the instances too
             self._daemon.wait(20)
             lxd = ["lxd", "--group", "root", "--logfile", str(self.directory / "lxd.log")]
             record.daemon = self._spawn("nsenter", f"--mount=/proc/self/fd/{namespace}", *lxd, pass_fds=(namespace,))

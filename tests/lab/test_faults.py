@@ -1,0 +1,78 @@
+"""A fault run on a real LXD: whatever happens, no GPU is had by two or kept, none is lost, and the books add up.
+
+BERTH_FAULTS_SEED and BERTH_FAULTS_STEPS make another run of it; BERTH_FAULTS_SHRINK=MINUTES looks for the shortest part
+of a run that failed. By hand: `python -m tests.lab.faults --seed N --steps M`.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.lab.fault_moves import KILLED, VERBS, Step, chosen
+from tests.lab.faults import GPUS, STEPS, FaultLab, carry_out, shortest
+from tests.runtime.running import ROOT
+
+SEED = int(os.environ.get("BERTH_FAULTS_SEED", "20261124"))
+NUMBER = int(os.environ.get("BERTH_FAULTS_STEPS", STEPS))
+SHRINK = float(os.environ.get("BERTH_FAULTS_SHRINK", "0"))
+
+
+@pytest.fixture(scope="module")
+def host(lab_directory: Path) -> Iterator[FaultLab]:
+    with FaultLab(lab_directory / "faults", gpus=GPUS, readable=True) as made:
+        yield made
+
+
+@pytest.mark.lab
+def test_whatever_happens(host: FaultLab, capsys: pytest.CaptureFixture[str]) -> None:
+    result = carry_out(SEED, chosen(SEED, NUMBER), host)
+    with capsys.disabled():
+        print(f"\n  {result.summary()}")
+    if result.complaints and SHRINK:
+        result = shortest(result, host, SHRINK)
+    assert result.complaints == [], result.report()
+
+
+def test_a_seed_is_one_run() -> None:
+    steps = chosen(SEED, STEPS)
+    assert steps == chosen(SEED, STEPS)
+    assert steps[:50] == chosen(SEED, 50)
+    assert steps != chosen(SEED + 1, STEPS)
+    assert {step.verb for step in steps} == set(VERBS)
+    assert {KILLED[step.numbers[0]] for step in steps if step.verb == "kill"} == set(KILLED)
+
+
+# An agent that fences nothing and calls every GPU free without a look.
+BROKEN = """\
+import sys
+if "agent" in sys.orig_argv:
+    from app.drivers.holders.host import HostKernel
+    from workers.evictor import Evictor
+    from workers.verdicts import State, Verdict
+    HostKernel.fence = lambda *_: {}
+    HostKernel.shut = lambda *_: None
+    Evictor.clear = lambda *_: Verdict(State.FREE)
+"""
+# One adds a GPU by hand that somebody else has; one keeps a GPU open past the end, and somebody else comes next.
+CAUGHT = [
+    Step("book", (0, 0, 1, 4), 0.0),
+    Step("relay", (1, 2, 1, 1, 2), 0.0),
+    Step("hold", (1, 2), 0.0),
+    Step("wait", (), 1.0),
+    Step("add_foreign", (3, 0), 1.0),
+    Step("wait", (), 3.0),
+]
+
+
+@pytest.mark.lab
+def test_an_agent_that_does_not_do_it_is_caught(host: FaultLab, tmp_path: Path) -> None:
+    (tmp_path / "sitecustomize.py").write_text(BROKEN)
+    result = carry_out(0, CAUGHT, host, PYTHONPATH=f"{ROOT}:{tmp_path}")
+    told = [text for text in result.complaints if "both had GPU" in text]
+    assert any(f"GPU {host.minors[0]} " in text for text in told), result.report()
+    assert any(f"GPU {host.minors[1]} " in text for text in told), result.report()
+    assert carry_out(0, CAUGHT, host).complaints == []
