@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
 
 from app.drivers.base import DeviceSeen, GpuInfo, HostSeen, Node, Tag, device_name
+
+Given = tuple[str | None, int]
+"""An instance, and the allocation for which it has a GPU."""
 
 
 @dataclass(frozen=True)
@@ -165,8 +170,13 @@ def _devices(want: Desired, seen: HostSeen) -> tuple[list[Detach], list[Foreign]
     return detaches, foreign
 
 
-def from_tags(seen: HostSeen, now: datetime, gpus: tuple[GpuInfo, ...], grace: int) -> Desired:
-    """Without the database: what the instances themselves say. What has ended is taken away; nothing new is given."""
+def from_tags(
+    seen: HostSeen, now: datetime, gpus: tuple[GpuInfo, ...], grace: int, given: Mapping[str, Given] | None = None
+) -> Desired:
+    """Without the database: what the instances themselves say. What has ended is taken away; nothing new is given.
+
+    `given`: who had which GPU, by PCI address, when the database last answered: a tag that says otherwise came along
+    with a copy of an instance or a snapshot. Where nobody knows, a GPU that two instances claim is neither's."""
     known = {gpu.pci_address: gpu for gpu in gpus}
     wants, endings = [], []
     for instance in seen.instances.values():
@@ -179,6 +189,11 @@ def from_tags(seen: HostSeen, now: datetime, gpus: tuple[GpuInfo, ...], grace: i
             else:
                 until = datetime.fromtimestamp(tag.ends_at, now.tzinfo) + timedelta(seconds=grace)
                 endings.append(Ending(gpu, instance.name, tag, until))
+    if given is None:
+        claims = Counter(want.gpu.pci_address for want in wants)
+        wants = [want for want in wants if claims[want.gpu.pci_address] == 1]
+    else:
+        wants = [want for want in wants if given.get(want.gpu.pci_address) == (want.instance, want.tag.allocation_id)]
     return Desired(0, now, tuple(wants), gpus, next_end(seen, now), tuple(endings), (), frozenset(known), grace=grace)
 
 

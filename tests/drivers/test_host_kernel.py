@@ -152,6 +152,23 @@ f = os.open('/dev/full', os.O_RDONLY); socket.send_fds(c, [b'x'], [f]); os.close
     assert (found.pid, found.numbers, found.how) == (pid, frozenset(), How.IN_FLIGHT)
 
 
+def test_what_io_uring_keeps_cannot_be_told(kernel: HostKernel, box: Box) -> None:
+    code = """
+import ctypes
+libc = ctypes.CDLL(None)
+ring = libc.syscall(425, 4, ctypes.create_string_buffer(120))
+assert ring >= 0
+f = os.open('/dev/full', os.O_RDONLY)
+assert libc.syscall(427, ring, 2, (ctypes.c_int * 1)(f), 1) == 0
+os.close(f)
+"""
+    pid = box.run(code)
+    (found,) = holders(kernel, box)
+    assert (found.pid, found.numbers, found.how) == (pid, frozenset(), How.REGISTERED)
+    box.run(code.partition("f = os.open")[0])  # a ring that keeps nothing
+    assert len(holders(kernel, box)) == 1
+
+
 def test_ordinary_programs_are_not_suspected(kernel: HostKernel, box: Box) -> None:
     box.run("import socket; a, b = socket.socketpair(); a.send(b'x'); f = open('/dev/null')")
     assert holders(kernel, box) == []

@@ -34,6 +34,7 @@ class Attack:
     plain: bool = True  # it works on LXD alone
     stuck: bool = False  # only the end of the whole machine would end it, so the GPU goes into quarantine
     alone: bool = False  # what it does, or that it is stuck, would hold up the others' GPUs
+    refused: bool = False  # a machine as Berth makes it does not let it begin
     ending: int = 0  # which of its machine's two GPUs is to end
     systemd: bool = False  # it needs a machine with one
     receiver: bool = False  # there is a second machine, without a booking

@@ -90,14 +90,14 @@ def on_berth(scene: Scene, host: Lab, attacks: Sequence[Attack]) -> Outcomes:
         troubles = dict(zip(arena, at_once(Scenario.arm, arena), strict=True))
         ending = {scenario: booked[scenario.ending] for scenario in arena}
         due = _end(scene, host, ending)
-        seconds = _over(scene, list(ending.values()), due)
+        records, seconds = _over(scene, list(ending.values()), due)
         held = grips(arena[0].numbers, [name for scenario in arena for name in scenario.machines]) - before
         found = dict(zip(arena, at_once(Scenario.probe, arena), strict=True))
         for scenario, booking in ending.items():
             outcomes[scenario.attack.name] = replace(
                 found[scenario],
                 grips={grip for grip in held if grip.partition(":")[0] in {*scenario.machines, HOST}},
-                records=_records(scene, booking),
+                records=records.get(booking, set()),
                 seconds=seconds.get(booking, GONE),
                 trouble=troubles[scenario] or found[scenario].trouble,
             )
@@ -120,16 +120,17 @@ def _end(scene: Scene, host: Lab, ending: dict[Scenario, int]) -> int:
     return due
 
 
-def _over(scene: Scene, bookings: list[int], due: float) -> dict[int, float]:
-    """By booking, after how many seconds Berth was done with its GPU, one way or the other; those that it never was
-    are missing."""
+def _over(scene: Scene, bookings: list[int], due: float) -> tuple[dict[int, set[str]], dict[int, float]]:
+    """By booking, how Berth was done with its GPU, one way or the other, and after how many seconds; those that it never
+    was are missing. Before anything is probed: what is fetched from where it was kept, Berth can end."""
+    records: dict[int, set[str]] = {}
     seconds: dict[int, float] = {}
     while len(seconds) < len(bookings) and time.time() < due + GONE:
         for booking in set(bookings) - set(seconds):
-            if _records(scene, booking):
-                seconds[booking] = time.time() - due
+            if found := _records(scene, booking):
+                records[booking], seconds[booking] = found, time.time() - due
         time.sleep(0.05)
-    return seconds
+    return records, seconds
 
 
 def _records(scene: Scene, booking: int) -> set[str]:

@@ -16,6 +16,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from app import clock, queue
 from app.drivers.lxd import PylxdDriver
+from app.drivers.lxd.shapes import DENIED_CALLS
 from app.extensions import db, transaction
 from app.models import Gpu, Host
 from app.services import accounts, inventory
@@ -24,6 +25,7 @@ from tests.lab.lab import Lab
 from tests.runtime.running import Berth, wait_for
 
 # Nothing but the container itself: its first process sleeps. It starts in a moment and loads no machine.
+AS_BERTH_DOES = ("-c", f"security.syscalls.deny={DENIED_CALLS}")
 SLEEPING = ("-c", "raw.lxc=lxc.init.cmd=/usr/bin/sleep infinity")
 
 
@@ -46,7 +48,7 @@ class Scene:
         names = [host.unique() for _ in range(number)]
         self.machines += [(host, name) for name in names]
         for name in names:  # one by one: of several at once LXD sometimes fails to start one
-            host.launch(name, *options, owner=name)
+            host.launch(name, *AS_BERTH_DOES, *options, owner=name)
         with self.app.app_context(), transaction():
             row = self.row(host)
             for name in names:

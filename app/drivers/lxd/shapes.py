@@ -59,8 +59,9 @@ def unplug(body: Json, device: str) -> bool:
 
 
 # A ring keeps files of its own, one that has no descriptor itself keeps them where nobody can look: a GPU could outlive
-# its booking there. Container engines leave io_uring out by default too (moby#46762).
-DENIED_CALLS = "io_uring_setup\nio_uring_enter\nio_uring_register"
+# its booking there. Container engines leave io_uring out by default too (moby#46762). As on a kernel without it (ENOSYS):
+# without an action, LXD would have a program killed that only asks whether there is one.
+DENIED_CALLS = "\n".join(f"io_uring_{name} errno 38" for name in ("setup", "enter", "register"))
 
 
 def new_instance(spec: InstanceSpec, pool: str) -> Json:
