@@ -140,6 +140,24 @@ def test_alone_what_is_over_by_its_own_tag_goes_and_what_has_none() -> None:
     assert result.attaches == ()
 
 
+def test_alone_a_copy_of_a_machine_has_no_right_to_what_its_tag_says() -> None:
+    """A tag comes along with a copy, and back with a snapshot."""
+    host = both(seen(device()), seen(device(), name="copy"))
+    given = {GPU.pci_address: ("alice", TAG.allocation_id)}
+    result = plan(from_tags(host, NOW, (GPU,), 20, given), host)
+    assert [item.instance for item in result.detaches] == ["copy"]
+    assert [item.instance for item in result.attached] == ["alice"]
+    moved_on = {GPU.pci_address: ("alice", TAG.allocation_id + 1)}
+    assert len(plan(from_tags(host, NOW, (GPU,), 20, moved_on), host).detaches) == 2
+
+
+def test_alone_and_never_told_a_gpu_that_two_claim_is_neithers() -> None:
+    host = both(seen(device()), both(seen(device(), name="copy"), seen(device(OTHER), name="bob")))
+    result = plan(from_tags(host, NOW, (GPU, OTHER), 20), host)
+    assert [item.instance for item in result.detaches] == ["alice", "copy"]
+    assert [item.instance for item in result.attached] == ["bob"]
+
+
 def test_alone_the_next_end_is_the_earliest_one_still_ahead() -> None:
     host = both(seen(device(tag=Tag(1, 1, int(NOW.timestamp()) - 5))), seen(device(OTHER), name="bob"))
     end = next_end(host, NOW)
