@@ -1,9 +1,8 @@
-"""The end of a fault run: everything ends, what is broken gets time to come right, and then the books are looked at."""
+"""The end of a fault run: everything ends and gets time to come right, and then each GPU is had once more."""
 
 from __future__ import annotations
 
 import time
-from collections import Counter
 from collections.abc import Callable
 from subprocess import TimeoutExpired
 
@@ -11,10 +10,9 @@ from app import clock
 from app.drivers.base import DriverError
 from app.drivers.lxd import PylxdDriver
 from app.extensions import db
-from app.models import Account, Allocation, AuditEvent, Booking, EntryKind, Gpu, GpuState, LedgerEntry, Phase
+from app.models import Allocation, Booking, Gpu, GpuState, Phase
 from app.services import accounts, changes, enforcement
 from app.services.plan import plan
-from app.services.windows import Window
 from tests.lab.fault_hand import Hand
 from tests.lab.lab import Lab
 from tests.lab.scene import Scene
@@ -102,7 +100,7 @@ def _not_over(hand: Hand) -> list[str]:
         ] * bool(still)
 
     had = [f"{machine} still has GPU {minor}" for machine, minor in sorted(hand.watch.now())]
-    return [*_asked(hand.scene, read), *had]
+    return [*asked(hand.scene, read), *had]
 
 
 def _out_of_service(hand: Hand) -> list[str]:
@@ -112,7 +110,7 @@ def _out_of_service(hand: Hand) -> list[str]:
         rows = db.session.scalars(db.select(Gpu).where(Gpu.state != GpuState.IN_SERVICE)).all()
         return [f"GPU {gpu.minor} is in {gpu.state}: {gpu.quarantine_reason}" for gpu in rows]
 
-    return _asked(hand.scene, read) + _differs(hand.scene, hand.host)
+    return asked(hand.scene, read) + _differs(hand.scene, hand.host)
 
 
 def _differs(scene: Scene, host: Lab) -> list[str]:
@@ -126,7 +124,7 @@ def _differs(scene: Scene, host: Lab) -> list[str]:
         todo = plan(enforcement.desired(scene.row(host)), seen)
         return [f"to be done: {item}" for item in (*todo.detaches, *todo.attaches, *todo.waits, *todo.foreign)]
 
-    return _asked(scene, read)
+    return asked(scene, read)
 
 
 def _once_more(hand: Hand) -> list[str]:
@@ -144,7 +142,7 @@ def _once_more(hand: Hand) -> list[str]:
         return [f"{name} has not got GPU {minor}" for name, minor in sorted(due - now)]
 
     complaints = refused or _comes(missing, "after it was booked at the end")
-    complaints += _asked(hand.scene, lambda: [] if complaints else _shows_more(hand, due))
+    complaints += asked(hand.scene, lambda: [] if complaints else _shows_more(hand, due))
     _end_all(hand)
     return complaints + _comes(lambda: _not_over(hand) + _out_of_service(hand), "after the last bookings")
 
@@ -153,54 +151,6 @@ def _shows_more(hand: Hand, due: set[tuple[str, int]]) -> list[str]:
     return [f"{name} has GPU {minor}, which it has not booked" for name, minor in sorted(hand.watch.now() - due)]
 
 
-def _asked(scene: Scene, read: Callable[[], list[str]]) -> list[str]:
+def asked(scene: Scene, read: Callable[[], list[str]]) -> list[str]:
     found = scene.ask(read)
     return ["the database is away"] if found is None else found
-
-
-def books(scene: Scene) -> list[str]:
-    """What is wrong with the ledger and the log."""
-
-    def read() -> list[str]:
-        entries = db.session.scalars(db.select(LedgerEntry)).all()
-        sums: Counter[int] = Counter()
-        for entry in entries:
-            sums[entry.account_id] += entry.amount
-        wrong = [
-            f"{account.name} has {account.balance}, its entries add up to {sums[account.id]}"
-            for account in db.session.scalars(db.select(Account))
-            if account.balance != sums[account.id]
-        ]
-        bookings = db.session.scalars(db.select(Booking)).all()
-        return wrong + [text for booking in bookings for text in _of_a_booking(booking, entries)] + _told()
-
-    return _asked(scene, read)
-
-
-def _of_a_booking(booking: Booking, entries: list[LedgerEntry]) -> list[str]:
-    mine = [entry for entry in entries if entry.booking_id == booking.id]
-    held = sum(entry.amount for entry in mine if entry.kind in {EntryKind.HOLD, EntryKind.RELEASE})
-    settled = [-entry.amount for entry in mine if entry.kind == EntryKind.SETTLE]
-    gpus = db.session.scalar(db.select(db.func.count()).where(Allocation.booking_id == booking.id)) or 0
-    used = gpus * Window(booking.starts_at, booking.ends_at).seconds
-    due = [] if booking.cancelled_at else [used]
-    return [f"booking {booking.id} holds {-held} and was charged {settled}, not {due}"] * ((held, settled) != (0, due))
-
-
-def _told() -> list[str]:
-    """Whether each GPU's coming and going is told once, by the allocations it was seen for."""
-    lines = Counter(key for key in db.session.scalars(db.select(AuditEvent.key).where(AuditEvent.key.is_not(None))))
-    of_gpus = Counter(
-        (event.action, event.target, event.details.get("gpu"))
-        for event in db.session.scalars(
-            db.select(AuditEvent).where(AuditEvent.action.in_(["gpu.attached", "gpu.detached"]))
-        )
-    )
-    wrong = [
-        f"{action} of {target}, GPU {gpu}, is told {n} times" for (action, target, gpu), n in of_gpus.items() if n > 1
-    ]
-    for one in db.session.scalars(db.select(Allocation)):
-        for word, moment in (("attached", one.attached_at), ("detached", one.detached_at)):
-            if lines[f"{word}:{one.id}"] != (moment is not None):
-                wrong.append(f"allocation {one.id}: {word} at {moment}, told {lines[f'{word}:{one.id}']} times")
-    return wrong

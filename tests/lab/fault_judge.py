@@ -7,7 +7,8 @@ O_PATH included, or mapped. Right is who has a booking of it at that moment. The
 1. Never do two instances have one GPU. One thing nobody on the host can prevent: LXD itself plugs in what is in the
    configuration of an instance that is started, and whoever is root on the host can start a copy, a restored snapshot
    or one with a device added by hand while somebody else has that GPU. That is counted apart, and only if it began with
-   such a start; how long it may last is said by 2. A device that is added to an instance which runs is no excuse.
+   such a start and is over within the bounds of 2, for which the database is not needed. A device that is added to an
+   instance which runs is no excuse.
 2. Nobody has a GPU without right for longer than the bounds. Where the agent, LXD or the database was away within
    that time, it is counted from their being back.
 """
@@ -89,7 +90,7 @@ class Verdict:
     """What was found: complaints, each once, and figures of what was not to be complained of."""
 
     complaints: list[str] = field(default_factory=list)
-    excused: int = 0  # moments with two that root on the host had made
+    excused: list[float] = field(default_factory=list)  # seconds with two, each time that root on the host made it so
     longest: dict[str, float] = field(default_factory=dict)  # seconds without right, by kind
 
 
@@ -166,16 +167,25 @@ def _two(
     facts: Facts,
     verdict: Verdict,
 ) -> None:
+    """`one` had it first. Root on the host made it so if the second, or the one without right, had it by that root."""
     begin, end = both
     for span in (one, other):
-        rightly = any(start <= begin < stop for start, stop in windows.get((span.machine, span.minor), ()))
-        if not rightly and _excused(span, facts):
-            verdict.excused += 1
+        rightly = span is one and any(
+            start <= begin < stop for start, stop in windows.get((span.machine, span.minor), ())
+        )
+        if not rightly and _excused(span, facts) and end <= _shut_by(span, begin, facts):
+            verdict.excused.append(end - begin)
             return
     verdict.complaints.append(
         f"{one.machine} ({one.how}) and {other.machine} ({other.how}) both had GPU {one.minor} "
         f"from {begin - facts.zero:.3f} to {end - facts.zero:.3f}"
     )
+
+
+def _shut_by(span: Span, begin: float, facts: Facts) -> float:
+    """Until when that may last. The database is not needed to see who is the second: the agent was told before."""
+    away = [outage for outage in facts.outages if outage.what != "postgres"]
+    return _put_off(begin, CLOSED if span.how == "open" else INTRUDED, away)
 
 
 def _excused(span: Span, facts: Facts) -> bool:

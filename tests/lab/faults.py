@@ -16,7 +16,8 @@ from pathlib import Path
 
 from app.extensions import transaction
 from app.services import policy
-from tests.lab.fault_end import books, ended
+from tests.lab.fault_books import books, told, untrue
+from tests.lab.fault_end import ended
 from tests.lab.fault_hand import Hand, furnished
 from tests.lab.fault_judge import GRACE, TICK, Verdict, judge
 from tests.lab.fault_moves import Done, Step, chosen
@@ -63,8 +64,9 @@ class Result:
         worst = ", ".join(f"{kind} {seconds:.2f} s" for kind, seconds in sorted(self.verdict.longest.items()))
         counts = ", ".join(f"{name} {number:g}" for name, number in self.figures.items())
         return (
-            f"seed {self.seed}, {len(self.steps)} steps: {len(self.complaints)} complaints; without a booking at most: "
-            f"{worst or 'never'}; {self.verdict.excused} moments with two that root on the host had made; {counts}"
+            f"seed {self.seed}, {len(self.history)} moves: {len(self.complaints)} complaints; unbooked at most "
+            f"{worst or 'never'}; two at once by the doing of root on the host {len(self.verdict.excused)} times, for "
+            f"{max(self.verdict.excused, default=0):.2f} s at most; {counts}"
         )
 
 
@@ -103,11 +105,13 @@ def _run(seed: int, steps: Sequence[Step], hand: Hand, began: float) -> Result:
     complaints = ended(hand) if not verdict.complaints else []
     facts = watch.facts()
     verdict = judge(facts)
-    complaints = verdict.complaints + complaints + (books(hand.scene) if not verdict.complaints else [])
+    complaints = verdict.complaints + complaints
+    complaints += (books(hand.scene) + untrue(hand.scene, facts)) if not verdict.complaints else []
     figures = {
         "bookings": len(hand.booked),
         "times a GPU was had": len(facts.spans),
         "outages": len(facts.outages),
+        **told(hand.scene, ["gpu.process_ended", "gpu.intruder", "gpu.quarantined"]),
         "s to set up": round(ready - began),
         "s of steps": round(stepped - ready),
         "s to end": round(time.monotonic() - stepped),

@@ -77,7 +77,21 @@ def test_a_copy_that_was_started_by_hand_is_counted_apart() -> None:
     found = judge(
         Facts((Span("a", 7, "open", 100, 110, 50), Span("c", 7, "open", 105, 106, 104.9)), (A_RIGHT,), by_hand=(done,))
     )
-    assert (found.complaints, found.excused) == ([], 1)
+    assert (found.complaints, found.excused) == ([], [1])
+
+
+def test_root_may_have_given_it_to_who_comes_next_while_the_agent_was_away() -> None:
+    late, early = Span("a", 7, "open", 100, 112, 50), Span("b", 7, "open", 111, 119, 110.5)
+    away = Outage("agent", 109, 111.5)
+    assert complaints(late, early, outages=(away,), by_hand=(ByHand(110.9, "b", "added"),)) == []
+    assert len(complaints(late, early, outages=(away,))) == 1
+
+
+def test_not_for_long_even_without_the_database() -> None:
+    spans = (Span("a", 7, "open", 100, 200, 50), Span("c", 7, "open", 105, 105.1 + CLOSED, 104.9))
+    done = {"rights": (Right(1, "a", 7, 100, 200, since=99),), "by_hand": (ByHand(103, "c", "copied"),)}
+    assert len(complaints(*spans, outages=(Outage("postgres", 104, 150),), **done)) == 1
+    assert complaints(*spans, outages=(Outage("agent", 104, 150),), **done) == []
 
 
 def test_so_is_what_was_held_since_that_start() -> None:
