@@ -17,6 +17,10 @@ if TYPE_CHECKING:
 # LXD 5.0.2 removes every device whose name starts with the one to remove (gpu1 takes gpu10 along), so ours all have
 # the same length. They are made from the PCI address alone: the same GPU has the same name in every instance.
 DEVICE_NAME = re.compile(r"^gpu-[0-9a-f]{4}-[0-9a-f]{2}-[0-9a-f]{2}-[0-7]\Z")
+# A ring keeps files of its own, one that has no descriptor itself keeps them where nobody can look: a GPU could outlive
+# its booking there. Container engines leave io_uring out by default too (moby#46762). ENOSYS, as where there is none:
+# without an action LXD has a program killed that only asks.
+DENIED_CALLS = "\n".join(f"io_uring_{name} errno 38" for name in ("setup", "enter", "register"))
 TAG_PREFIX = "user.berth."  # on the instance: user.berth.<device name> = tag
 
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
-from app.drivers.base import GpuInfo
+from app.drivers.base import DENIED_CALLS, GpuInfo
 from app.drivers.facts import HostFacts, InstanceFacts, Listener, ProfileFacts
 
 DRIVER = "580.95.05"
 _SAFE = {
     "boot.autostart": "false", "limits.cpu": "4", "limits.memory": "16GiB", "limits.processes": "4096",
     "security.devlxd": "false", "security.idmap.isolated": "true", "security.nesting": "false",
+    "security.syscalls.deny": DENIED_CALLS,
 }  # fmt: skip
 _ROOT = {"type": "disk", "path": "/", "pool": "pool", "size": "50GiB"}
 

@@ -121,8 +121,8 @@ def _end(scene: Scene, host: Lab, ending: dict[Scenario, int]) -> int:
 
 
 def _over(scene: Scene, bookings: list[int], due: float) -> tuple[dict[int, set[str]], dict[int, float]]:
-    """By booking, how Berth was done with its GPU, one way or the other, and after how many seconds; those that it never
-    was are missing. Before anything is probed: what is fetched from where it was kept, Berth can end."""
+    """By booking, how Berth was done with its GPU, one way or the other, and after how many seconds; those that it
+    never was are missing. Before anything is probed: what is fetched from where it was kept, Berth can end."""
     records: dict[int, set[str]] = {}
     seconds: dict[int, float] = {}
     while len(seconds) < len(bookings) and time.time() < due + GONE:

@@ -15,8 +15,8 @@ from flask import Flask
 from sqlalchemy.exc import SQLAlchemyError
 
 from app import clock, queue
+from app.drivers.base import DENIED_CALLS
 from app.drivers.lxd import PylxdDriver
-from app.drivers.lxd.shapes import DENIED_CALLS
 from app.extensions import db, transaction
 from app.models import Gpu, Host
 from app.services import accounts, inventory

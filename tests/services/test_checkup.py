@@ -87,6 +87,7 @@ MACHINES = [
     ({"devices": {"root": DEFAULT.devices["root"]}}, WARN, "disk size", "config device set m1 root size=50GiB"),
     ({"config": {"boot_autostart": "true"}}, WARN, "by itself", "lxc config set m1 boot.autostart=false"),
     ({"config": {"boot_autostart": None}}, WARN, "by itself", "lxc config set m1 boot.autostart=false"),
+    ({"config": {"security_syscalls_deny": None}}, WARN, "io_uring", "m1 security.syscalls.deny=$'io_uring_setup"),
     ({"config": {"security_devlxd": None}}, WARN, "/dev/lxd", "config set m1 security.devlxd=false"),
     ({"config": {"raw_lxc": "lxc.apparmor.profile=unconfined"}}, BAD, "unconfined", "lxc config unset m1 raw.lxc"),
     ({"config": {"raw_seccomp": "x"}}, BAD, "raw.seccomp", "lxc config unset m1 raw.seccomp"),
@@ -144,7 +145,7 @@ def test_what_others_made_is_only_judged_by_what_it_does_to_berth() -> None:
     assert wrong(host(bare)) == []
     for key in ("raw.lxc", "security.privileged"):
         assert [one.level for one in wrong(host(replace(bare, config={key: "true"})))] == [BAD]
-    assert len(wrong(host(replace(bare, config={"user.berth.owner": "x"})))) == 4
+    assert len(wrong(host(replace(bare, config={"user.berth.owner": "x"})))) == 5
     vm = replace(bare, container=False, config={"security.privileged": "true"}, devices=gpu(pci=ONE.pci_address))
     assert ["did not make" in one.detail for one in wrong(host(replace(vm, own=frozenset({"mine"}))))] == [True]
 

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from app.drivers.base import (
+    DENIED_CALLS,
     DEVICE_NAME,
     TAG_PREFIX,
     DeviceSeen,
@@ -56,12 +57,6 @@ def unplug(body: Json, device: str) -> bool:
     """Take a device and its tag out of a writable instance; False if neither was there."""
     found = body["devices"].pop(device, None), body["config"].pop(TAG_PREFIX + device, None)
     return any(item is not None for item in found)
-
-
-# A ring keeps files of its own, one that has no descriptor itself keeps them where nobody can look: a GPU could outlive
-# its booking there. Container engines leave io_uring out by default too (moby#46762). As on a kernel without it (ENOSYS):
-# without an action, LXD would have a program killed that only asks whether there is one.
-DENIED_CALLS = "\n".join(f"io_uring_{name} errno 38" for name in ("setup", "enter", "register"))
 
 
 def new_instance(spec: InstanceSpec, pool: str) -> Json:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from app.drivers.base import DEVICE_NAME, TAG_PREFIX
+from app.drivers.base import DENIED_CALLS, DEVICE_NAME, TAG_PREFIX
 from app.drivers.facts import HostFacts, InstanceFacts
 from app.services.checkup.devices import brings_gpu
 from app.services.checkup.finding import BAD, OK, WARN, Finding, Known, on
@@ -143,6 +143,10 @@ def _confined(instance: InstanceFacts) -> Iterator[_Said]:
     if instance.config.get("boot.autostart", "").lower() != "false":
         detail = "LXD starts it by itself with the host, with the GPUs it had, whoever has booked them since"
         yield WARN, detail, _set(instance, "boot.autostart=false")
+    if "io_uring_setup" not in instance.config.get("security.syscalls.deny", ""):
+        detail = "io_uring is open to it: a ring can keep a GPU past its booking where nobody can look"
+        calls = DENIED_CALLS.replace("\n", "\\n")
+        yield WARN, detail, _set(instance, f"security.syscalls.deny=$'{calls}'", restart=True)
     if on(instance.config, "security.devlxd", unset="true"):
         detail = "security.devlxd is on: its users can talk to LXD through /dev/lxd"
         yield WARN, detail, _set(instance, "security.devlxd=false", restart=True)
