@@ -6,20 +6,15 @@ process that can be abandoned; what it hung at is left out from then on, and cou
 
 from __future__ import annotations
 
-import json
 import logging
 import mmap
 import os
-import select
-import subprocess
-import sys
 import threading
-import time
 from collections.abc import Collection
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
+from app.drivers.asked import Asked, program
 from app.drivers.base import DriverError, Number
 from app.drivers.holders.cgroups import payload
 from app.drivers.holders.nodes import start_time
@@ -29,12 +24,7 @@ log = logging.getLogger(__name__)
 PATIENCE = 3.0  # seconds for one look
 TURNS = 12  # a look that is not thorough looks deep into every twelfth process
 ABANDONED_AT_MOST = 8  # processes that hang and cannot be killed; more, and nothing is looked at any more
-_PACKAGE = Path(__file__).resolve().parents[2]
-# `app` as a package without its own code: this process needs none of the portal's libraries.
-_PROGRAM = (
-    "import sys, types; package = types.ModuleType('app'); package.__path__ = [sys.argv[1]]; "
-    "sys.modules['app'] = package; from app.drivers.holders.scan import main; main()"
-)
+_PROGRAM = program("app.drivers.holders.scan")
 
 
 @dataclass(frozen=True)
@@ -46,57 +36,20 @@ class Found:
     processes: int = 0
 
 
-class _Child:
+class _Child(Asked):
     """One scanning process."""
 
     def __init__(self) -> None:
         memory = os.memfd_create("berth-scan")
         os.ftruncate(memory, mmap.PAGESIZE)
         self._shared = mmap.mmap(memory, mmap.PAGESIZE)
-        self.process = subprocess.Popen(  # noqa: S603 - argv is ours
-            [sys.executable, "-I", "-S", "-c", _PROGRAM, str(_PACKAGE), str(memory)],
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, pass_fds=(memory,), cwd="/", env={}, bufsize=0,
-            start_new_session=True,
-        )  # fmt: skip
+        super().__init__(_PROGRAM, str(memory), descriptors=[memory])
         os.close(memory)
 
     @property
     def at(self) -> int:
         """The process that it is looking at; 0 for none."""
         return int(memoryview(self._shared).cast("q")[0])
-
-    def ask(self, request: dict[str, Any], patience: float) -> dict[str, Any] | None:
-        """Its answer; None when it did not give one in time."""
-        stdin, stdout = self.process.stdin, self.process.stdout
-        assert stdin is not None
-        assert stdout is not None
-        deadline, answer = time.monotonic() + patience, b""
-        try:
-            stdin.write(json.dumps(request).encode() + b"\n")
-            while not answer.endswith(b"\n"):
-                left = deadline - time.monotonic()
-                if left <= 0 or not select.select([stdout], [], [], left)[0]:
-                    return None
-                more = os.read(stdout.fileno(), 1 << 20)
-                if not more:
-                    return None
-                answer += more
-        except BrokenPipeError:
-            return None
-        found: dict[str, Any] = json.loads(answer)
-        return found
-
-    def end(self) -> bool:
-        """Kill it; whether it is gone."""
-        self.process.kill()
-        for pipe in (self.process.stdin, self.process.stdout):
-            if pipe is not None:
-                pipe.close()
-        try:
-            self.process.wait(0.2)
-        except subprocess.TimeoutExpired:
-            return False
-        return True
 
 
 class Scanner:
