@@ -17,7 +17,7 @@ from datetime import datetime, timedelta
 from app import clock
 from app.drivers.base import DriverError, GpuInfo, HostSeen, LxdDriver, Node
 from app.drivers.kernel import Holder, Kernel, Scan
-from app.services.plan import Desired, Detach, Ending, Given
+from app.services.plan import Desired, Detach, Ending
 from workers.verdicts import State, Verdict
 from workers.watch import Watch
 
@@ -40,8 +40,7 @@ class Evictor:
         self.driver, self.kernel = driver, kernel
         self.busy: set[str] = set()  # GPUs with a chain under way, perhaps of an earlier pass
         self.scan: Scan | None = None  # the last look over the whole host
-        self.grace = 20  # as the rules last said, for when nobody can be asked
-        self.given: dict[str, Given] | None = None  # who had which GPU by the database's last word, likewise
+        self.last: Desired | None = None  # the database's last word, for when it is away
         self._asked: dict[tuple[int, int], datetime] = {}
         self._suspected: dict[tuple[int, int], float] = {}
         self._due: dict[str, tuple[int, datetime]] = {}  # by PCI address: which end, since when it should be free
@@ -68,9 +67,8 @@ class Evictor:
         """Begin a pass: what was seen, or what was last seen where LXD is away."""
         if seen is not None:
             self._seen = seen
-        self.grace = want.grace
-        if want.host_id:  # the database's word
-            self.given = {item.gpu.pci_address: (item.instance, item.tag.allocation_id) for item in want.wants}
+        if want.host_id:
+            self.last = want
         endings = {ending.gpu.pci_address: ending for ending in want.endings}
         running = {item.gpu.pci_address: item.instance for item in want.wants}
         with self._lock:

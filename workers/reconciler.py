@@ -167,7 +167,7 @@ def _pass_alone(host_name: str, hands: Hands, started: float, error: Exception) 
         seen = evictor.driver.observe()
     except DriverError as trouble:
         return PassResult(False, milliseconds=_since(started), trouble=str(trouble))
-    want = from_tags(seen, clock.now(), evictor.gpus(), evictor.grace, evictor.given)
+    want = from_tags(seen, clock.now(), evictor.gpus(), evictor.last)
     watch = evictor.watch(want, seen)
     todo = replace(plan(want, seen), attaches=())
     outcome = _act(hands, watch, todo)

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
 
 from app.drivers.base import DeviceSeen, GpuInfo, HostSeen, Node, Tag, device_name
 
-Given = tuple[str | None, int]
-"""An instance, and the allocation for which it has a GPU."""
+GRACE = 20  # seconds, where the rules are not known
 
 
 @dataclass(frozen=True)
@@ -170,14 +168,13 @@ def _devices(want: Desired, seen: HostSeen) -> tuple[list[Detach], list[Foreign]
     return detaches, foreign
 
 
-def from_tags(
-    seen: HostSeen, now: datetime, gpus: tuple[GpuInfo, ...], grace: int, given: Mapping[str, Given] | None = None
-) -> Desired:
+def from_tags(seen: HostSeen, now: datetime, gpus: tuple[GpuInfo, ...], last: Desired | None) -> Desired:
     """Without the database: what the instances themselves say. What has ended is taken away; nothing new is given.
 
-    `given`: who had which GPU, by PCI address, when the database last answered: a tag that says otherwise came along
-    with a copy of an instance or a snapshot. Where nobody knows, a GPU that two instances claim is neither's."""
+    `last`: what the database last said. A tag that says otherwise came along with a copy of an instance or a snapshot;
+    where nobody knows, a GPU that two instances claim is neither's, and one that none claims may be an admin's."""
     known = {gpu.pci_address: gpu for gpu in gpus}
+    grace = last.grace if last else GRACE
     wants, endings = [], []
     for instance in seen.instances.values():
         for device in instance.devices:
@@ -189,12 +186,26 @@ def from_tags(
             else:
                 until = datetime.fromtimestamp(tag.ends_at, now.tzinfo) + timedelta(seconds=grace)
                 endings.append(Ending(gpu, instance.name, tag, until))
-    if given is None:
-        claims = Counter(want.gpu.pci_address for want in wants)
-        wants = [want for want in wants if claims[want.gpu.pci_address] == 1]
-    else:
-        wants = [want for want in wants if given.get(want.gpu.pci_address) == (want.instance, want.tag.allocation_id)]
-    return Desired(0, now, tuple(wants), gpus, next_end(seen, now), tuple(endings), (), frozenset(known), grace=grace)
+    claimed = {item.gpu.pci_address for item in (*wants, *endings)}
+    return Desired(
+        0,
+        now,
+        tuple(_rightful(wants, last)),
+        gpus,
+        next_end(seen, now),
+        tuple(endings),
+        guarded=frozenset(claimed) | (last.guarded if last else frozenset()),
+        grace=grace,
+    )
+
+
+def _rightful(claims: list[Want], last: Desired | None) -> list[Want]:
+    """Those of the claims that the database knew, or that nobody disputes."""
+    if last is None:
+        number = Counter(want.gpu.pci_address for want in claims)
+        return [want for want in claims if number[want.gpu.pci_address] == 1]
+    given = {(item.gpu.pci_address, item.instance, item.tag.allocation_id) for item in last.wants}
+    return [want for want in claims if (want.gpu.pci_address, want.instance, want.tag.allocation_id) in given]
 
 
 def next_end(seen: HostSeen, now: datetime) -> datetime | None:

@@ -135,7 +135,7 @@ def test_alone_what_is_over_by_its_own_tag_goes_and_what_has_none() -> None:
     """Berth writes the tag in one update with the device: what has none, Berth did not plug in."""
     over = Tag(1, 10, int(NOW.timestamp()))
     host = both(seen(device(tag=over)), both(seen(device(OTHER), name="bob"), seen(device(tag=None), name="carol")))
-    result = plan(from_tags(host, NOW, (GPU, OTHER), 20), host)
+    result = plan(from_tags(host, NOW, (GPU, OTHER), None), host)
     assert [item.instance for item in result.detaches] == ["alice", "carol"]
     assert result.attaches == ()
 
@@ -143,19 +143,26 @@ def test_alone_what_is_over_by_its_own_tag_goes_and_what_has_none() -> None:
 def test_alone_a_copy_of_a_machine_has_no_right_to_what_its_tag_says() -> None:
     """A tag comes along with a copy, and back with a snapshot."""
     host = both(seen(device()), seen(device(), name="copy"))
-    given = {GPU.pci_address: ("alice", TAG.allocation_id)}
-    result = plan(from_tags(host, NOW, (GPU,), 20, given), host)
+    result = plan(from_tags(host, NOW, (GPU,), Desired(1, NOW, (want(),))), host)
     assert [item.instance for item in result.detaches] == ["copy"]
     assert [item.instance for item in result.attached] == ["alice"]
-    moved_on = {GPU.pci_address: ("alice", TAG.allocation_id + 1)}
-    assert len(plan(from_tags(host, NOW, (GPU,), 20, moved_on), host).detaches) == 2
+    moved_on = Desired(1, NOW, (want(tag=Tag(8, TAG.allocation_id + 1, TAG.ends_at)),))
+    assert len(plan(from_tags(host, NOW, (GPU,), moved_on), host).detaches) == 2
 
 
 def test_alone_and_never_told_a_gpu_that_two_claim_is_neithers() -> None:
     host = both(seen(device()), both(seen(device(), name="copy"), seen(device(OTHER), name="bob")))
-    result = plan(from_tags(host, NOW, (GPU, OTHER), 20), host)
+    result = plan(from_tags(host, NOW, (GPU, OTHER), None), host)
     assert [item.instance for item in result.detaches] == ["alice", "copy"]
     assert [item.instance for item in result.attached] == ["bob"]
+
+
+def test_alone_what_was_out_of_service_stays_the_admins() -> None:
+    host = seen(device(gpu=GPU))
+    assert from_tags(host, NOW, (GPU, OTHER), None).guarded == {GPU.pci_address}
+    last = Desired(1, NOW, guarded=frozenset({GPU.pci_address}), grace=7)
+    assert from_tags(seen(), NOW, (GPU, OTHER), last).guarded == {GPU.pci_address}
+    assert from_tags(seen(), NOW, (GPU, OTHER), last).grace == 7
 
 
 def test_alone_the_next_end_is_the_earliest_one_still_ahead() -> None:
