@@ -186,7 +186,7 @@ def from_tags(seen: HostSeen, now: datetime, gpus: tuple[GpuInfo, ...], last: De
             else:
                 until = datetime.fromtimestamp(tag.ends_at, now.tzinfo) + timedelta(seconds=grace)
                 endings.append(Ending(gpu, instance.name, tag, until))
-    claimed = {item.gpu.pci_address for item in (*wants, *endings)}
+    claimed = {item.gpu.pci_address for item in wants} | {item.gpu.pci_address for item in endings}
     return Desired(
         0,
         now,
