@@ -26,6 +26,7 @@ from app.drivers.kernel import Kernel
 from app.errors import NotFound
 from app.extensions import db, transaction
 from app.services import audit, inventory, operations
+from app.services.plan import Plan
 from workers.checker import Checker
 from workers.evictor import Evictor
 from workers.handover import Hands
@@ -41,6 +42,7 @@ AFTER = 0.003  # seconds past a boundary, so that it has surely come
 STUCK = 120.0  # seconds after which a pass that does not end takes the process with it, to be started anew
 SIGN_EVERY = 20.0  # seconds between two signs of life, where no pass gives one
 EVENTS_AGAIN, EVENTS_AGAIN_AFTER_TROUBLE = 30.0, 2.0  # seconds before LXD's events are listened to again
+IN_VAIN = 1.0  # seconds before a pass that comes after two that did the same, unless something begins or ends
 GOODBYE = 5.0  # seconds for a pass or an operation to end when the agent is to stop
 
 
@@ -110,15 +112,20 @@ class Agent:
             log.warning("the refused job is not on record: %s", error)
 
     def _passes(self) -> None:
+        before = None
         while not self.stop.is_set():
             LOOK.clear()  # before the pass: a wake that comes during it means one more
-            began, boundary = clock.now(), None
+            began, boundary, todo = clock.now(), None, Plan()
             try:
                 result = self.one_pass()
-                boundary = result.next_boundary
+                boundary, todo = result.next_boundary, result.plan
                 self._tell(result)
             except Exception:
                 log.exception("the pass over %s failed", self.host_name)
+            done = (todo.detaches, todo.attaches)
+            if done == before and not todo.quiet:  # in vain: the events of its own doing would keep it at that for ever
+                self.stop.wait(min(IN_VAIN, until_next(began, clock.now(), boundary, self.settings.tick)))
+            before = done
             LOOK.wait(until_next(began, clock.now(), boundary, self.settings.tick))
 
     def work(self, *, wait: bool) -> int:

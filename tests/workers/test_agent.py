@@ -13,14 +13,14 @@ import pytest
 from flask import Flask
 
 from app import create_core
-from app.drivers.base import DriverError, HostUnreachable
+from app.drivers.base import DriverError, HostUnreachable, InstanceSpec, TryAgain
 from app.drivers.fake import FakeLxd
 from app.errors import NotFound
 from app.extensions import transaction
 from app.models import InstanceStatus, Operation, OperationKind, OperationState
 from app.services import inventory, operations
 from tests.conftest import settings_for
-from tests.factories import make_host, make_instance, make_user
+from tests.factories import gpus_of, make_booking, make_host, make_instance, make_user
 from tests.runtime.running import wait_for
 from workers import agent as agents
 from workers.agent import Agent, until_next
@@ -95,6 +95,28 @@ def test_a_wake_is_a_pass_and_one_during_a_pass_is_one_more(core: Flask) -> None
         wait_for(lambda: passes(core) == 2)
         time.sleep(0.2)  # and no third: nobody asked
         assert passes(core) == 2
+
+
+def test_what_is_done_in_vain_is_not_done_without_a_pause(core: Flask, monkeypatch: pytest.MonkeyPatch) -> None:
+    """LXD tells of each attempt, and what it tells is a reason to look again."""
+    driver, now = fake(core), datetime.now(UTC).replace(microsecond=0)
+    driver.create(InstanceSpec("alice", "base", 1, 1024, 5, "alice"), lambda *_: None)
+    with core.app_context(), transaction():
+        user, host = make_user("alice"), inventory.host("ws1")
+        make_instance(user, host, "alice")
+        make_booking(user, gpus_of(host)[:1], now, now + timedelta(hours=1))
+
+    def attach(*_: object) -> None:
+        LOOK.set()
+        raise TryAgain("Attach", "it does not work")
+
+    monkeypatch.setattr(driver, "attach", attach)
+    with working(Agent(core, "ws1", driver, None)):
+        wait_for(lambda: passes(core) >= 2)
+        before = passes(core)
+        time.sleep(0.8)
+        assert passes(core) - before <= 2
+        wait_for(lambda: passes(core) > before, 10)
 
 
 def test_a_failing_pass_and_a_host_that_is_away_do_not_end_the_agent(core: Flask) -> None:
