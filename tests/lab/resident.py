@@ -5,6 +5,8 @@ asks cgroup and permissions just as open(2) does, and opens nothing) about each 
 copies that were mounted of them. A line `[moment of the look before, moment, [minor, …]]` in `LOGS/NAME.START.log` for
 each change and for each look that came late; the latest look's moment is kept in `LOGS/NAME.START.beat`.
 
+What is so in the tenth of a second before Python runs in a machine that starts is not seen.
+
 Datagrams to `LOGS/NAME.sock` are orders, see `Resident.obey`. Holders are its children, with the device open as they
 were told; a copy of a machine begins with a greedy one. Signals that LXD stops machines with end it, and all of them.
 """

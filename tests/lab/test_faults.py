@@ -75,4 +75,3 @@ def test_an_agent_that_does_not_do_it_is_caught(host: FaultLab, tmp_path: Path) 
     told = [text for text in result.complaints if "both had GPU" in text]
     assert any(f"GPU {host.minors[0]} " in text for text in told), result.report()
     assert any(f"GPU {host.minors[1]} " in text for text in told), result.report()
-    assert carry_out(0, CAUGHT, host).complaints == []
