@@ -15,6 +15,7 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
+_POLL = 0.25  # seconds between two looks for progress
 _PACKAGE = Path(__file__).resolve().parents[1]
 
 
@@ -43,25 +44,31 @@ class Asked:
             env=dict(environment or {}), bufsize=0, start_new_session=True,
         )  # fmt: skip
 
+    @property
+    def progress(self) -> int:
+        """What changes while it is at work on an answer, where that can be seen."""
+        return 0
+
     def ask(self, request: dict[str, Any], patience: float) -> dict[str, Any] | None:
-        """Its answer; None when it did not give one in time."""
+        """Its answer; None when it gave none, nor made any progress, for that long."""
         stdin, stdout = self.process.stdin, self.process.stdout
         assert stdin is not None
         assert stdout is not None
-        deadline, answer = time.monotonic() + patience, b""
+        parts, last, deadline = [b""], self.progress, time.monotonic() + patience
         try:
             stdin.write(json.dumps(request).encode() + b"\n")
-            while not answer.endswith(b"\n"):
-                left = deadline - time.monotonic()
-                if left <= 0 or not select.select([stdout], [], [], left)[0]:
+            while not parts[-1].endswith(b"\n"):
+                if select.select([stdout], [], [], min(patience, _POLL))[0]:
+                    parts.append(os.read(stdout.fileno(), 1 << 20))
+                    if not parts[-1]:
+                        return None
+                elif last != (last := self.progress):
+                    deadline = time.monotonic() + patience
+                elif time.monotonic() > deadline:
                     return None
-                more = os.read(stdout.fileno(), 1 << 20)
-                if not more:
-                    return None
-                answer += more
         except BrokenPipeError:
             return None
-        found: dict[str, Any] = json.loads(answer)
+        found: dict[str, Any] = json.loads(b"".join(parts))
         return found
 
     def end(self) -> bool:

@@ -1,12 +1,15 @@
 """Looks through procfs for processes that hold a device: a program of its own, which may be abandoned when it hangs.
 
 Reads requests, one line of JSON each: {"numbers": [[major, minor], …], "thorough": …, "turn": n, "turns": n,
-"skip": [pid, …]}; answers each with a line: {"found": [[pid, start, group, name, how, [[major, minor], …]], …],
-"doubts": {group: why}, "processes": n}. A found one with no numbers may hold anything: descriptors that are on their
-way to it, or that io_uring keeps for it, could not be looked at. `group` is the container's cgroup, "" for the host's.
+"skip": [pid, …], "leave": {group: why}}; answers each with a line: {"found": [[pid, start, group, name, how,
+[[major, minor], …]], …], "doubts": {group: why}, "processes": n}. A found one with no numbers may hold anything:
+descriptors that are on their way to it, or that io_uring keeps for it, could not be looked at. `group` is the
+container's cgroup, "" for the host's.
 
-What it is looking at stands in shared memory, so that whoever gives up on it knows at which process it hung. Nothing
-is opened, read or resolved on a container's behalf: links are asked what they lead to, by statx without a sync.
+What it is looking at stands in shared memory, so that whoever gives up on it knows at which process it hung; and so
+that a look that only has much to do is not taken for one that hangs. A container has so much time and no more: one that
+needs more is a doubt of its own, and no delay to the others. Nothing is opened, read or resolved on a container's
+behalf: links are asked what they lead to, by statx without a sync.
 """
 
 from __future__ import annotations
@@ -16,10 +19,14 @@ import json
 import mmap
 import os
 import re
+import resource
 import stat
 import sys
+import time
+from collections import defaultdict
 from collections.abc import Iterator
-from typing import NamedTuple
+from contextlib import suppress
+from typing import Any, NamedTuple
 
 from app.drivers.holders import cgroups, unread
 from app.drivers.holders.nodes import start_time
@@ -32,16 +39,22 @@ _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 _NO_FOLDER = -100  # AT_FDCWD: the path is a whole one
 _MAPS_LIMIT = 64 << 20  # bytes; the kernel allows 65,530 mappings
 _NAME_LENGTH = 40
+_BUDGET = 1.0  # seconds for all of one container; an honest one takes some milliseconds
+_OURS = {errno.EMFILE, errno.ENFILE, errno.ENOMEM}  # what this process lacks says nothing of the one it looks at
+_DESCRIPTORS = 16_384  # for this process: it takes copies of what is in flight
 
 Found = list[object]
 Other = tuple[str, str, bool]
 """A table of descriptors, one of them that may keep others, and whether it is a socket."""
 
 
-class Table(NamedTuple):
-    """A table of descriptors: the wanted devices in it, and what may keep others."""
+class TooMuchError(Exception):
+    """A container has more to be looked at than it has time for."""
 
-    held: set[int]
+
+class Table(NamedTuple):
+    """A table of descriptors: what may keep others in it, and whether there is nothing in it."""
+
     others: list[Other]
     empty: bool
 
@@ -56,54 +69,78 @@ class Look:
         self.doubts: dict[str, str] = {}
         self._statx = Statx()
         self._groups = cgroups.members()
+        self._spent: defaultdict[str, float] = defaultdict(float)  # by container: seconds
+        self._until = float("inf")  # when the container that is being looked at has had its time
+        self._ways: dict[str, set[int]] = {}  # how the process that is being looked at holds what
         # By container, file system and inode, what was found to be mapped: most of it are libraries, again and again.
         self._mapped_files: dict[tuple[str, bytes], int] = {}
 
-    def over(self, *, thorough: bool, turn: int, turns: int, skip: frozenset[int]) -> int:
+    def over(
+        self, *, thorough: bool, turn: int, turns: int, skip: frozenset[int], leave: dict[str, str] | None = None
+    ) -> int:
         """Look at every process; returns how many there were."""
-        number = 0
+        number, leave = 0, leave or {}
         for text in os.listdir("/proc"):
             if text[0] > "9":
                 continue
             pid = int(text)
-            self.beat[0] = pid
-            if pid in skip:
-                self.doubts[self._group(pid)] = f"process {pid} could not be looked at"
-                continue
-            number += self._at(pid, deep=thorough or pid % turns == turn)
+            self.beat[0], self.beat[1] = pid, self.beat[1] + 1
+            group = self._group(pid)
+            if group in leave:
+                self.doubts[group] = leave[group]
+            elif pid in skip:
+                self.doubts[group] = f"process {pid} could not be looked at"
+            else:
+                number += self._within_budget(pid, group, deep=thorough or pid % turns == turn)
         self.beat[0] = 0
         return number
+
+    def _within_budget(self, pid: int, group: str, *, deep: bool) -> bool:
+        """One process, as far as its container has time left. The host's own have all the time they need."""
+        began = time.monotonic()
+        self._until = began + _BUDGET - self._spent[group] if group else float("inf")
+        self._ways = {}
+        there = True
+        try:
+            self._check()
+            there = self._at(pid, deep=deep)
+        except TooMuchError:
+            self.doubts[group] = f"it has more to look at than fits into {_BUDGET:.0f} s, process {pid} for one"
+        self._spent[group] += time.monotonic() - began
+        for how, numbers in self._ways.items():
+            if numbers or how in {"in_flight", "registered"}:
+                self._note(pid, how, numbers)
+        return there
+
+    def _check(self) -> None:
+        if time.monotonic() > self._until:
+            raise TooMuchError
 
     def _at(self, pid: int, *, deep: bool) -> bool:
         """One process; whether it has, or had, descriptors at all (the kernel's own threads do not)."""
         table = self._table(f"/proc/{pid}/fd", deep=deep)
         if table is None:
             return False
-        ways = {"open": table.held} if table.held else {}
         if deep or table.empty:  # perhaps its first thread has ended and another goes on
-            ways = self._deep(pid, ways, table.others)
-        for how, numbers in ways.items():
-            self._note(pid, how, numbers)
+            self._deep(pid, table.others)
         return True
 
-    def _deep(self, pid: int, ways: dict[str, set[int]], others: list[Other]) -> dict[str, set[int]]:
+    def _deep(self, pid: int, others: list[Other]) -> None:
         group = self._group(pid)
         if not group:
-            return ways  # the host's own: listed by its descriptors, and left alone
+            return  # the host's own: listed by its descriptors, and left alone
         for path in self._tables(pid):
             if table := self._table(path, deep=True):
-                ways.setdefault("open", set()).update(table.held)
                 others = others + table.others
-        if mapped := self._mapped(pid, group):
-            ways["mapped"] = mapped
+        self._mapped(pid, group)
         for other in others:
-            self._unread(pid, group, other, ways)
-        return {how: numbers for how, numbers in ways.items() if numbers or how in {"in_flight", "registered"}}
+            self._check()
+            self._unread(pid, group, other)
 
-    def _unread(self, pid: int, group: str, other: Other, ways: dict[str, set[int]]) -> None:
+    def _unread(self, pid: int, group: str, other: Other) -> None:
         table, fd, is_socket = other
         try:
-            seen = unread.look(pid, table, fd, is_socket=is_socket)
+            seen = unread.look(pid, table, fd, self._check, is_socket=is_socket)
         except OSError as error:
             if error.errno not in {errno.ENOENT, errno.ESRCH, errno.EBADF}:
                 self.doubts[group] = f"process {pid}, descriptor {fd}: {error}"
@@ -112,31 +149,34 @@ class Look:
             return
         numbers = {rdev for rdev in seen.devices if rdev in self.wanted}
         if numbers or seen.hidden:
-            ways.setdefault(seen.how, set()).update(numbers)
+            self._ways.setdefault(seen.how, set()).update(numbers)
 
     def _table(self, path: str, *, deep: bool) -> Table | None:
         """A table of descriptors; None if it is gone. If `deep` also those that may keep other descriptors."""
         try:
             folder = os.open(path, _FOLDER)
-        except OSError:
+        except OSError as error:
+            if error.errno in _OURS:
+                raise
             return None
-        held: set[int] = set()
         others: list[Other] = []
-        statx, wanted = self._statx, self.wanted
-        names: list[str] = []
+        statx, wanted, empty = self._statx, self.wanted, True
         try:
-            names = os.listdir(folder)
-            for name in names:
-                mode, rdev = statx(folder, name.encode())
-                if rdev in wanted and mode & 0xF000 == stat.S_IFCHR:
-                    held.add(rdev)
-                elif deep and mode & 0xF000 not in _PLAIN:
-                    others.append((path, name, mode & 0xF000 == stat.S_IFSOCK))
+            with os.scandir(folder) as entries:  # a list of them all could take long to make
+                for number, entry in enumerate(entries):
+                    empty, name = False, entry.name
+                    if number % 256 == 255:
+                        self._check()
+                    mode, rdev = statx(folder, name.encode())
+                    if rdev in wanted and mode & 0xF000 == stat.S_IFCHR:
+                        self._ways.setdefault("open", set()).add(rdev)
+                    elif deep and mode & 0xF000 not in _PLAIN:
+                        others.append((path, name, mode & 0xF000 == stat.S_IFSOCK))
         except OSError:
-            return Table(held, others, empty=False)
+            return Table(others, empty=False)
         finally:
             os.close(folder)
-        return Table(held, others, empty=not names)
+        return Table(others, empty)
 
     def _tables(self, pid: int) -> Iterator[str]:
         """The tables of its threads that are not its first one's: a thread may have one of its own."""
@@ -148,6 +188,7 @@ class Look:
             return
         reference = pid
         for thread in threads:
+            self._check()
             if thread == pid:
                 continue
             try:
@@ -157,22 +198,22 @@ class Look:
                 pass  # the first one has ended, or the kernel cannot compare: look at each
             yield f"/proc/{pid}/task/{thread}/fd"
 
-    def _mapped(self, pid: int, group: str) -> set[int]:
+    def _mapped(self, pid: int, group: str) -> None:
         """The wanted devices in its memory.
 
         One file of a container is asked about once: its number names it, unless somebody who can put device nodes into
         the container's own file system (an image's maker) plays with btrfs subvolumes too."""
-        known, found = self._mapped_files, set()
+        known = self._mapped_files
         for span, file in _MAPPED_FILE.findall(_maps(pid)):
             rdev = known.get((group, file))
             if rdev is None:
+                self._check()
                 mode, rdev = self._statx(_NO_FOLDER, b"/proc/%d/map_files/%s" % (pid, _unpadded(span)))
                 if not mode:
                     continue  # unmapped meanwhile
                 known[group, file] = rdev if mode & 0xF000 == stat.S_IFCHR else 0
             if known[group, file] in self.wanted:
-                found.add(known[group, file])
-        return found
+                self._ways.setdefault("mapped", set()).add(known[group, file])
 
     def _group(self, pid: int) -> str:
         """Its container's cgroup; of one that came after the groups were read, from what it says itself."""
@@ -222,13 +263,26 @@ def _name(pid: int) -> str:
 
 def main() -> None:
     """Answer requests until there are no more. The argument is the shared memory's descriptor."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with suppress(OSError, ValueError):
+        resource.setrlimit(resource.RLIMIT_NOFILE, (min(most, _DESCRIPTORS), most))
+    unread.handle_folder()
     with mmap.mmap(int(sys.argv[-1]), mmap.PAGESIZE) as shared, memoryview(shared) as view, view.cast("q") as beat:
         for line in sys.stdin.buffer:
-            asked = json.loads(line)
-            look = Look(asked["numbers"], beat)
-            number = look.over(
-                thorough=asked["thorough"], turn=asked["turn"], turns=asked["turns"], skip=frozenset(asked["skip"])
-            )
-            answer = {"found": look.found, "doubts": look.doubts, "processes": number}
+            try:
+                answer = _answer(json.loads(line), beat)
+            except (OSError, MemoryError) as error:
+                if isinstance(error, MemoryError) or error.errno in _OURS:
+                    beat[0] = 0  # nobody's fault but this process's, which ends
+                raise
             sys.stdout.write(json.dumps(answer) + "\n")
             sys.stdout.flush()
+
+
+def _answer(asked: dict[str, Any], beat: memoryview) -> dict[str, object]:
+    look = Look(asked["numbers"], beat)
+    number = look.over(
+        thorough=asked["thorough"], turn=asked["turn"], turns=asked["turns"], skip=frozenset(asked["skip"]),
+        leave=asked["leave"],
+    )  # fmt: skip
+    return {"found": look.found, "doubts": look.doubts, "processes": number}

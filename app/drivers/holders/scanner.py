@@ -1,7 +1,8 @@
 """Keeps the scanning process: asks it, gives up on it when it hangs, and says at whom it hung.
 
 A container can make a look at it hang for ever, in a way that even SIGKILL does not end. So the looking is done by a
-process that can be abandoned; what it hung at is left out from then on, and counts as a doubt.
+process that can be abandoned; what it hung at is left out from then on, and counts as a doubt. So does its whole
+container for a while: it may have a thousand more of the kind, and every look would wait for each.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import logging
 import mmap
 import os
 import threading
+import time
 from collections.abc import Collection
 from dataclasses import dataclass, field
 from typing import Any
@@ -21,7 +23,9 @@ from app.drivers.holders.nodes import start_time
 
 log = logging.getLogger(__name__)
 
-PATIENCE = 3.0  # seconds for one look
+PATIENCE = 3.0  # seconds at one process
+LEFT_OUT = 30.0  # seconds for which a container is not looked at after a look hung in it
+TRIES = 8  # looks that hang or fail before nobody is kept waiting any longer
 TURNS = 12  # a look that is not thorough looks deep into every twelfth process
 ABANDONED_AT_MOST = 8  # processes that hang and cannot be killed; more, and nothing is looked at any more
 _PROGRAM = program("app.drivers.holders.scan")
@@ -51,6 +55,29 @@ class _Child(Asked):
         """The process that it is looking at; 0 for none."""
         return int(memoryview(self._shared).cast("q")[0])
 
+    @property
+    def progress(self) -> int:
+        """How many processes it has come to."""
+        return int(memoryview(self._shared).cast("q")[1])
+
+    @property
+    def gone(self) -> bool:
+        """Whether it has ended."""
+        return self.process.poll() is not None
+
+
+@dataclass(frozen=True)
+class _Left:
+    """Why a container is not looked at, until when at least; and for as long as the look that hung there hangs on."""
+
+    why: str
+    until: float
+    child: _Child
+
+    @property
+    def over(self) -> bool:
+        return time.monotonic() > self.until and self.child.gone
+
 
 class Scanner:
     """Looks, for several threads at once: who asks while a look is under way gets the next one, together."""
@@ -61,6 +88,7 @@ class Scanner:
         self._child: _Child | None = None
         self._abandoned: list[_Child] = []
         self._hung: dict[int, int] = {}  # process → its start: never looked at again
+        self._left: dict[str, _Left] = {}  # by cgroup
         self._turn = 0
         self._waiting: _Batch | None = None
         self._joining = threading.Lock()
@@ -94,11 +122,11 @@ class Scanner:
                 self._child = None
 
     def _look(self, batch: _Batch) -> Found:
-        self._abandoned = [child for child in self._abandoned if child.process.poll() is None]
+        self._abandoned = [child for child in self._abandoned if not child.gone]
+        self._left = {group: left for group, left in self._left.items() if not left.over}
         self._hung = {pid: start for pid, start in self._hung.items() if start_time(pid) == start}
         self._turn = (self._turn + 1) % TURNS
-        doubts: dict[str, str] = {}
-        while True:
+        for _ in range(TRIES):
             if len(self._abandoned) >= ABANDONED_AT_MOST:
                 raise DriverError(
                     "Look for who holds a GPU", f"{ABANDONED_AT_MOST} looks hang", "Restart the machines at fault."
@@ -107,15 +135,15 @@ class Scanner:
                 self._child = _Child()
             request = {
                 "numbers": sorted(batch.numbers), "thorough": batch.thorough, "turn": self._turn, "turns": TURNS,
-                "skip": sorted(self._hung),
+                "skip": sorted(self._hung), "leave": {group: left.why for group, left in self._left.items()},
             }  # fmt: skip
             answer = self._child.ask(request, self._patience)
             if answer is not None:
-                return Found(answer["found"], {**doubts, **answer["doubts"]}, answer["processes"])
-            group, why = self._give_up(self._child)
-            doubts[group] = why
+                return Found(answer["found"], answer["doubts"], answer["processes"])
+            self._give_up(self._child)
+        raise DriverError("Look for who holds a GPU", f"{TRIES} looks gave no answer", "The agent tries again.")
 
-    def _give_up(self, child: _Child) -> tuple[str, str]:
+    def _give_up(self, child: _Child) -> None:
         """Abandon a look that hangs, and leave out from now on what it hung at."""
         pid, self._child = child.at, None
         if not child.end():
@@ -123,10 +151,11 @@ class Scanner:
         start = start_time(pid) if pid else None
         if start is None:  # it died, or what it hung at is gone: the next look will tell
             log.warning("a look for holders of GPUs ended without an answer")
-            return "", "a look ended without an answer"
+            return
         self._hung[pid] = start
+        if group := payload(pid):
+            self._left[group] = _Left(f"a look at process {pid} did not end", time.monotonic() + LEFT_OUT, child)
         log.warning("a look for holders of GPUs hung at process %d, which is left out from now on", pid)
-        return payload(pid), f"a look at process {pid} did not end"
 
 
 class _Batch:

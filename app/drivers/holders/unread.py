@@ -11,6 +11,7 @@ import errno
 import os
 import re
 import socket
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 
@@ -23,6 +24,7 @@ _INFO_LIMIT = 1 << 20
 _SO_PEEK_OFF = 42
 _SCM_MAX = 253  # descriptors in one message
 _MESSAGES_AT_MOST, _DEPTH_AT_MOST = 256, 4
+_INNER_AT_MOST = 1024  # sockets that are on their way in one socket, with something on its way in themselves
 
 
 @dataclass
@@ -34,15 +36,19 @@ class Seen:
     hidden: bool = False
 
 
-def look(pid: int, table: str, fd: str, *, is_socket: bool) -> Seen | None:
-    """What descriptor `fd` of the process keeps for it, if anything. Raises OSError."""
+Check = Callable[[], None]
+"""Raises when it has taken too long."""
+
+
+def look(pid: int, table: str, fd: str, check: Check, *, is_socket: bool) -> Seen | None:
+    """What descriptor `fd` of the process keeps for it, if anything. Raises OSError, and what `check` does."""
     if not is_socket:
         return Seen("registered", hidden=True) if _registered(f"{table}/{fd}", f"{table}info/{fd}") else None
     match = _IN_FLIGHT.search(_info(f"{table}info/{fd}"))
     if match is None:
         return None
     seen = Seen("in_flight")
-    _copied(pid, int(fd), int(match[1]), seen)
+    _copied(pid, int(fd), int(match[1]), seen, check)
     return seen
 
 
@@ -59,67 +65,88 @@ def _info(path: str) -> bytes:
         return file.read(_INFO_LIMIT)
 
 
-def _copied(pid: int, fd: int, count: int, seen: Seen) -> None:
+def _copied(pid: int, fd: int, count: int, seen: Seen, check: Check) -> None:
     """Take a copy of the socket and look at what is on its way to it."""
     process = os.pidfd_open(pid)
     try:
         handle = call("pidfd_getfd", process, fd, 0)
     finally:
         os.close(process)
-    _peek(handle, count, seen, 0)
+    _peek(handle, count, seen, 0, check)
 
 
-def _peek(handle: int, count: int, seen: Seen, depth: int) -> None:
-    """Look at the descriptors in a socket's queue without taking them. Closes `handle`."""
-    with socket.socket(fileno=handle) as copy:
-        got: list[int] = []
-        try:
-            copy.setsockopt(socket.SOL_SOCKET, _SO_PEEK_OFF, 0)
+def _peek(handle: int, count: int, seen: Seen, depth: int, check: Check) -> None:
+    """Look at the descriptors in a socket's queue without taking them. Closes `handle`.
+
+    Sockets among them come last: one may be this very socket, and all that look at it share how far they have read."""
+    inner: list[tuple[int, int]] = []
+    try:
+        with socket.socket(fileno=handle) as copy:
+            told = 0
             try:
-                _receive(copy, count, got)
-            finally:
-                copy.setsockopt(socket.SOL_SOCKET, _SO_PEEK_OFF, -1)
-        except OSError as error:  # it listens: what is on its way is in connections that were not accepted yet
-            if error.errno not in {errno.EINVAL, errno.EAGAIN, errno.EOPNOTSUPP, errno.ENOTCONN}:
-                raise
-        seen.hidden = seen.hidden or len(got) < count
-        for one in got:
-            _judge(one, seen, depth)
+                copy.setsockopt(socket.SOL_SOCKET, _SO_PEEK_OFF, 0)
+                try:
+                    for got in _received(copy, count):
+                        told += len(got)
+                        _judge(got, seen, inner, check)
+                finally:
+                    copy.setsockopt(socket.SOL_SOCKET, _SO_PEEK_OFF, -1)
+            except OSError as error:  # it listens: what is on its way is in connections that were not accepted yet
+                if error.errno not in {errno.EINVAL, errno.EAGAIN, errno.EOPNOTSUPP, errno.ENOTCONN}:
+                    raise
+        seen.hidden = seen.hidden or told < count or bool(inner and depth >= _DEPTH_AT_MOST)
+        while inner and depth < _DEPTH_AT_MOST:
+            check()
+            one, within = inner.pop()
+            _peek(one, within, seen, depth + 1, check)
+    finally:
+        for one, _within in inner:
+            os.close(one)
 
 
-def _receive(copy: socket.socket, count: int, got: list[int]) -> None:
+def _received(copy: socket.socket, count: int) -> Iterator[list[int]]:
+    """The descriptors of one message after the other. Whoever gets them closes them."""
     flags = socket.MSG_PEEK | socket.MSG_DONTWAIT | socket.MSG_CMSG_CLOEXEC
     room = socket.CMSG_SPACE(_SCM_MAX * 4)
+    told = 0
     for _ in range(_MESSAGES_AT_MOST):
-        if len(got) >= count:
+        if told >= count:
             return
         try:
             data, extra, _flags, _address = copy.recvmsg(1 << 16, room, flags)
         except BlockingIOError:
             return
+        got: list[int] = []
         for level, kind, payload in extra:
             if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):
                 got.extend(array.array("i", payload[: len(payload) // 4 * 4]))
+        told += len(got)
+        yield got
         if not data and not extra:
             return
 
 
-def _judge(handle: int, seen: Seen, depth: int) -> None:
-    """What a descriptor in flight is; a socket may have others in it."""
-    statx = Statx()
-    _mode, rdev = statx(handle_folder(), str(handle).encode())
-    if rdev:
-        seen.devices.add(rdev)
-    info = b""
-    with suppress(OSError):
-        info = _info(f"/proc/self/fdinfo/{handle}")
-    inner = _IN_FLIGHT.search(info)
-    if _REGISTERED.search(info) or (inner and depth >= _DEPTH_AT_MOST):
-        seen.hidden = True  # a ring on its way somewhere is rare enough
-    if inner and depth < _DEPTH_AT_MOST:
-        _peek(handle, int(inner[1]), seen, depth + 1)
-    else:
-        os.close(handle)
+def _judge(got: list[int], seen: Seen, inner: list[tuple[int, int]], check: Check) -> None:
+    """What descriptors in flight are. Closes them, but for sockets with others in them: these go to `inner`."""
+    statx, kept = Statx(), set()
+    try:
+        for handle in got:
+            check()
+            _mode, rdev = statx(handle_folder(), str(handle).encode())
+            if rdev:
+                seen.devices.add(rdev)
+            info = b""
+            with suppress(OSError):
+                info = _info(f"/proc/self/fdinfo/{handle}")
+            match = _IN_FLIGHT.search(info)
+            if not info or _REGISTERED.search(info) or (match and len(inner) >= _INNER_AT_MOST):
+                seen.hidden = True  # a ring on its way somewhere is rare enough
+            elif match:
+                inner.append((handle, int(match[1])))
+                kept.add(handle)
+    finally:
+        for handle in set(got) - kept:
+            os.close(handle)
 
 
 def handle_folder() -> int:
