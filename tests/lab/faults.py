@@ -10,6 +10,7 @@ import argparse
 import shutil
 import sys
 import time
+import traceback
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -30,6 +31,7 @@ PEOPLE = 5
 GPUS = 4
 STEPS = 300
 LOOK_EVERY = 20  # steps between two judgements while it runs
+CERTAIN = 1.0  # seconds after which all is known of what was complained of
 # /dev/random, urandom, loop-control and btrfs-control, which every machine with a lab has: for each GPU a device of its
 # own, and none that other labs have.
 DEVICES = ((1, 8), (1, 9), (10, 237), (10, 234))
@@ -93,20 +95,18 @@ def carry_out(seed: int, steps: Sequence[Step], host: Lab, **more: str) -> Resul
 
 
 def _run(seed: int, steps: Sequence[Step], hand: Hand, began: float) -> Result:
-    watch, verdict = hand.watch, Verdict()
-    ready = time.monotonic()
-    for number, step in enumerate(steps):
-        hand.do(step)
-        if number % LOOK_EVERY == LOOK_EVERY - 1 or step is steps[-1]:
-            verdict = judge(watch.facts())
-            if verdict.complaints:
-                break
-    stepped = time.monotonic()
-    complaints = ended(hand) if not verdict.complaints else []
+    watch, complaints = hand.watch, list[str]()
+    ready = stepped = time.monotonic()
+    try:
+        well = _stepped(steps, hand)
+        stepped = time.monotonic()
+        complaints += ended(hand) if well else []
+    except Exception:  # noqa: BLE001 - whatever it is, the history leads there
+        complaints.append(f"the run broke off: {traceback.format_exc()}")
     facts = watch.facts()
     verdict = judge(facts)
-    complaints = verdict.complaints + complaints
-    complaints += (books(hand.scene) + untrue(hand.scene, facts)) if not verdict.complaints else []
+    complaints += verdict.complaints
+    complaints += (books(hand.scene) + untrue(hand.scene, facts)) if not complaints else []
     figures = {
         "bookings": len(hand.booked),
         "times a GPU was had": len(facts.spans),
@@ -118,6 +118,17 @@ def _run(seed: int, steps: Sequence[Step], hand: Hand, began: float) -> Result:
     }
     output = hand.scene.berth.output
     return Result(seed, steps, verdict, complaints, hand.history, watch.zero, figures, output)
+
+
+def _stepped(steps: Sequence[Step], hand: Hand) -> bool:
+    """Carry the steps out until there is something to complain of; whether there was nothing."""
+    for number, step in enumerate(steps, 1):
+        hand.do(step)
+        if (number % LOOK_EVERY == 0 or number == len(steps)) and judge(hand.watch.facts()).complaints:
+            time.sleep(CERTAIN)
+            if judge(hand.watch.facts()).complaints:
+                return False
+    return True
 
 
 def shortest(result: Result, host: Lab, minutes: float) -> Result:

@@ -7,13 +7,16 @@ of a run that failed. By hand: `python -m tests.lab.faults --seed N --steps M`.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
 
+from tests.lab import faults
+from tests.lab.fault_judge import Verdict
 from tests.lab.fault_moves import KILLED, VERBS, Step, chosen
-from tests.lab.faults import GPUS, STEPS, FaultLab, carry_out, shortest
+from tests.lab.faults import GPUS, STEPS, FaultLab, Result, carry_out, shortest
+from tests.lab.lab import Lab
 from tests.runtime.running import ROOT
 
 SEED = int(os.environ.get("BERTH_FAULTS_SEED", "20261124"))
@@ -44,6 +47,19 @@ def test_a_seed_is_one_run() -> None:
     assert steps != chosen(SEED + 1, STEPS)
     assert {step.verb for step in steps} == set(VERBS)
     assert {KILLED[step.numbers[0]] for step in steps if step.verb == "kill"} == set(KILLED)
+
+
+def test_the_shortest_part_that_fails_is_found(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def made_up(seed: int, steps: Sequence[Step], _host: Lab) -> Result:
+        verbs = [step.verb for step in steps]
+        broken = ["it broke"] * ("copy" in verbs and "kill" in verbs[verbs.index("copy") :])
+        return Result(seed, steps, Verdict(), broken, [], 0.0)
+
+    monkeypatch.setattr(faults, "carry_out", made_up)
+    nowhere = Lab(tmp_path)
+    found = faults.shortest(made_up(SEED, chosen(SEED, STEPS), nowhere), nowhere, 1)
+    assert [step.verb for step in found.steps] == ["copy", "kill"]
+    assert faults.shortest(made_up(SEED, chosen(SEED, STEPS), nowhere), nowhere, 0).steps == chosen(SEED, STEPS)
 
 
 # An agent that fences nothing and calls every GPU free without a look.
