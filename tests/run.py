@@ -25,7 +25,7 @@ SUITES = {
     "lab": ["-m", "lab", "tests"],
     "browser": ["-m", "browser and not lab", "tests"],
 }
-PACKAGES = ["chromium", "fonts-noto-cjk"]
+PACKAGES = ["chromium", "fonts-noto-cjk", "gcc", "libc6-dev"]
 NO_TESTS = 5  # pytest's exit status
 
 
@@ -59,7 +59,7 @@ def step(name: str, command: list[str]) -> int:
 
 
 def install_packages() -> None:
-    """As root on Debian: what the browser suite needs (the lab fetches its own). Without, tests say what they miss."""
+    """As root on Debian: a browser and a compiler (the lab fetches its own). Without, tests say what they miss."""
     if os.geteuid() != 0 or not shutil.which("apt-get"):
         return
     asked = {name: subprocess.run(["dpkg", "-s", name], capture_output=True, check=False) for name in PACKAGES}

@@ -6,8 +6,8 @@ from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
-from app.drivers.base import HostSeen, Number
-from app.drivers.kernel import HOST, Holder, How, Scan
+from app.drivers.base import DriverError, HostSeen, Number
+from app.drivers.kernel import HOST, Holder, How, Parted, Scan
 from app.drivers.simulated import SimulatedHost, State
 
 _FIRST_PID = 1000
@@ -60,11 +60,22 @@ class FakeKernel(SimulatedHost):
         with self._call("kill") as state:
             return self._remove(state, [one for one in holders if not one.first and one.instance != HOST], "immortal")
 
+    def end_on_host(self, holder: Holder, seconds: float) -> Parted:
+        """SIGTERM, which one that `lets_go` outlives without its GPUs; SIGKILL."""
+        with self._call("end_on_host") as state:
+            found = next((one for one in state.get("processes", []) if one["pid"] == holder.pid), None)
+            if found is None or found["instance"] != HOST or not _holder(found, holder.numbers):
+                raise DriverError(f"End process {holder.pid}", "it does not hold a GPU of this host now")
+            if found.get("lets_go"):
+                found["numbers"] = []
+                return Parted.LET_GO
+            return Parted.STAYS if self._remove(state, [holder], "immortal") else Parted.ENDED
+
     def close(self) -> None:
         """Nothing runs beside this process."""
 
     def add_process(self, instance: str, *numbers: Number, how: How = How.OPEN, **more: bool) -> int:
-        """Let a process hold these devices; `stubborn`, `immortal`, `first` as a real one can be. Its id."""
+        """Let a process hold these devices; `stubborn`, `immortal`, `lets_go`, `first` as a real one can be. Its id."""
         with self._open() as state:
             processes = state.setdefault("processes", [])
             pid = max((one["pid"] for one in processes), default=state.get("last_pid", _FIRST_PID)) + 1

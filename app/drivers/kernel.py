@@ -24,6 +24,7 @@ class How(StrEnum):
     MAPPED = "mapped"  # in its memory, the descriptor perhaps closed
     IN_FLIGHT = "in_flight"  # a descriptor that was sent to a socket of its and not received yet
     REGISTERED = "registered"  # a file that io_uring keeps for it
+    LISTED = "listed"  # by NVML's word alone: the look found nothing in its hands
 
 
 @dataclass(frozen=True)
@@ -41,6 +42,14 @@ class Holder:
     numbers: frozenset[Number]
     how: How = How.OPEN
     first: bool = False
+
+
+class Parted(StrEnum):
+    """What came of asking a process of the host to part with its GPUs."""
+
+    ENDED = "ended"
+    LET_GO = "let_go"  # it goes on, without them
+    STAYS = "stays"  # not even SIGKILL ends it: it waits within the kernel
 
 
 @dataclass(frozen=True)
@@ -85,6 +94,12 @@ class Kernel(Protocol):
         """Send each SIGKILL, also if it is frozen; wait at most so long; those that are still there.
 
         Never a process of the host, nor a container's first one."""
+
+    def end_on_host(self, holder: Holder, seconds: float) -> Parted:
+        """End a process of the host itself: SIGTERM, so long to end, and SIGKILL if it still is who it was and still
+        holds one of `holder.numbers`. For a person who asked for it: nothing that runs by itself may call this.
+
+        Raises DriverError for one that is in an instance, holds none of them, or is the host's first process."""
 
     def close(self) -> None:
         """End what runs beside this process."""

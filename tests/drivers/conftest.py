@@ -11,6 +11,7 @@ import pytest
 from app.drivers.base import GpuInfo, InstanceSeen, InstanceSpec, LxdDriver
 from app.drivers.fake import FakeLxd
 from app.drivers.lxd import PylxdDriver
+from tests.drivers.nvml_stub import Stub, build
 from tests.lab.lab import Lab
 
 
@@ -86,3 +87,14 @@ def subject(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Subject]
     found = real(host)
     yield found
     host.remove(*found.made)
+
+
+@pytest.fixture(scope="session")
+def nvml_library(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An NVML that says what a test wants."""
+    return build(tmp_path_factory.mktemp("nvml"))
+
+
+@pytest.fixture
+def stub(nvml_library: Path, tmp_path: Path) -> Stub:
+    return Stub(nvml_library, tmp_path / "nvml.state")

@@ -7,12 +7,13 @@ import os
 import select
 import signal
 import time
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from contextlib import ExitStack, suppress
 
+from app.drivers.base import DriverError
 from app.drivers.holders.cgroups import payload
 from app.drivers.holders.nodes import start_time
-from app.drivers.kernel import Holder
+from app.drivers.kernel import Holder, Parted
 
 log = logging.getLogger(__name__)
 
@@ -54,3 +55,28 @@ def wait(sent: dict[int, Holder], seconds: float) -> tuple[Holder, ...]:
             poll.unregister(handle)
             alive.pop(handle)
     return tuple(alive.values())
+
+
+def part(holder: Holder, holds: Callable[[], bool], seconds: float) -> Parted:
+    """End a process of the host, as long as it `holds` what it should not. Raises DriverError where it does not."""
+    what = f"End process {holder.pid}"
+    if holder.pid == 1:
+        raise DriverError(what, "it is the host's first one, with which all of the host ends", "Restart the host.")
+    try:
+        handle = os.pidfd_open(holder.pid)
+    except OSError as error:
+        raise DriverError(what, str(error)) from error
+    try:
+        # After the descriptor is there: whom a look finds now under this number and start is whom it stands for.
+        if not holds():
+            raise DriverError(what, "it does not hold a GPU of this host now, or is in a machine")
+        for number in (signal.SIGTERM, signal.SIGKILL):
+            with suppress(ProcessLookupError):
+                signal.pidfd_send_signal(handle, number)
+            if not wait({handle: holder}, seconds):
+                return Parted.ENDED
+            if number == signal.SIGTERM and not holds():
+                return Parted.LET_GO if wait({handle: holder}, 0.05) else Parted.ENDED
+        return Parted.STAYS
+    finally:
+        os.close(handle)

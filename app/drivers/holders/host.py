@@ -10,12 +10,13 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from app.drivers.base import DriverError, HostSeen, Number
-from app.drivers.holders import cgroups, ending, nodes
+from app.drivers.holders import cgroups, ending, listed, nodes
 from app.drivers.holders.cgroups import Hierarchies
 from app.drivers.holders.fence import Fence
+from app.drivers.holders.listed import Listed
 from app.drivers.holders.scanner import Scanner
 from app.drivers.holders.stillness import Stillness
-from app.drivers.kernel import HOST, Holder, How, Scan
+from app.drivers.kernel import HOST, Holder, How, Parted, Scan
 
 _THAW_EVERY = 0.05  # seconds: who is frozen again by its own root before it could die
 
@@ -28,9 +29,11 @@ class HostKernel:
         devices_dir: Callable[[], Path | None],
         scanner: Scanner | None = None,
         trees: Hierarchies | None = None,
+        nvml: Listed | None = None,
     ) -> None:
         self._devices_dir = devices_dir
         self._scanner = scanner or Scanner()
+        self._nvml = nvml or Listed()
         self.trees = trees or cgroups.hierarchies()
         self._fence = Fence(self.trees)
         self._stillness = Stillness(self.trees)
@@ -65,18 +68,23 @@ class HostKernel:
     @contextmanager
     def still(self, seen: HostSeen, instances: Collection[str]) -> Iterator[None]:
         """Freeze them meanwhile."""
+        self._nvml.ready()  # what may take long, before anybody is held still
         with self._lock:
             groups = [self._group(name, seen.instances[name].init) for name in instances if name in seen.instances]
         with self._stillness.of(groups):
             yield
 
     def scan(self, seen: HostSeen, numbers: frozenset[Number], *, thorough: bool = True) -> Scan:
-        """Who holds what."""
+        """Who holds what, by the look and, if `thorough`, by NVML's list of what runs on the GPUs."""
         found = self._scanner.look(numbers, thorough=thorough)
+        rows = list(found.found)
+        if thorough:
+            rows += listed.missed(self._nvml.on(numbers), found.found)
+        own = self._nvml.own
         with self._lock:
             names = {self._group(name, instance.init): name for name, instance in seen.instances.items()}
         firsts = {instance.init for instance in seen.instances.values()}
-        holders = tuple(_holder(row, names, firsts, numbers) for row in found.found)
+        holders = tuple(_holder(row, names, firsts, numbers) for row in rows if row[0] not in own)
         doubts = {names.get(group, group): why for group, why in found.doubts.items()}
         return Scan(tuple(holder for holder in holders if holder is not None), doubts, found.processes)
 
@@ -98,9 +106,19 @@ class HostKernel:
                 left = ending.wait(alive, _THAW_EVERY)
         return left
 
+    def end_on_host(self, holder: Holder, seconds: float) -> Parted:
+        """SIGTERM and SIGKILL to one process of the host."""
+
+        def holds() -> bool:
+            found = self.scan(HostSeen(), holder.numbers).holders  # whoever is in a container is so without LXD's word
+            return any((one.pid, one.start, one.instance) == (holder.pid, holder.start, HOST) for one in found)
+
+        return ending.part(holder, holds, seconds)
+
     def close(self) -> None:
         """End what runs beside this process."""
         self._scanner.close()
+        self._nvml.close()
 
     def _thaw(self, instances: Collection[str]) -> None:
         if self.trees.freezer is None:

@@ -16,6 +16,7 @@ from app.drivers.base import Node
 
 PROC = Path("/proc")
 NVIDIA_MAJOR = 195
+_NAME_LENGTH = 40
 _MOUNTINFO_LIMIT = 4 << 20  # bytes; a container may make mounts until the kernel stops it
 # What LXD calls the nodes that are one GPU's alone; the second group is N of its /dev/nvidiaN.
 _NODE_FILE = re.compile(r"unix\.(.+)\.dev-(?:nvidia(\d{1,3})|dri-(?:card|renderD|controlD)\d{1,3})")
@@ -50,6 +51,16 @@ def start_time(pid: int, proc: Path = PROC) -> int | None:
         return int(text[text.rindex(b")") + 1 :].split()[19])  # a process may have any name, brackets too
     except (OSError, ValueError, IndexError):
         return None
+
+
+def name_of(pid: int, proc: Path = PROC) -> str:
+    """What a process calls itself, as a record may hold it."""
+    try:
+        with (proc / str(pid) / "comm").open("rb") as file:
+            text = file.read(64).decode(errors="replace").rstrip("\n")
+    except OSError:
+        return ""
+    return "".join(letter if letter.isprintable() else "?" for letter in text)[:_NAME_LENGTH]
 
 
 def devices_dir(lxd_pid: int, lxd_dir: Path, proc: Path = PROC) -> Path:
