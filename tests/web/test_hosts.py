@@ -204,6 +204,7 @@ def test_programs_are_named_and_those_of_the_host_left_alone(admin: Client) -> N
         "python 7 carol GPU 2, 0000:ff:00.0 Left alone: the GPU is out of service.",
         "Xorg 7 GPU 2",
     ]
+    assert "berth holders lab01 --end PID" in page.text
     assert "dave could not be looked at: it is frozen" in page.text
     assert "3 entries are left out" in page.text
     assert "None: exactly what is booked is plugged in." in page.text
