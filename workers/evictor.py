@@ -109,14 +109,20 @@ class Evictor:
             self._asked = {key: at for key, at in self._asked.items() if key in alive}
         return {pci for pci in watch.want.guarded if watch.intruders(self.scan, pci)}
 
-    def ask_ahead(self, watch: Watch, ending: Ending) -> bool:
-        """Ask what holds a GPU to end, since somebody else comes next. Whether anybody was asked."""
-        if self.kernel is None:
-            return False
-        numbers = watch.of(ending.gpu.pci_address)
-        scan = self.kernel.scan(watch.seen, numbers, thorough=True)
-        holders = [one for one in scan.holders if one.instance == ending.instance and one.numbers & numbers]
-        return bool(self._ask(holders, 0.0))
+    def ask_ahead(self, watch: Watch) -> set[int]:
+        """Ask what holds GPUs to end, since somebody else comes next; the allocations for which that was done.
+
+        One look for all of them: the ends are near, and the pass that keeps them comes after this one."""
+        soon = {ending: watch.of(ending.gpu.pci_address) for ending in watch.want.soon}
+        if self.kernel is None or not soon:
+            return set()
+        scan = self.kernel.scan(watch.seen, frozenset().union(*soon.values()), thorough=True)
+        asked = set()
+        for ending, numbers in soon.items():
+            if holders := [one for one in scan.holders if one.instance == ending.instance and one.numbers & numbers]:
+                self._ask(holders, 0.0)
+                asked.add(ending.tag.allocation_id)
+        return asked
 
     def remove(self, item: Detach) -> None:
         """Fence and detach one device; LXD's "done" is not believed. Raises DriverError."""

@@ -88,7 +88,7 @@ def _act(hands: Hands, watch: Watch, todo: Plan) -> Outcome:
     try:
         evictor.fence(watch)
         outcome = hands.act(watch, todo, {*watch.endings, *(want.quarantined & want.guarded)})
-        outcome.asked |= {item.tag.allocation_id for item in want.soon if evictor.ask_ahead(watch, item)}
+        outcome.asked |= evictor.ask_ahead(watch)
         intruded = evictor.sweep(watch) - outcome.verdicts.keys()
         if intruded:
             found = hands.act(watch, Plan(), intruded)
