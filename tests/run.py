@@ -13,19 +13,21 @@ from collections import Counter
 from pathlib import Path
 from xml.etree import ElementTree as ET
 
+from tests.lab.image import PACKAGES as LAB_PACKAGES
 from tests.require import required
 
 ROOT = Path(__file__).resolve().parent.parent
 BIN = Path(sys.executable).parent
 CHECKS = (["ruff", "check", "."], ["mypy"], ["lint-imports"])
-# The quick ones side by side; what measures time, starts daemons or drives a browser one after the other.
+# The quick ones side by side, and labs by the file; what measures time or drives a browser one after the other.
 SUITES = {
     "quick": ["-n", "2", "-m", "not lab and not browser", "--ignore", "tests/runtime", "tests"],
     "runtime": ["-m", "not lab and not browser", "tests/runtime"],
-    "lab": ["-m", "lab", "tests"],
+    "lab": ["-n", "2", "--dist", "loadfile", "-m", "lab and not timed", "tests"],
+    "timed": ["-m", "lab and timed", "tests"],
     "browser": ["-m", "browser and not lab", "tests"],
 }
-PACKAGES = ["chromium", "fonts-noto-cjk", "gcc", "libc6-dev"]
+PACKAGES = ["chromium", "fonts-noto-cjk", "gcc", "libc6-dev", *LAB_PACKAGES]
 NO_TESTS = 5  # pytest's exit status
 
 

@@ -22,7 +22,7 @@ from tests.lab.fixtures import Hosts
 from tests.page import PASSWORD
 from tests.runtime.running import wait_for
 
-pytestmark = pytest.mark.lab
+pytestmark = [pytest.mark.lab, pytest.mark.timed]
 BOUND = 1.0  # seconds from a booking's start or end to what the container has
 
 

@@ -31,6 +31,7 @@ def host(lab_directory: Path) -> Iterator[FaultLab]:
 
 
 @pytest.mark.lab
+@pytest.mark.timed
 def test_whatever_happens(host: FaultLab, capsys: pytest.CaptureFixture[str]) -> None:
     result = carry_out(SEED, chosen(SEED, NUMBER), host)
     with capsys.disabled():
@@ -85,6 +86,7 @@ CAUGHT = [
 
 
 @pytest.mark.lab
+@pytest.mark.timed
 def test_an_agent_that_does_not_do_it_is_caught(host: FaultLab, tmp_path: Path) -> None:
     (tmp_path / "sitecustomize.py").write_text(BROKEN)
     result = carry_out(0, CAUGHT, host, PYTHONPATH=f"{ROOT}:{tmp_path}")

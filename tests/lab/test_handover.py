@@ -12,7 +12,7 @@ from tests.lab.lab import Lab
 from tests.lab.scene import Scene, scene, second_from_now
 from tests.lab.turns import Seen, in_a_ring, in_turns, p95
 
-pytestmark = pytest.mark.lab
+pytestmark = [pytest.mark.lab, pytest.mark.timed]
 
 HANDOVERS = 20
 BOUND = 1.0  # seconds from a booking's start or end to what the machine has
