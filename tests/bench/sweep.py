@@ -10,7 +10,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from app.drivers.base import NVIDIA_MAJOR
-from app.drivers.holders.scanner import Scanner
+from app.drivers.holders.scanner import TURNS, Scanner
 from tests.bench.report import Figure, Report
 from tests.drivers.boxes import Box, unique
 from workers.evictor import SWEEP_EVERY
@@ -18,7 +18,7 @@ from workers.evictor import SWEEP_EVERY
 PROCESSES, GPUS, CONTAINERS = 2000, 8, 8
 IN_CONTAINERS = 0.8  # of all processes
 DESCRIPTORS = 5  # that each has open
-ROUNDS, LOOKS = 5, 12  # a look that is not thorough takes twelve turns to come round
+ROUNDS, LOOKS = 5, TURNS  # so many until each process has had its turn
 TARGET_MS, TARGET_SHARE = 50.0, 1.0
 
 

@@ -385,3 +385,39 @@ def test_many_who_ask_at_once_share_a_look(kernel: HostKernel, box: Box, monkeyp
         for future in (early, *late):
             future.result(10)
     assert looks == [{FULL}, {ZERO}]
+
+
+# Looks that remember
+
+
+def test_a_sweep_sees_what_an_idle_process_holds_each_time(kernel: HostKernel, box: Box) -> None:
+    pid = box.run(OPEN_FULL)
+    for _ in range(3):
+        assert [one.pid for one in holders(kernel, box, thorough=False)] == [pid]
+
+
+def test_a_sweep_sees_what_a_process_does_after_it_was_looked_at(kernel: HostKernel, box: Box) -> None:
+    code = """
+import signal
+def toggle(*_):
+    global f
+    f = os.open('/dev/full', os.O_RDONLY) if f is None else os.close(f)
+f = None
+signal.signal(signal.SIGUSR1, toggle)
+"""
+    pid = box.run(code)
+    assert holders(kernel, box, thorough=False) == []
+    for held in (True, False, True):
+        os.kill(pid, signal.SIGUSR1)
+        wait_for(lambda held=held: bool(holders(kernel, box, thorough=False)) == held, 5, "seen")
+
+
+def test_looks_leave_no_descriptors_behind(kernel: HostKernel, box: Box) -> None:
+    for thorough in (True, False):
+        holders(kernel, box, thorough=thorough)
+    folder = Path(f"/proc/{kernel._scanner.pid}/fd")
+    before = len(list(folder.iterdir()))
+    for _ in range(5):
+        holders(kernel, box, thorough=True)
+        holders(kernel, box, thorough=False)
+    assert abs(len(list(folder.iterdir())) - before) < 20

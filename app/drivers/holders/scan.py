@@ -18,27 +18,22 @@ import errno
 import json
 import mmap
 import os
-import re
 import resource
 import stat
 import sys
 import time
 from collections import defaultdict
-from collections.abc import Iterator
 from contextlib import suppress
 from typing import Any, NamedTuple
 
-from app.drivers.holders import cgroups, unread
-from app.drivers.holders.nodes import start_time
-from app.drivers.holders.syscalls import Statx, call, device
+from app.drivers.holders import cgroups, maps, threads, unread
+from app.drivers.holders.idle import Idle
+from app.drivers.holders.nodes import name_of, start_time
+from app.drivers.holders.syscalls import Statx, device
 
-_MAPPED_FILE = re.compile(rb"^([0-9a-f]+-[0-9a-f]+) \S+ \S+ (\S+ [1-9]\d*)", re.MULTILINE)
 _PLAIN = {stat.S_IFCHR, stat.S_IFDIR, stat.S_IFIFO, stat.S_IFBLK, stat.S_IFLNK}
-_KCMP_FILES = 2
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 _NO_FOLDER = -100  # AT_FDCWD: the path is a whole one
-_MAPS_LIMIT = 64 << 20  # bytes; the kernel allows 65,530 mappings
-_NAME_LENGTH = 40
 _BUDGET = 1.0  # seconds for all of one container; an honest one takes some milliseconds
 _OURS = {errno.EMFILE, errno.ENFILE, errno.ENOMEM}  # what this process lacks says nothing of the one it looks at
 _DESCRIPTORS = 16_384  # for this process: it takes copies of what is in flight
@@ -62,9 +57,11 @@ class Table(NamedTuple):
 class Look:
     """One look over the host for these devices."""
 
-    def __init__(self, numbers: list[list[int]], beat: memoryview) -> None:
+    def __init__(self, numbers: list[list[int]], beat: memoryview, idle: Idle | None = None) -> None:
+        """`idle`: what earlier looks for the same devices found; of use to one that is not thorough only."""
         self.wanted = {device(major, minor): (major, minor) for major, minor in numbers}
         self.beat = beat
+        self.idle = idle
         self.found: list[Found] = []
         self.doubts: dict[str, str] = {}
         self._statx = Statx()
@@ -80,18 +77,23 @@ class Look:
     ) -> int:
         """Look at every process; returns how many there were."""
         number, leave = 0, leave or {}
-        for text in os.listdir("/proc"):
-            if text[0] > "9":
-                continue
-            pid = int(text)
+        pids = [int(text) for text in os.listdir("/proc") if text[0] <= "9"]
+        if self.idle is not None:
+            self.idle.begin(self.wanted, pids)
+        for pid in pids:
             self.beat[0], self.beat[1] = pid, self.beat[1] + 1
+            deep = thorough or pid % turns == turn
+            if self.idle is not None and not deep and (known := self.idle.findings(pid)) is not None:
+                self._note_all(pid, known)
+                number += 1
+                continue
             group = self._group(pid)
             if group in leave:
                 self.doubts[group] = leave[group]
             elif pid in skip:
                 self.doubts[group] = f"process {pid} could not be looked at"
             else:
-                number += self._within_budget(pid, group, deep=thorough or pid % turns == turn)
+                number += self._within_budget(pid, group, deep=deep)
         self.beat[0] = 0
         return number
 
@@ -101,16 +103,22 @@ class Look:
         self._until = began + _BUDGET - self._spent[group] if group else float("inf")
         self._ways = {}
         there = True
+        before = self.idle.before(pid) if self.idle is not None else None
         try:
             self._check()
             there = self._at(pid, deep=deep)
+            if self.idle is not None:
+                self.idle.after(pid, before, self._ways)
         except TooMuchError:
             self.doubts[group] = f"it has more to look at than fits into {_BUDGET:.0f} s, process {pid} for one"
         self._spent[group] += time.monotonic() - began
-        for how, numbers in self._ways.items():
+        self._note_all(pid, self._ways)
+        return there
+
+    def _note_all(self, pid: int, ways: dict[str, set[int]]) -> None:
+        for how, numbers in ways.items():
             if numbers or how in {"in_flight", "registered"}:
                 self._note(pid, how, numbers)
-        return there
 
     def _check(self) -> None:
         if time.monotonic() > self._until:
@@ -129,7 +137,7 @@ class Look:
         group = self._group(pid)
         if not group:
             return  # the host's own: listed by its descriptors, and left alone
-        for path in self._tables(pid):
+        for path in threads.other_tables(pid, self._check):
             if table := self._table(path, deep=True):
                 others = others + table.others
         self._mapped(pid, group)
@@ -178,37 +186,17 @@ class Look:
             os.close(folder)
         return Table(others, empty)
 
-    def _tables(self, pid: int) -> Iterator[str]:
-        """The tables of its threads that are not its first one's: a thread may have one of its own."""
-        try:
-            if os.stat(f"/proc/{pid}/task").st_nlink == 3:  # one thread: the commonest case, and the cheapest
-                return
-            threads = [int(name) for name in os.listdir(f"/proc/{pid}/task")]
-        except OSError:
-            return
-        reference = pid
-        for thread in threads:
-            self._check()
-            if thread == pid:
-                continue
-            try:
-                if call("kcmp", reference, thread, _KCMP_FILES, 0, 0) == 0:
-                    continue
-            except OSError:
-                pass  # the first one has ended, or the kernel cannot compare: look at each
-            yield f"/proc/{pid}/task/{thread}/fd"
-
     def _mapped(self, pid: int, group: str) -> None:
         """The wanted devices in its memory.
 
         One file of a container is asked about once: its number names it, unless somebody who can put device nodes into
         the container's own file system (an image's maker) plays with btrfs subvolumes too."""
         known = self._mapped_files
-        for span, file in _MAPPED_FILE.findall(_maps(pid)):
+        for span, file in maps.mapped_files(pid):
             rdev = known.get((group, file))
             if rdev is None:
                 self._check()
-                mode, rdev = self._statx(_NO_FOLDER, b"/proc/%d/map_files/%s" % (pid, _unpadded(span)))
+                mode, rdev = self._statx(_NO_FOLDER, maps.link(pid, span))
                 if not mode:
                     continue  # unmapped meanwhile
                 known[group, file] = rdev if mode & 0xF000 == stat.S_IFCHR else 0
@@ -223,42 +211,7 @@ class Look:
         start = start_time(pid)
         if start is not None:
             named = sorted(self.wanted[rdev] for rdev in numbers)
-            self.found.append([pid, start, cgroups.payload(pid), _name(pid), how, named])
-
-
-def _maps(pid: int) -> bytes:
-    """A process's memory map; of another thread where the first one has ended."""
-    if text := _read_maps(f"/proc/{pid}/maps"):
-        return text
-    try:
-        threads = os.listdir(f"/proc/{pid}/task")
-    except OSError:
-        return b""
-    return next((text for name in threads if (text := _read_maps(f"/proc/{pid}/task/{name}/maps"))), b"")
-
-
-def _read_maps(path: str) -> bytes:
-    try:
-        with open(path, "rb") as file:
-            return file.read(_MAPS_LIMIT)
-    except OSError:
-        return b""
-
-
-def _unpadded(span: bytes) -> bytes:
-    """`maps` pads addresses with zeros to eight digits, `map_files` does not."""
-    start, _, end = span.partition(b"-")
-    return (start.lstrip(b"0") or b"0") + b"-" + (end.lstrip(b"0") or b"0")
-
-
-def _name(pid: int) -> str:
-    """What a process calls itself, as a record may hold it."""
-    try:
-        with open(f"/proc/{pid}/comm", "rb") as file:
-            text = file.read(64).decode(errors="replace").rstrip("\n")
-    except OSError:
-        return ""
-    return "".join(letter if letter.isprintable() else "?" for letter in text)[:_NAME_LENGTH]
+            self.found.append([pid, start, cgroups.payload(pid), name_of(pid), how, named])
 
 
 def main() -> None:
@@ -267,10 +220,11 @@ def main() -> None:
     with suppress(OSError, ValueError):
         resource.setrlimit(resource.RLIMIT_NOFILE, (min(most, _DESCRIPTORS), most))
     unread.handle_folder()
+    idle = Idle()
     with mmap.mmap(int(sys.argv[-1]), mmap.PAGESIZE) as shared, memoryview(shared) as view, view.cast("q") as beat:
         for line in sys.stdin.buffer:
             try:
-                answer = _answer(json.loads(line), beat)
+                answer = _answer(json.loads(line), beat, idle)
             except (OSError, MemoryError) as error:
                 if isinstance(error, MemoryError) or error.errno in _OURS:
                     beat[0] = 0  # nobody's fault but this process's, which ends
@@ -279,8 +233,8 @@ def main() -> None:
             sys.stdout.flush()
 
 
-def _answer(asked: dict[str, Any], beat: memoryview) -> dict[str, object]:
-    look = Look(asked["numbers"], beat)
+def _answer(asked: dict[str, Any], beat: memoryview, idle: Idle) -> dict[str, object]:
+    look = Look(asked["numbers"], beat, None if asked["thorough"] else idle)
     number = look.over(
         thorough=asked["thorough"], turn=asked["turn"], turns=asked["turns"], skip=frozenset(asked["skip"]),
         leave=asked["leave"],

@@ -26,7 +26,7 @@ log = logging.getLogger(__name__)
 PATIENCE = 3.0  # seconds at one process
 LEFT_OUT = 30.0  # seconds for which a container is not looked at after a look hung in it
 TRIES = 8  # looks that hang or fail before nobody is kept waiting any longer
-TURNS = 12  # a look that is not thorough looks deep into every twelfth process
+TURNS = 24  # a look that is not thorough looks deep into one process in so many
 ABANDONED_AT_MOST = 8  # processes that hang and cannot be killed; more, and nothing is looked at any more
 _PROGRAM = program("app.drivers.holders.scan")
 
