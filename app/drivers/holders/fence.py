@@ -24,17 +24,18 @@ class Fence:
         self._trees = trees
         self._set: dict[str, tuple[int, frozenset[Number]]] = {}  # by cgroup: the inode it had, and what is denied
 
-    def deny(self, group: str, numbers: frozenset[Number], allowed: frozenset[Number]) -> str:
+    def deny(self, group: str, numbers: frozenset[Number], allowed: frozenset[Number], *, anew: bool = False) -> str:
         """Let the container open none of these, and those in `allowed` again; why that could not be done, or "".
 
-        Nothing is written when it is so already: the kernel keeps it for as long as the group lives."""
+        Nothing is written when it is so already: the kernel keeps it for as long as the group lives. `anew`: written
+        all the same, as somebody else may have allowed it meanwhile."""
         top = self._top(group)
         if top is None:
             return "its cgroup is not known" if group == "" else "this host has no cgroup tree that can deny devices"
         try:
             inode = top.stat().st_ino
             known, before = self._set.get(group, (0, frozenset[Number]()))
-            if known == inode and before == numbers:
+            if known == inode and before == numbers and not anew:
                 return ""
             if self._trees.devices:
                 _write_v1(top, numbers, allowed if known != inode else allowed & before)

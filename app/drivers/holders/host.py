@@ -52,7 +52,9 @@ class HostKernel:
                     continue
                 # What is denied to a privileged one is taken from a list that LXD made; nothing is ever added to it.
                 allowed = frozenset() if instance.privileged else guarded - numbers
-                if trouble := self._fence.deny(self._group(name, instance.init), numbers, allowed):
+                group = self._group(name, instance.init)
+                # LXD adds to that list whatever is plugged in by hand, so what was denied before may not be any more.
+                if trouble := self._fence.deny(group, numbers, allowed, anew=instance.privileged):
                     troubles[name] = trouble
         return troubles
 
