@@ -99,11 +99,14 @@ class Evictor:
             self.kernel.fence(watch.seen, {instance: watch.guarded - watch.open_to(instance)}, watch.guarded)
 
     def sweep(self, watch: Watch) -> set[str]:
-        """A look over the whole host, now and then; the PCI addresses of GPUs that somebody holds unbooked."""
-        if self.kernel is None or not watch.guarded or time.monotonic() - self._swept < SWEEP_EVERY:
+        """A look over the whole host, now and then; the PCI addresses of GPUs that somebody holds unbooked.
+
+        Who holds one that is out of service is looked for too: it is listed, and left alone."""
+        numbers = frozenset().union(*(watch.of(gpu.pci_address) for gpu in watch.want.gpus))
+        if self.kernel is None or not numbers or time.monotonic() - self._swept < SWEEP_EVERY:
             return set()
         self._swept = time.monotonic()
-        self.scan = self.kernel.scan(watch.seen, watch.guarded, thorough=False)
+        self.scan = self.kernel.scan(watch.seen, numbers, thorough=False)
         alive = {(holder.pid, holder.start) for holder in self.scan.holders}
         with self._lock:
             self._asked = {key: at for key, at in self._asked.items() if key in alive}
