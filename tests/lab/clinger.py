@@ -49,9 +49,9 @@ def opens(path: str) -> bool:
 def taken(minors: list[int], flags: int) -> list[int]:
     """Descriptors of all that can be opened."""
     found = []
-    for minor in minors:
+    for path in (f"/dev/{name}{minor}" for minor in minors for name in ("dri/card", "nvidia")):
         with suppress(OSError):
-            found.append(device(f"/dev/dri/card{minor}", flags))
+            found.append(device(path, flags))
     return found
 
 

@@ -26,7 +26,7 @@ from tests.lab.scene import Scene, scene, second_from_now
 from tests.lab.turns import p95
 from tests.runtime.running import wait_for
 
-pytestmark = pytest.mark.lab
+pytestmark = [pytest.mark.lab, pytest.mark.timed]
 
 GPUS = 8
 PAIRS = 3  # of people between whom a GPU goes back and forth, each pair due at another second
