@@ -1,8 +1,7 @@
 """Takes GPUs back, provably, and keeps them from those who have not booked them.
 
 The order, per GPU: fence (the cgroup says no, the node loses its permissions) → detach → end what still holds it → see
-that nobody does → only then give it on. Each step may be repeated; what is remembered here between passes is only whom
-was asked to end and since when something is due, and a look would show the rest again.
+that nobody does → only then give it on. Each step may be repeated; only who was asked, and what is due, is remembered.
 """
 
 from __future__ import annotations
@@ -15,9 +14,10 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 
 from app import clock
-from app.drivers.base import DriverError, GpuInfo, HostSeen, LxdDriver, Node
+from app.drivers.base import DriverError, HostSeen, LxdDriver, Node
 from app.drivers.kernel import Holder, Kernel, Scan
 from app.services.plan import Desired, Detach, Ending
+from workers.known_gpus import KnownGpus
 from workers.verdicts import State, Verdict
 from workers.watch import Watch
 
@@ -30,7 +30,6 @@ DEATH = 1.0  # seconds for killed processes to be gone
 ROUNDS = 4  # looks and kills before it is left to the next pass
 SUSPECT_AFTER = 0.3  # seconds for which descriptors may be on their way to a process that is only slow to read them
 PROVE_WITHIN = timedelta(seconds=3)  # after the kill; then the instance is stopped, or the GPU goes into quarantine
-GPUS_EVERY = 300.0  # seconds between two questions which GPUs the host has
 
 
 class Evictor:
@@ -38,6 +37,7 @@ class Evictor:
 
     def __init__(self, driver: LxdDriver, kernel: Kernel | None) -> None:
         self.driver, self.kernel = driver, kernel
+        self.gpus = KnownGpus(driver if kernel else None)
         self.busy: set[str] = set()  # GPUs with a chain under way, perhaps of an earlier pass
         self.scan: Scan | None = None  # the last look over the whole host
         self.last: Desired | None = None  # the database's last word, for when it is away
@@ -45,23 +45,9 @@ class Evictor:
         self._suspected: dict[tuple[int, int], float] = {}
         self._due: dict[str, tuple[int, datetime]] = {}  # by PCI address: which end, since when it should be free
         self._endings: dict[str, Ending] = {}  # not proven free yet
-        self._gpus: tuple[float, tuple[GpuInfo, ...]] = (0.0, ())
         self._seen = HostSeen()
         self._swept = 0.0
         self._lock = threading.Lock()
-
-    def gpus(self, wanted: Collection[str] = ()) -> tuple[GpuInfo, ...]:
-        """The host's GPUs as LXD finds them, asked for now and then, and for one that is not known yet."""
-        asked, known = self._gpus
-        missing = set(wanted) - {gpu.pci_address for gpu in known}
-        age = time.monotonic() - asked
-        if self.kernel and (not known or age > GPUS_EVERY or (missing and age > SWEEP_EVERY)):
-            try:
-                known = tuple(self.driver.gpus())
-                self._gpus = (time.monotonic(), known)
-            except DriverError as error:
-                log.warning("the host's GPUs are not known now, going by what was last seen: %s", error)
-        return known
 
     def watch(self, want: Desired, seen: HostSeen | None) -> Watch:
         """Begin a pass: what was seen, or what was last seen where LXD is away."""
@@ -184,12 +170,17 @@ class Evictor:
     def _judge(self, watch: Watch, pci: str, holders: list[Holder], fresh: bool, scan: Scan) -> Verdict:
         now = clock.now()
         later = [holder for holder in holders if self._deadline(watch, pci, holder) > now]
-        firsts = [holder for holder in holders if holder not in later and holder.first]
-        due = tuple(holder for holder in holders if holder not in later and not holder.first)
+        kept = [holder for holder in holders if holder not in later and holder.spared]
+        due = tuple(holder for holder in holders if holder not in later and not holder.spared)
         doubt = self._doubt(watch, pci, scan)
-        if firsts and not due:
-            name = firsts[0].instance
-            return Verdict(State.HELD, text=f"the first process of {name} holds it", instances=(name,))
+        if kept and not due:
+            name = kept[0].instance
+            what = (
+                f"the first process of {name} holds it"
+                if kept[0].first
+                else f"NVML lists process {kept[0].pid} of {name}"
+            )
+            return Verdict(State.HELD, text=what, instances=(name,))
         if due:
             names = tuple(sorted({holder.instance for holder in due}))
             text = f"{due[0].name} (process {due[0].pid} in {due[0].instance}) does not let go of it"
@@ -253,7 +244,7 @@ class Evictor:
         new = self._unasked(holders)
         with self._lock:
             self._asked |= {(holder.pid, holder.start): clock.now() for holder in new}
-        able = [holder for holder in new if not holder.first]
+        able = [holder for holder in new if not holder.spared]
         if able:
             self.kernel.ask(able, seconds)
         return new

@@ -43,6 +43,12 @@ class Holder:
     how: How = How.OPEN
     first: bool = False
 
+    @property
+    def spared(self) -> bool:
+        """Whether it is not ended, and keeps its GPU from being proven free: a container ends with its first process,
+        and who is only listed by NVML may have the number of one that is gone."""
+        return self.first or self.how == How.LISTED
+
 
 class Parted(StrEnum):
     """What came of asking a process of the host to part with its GPUs."""

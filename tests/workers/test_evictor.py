@@ -224,6 +224,18 @@ def test_a_machines_first_process_is_not_killed(house: House, freeze: Freeze) ->
     assert state_of(house, 0) == GpuState.QUARANTINE
 
 
+def test_who_is_only_listed_by_nvml_is_not_killed(house: House, freeze: Freeze) -> None:
+    """Its number may be that of one that is gone."""
+    booked(house, freeze)
+    listed = house.kernel.add_process("alice", CARDS[0], how=How.LISTED)
+    freeze(NOW + HOUR + GRACE)
+    house.run()
+    freeze(NOW + HOUR + GRACE + evictor.PROVE_WITHIN)
+    house.run()
+    assert house.kernel.processes() == [listed]
+    assert state_of(house, 0) == GpuState.QUARANTINE
+
+
 def test_a_machine_that_cannot_be_looked_at_holds_its_own_gpu_only(house: House, freeze: Freeze) -> None:
     booking, second = booked(house, freeze, follower=True)
     other = make_booking(house.bob, house.gpus[1:2], NOW, NOW + HOUR)
