@@ -151,9 +151,11 @@ class Agent:
     def _events(self) -> None:
         """Look whenever LXD says that something happened to an instance: started, restored, copied, changed by hand."""
         while not self.stop.is_set():
-            pause = EVENTS_AGAIN
+            pause, began = EVENTS_AGAIN, time.monotonic()
             try:
                 self.driver.listen(lambda _action: LOOK.set())
+                if time.monotonic() - began > EVENTS_AGAIN_AFTER_TROUBLE:  # it spoke, until LXD ended: soon it is back
+                    pause = EVENTS_AGAIN_AFTER_TROUBLE
             except DriverError as error:
                 log.debug("no events from LXD now: %s", error)
                 pause = EVENTS_AGAIN_AFTER_TROUBLE

@@ -113,8 +113,6 @@ class Wire:
             return getattr(node, method)(**arguments)
         except LXDAPIException as error:
             raise RefusedError(str(error), error.response.status_code) from error
-        except ClientConnectionFailed as error:
-            raise requests.ConnectionError(str(error)) from error
 
     def _client(self) -> Any:
         """One client per thread: a requests session is neither safe between threads nor of use after a fork."""
@@ -136,7 +134,12 @@ def _connect(endpoint: str, timeout: float) -> Any:
     cert = DEFAULT_CERTS if Path(DEFAULT_CERTS.cert).exists() and Path(DEFAULT_CERTS.key).exists() else None
     session = get_session_for_url(endpoint, verify=str(pin) if pin.exists() else True, cert=cert)
     session.trust_env = False
-    client = Client(endpoint=endpoint, cert=cert, timeout=timeout, session=session)
+    try:
+        client = Client(endpoint=endpoint, cert=cert, timeout=timeout, session=session)
+    except LXDAPIException as error:
+        raise RefusedError(str(error), error.response.status_code) from error
+    except ClientConnectionFailed as error:
+        raise requests.ConnectionError(str(error)) from error
     if not client.trusted:
         raise RefusedError("LXD answers, but does not trust this machine's client certificate", 403)
     return client
