@@ -10,6 +10,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -104,9 +105,19 @@ def stop_all(children: Sequence[Child], patience: float, hurry: Callable[[], boo
     for child in children:
         if child.process is not None:
             child.process.wait()
+            _end_group(child.process.pid)
 
 
 _APPEND = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
+
+
+def _end_group(number: int) -> None:
+    """What a child has left behind: gunicorn kills workers that are slow to end, and does not wait for them."""
+    deadline = time.monotonic() + 1.0
+    with suppress(ProcessLookupError, PermissionError):
+        while time.monotonic() < deadline:
+            os.killpg(number, signal.SIGKILL)
+            time.sleep(0.01)
 
 
 def _tie_to(parent: int, number: signal.Signals) -> Callable[[], None]:

@@ -8,7 +8,7 @@ from flask_babel import gettext as _
 from sqlalchemy import func, select
 
 from app import clock
-from app.errors import Conflict, InvalidInput, RuleRefused
+from app.errors import InvalidInput, RuleRefused
 from app.extensions import db
 from app.models import Allocation, Booking, Gpu, LedgerEntry, Phase, Policy, User
 from app.services import audit, bookings, claims, policy, quota, warnings
@@ -90,12 +90,16 @@ def _locked(user: User, booking_id: int) -> Booking:
     """The booking with its account, GPUs and own row locked, in that order."""
     booking = bookings.get(user, booking_id)
     quota.lock(booking.account_id)
-    gpu_ids = [allocation.gpu_id for allocation in booking.allocations]
-    db.session.execute(select(Gpu.id).where(Gpu.id.in_(gpu_ids)).order_by(Gpu.id).with_for_update(key_share=True))
-    booking = bookings.get(user, booking_id, lock=True)
-    if [allocation.gpu_id for allocation in booking.allocations] != gpu_ids:
-        raise Conflict(_("This booking was just given another GPU."), _("Look at it again, and try again."))
-    return booking
+    while True:
+        attempt = db.session.begin_nested()
+        gpu_ids = [allocation.gpu_id for allocation in booking.allocations]
+        db.session.execute(select(Gpu.id).where(Gpu.id.in_(gpu_ids)).order_by(Gpu.id).with_for_update(key_share=True))
+        booking = bookings.get(user, booking_id, lock=True)
+        if [allocation.gpu_id for allocation in booking.allocations] == gpu_ids:
+            attempt.commit()
+            return booking
+        attempt.rollback()  # it was given another GPU meanwhile: to lock that now would be out of order
+        booking = bookings.get(user, booking_id)
 
 
 def _cannot_change(booking: Booking, now: datetime) -> RuleRefused:
