@@ -17,6 +17,7 @@ from app import clock
 from app.drivers.base import DriverError, HostSeen, LxdDriver, Node
 from app.drivers.kernel import Holder, Kernel, Scan
 from app.services.plan import Desired, Detach, Ending
+from workers.dues import Dues
 from workers.known_gpus import KnownGpus
 from workers.verdicts import State, Verdict
 from workers.watch import Watch
@@ -29,7 +30,6 @@ SHORT = 0.2  # seconds between the signals to a process that was not asked befor
 DEATH = 1.0  # seconds for killed processes to be gone
 ROUNDS = 4  # looks and kills before it is left to the next pass
 SUSPECT_AFTER = 0.3  # seconds for which descriptors may be on their way to a process that is only slow to read them
-PROVE_WITHIN = timedelta(seconds=3)  # after the kill; then the instance is stopped, or the GPU goes into quarantine
 
 
 class Evictor:
@@ -39,11 +39,12 @@ class Evictor:
         self.driver, self.kernel = driver, kernel
         self.gpus = KnownGpus(driver if kernel else None)
         self.busy: set[str] = set()  # GPUs with a chain under way, perhaps of an earlier pass
+        self.begun: frozenset[str] = frozenset()  # those when this pass looked: what it saw of them is half done
         self.scan: Scan | None = None  # the last look over the whole host
         self.last: Desired | None = None  # the database's last word, for when it is away
         self._asked: dict[tuple[int, int], datetime] = {}
         self._suspected: dict[tuple[int, int], float] = {}
-        self._due: dict[str, tuple[int, datetime]] = {}  # by PCI address: which end, since when it should be free
+        self._dues = Dues()
         self._endings: dict[str, Ending] = {}  # not proven free yet
         self._seen = HostSeen()
         self._swept = 0.0
@@ -62,7 +63,11 @@ class Evictor:
                 if running.get(pci) != ending.instance:  # else their next booking goes on where this one ended
                     endings.setdefault(pci, ending)
             self._endings = dict(endings)
-        return Watch(want, self._seen, self.gpus(want.guarded), endings)
+        watch = Watch(want, self._seen, self.gpus(want.guarded), endings)
+        for item in want.wants:
+            if item.instance and item.gpu.pci_address in self.busy:  # a chain of an earlier pass may be plugging it in
+                watch.admit(item.instance, item.gpu.pci_address)
+        return watch
 
     def fence(self, watch: Watch) -> dict[str, str]:
         """Let each instance open the GPUs that are rightly in it, and no others of Berth's. Returns what went wrong."""
@@ -81,7 +86,7 @@ class Evictor:
         if self.kernel is None:
             return
         with self._lock:  # all of it: two GPUs of one instance are admitted side by side
-            watch.admitted[instance] = watch.admitted.get(instance, frozenset()) | watch.of(pci)
+            watch.admit(instance, pci)
             self.kernel.fence(watch.seen, {instance: watch.guarded - watch.open_to(instance)}, watch.guarded)
 
     def sweep(self, watch: Watch) -> set[str]:
@@ -114,13 +119,15 @@ class Evictor:
         return asked
 
     def remove(self, item: Detach) -> None:
-        """Fence and detach one device; LXD's "done" is not believed. Raises DriverError."""
+        """Fence and detach one device; LXD's "done" is not believed. Raises DriverError.
+
+        A mere copy of the node stays, shut; what cannot be looked at may still be there."""
         if self.kernel is not None:
             self.kernel.shut(item.instance, item.device)
         self.driver.detach(item.instance, item.device)
         seen = self.driver.observe(frozenset({item.instance})).instances.get(item.instance)
         for device in seen.devices if seen else ():
-            if device.name == item.device and (device.configured or device.node == Node.PRESENT):
+            if device.name == item.device and (device.configured or device.node in {Node.PRESENT, Node.UNKNOWN}):
                 raise DriverError(f"{item.device} is still in {item.instance}", "LXD said that it was removed")
 
     def clear(self, watch: Watch, pci: str) -> Verdict:
@@ -150,22 +157,14 @@ class Evictor:
 
     def settle(self, pci: str, verdict: Verdict) -> None:
         """Remember, or forget, that a GPU is still to be freed."""
-        with self._lock:
-            if verdict.state == State.FREE:
+        if verdict.state == State.FREE:
+            self._dues.settle(pci)
+            with self._lock:
                 self._endings.pop(pci, None)
-                self._due.pop(pci, None)
 
     def overdue(self, watch: Watch, pci: str) -> bool:
         """Whether a GPU that is held should have been free for so long that something has to give."""
-        ending = watch.endings.get(pci)
-        now = clock.now()
-        key = ending.tag.allocation_id if ending else 0
-        with self._lock:
-            known, since = self._due.get(pci, (-1, now))
-            if known != key:
-                since = max(ending.kill_at, now) if ending else now
-                self._due[pci] = (key, since)
-        return now - since >= PROVE_WITHIN
+        return self._dues.overdue(pci, watch.endings.get(pci), clock.now())
 
     def _judge(self, watch: Watch, pci: str, holders: list[Holder], fresh: bool, scan: Scan) -> Verdict:
         now = clock.now()

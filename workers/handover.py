@@ -52,6 +52,7 @@ class Hands:
 
     def __init__(self, evictor: Evictor) -> None:
         self.evictor = evictor
+        self._late: dict[str, Future[tuple[Verdict, Errors]]] = {}  # of earlier passes, by GPU
         self._pool = ThreadPoolExecutor(max_workers=AT_ONCE, thread_name_prefix="gpu")
 
     def act(self, watch: Watch, todo: Plan, also: Collection[str] = ()) -> Outcome:
@@ -60,7 +61,7 @@ class Hands:
         outcome = Outcome()
         futures: dict[Future[tuple[Verdict, Errors]], str] = {}
         for pci, chain in chains.items():
-            if pci in self.evictor.busy:
+            if pci in self.evictor.busy or pci in self.evictor.begun:
                 self._not_done(outcome, pci, chain)
                 continue
             self.evictor.busy.add(pci)
@@ -70,10 +71,26 @@ class Hands:
             verdict, errors = future.result()
             outcome.verdicts[futures[future]] = verdict
             outcome.errors |= errors
+        self._belated(outcome)
         for future in late:
             log.warning("GPU %s: still at it, going on without", futures[future])
+            self._late[futures[future]] = future
             self._not_done(outcome, futures[future], chains[futures[future]])
         return outcome
+
+    def _belated(self, outcome: Outcome) -> None:
+        """Add what came of GPUs that an earlier pass did not wait for: whom it ended and stopped has to be on record.
+
+        What it found out about the GPU is old by now: that it is free, or never will be, only a new look can tell."""
+        for pci in [pci for pci, future in self._late.items() if future.done()]:
+            future = self._late.pop(pci)
+            if future.cancelled() or future.exception() is not None:
+                continue
+            old, now = future.result()[0], outcome.verdicts.get(pci, Verdict(State.WAITING))
+            if old.ended or old.stopped:
+                text = old.text if old.stopped else now.text
+                ended, stopped = old.ended + now.ended, now.stopped or old.stopped
+                outcome.verdicts[pci] = replace(now, ended=ended, stopped=stopped, text=text)
 
     def close(self) -> None:
         """Start nothing more."""

@@ -63,6 +63,7 @@ def run_pass(host_name: str, driver: LxdDriver, hands: Hands | None = None) -> P
     except DBAPIError as error:
         db.session.remove()
         return _pass_alone(host_name, hands, started, error)
+    evictor.begun = frozenset(evictor.busy)
     try:
         seen = driver.observe()
     except DriverError as error:
@@ -163,6 +164,7 @@ def _pass_alone(host_name: str, hands: Hands, started: float, error: Exception) 
     """A pass without the database: bookings still end on time, by what the instances carry, and none begins."""
     log.warning("host %s: the database is away, ending what has ended and starting nothing: %s", host_name, error)
     evictor = hands.evictor
+    evictor.begun = frozenset(evictor.busy)
     try:
         seen = evictor.driver.observe()
     except DriverError as trouble:

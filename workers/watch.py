@@ -39,6 +39,10 @@ class Watch:
         """One GPU's devices."""
         return self.numbers.get(pci, frozenset())
 
+    def admit(self, instance: str, pci: str) -> None:
+        """Count a GPU among those that the instance may open."""
+        self.admitted[instance] = self.admitted.get(instance, frozenset()) | self.of(pci)
+
     def open_to(self, instance: str) -> frozenset[Number]:
         """What an instance may open now: the GPUs that are rightly in it, or about to be."""
         found = self.admitted.get(instance, frozenset())

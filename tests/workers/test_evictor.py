@@ -19,6 +19,7 @@ from app.services.plan import Trouble
 from tests.factories import gpus_of, make_booking, make_host, make_instance, make_user
 from tests.workers.test_reconciler import House, audited
 from workers import evictor
+from workers.dues import PROVE_WITHIN
 from workers.evictor import Evictor
 from workers.handover import Hands
 
@@ -153,7 +154,7 @@ def test_a_process_that_does_not_die_puts_the_gpu_into_quarantine(house: House, 
     assert house.inside("bob") == set()
     assert house.allocation(second).trouble == Trouble.HELD
     assert state_of(house, 0) == GpuState.IN_SERVICE, "a little time to be proven"
-    freeze(NOW + HOUR + evictor.PROVE_WITHIN)
+    freeze(NOW + HOUR + PROVE_WITHIN)
     house.run()
     assert state_of(house, 0) == GpuState.QUARANTINE
     assert house.allocation(booking).detached_at is None
@@ -166,7 +167,7 @@ def test_who_comes_next_is_given_another_one(house: House, freeze: Freeze) -> No
     house.kernel.add_process("alice", CARDS[0], stubborn=True, immortal=True)
     freeze(NOW + HOUR)
     house.run()
-    freeze(NOW + HOUR + evictor.PROVE_WITHIN)
+    freeze(NOW + HOUR + PROVE_WITHIN)
     house.run()
     house.run()
     assert house.inside("bob") == {"0000:02:00.0"}
@@ -182,7 +183,7 @@ def test_without_another_one_they_are_told_and_get_it_when_it_is_clean(house: Ho
     process = house.kernel.add_process("alice", CARDS[0], stubborn=True, immortal=True)
     freeze(NOW + HOUR)
     house.run()
-    freeze(NOW + HOUR + evictor.PROVE_WITHIN)
+    freeze(NOW + HOUR + PROVE_WITHIN)
     house.run()
     house.run()
     assert house.allocation(second).trouble == Trouble.QUARANTINED
@@ -203,7 +204,7 @@ def test_the_machine_is_stopped_where_the_rules_allow_it(house: House, freeze: F
     house.kernel.add_process("alice", CARDS[0], stubborn=True, immortal=True)
     freeze(NOW + HOUR)
     house.run()
-    freeze(NOW + HOUR + evictor.PROVE_WITHIN)
+    freeze(NOW + HOUR + PROVE_WITHIN)
     house.run()
     assert house.lxd.observe().instances["alice"].status == "stopped"
     assert house.inside("bob") == {"0000:01:00.0"}
@@ -218,7 +219,7 @@ def test_a_machines_first_process_is_not_killed(house: House, freeze: Freeze) ->
     first = house.kernel.add_process("alice", CARDS[0], first=True)
     freeze(NOW + HOUR + GRACE)
     house.run()
-    freeze(NOW + HOUR + GRACE + evictor.PROVE_WITHIN)
+    freeze(NOW + HOUR + GRACE + PROVE_WITHIN)
     house.run()
     assert house.kernel.processes() == [first]
     assert state_of(house, 0) == GpuState.QUARANTINE
@@ -230,7 +231,7 @@ def test_who_is_only_listed_by_nvml_is_not_killed(house: House, freeze: Freeze) 
     listed = house.kernel.add_process("alice", CARDS[0], how=How.LISTED)
     freeze(NOW + HOUR + GRACE)
     house.run()
-    freeze(NOW + HOUR + GRACE + evictor.PROVE_WITHIN)
+    freeze(NOW + HOUR + GRACE + PROVE_WITHIN)
     house.run()
     assert house.kernel.processes() == [listed]
     assert state_of(house, 0) == GpuState.QUARANTINE
