@@ -14,7 +14,7 @@ from app.drivers.kernel import Scan
 from tests.drivers.boxes import FULL, Box, host, unique
 from tests.require import need
 
-pytestmark = pytest.mark.lab  # root, and cgroups
+pytestmark = [pytest.mark.lab, pytest.mark.timed]  # root, and cgroups
 
 OPEN_FULL = "f = os.open('/dev/full', os.O_RDONLY)"
 SIXTY = "for _ in range(60):\n    if not os.fork(): import time; time.sleep(600)\n"

@@ -21,7 +21,7 @@ from tests.lab.scene import SLEEPING, Scene, second_from_now
 from tests.runtime.running import wait_for
 
 Outcomes = dict[str, Outcome]
-LEAD = 1.5  # seconds from writing the ends down to the end
+LEAD = 3.0  # seconds from writing the ends down to the end
 LONG = 3600  # seconds of a booking that is not to end by itself
 HERE = 30.0  # seconds within which booked GPUs are there
 GONE = 45.0  # seconds after the end within which Berth has proven that a GPU is free, or given up

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from app.drivers.base import GpuInfo, InstanceSpec, Node, device_name
+from app.drivers.base import DENIED_CALLS, GpuInfo, InstanceSpec, Node, device_name
 from app.drivers.lxd import PylxdDriver
 from app.drivers.lxd.shapes import new_instance
 from app.drivers.lxd.wire import Wire
@@ -119,6 +119,7 @@ def test_an_instance_is_made_as_confined_as_promised(lab: Hosts) -> None:
             "security.privileged": "false", "security.nesting": "false", "security.devlxd": "false",
             "security.idmap.isolated": "true", "boot.autostart": "false", "user.berth.owner": "alice",
             "limits.cpu": "1", "limits.memory": "300MiB", "limits.processes": "4096",
+            "security.syscalls.deny": DENIED_CALLS,
         }  # fmt: skip
         assert instance["devices"]["root"] == {"type": "disk", "path": "/", "pool": "pool", "size": "3GiB"}
         assert host.run(spec.name, "nproc").strip() == "1"
