@@ -119,15 +119,13 @@ class Evictor:
         return asked
 
     def remove(self, item: Detach) -> None:
-        """Fence and detach one device; LXD's "done" is not believed. Raises DriverError.
-
-        A mere copy of the node stays, shut; what cannot be looked at may still be there."""
+        """Fence and detach one device; LXD's "done" is not believed. Raises DriverError."""
         if self.kernel is not None:
             self.kernel.shut(item.instance, item.device)
         self.driver.detach(item.instance, item.device)
         seen = self.driver.observe(frozenset({item.instance})).instances.get(item.instance)
         for device in seen.devices if seen else ():
-            if device.name == item.device and (device.configured or device.node in {Node.PRESENT, Node.UNKNOWN}):
+            if device.name == item.device and (device.configured or device.node == Node.PRESENT):
                 raise DriverError(f"{item.device} is still in {item.instance}", "LXD said that it was removed")
 
     def clear(self, watch: Watch, pci: str) -> Verdict:

@@ -21,7 +21,7 @@ from tests.drivers.boxes import FULL, Box, host, unique
 from tests.drivers.nvml_stub import DRIVER_NOT_LOADED, HANGS, Gpu, Stub
 from tests.require import need
 
-pytestmark = pytest.mark.lab  # root, and cgroups
+pytestmark = [pytest.mark.lab, pytest.mark.timed]  # root, and cgroups; holds what a lab's Berth would take for a GPU
 
 ROOT = Path(__file__).parents[2]
 GPU = (195, 70)
@@ -91,9 +91,7 @@ def test_the_hosts_own_is_listed_as_such(kernel: HostKernel, stub: Stub, run: Ru
 
 
 @pytest.mark.parametrize("trouble", ["absent", "hangs"])
-def test_a_look_stands_alone_where_nvml_says_nothing(
-    kernel: HostKernel, box: Box, stub: Stub, trouble: str
-) -> None:
+def test_a_look_stands_alone_where_nvml_says_nothing(kernel: HostKernel, box: Box, stub: Stub, trouble: str) -> None:
     pid = box.run(OPEN_FULL)
     kernel._nvml._patience = 0.3
     with kernel.still(host(box), [box.name]):
