@@ -15,7 +15,7 @@ from tests.lab.attack_runs import Outcomes, on_berth, on_plain_lxd
 from tests.lab.lab import Lab
 from tests.lab.scene import scene
 
-pytestmark = pytest.mark.lab
+pytestmark = [pytest.mark.lab, pytest.mark.timed]
 
 ATTACKS = [
     Attack("bind_mount"),

@@ -12,7 +12,7 @@ from app.drivers.base import DriverError, GiveUp, HostUnreachable, TryAgain
 
 _BUSY = re.compile(
     r"matching non-reusable operation|ETag doesn't match|is busy running|database is locked|deadline exceeded"
-    r"|timed? ?out|operation was cancell?ed|in progress",
+    r"|timed? ?out|operation was cancell?ed|in progress|file exists",  # the last: a node of an update that lost a race
     re.IGNORECASE,
 )
 # pylxd looks for the pinned certificate under the address: the remote has to be called by it.
