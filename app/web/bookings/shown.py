@@ -46,7 +46,7 @@ def state(booking: Booking, now: datetime) -> str:
         return "cancelled"
     if phase == Phase.UPCOMING:
         return "booked"
-    if phase == Phase.PAST:
+    if phase == Phase.PAST or booking.released_at is not None:  # one given back within its first second keeps that
         return "ended_early" if booking.released_at is not None else "ended"
     if trouble(booking):
         return "failed"
