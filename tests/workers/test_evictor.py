@@ -2,28 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from datetime import UTC, datetime, timedelta
-from pathlib import Path
+from collections.abc import Callable
+from datetime import datetime, timedelta
 
 import pytest
-from flask import Flask
 
 from app.drivers.base import NVIDIA_MAJOR, DriverError, GiveUp, HostUnreachable, TryAgain
-from app.drivers.fake import FakeLxd
-from app.drivers.fake_kernel import FakeKernel
 from app.drivers.kernel import HOST, How
 from app.extensions import db
 from app.models import AuditEvent, Booking, Gpu, GpuState, Policy
 from app.services.plan import Trouble
-from tests.factories import gpus_of, make_booking, make_host, make_instance, make_user
-from tests.workers.test_reconciler import House, audited
+from tests.factories import make_booking, make_user
+from tests.workers.house import NOW, House
+from tests.workers.test_reconciler import audited
 from workers import evictor
 from workers.dues import PROVE_WITHIN
-from workers.evictor import Evictor
-from workers.handover import Hands
 
-NOW = datetime(2026, 11, 3, 14, 0, tzinfo=UTC)
 HOUR, GRACE = timedelta(hours=1), timedelta(seconds=20)
 CARDS = [(NVIDIA_MAJOR, minor) for minor in range(4)]
 
@@ -35,21 +29,6 @@ def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """A pass is a look too, however soon after the last one; nobody is waited for."""
     monkeypatch.setattr(evictor, "SWEEP_EVERY", 0.0)
     monkeypatch.setattr(evictor, "SHORT", 0.0)
-
-
-@pytest.fixture
-def house(app: Flask, tmp_path: Path, freeze: Freeze) -> Iterator[House]:
-    freeze(NOW)
-    lxd = FakeLxd(tmp_path / "lab.json", pace=0)
-    host = make_host("lab")
-    alice, bob = make_user("alice"), make_user("bob")
-    for person in (alice, bob):
-        make_instance(person, host, person.username)
-        lxd.add_instance(person.username, owner=person.username)
-    kernel = FakeKernel(tmp_path / "lab.json")
-    hands = Hands(Evictor(lxd, kernel))
-    yield House(lxd=lxd, kernel=kernel, hands=hands, host=host, gpus=gpus_of(host), alice=alice, bob=bob)
-    hands.close()
 
 
 def rules(**values: object) -> None:

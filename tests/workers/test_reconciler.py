@@ -3,72 +3,22 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator
-from datetime import UTC, datetime, timedelta
-from pathlib import Path
-from types import SimpleNamespace
+from collections.abc import Callable
+from datetime import datetime, timedelta
 
 import pytest
-from flask import Flask
 
-from app.drivers.base import GiveUp, HostUnreachable, Node, TryAgain
-from app.drivers.fake import FakeLxd
-from app.drivers.fake_kernel import FakeKernel
+from app.drivers.base import GiveUp, HostUnreachable, TryAgain
 from app.extensions import db
-from app.models import Allocation, AuditEvent, Booking, EntryKind, Gpu, Host, LedgerEntry, User
+from app.models import AuditEvent, Booking, EntryKind, Host, LedgerEntry, User
 from app.services import changes
 from app.services.plan import Trouble
-from tests.factories import gpus_of, make_booking, make_host, make_instance, make_user
-from workers.evictor import Evictor
-from workers.handover import Hands
-from workers.reconciler import PassResult, run_pass
+from tests.factories import make_booking, make_instance, make_user
+from tests.workers.house import NOW, House
 
-NOW = datetime(2026, 11, 3, 14, 0, tzinfo=UTC)
 HOUR = timedelta(hours=1)
 
 Freeze = Callable[[datetime], None]
-
-
-class House(SimpleNamespace):
-    """A host with four simulated GPUs, and Alice's and Bob's machines on it."""
-
-    lxd: FakeLxd
-    kernel: FakeKernel
-    hands: Hands
-    host: Host
-    gpus: list[Gpu]
-    alice: User
-    bob: User
-
-    def run(self) -> PassResult:
-        db.session.commit()
-        db.session.remove()
-        return run_pass(self.host.name, self.lxd, self.hands)
-
-    def inside(self, instance: str) -> set[str]:
-        """The PCI addresses whose nodes are in an instance."""
-        seen = self.lxd.observe().instances[instance]
-        return {device.pci_address for device in seen.devices if device.node == Node.PRESENT}
-
-    def allocation(self, booking: Booking) -> Allocation:
-        return db.session.scalars(
-            db.select(Allocation).where(Allocation.booking_id == booking.id).execution_options(populate_existing=True)
-        ).one()
-
-
-@pytest.fixture
-def house(app: Flask, tmp_path: Path, freeze: Freeze) -> Iterator[House]:
-    freeze(NOW)
-    lxd = FakeLxd(tmp_path / "lab.json", pace=0)
-    host = make_host("lab")
-    alice, bob = make_user("alice"), make_user("bob")
-    for person in (alice, bob):
-        make_instance(person, host, person.username)
-        lxd.add_instance(person.username, owner=person.username)
-    kernel = FakeKernel(tmp_path / "lab.json")
-    hands = Hands(Evictor(lxd, kernel))
-    yield House(lxd=lxd, kernel=kernel, hands=hands, host=host, gpus=gpus_of(host), alice=alice, bob=bob)
-    hands.close()
 
 
 def audited(action: str) -> int:
