@@ -33,8 +33,9 @@ from workers.handover import Hands
 from workers.jobs import CHECK, LOOK, WORK
 from workers.listener import Listener
 from workers.locks import Held, exclusive
-from workers.reconciler import PassResult, describe, run_operations, run_pass
+from workers.reconciler import PassResult, describe, run_pass
 from workers.warner import Warner
+from workers.works import run_operations
 
 log = logging.getLogger(__name__)
 
@@ -134,7 +135,7 @@ class Agent:
         with exclusive(lock, wait=wait), self.app.app_context():
             with transaction():  # nobody else is at it while we hold the lock: what is running, runs nowhere
                 operations.requeue_interrupted(inventory.host(self.host_name).id)
-            return run_operations(self.host_name, self.driver)
+            return run_operations(self.app, self.host_name, self.driver)
 
     def _operations(self) -> None:
         while not self.stop.is_set():

@@ -17,10 +17,9 @@ from sqlalchemy.exc import DBAPIError
 from app import clock
 from app.drivers.base import DriverError, HostSeen, LxdDriver
 from app.drivers.kernel import Scan
-from app.errors import DomainError
 from app.extensions import db, transaction
-from app.models import Host, Operation, OperationKind
-from app.services import drift, enforcement, instances, inventory, operations, recording
+from app.models import Host
+from app.services import drift, enforcement, inventory, recording
 from app.services.plan import Desired, Plan, from_tags, plan
 from workers import aftermath
 from workers.evictor import Evictor
@@ -174,52 +173,6 @@ def _pass_alone(host_name: str, hands: Hands, started: float, error: Exception) 
     todo = replace(plan(want, seen), attaches=())
     outcome = _act(hands, watch, todo)
     return PassResult(False, todo, outcome, _next(want, outcome), _since(started), "the database is away")
-
-
-def run_operations(host_name: str, driver: LxdDriver) -> int:
-    """Do the host's queued operations, one after the other. Needs an app context. Returns how many were done."""
-    done = 0
-    while True:
-        with transaction():
-            host = inventory.host(host_name)
-            operation = operations.claim(host.id)
-        if operation is None:
-            return done
-        error = _perform(operation, driver)
-        with transaction():
-            operations.finish(operation.id, f"agent:{host_name}", error)
-        done += 1
-
-
-def _perform(operation: Operation, driver: LxdDriver) -> str:
-    """Do one operation; the error's text, or "" when it worked."""
-
-    def progress(step: str, percent: int) -> None:
-        with transaction():
-            operations.progress(operation.id, step, percent)
-
-    name = operation.instance.name
-    try:
-        match operation.kind:
-            case OperationKind.CREATE:
-                driver.create(instances.spec(operation.instance), progress)
-            case OperationKind.START:
-                progress("starting", 10)
-                driver.start(name)
-            case OperationKind.STOP:
-                progress("stopping", 10)
-                driver.stop(name, force=bool(operation.details.get("force")))
-            case OperationKind.RESTART:
-                progress("stopping", 10)
-                driver.restart(name)
-            case OperationKind.DELETE:
-                progress("deleting", 10)
-                driver.delete(name)
-    except DriverError as error:
-        return f"{str(error).rstrip('.')}. {error.todo}".strip()
-    except DomainError as error:
-        return str(error)
-    return ""
 
 
 def describe(result: PassResult) -> list[str]:

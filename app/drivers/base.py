@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
     from app.drivers.facts import HostFacts
+    from app.drivers.inside import Answer, Command, Heard
 
 # LXD 5.0.2 removes every device whose name starts with the one to remove (gpu1 takes gpu10 along), so ours all have
 # the same length. They are made from the PCI address alone: the same GPU has the same name in every instance.
@@ -236,3 +237,7 @@ class LxdDriver(Protocol):
         """Show a message on every terminal and every desktop of the running instance, within a few seconds.
 
         Raises GiveUp where there is no such instance. Nothing is known of whether anybody has read it."""
+
+    def run(self, instance: str, command: Command, heard: Heard | None = None) -> Answer:
+        """Run it as root in the running instance and wait for its end. Raises GiveUp where there is no such instance,
+        TryAgain where it does not run or the command went beyond its limits."""

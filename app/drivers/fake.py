@@ -28,6 +28,7 @@ from app.drivers.base import (
 )
 from app.drivers.facts import HostFacts
 from app.drivers.fake_facts import host_facts
+from app.drivers.inside import Answer, Command, Heard
 from app.drivers.simulated import OWNER, SimulatedHost, State, new_instance
 
 _CREATION = [("preparing", 0, 0.2), *(("copying", done, 0.25) for done in (0, 25, 50, 75)), ("copying", 100, 0.0)]
@@ -159,6 +160,18 @@ class FakeLxd(SimulatedHost):
         """What was shown in which instance: name, title and text; the last hundred."""
         with self._open() as state:
             return [(instance, title, text) for instance, title, text in state.get("told", [])]
+
+    def run(self, instance: str, command: Command, heard: Heard | None = None) -> Answer:
+        """Nothing runs in there: it says nothing and works, but for what it was told by `answer`."""
+        with self._call("run") as state:
+            what = f"Run {command.argv[0]} in {instance}"
+            if (status := _instance(state, what, instance)["status"]) != "running":
+                raise TryAgain(what, f"the instance is {status}", "Start the instance.")
+            state["ran"] = [*state.get("ran", [])[-99:], [instance, *command.argv]]
+            said = Answer(*state.get("answers", {}).get(instance, (0, "")))
+        if heard and said.text:
+            heard(said.text)
+        return said
 
     def _power(self, instance: str, action: str, status: str) -> None:
         with self._open() as state:

@@ -55,6 +55,16 @@ class SimulatedHost:
         with self._open() as state:
             state["lies"] = {"attach": attach, "detach": detach}
 
+    def answer(self, instance: str, status: int, text: str = "") -> None:
+        """Let commands in this instance end so."""
+        with self._open() as state:
+            state.setdefault("answers", {})[instance] = [status, text]
+
+    def ran(self, instance: str) -> list[list[str]]:
+        """The commands that were run in there, the last hundred of the host's."""
+        with self._open() as state:
+            return [argv for name, *argv in state.get("ran", []) if name == instance]
+
     def add_instance(self, name: str, status: str = "running", *, owner: str = "", privileged: bool = False) -> None:
         """Put an instance there that Berth did not make."""
         with self._open() as state:

@@ -1,5 +1,6 @@
 """All models, so that whoever imports one has them all registered."""
 
+from app.models.access import Port, Purpose, SshKey
 from app.models.accounts import Account, ApiToken, Role, SignIn, User, UserState
 from app.models.audit import AuditEvent
 from app.models.base import Base
@@ -10,12 +11,11 @@ from app.models.inventory import (
     Host,
     Instance,
     InstanceStatus,
-    Operation,
-    OperationKind,
-    OperationState,
 )
 from app.models.ledger import EntryKind, LedgerEntry
+from app.models.operations import Operation, OperationKind, OperationState
 from app.models.policy import Policy
+from app.models.templates import Template, TemplateKind, TemplateState
 
 __all__ = [
     "Account",
@@ -36,9 +36,15 @@ __all__ = [
     "OperationState",
     "Phase",
     "Policy",
+    "Port",
+    "Purpose",
     "Refusal",
     "Role",
     "SignIn",
+    "SshKey",
+    "Template",
+    "TemplateKind",
+    "TemplateState",
     "User",
     "UserState",
 ]

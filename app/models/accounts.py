@@ -60,6 +60,7 @@ class User(Base):
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
     decided_at: Mapped[datetime | None]  # when approved or refused
     last_login_at: Mapped[datetime | None]
+    keys_changed_at: Mapped[datetime | None]  # when an SSH key was last added or removed
 
     account: Mapped[Account | None] = relationship(lazy="raise")
 

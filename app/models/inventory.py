@@ -18,6 +18,9 @@ class Host(Base):
     """A workstation that runs LXD and has GPUs. `endpoint`: an LXD socket, an https address, or `sim:`."""
 
     __tablename__ = "hosts"
+    __table_args__ = (
+        CheckConstraint("1024 <= first_port AND first_port <= last_port AND last_port <= 65535", name="ports"),
+    )
 
     id: Mapped[int] = mapped_column(primary_key=True)
     name: Mapped[str] = mapped_column(String(63), unique=True)
@@ -34,6 +37,11 @@ class Host(Base):
     observed: Mapped[dict[str, Any]] = mapped_column(server_default="{}")
     findings: Mapped[list[dict[str, str]]] = mapped_column(JSONB, server_default="[]")
     checked_at: Mapped[datetime | None]  # when the findings were made
+    # Where people reach its machines; "": by the host's name. Their ports are of this range, both ends included.
+    address: Mapped[str] = mapped_column(String(255), server_default="")
+    listen: Mapped[str] = mapped_column(String(64), server_default="0.0.0.0")  # noqa: S104 - people come over the network
+    first_port: Mapped[int] = mapped_column(server_default="22000")
+    last_port: Mapped[int] = mapped_column(server_default="22999")
 
     @property
     def simulated(self) -> bool:
@@ -98,6 +106,7 @@ class Instance(Base):
     host_id: Mapped[int] = mapped_column(ForeignKey("hosts.id"), index=True)
     owner_id: Mapped[int] = mapped_column(ForeignKey("users.id"), index=True)
     image: Mapped[str] = mapped_column(String(120))
+    template_id: Mapped[int | None] = mapped_column(ForeignKey("templates.id"), index=True)
     cpus: Mapped[int]
     memory_mib: Mapped[int]
     disk_gib: Mapped[int]
@@ -105,59 +114,10 @@ class Instance(Base):
     status_at: Mapped[datetime | None]
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
     deleted_at: Mapped[datetime | None]
+    password_at: Mapped[datetime | None]  # when the password inside was last set from here
+    keys_at: Mapped[datetime | None]  # when its owner's SSH keys were last written into it
+    # What the agent last saw of the ways in: see services.access.
+    health: Mapped[dict[str, Any]] = mapped_column(server_default="{}")
 
     host: Mapped[Host] = relationship(lazy="raise")
     owner: Mapped[User] = relationship(lazy="raise")
-
-
-class OperationKind(StrEnum):
-    """Long work that a host's agent does for a person."""
-
-    CREATE = "create"
-    START = "start"
-    STOP = "stop"
-    RESTART = "restart"
-    DELETE = "delete"
-
-
-class OperationState(StrEnum):
-    """How far an operation is."""
-
-    QUEUED = "queued"
-    RUNNING = "running"
-    DONE = "done"
-    FAILED = "failed"
-
-
-class Operation(Base):
-    """One piece of long work on an instance, with its progress. `step` is a code; the pages have the words."""
-
-    __tablename__ = "operations"
-    __table_args__ = (
-        one_of("kind", OperationKind),
-        one_of("state", OperationState),
-        CheckConstraint("percent BETWEEN 0 AND 100", name="percent"),
-        # Two pieces of work on one instance would undo each other.
-        Index(
-            "uq_operations_open",
-            "instance_id",
-            unique=True,
-            postgresql_where=text("state IN ('queued', 'running')"),
-        ),
-    )
-
-    id: Mapped[int] = mapped_column(primary_key=True)
-    kind: Mapped[OperationKind] = mapped_column(String(16))
-    state: Mapped[OperationState] = mapped_column(String(16), server_default=OperationState.QUEUED)
-    host_id: Mapped[int] = mapped_column(ForeignKey("hosts.id"), index=True)
-    instance_id: Mapped[int] = mapped_column(ForeignKey("instances.id"), index=True)
-    user_id: Mapped[int | None] = mapped_column(ForeignKey("users.id"))  # who asked; none: the command line
-    step: Mapped[str] = mapped_column(String(32), server_default="queued")
-    percent: Mapped[int] = mapped_column(server_default="0")
-    error: Mapped[str] = mapped_column(Text, server_default="")
-    details: Mapped[dict[str, Any]] = mapped_column(server_default="{}")
-    created_at: Mapped[datetime] = mapped_column(server_default=func.now())
-    started_at: Mapped[datetime | None]
-    finished_at: Mapped[datetime | None]
-
-    instance: Mapped[Instance] = relationship(lazy="raise")

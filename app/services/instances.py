@@ -131,7 +131,9 @@ def spec(instance: Instance) -> InstanceSpec:
 
 def record_statuses(host_id: int, seen: dict[str, str]) -> None:
     """Write what the host showed of its machines: name → LXD's status, lower case. Missing ones are marked so."""
-    busy = select(Operation.instance_id).where(Operation.host_id == host_id, Operation.state.in_(operations.OPEN))
+    busy = select(Operation.instance_id).where(
+        Operation.host_id == host_id, Operation.state.in_(operations.OPEN), Operation.instance_id.is_not(None)
+    )
     query = select(Instance).where(
         Instance.host_id == host_id,
         Instance.deleted_at.is_(None),

@@ -1,11 +1,12 @@
-"""Long work on people's machines: queued by a service, done by the host's agent, with progress to watch.
+"""Long work on machines and templates: queued by a service, done by the host's agent, with progress to watch.
 
-At most one is open for a machine. Each may be repeated: an agent that starts takes up what the last one left.
+At most one is open for each. Each may be repeated: an agent that starts takes up what the last one left.
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection
+from typing import Any
 
 from flask_babel import gettext as _
 from sqlalchemy import func, select
@@ -14,31 +15,55 @@ from sqlalchemy.orm import joinedload
 from app import clock
 from app.errors import Conflict
 from app.extensions import db
-from app.models import Instance, InstanceStatus, Operation, OperationKind, OperationState, User
+from app.models import (
+    Instance,
+    InstanceStatus,
+    Operation,
+    OperationKind,
+    OperationState,
+    Template,
+    TemplateState,
+    User,
+)
 from app.services import audit
 
-STEPS = ("queued", "preparing", "copying", "starting", "stopping", "deleting", "checking", "done", "failed")
 OPEN = (OperationState.QUEUED, OperationState.RUNNING)
+HEAVY = frozenset({OperationKind.BUILD})  # minutes of a host's processor and disk: one at a time there
+LONGEST_LOG = 64_000  # characters; what comes first goes first
+# What a machine is after work that went well; the other kinds leave that as it is.
+_BECOMES = {
+    OperationKind.CREATE: InstanceStatus.RUNNING,
+    OperationKind.START: InstanceStatus.RUNNING,
+    OperationKind.RESTART: InstanceStatus.RUNNING,
+    OperationKind.REBUILD: InstanceStatus.RUNNING,
+    OperationKind.STOP: InstanceStatus.STOPPED,
+    OperationKind.FREEZE: InstanceStatus.FROZEN,
+}
 
 
-def enqueue(actor: User | None, instance: Instance, kind: OperationKind, **details: bool) -> Operation:
-    """Queue work on a machine. Raises Conflict while other work on it is under way."""
-    under_way = select(Operation.id).where(Operation.instance_id == instance.id, Operation.state.in_(OPEN))
-    db.session.execute(select(Instance.id).where(Instance.id == instance.id).with_for_update())
-    if db.session.scalar(under_way) is not None:
-        raise Conflict(_("Other work on %(name)s is still under way.", name=instance.name), _("Wait until it is done."))
+def enqueue(actor: User | None, target: Instance | Template, kind: OperationKind, **details: Any) -> Operation:
+    """Queue work on a machine or a template. Raises Conflict while other work on it is under way."""
+    table = type(target)
+    column = Operation.instance_id if table is Instance else Operation.template_id
+    db.session.execute(select(table.id).where(table.id == target.id).with_for_update())
+    if db.session.scalar(select(Operation.id).where(column == target.id, Operation.state.in_(OPEN))) is not None:
+        raise Conflict(_("Other work on %(name)s is still under way.", name=target.name), _("Wait until it is done."))
     operation = Operation(
         kind=kind,
-        host_id=instance.host_id,
-        instance_id=instance.id,
+        host_id=target.host_id,
         user_id=actor.id if actor else None,
         details=details,
+        **{column.key: target.id},
     )
     db.session.add(operation)
     db.session.flush()
-    who = actor.username if actor else audit.SYSTEM
-    audit.record(who, f"instance.{kind}.asked", f"instance:{instance.name}", operation=operation.id)
+    who, noun = actor.username if actor else audit.SYSTEM, _noun(target)
+    audit.record(who, f"{noun}.{kind}.asked", f"{noun}:{target.name}", operation=operation.id)
     return operation
+
+
+def _noun(target: Instance | Template) -> str:
+    return "instance" if isinstance(target, Instance) else "template"
 
 
 def last(instance_id: int) -> Operation | None:
@@ -53,7 +78,13 @@ def latest(instance_ids: Collection[int]) -> dict[int, Operation]:
         select(func.max(Operation.id)).where(Operation.instance_id.in_(instance_ids)).group_by(Operation.instance_id)
     )
     query = select(Operation).where(Operation.id.in_(newest))
-    return {operation.instance_id: operation for operation in db.session.scalars(query)}
+    return {operation.instance_id: operation for operation in db.session.scalars(query) if operation.instance_id}
+
+
+def last_of_template(template_id: int) -> Operation | None:
+    """The newest operation on a template, its log too."""
+    query = select(Operation).where(Operation.template_id == template_id).order_by(Operation.id.desc()).limit(1)
+    return db.session.scalar(query)
 
 
 def outcome(operation_id: int) -> tuple[OperationState, str]:
@@ -63,12 +94,14 @@ def outcome(operation_id: int) -> tuple[OperationState, str]:
     return OperationState(state), error
 
 
-def claim(host_id: int) -> Operation | None:
-    """Take the host's oldest queued operation, with its instance, owner and host; None when there is none."""
+def claim(host_id: int, *, heavy: bool = True) -> Operation | None:
+    """Take the host's oldest queued operation, with its machine and owner or its template; None when there is none.
+    `heavy`: one of HEAVY may be taken too."""
+    without = [] if heavy else HEAVY
     query = (
         select(Operation)
-        .where(Operation.host_id == host_id, Operation.state == OperationState.QUEUED)
-        .options(joinedload(Operation.instance).joinedload(Instance.owner))
+        .where(Operation.host_id == host_id, Operation.state == OperationState.QUEUED, Operation.kind.not_in(without))
+        .options(joinedload(Operation.instance).joinedload(Instance.owner), joinedload(Operation.template))
         .order_by(Operation.id)
         .limit(1)
         .with_for_update(of=Operation, skip_locked=True)
@@ -98,25 +131,52 @@ def progress(operation_id: int, step: str, percent: int) -> None:
         db.session.flush()
 
 
+def note(operation_id: int, text: str) -> None:
+    """Add to an operation's log."""
+    operation = db.session.get(Operation, operation_id)
+    if operation is not None:
+        operation.log = (operation.log + text.replace("\0", ""))[-LONGEST_LOG:]
+        db.session.flush()
+
+
 def finish(operation_id: int, actor: str, error: str = "") -> None:
-    """Close an operation and write what it did to the machine's record."""
-    query = select(Operation).where(Operation.id == operation_id).options(joinedload(Operation.instance))
+    """Close an operation and write what it did to the record of its machine or template."""
+    query = (
+        select(Operation)
+        .where(Operation.id == operation_id)
+        .options(joinedload(Operation.instance), joinedload(Operation.template))
+    )
     operation = db.session.scalar(query)
     if operation is None or operation.state not in OPEN:
         return
-    now, instance = clock.now(), operation.instance
-    operation.finished_at, operation.error = now, error
+    operation.finished_at, operation.error = clock.now(), error
     operation.state = OperationState.FAILED if error else OperationState.DONE
     operation.step, operation.percent = ("failed", operation.percent) if error else ("done", 100)
-    if error:
-        if operation.kind == OperationKind.CREATE:
-            instance.status = InstanceStatus.FAILED
-    elif operation.kind == OperationKind.DELETE:
-        instance.deleted_at = now
+    target = operation.instance or operation.template
+    assert target is not None
+    if isinstance(target, Template):
+        _template_after(target, operation.kind, error)
     else:
-        stopped = operation.kind == OperationKind.STOP
-        instance.status = InstanceStatus.STOPPED if stopped else InstanceStatus.RUNNING
-    instance.status_at = now
+        _instance_after(target, operation.kind, error)
     db.session.flush()
-    action = f"instance.{operation.kind}" + (".failed" if error else "")
-    audit.record(actor, action, f"instance:{instance.name}", key=f"operation:{operation.id}", error=error[:500])
+    noun = _noun(target)
+    action = f"{noun}.{operation.kind}" + (".failed" if error else "")
+    audit.record(actor, action, f"{noun}:{target.name}", key=f"operation:{operation.id}", error=error[:500])
+
+
+def _instance_after(instance: Instance, kind: OperationKind, error: str) -> None:
+    if error:
+        if kind == OperationKind.CREATE:
+            instance.status = InstanceStatus.FAILED
+    elif kind == OperationKind.DELETE:
+        instance.deleted_at = clock.now()
+    else:
+        instance.status = _BECOMES.get(kind, instance.status)
+    instance.status_at = clock.now()
+
+
+def _template_after(template: Template, kind: OperationKind, error: str) -> None:
+    if kind != OperationKind.BUILD:
+        return
+    template.state = TemplateState.FAILED if error else TemplateState.READY
+    template.ready_at = None if error else clock.now()

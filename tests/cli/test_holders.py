@@ -91,9 +91,7 @@ def test_how_it_came_out_is_said(lab: Berth, kernel: FakeKernel, engine: sa.Engi
     assert [row[3] for row in ended(engine)] == ["stays", "let_go"]
 
 
-def test_who_is_not_the_hosts_or_holds_nothing_is_left_alone(
-    lab: Berth, kernel: FakeKernel, engine: sa.Engine
-) -> None:
+def test_who_is_not_the_hosts_or_holds_nothing_is_left_alone(lab: Berth, kernel: FakeKernel, engine: sa.Engine) -> None:
     lab("instance", "create", "m1", "--host", "ws1", "--image", "base", "--owner", "liwei")
     inside, idle = kernel.add_process("m1", GPU), kernel.add_process("", (195, 9))
     for pid, why in {inside: "is in the machine m1", idle: "holds no GPU of ws1", 77777: "holds no GPU of ws1"}.items():

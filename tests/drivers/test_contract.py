@@ -18,6 +18,7 @@ from app.drivers.base import (
     TryAgain,
     device_name,
 )
+from app.drivers.inside import shell
 from tests.drivers.conftest import Subject
 
 TAG = Tag(booking_id=7, allocation_id=8, ends_at=1_800_000_000)
@@ -205,6 +206,14 @@ def test_only_a_running_instance_can_be_told(subject: Subject) -> None:
         subject.driver.tell(subject.put("stopped"), "Your GPU goes", "At 14:00.")
     with pytest.raises(GiveUp, match="no such instance"):
         subject.driver.tell(subject.name(), "Your GPU goes", "At 14:00.")
+
+
+def test_a_command_runs_in_a_running_instance_only(subject: Subject) -> None:
+    assert subject.driver.run(subject.machine(), shell("true")).well
+    with pytest.raises(TryAgain, match="stopped"):
+        subject.driver.run(subject.put("stopped"), shell("true"))
+    with pytest.raises(GiveUp, match="no such instance"):
+        subject.driver.run(subject.name(), shell("true"))
 
 
 def test_observe_gives_those_asked_for_that_exist(subject: Subject) -> None:

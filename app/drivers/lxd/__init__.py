@@ -22,7 +22,8 @@ from app.drivers.base import (
     device_name,
 )
 from app.drivers.facts import HostFacts
-from app.drivers.lxd import events, instances, shapes, tell
+from app.drivers.inside import Answer, Command, Heard
+from app.drivers.lxd import events, execute, instances, shapes, tell
 from app.drivers.lxd.errors import RefusedError, as_driver_errors
 from app.drivers.lxd.examine import Examiner
 from app.drivers.lxd.look import Eye
@@ -135,6 +136,10 @@ class PylxdDriver:
     def tell(self, instance: str, title: str, text: str) -> None:
         """Show a message on every terminal and every desktop of the running instance."""
         tell.tell(self._wire, instance, title, text)
+
+    def run(self, instance: str, command: Command, heard: Heard | None = None) -> Answer:
+        """Run it as root in the running instance and wait for its end."""
+        return execute.run(self._wire, instance, command, heard)
 
     def _plug_over_orphan(self, current: Json, body: Json, device: str) -> bool:
         """A node that LXD made and forgot (two updates at once, a crash) blocks its name and cannot be detached. A

@@ -1,0 +1,133 @@
+"""A host's long work: several operations side by side, each by the function that knows its kind."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from flask import Flask
+from sqlalchemy.exc import SQLAlchemyError
+
+from app.drivers.base import DriverError, LxdDriver
+from app.errors import DomainError
+from app.extensions import transaction
+from app.models import Instance, Operation, OperationKind
+from app.services import instances, inventory, operations
+
+log = logging.getLogger(__name__)
+
+HANDS = 4  # operations at once; LXD itself makes several instances side by side
+ASK_EVERY = 0.25  # seconds between two looks for more, while some are under way
+
+
+@dataclass(frozen=True)
+class Work:
+    """One operation under way. Nothing of the database is open while a handler works."""
+
+    operation: Operation
+    driver: LxdDriver
+
+    @property
+    def instance(self) -> Instance:
+        """The machine that it is about."""
+        assert self.operation.instance is not None
+        return self.operation.instance
+
+    def progress(self, step: str, percent: int) -> None:
+        """Say how far it is."""
+        with transaction():
+            operations.progress(self.operation.id, step, percent)
+
+    def note(self, text: str) -> None:
+        """Add to its log."""
+        with transaction():
+            operations.note(self.operation.id, text)
+
+
+def _create(work: Work) -> None:
+    work.driver.create(instances.spec(work.instance), work.progress)
+
+
+def _start(work: Work) -> None:
+    work.progress("starting", 10)
+    work.driver.start(work.instance.name)
+
+
+def _stop(work: Work) -> None:
+    work.progress("stopping", 10)
+    work.driver.stop(work.instance.name, force=bool(work.operation.details.get("force")))
+
+
+def _restart(work: Work) -> None:
+    work.progress("stopping", 10)
+    work.driver.restart(work.instance.name)
+
+
+def _delete(work: Work) -> None:
+    work.progress("deleting", 10)
+    work.driver.delete(work.instance.name)
+
+
+HANDLERS: dict[OperationKind, Callable[[Work], None]] = {
+    OperationKind.CREATE: _create,
+    OperationKind.START: _start,
+    OperationKind.STOP: _stop,
+    OperationKind.RESTART: _restart,
+    OperationKind.DELETE: _delete,
+}
+
+
+def run_operations(app: Flask, host_name: str, driver: LxdDriver) -> int:
+    """Do the host's queued operations until none is queued or under way. Returns how many were done."""
+    done, under_way = 0, dict[threading.Thread, OperationKind]()
+    ended = threading.Event()
+    while True:
+        ended.clear()
+        under_way = {thread: kind for thread, kind in under_way.items() if thread.is_alive()}
+        while len(under_way) < HANDS and (operation := _claim(host_name, set(under_way.values()))):
+            thread = threading.Thread(
+                target=_perform, args=(app, host_name, driver, operation, ended), name="operation", daemon=True
+            )
+            thread.start()
+            under_way[thread] = operation.kind
+            done += 1
+        if not under_way:
+            return done
+        ended.wait(ASK_EVERY)
+
+
+def _claim(host_name: str, kinds: set[OperationKind]) -> Operation | None:
+    with transaction():
+        host = inventory.host(host_name)
+        return operations.claim(host.id, heavy=not kinds & operations.HEAVY)
+
+
+def _perform(app: Flask, host_name: str, driver: LxdDriver, operation: Operation, ended: threading.Event) -> None:
+    """Do one operation and close it. What the database does not take now is done again by the next agent."""
+    try:
+        with app.app_context():
+            error = _attempt(Work(operation, driver))
+            with transaction():
+                operations.finish(operation.id, f"agent:{host_name}", error)
+    except SQLAlchemyError as error:
+        log.warning("%s: operation %d has to be done again: %s", host_name, operation.id, error)
+    finally:
+        ended.set()
+
+
+def _attempt(work: Work) -> str:
+    """The error's text, or "" when it worked."""
+    try:
+        HANDLERS[work.operation.kind](work)
+    except DriverError as error:
+        return f"{str(error).rstrip('.')}. {error.todo}".strip()
+    except DomainError as error:
+        return str(error)
+    except SQLAlchemyError:
+        raise
+    except Exception:
+        log.exception("operation %d (%s) failed", work.operation.id, work.operation.kind)
+        return "Berth itself failed at this. The log of the host's agent says how."
+    return ""
