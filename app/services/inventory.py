@@ -34,6 +34,11 @@ def host(name: str) -> Host:
     return found
 
 
+def host_of(host_id: int) -> Host:
+    """The host with that id, which there is."""
+    return db.session.get_one(Host, host_id)
+
+
 def gpus(host_id: int | None = None) -> list[tuple[Gpu, Host]]:
     """GPUs with their host, by host name and number."""
     query = select(Gpu, Host).join(Host).order_by(Host.name, Gpu.minor)
