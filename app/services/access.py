@@ -88,6 +88,14 @@ def note(instance_id: int, **found: Any) -> None:
         db.session.flush()
 
 
+def has_keys(instance_id: int) -> bool:
+    """Whether the machine has its owner's keys as they are now."""
+    same = Instance.keys_at.is_not_distinct_from(User.keys_changed_at)
+    return bool(
+        db.session.scalar(select(same).join(User, User.id == Instance.owner_id).where(Instance.id == instance_id))
+    )
+
+
 def wrote_keys(instance_id: int, state: datetime | None) -> None:
     """The machine has the keys as they were at `state`."""
     machine = db.session.get(Instance, instance_id)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from datetime import timedelta
 
 from flask_babel import gettext as _
@@ -19,8 +20,16 @@ _LOCK = 0x706F7274  # "port": the first key of the advisory lock, the host's id 
 
 def of_machine(instance_id: int) -> dict[Purpose, Port]:
     """A machine's ports."""
-    query = select(Port).where(Port.instance_id == instance_id, Port.released_at.is_(None))
-    return {port.purpose: port for port in db.session.scalars(query)}
+    return by_machine([instance_id])[instance_id]
+
+
+def by_machine(instance_ids: Collection[int]) -> dict[int, dict[Purpose, Port]]:
+    """The ports of several machines, by the machine's id; nothing for one that has none."""
+    found: dict[int, dict[Purpose, Port]] = {instance_id: {} for instance_id in instance_ids}
+    query = select(Port).where(Port.instance_id.in_(instance_ids), Port.released_at.is_(None))
+    for port in db.session.scalars(query):
+        found[port.instance_id][port.purpose] = port
+    return found
 
 
 def reserve(instance: Instance, host: Host) -> dict[Purpose, Port]:
