@@ -47,7 +47,7 @@ def create(name: str, host_name: str, image: str, owner: str, cpus: int, memory:
             memory_gib=memory,
             disk_gib=disk,
         )
-    _carry_out(operation, host)
+    carry_out(operation, host)
     _tell(name, f"{name} runs on {host_name}.", as_json)
 
 
@@ -97,17 +97,17 @@ def _switch(name: str, kind: OperationKind, **details: bool) -> None:
     with transaction():
         target = instances.get(None, name)
         operation = instances.request(None, target, kind, **details)
-    _carry_out(operation, target.host)
+    carry_out(operation, target.host)
 
 
-def _carry_out(operation: Operation, host: Host) -> None:
+def carry_out(operation: Operation, host: Host) -> None:
     """Return when the operation is done. Raises Failed with the operation's own error."""
     queue.wake(host.name)
     helped = False
     while True:
         with transaction():
             state, error = operations.outcome(operation.id)
-            alive = _alive(inventory.host(host.name))
+            alive = is_alive(inventory.host(host.name))
         if state == OperationState.DONE:
             return
         if state == OperationState.FAILED:
@@ -122,7 +122,7 @@ def _carry_out(operation: Operation, host: Host) -> None:
         time.sleep(ASK_EVERY)
 
 
-def _alive(host: Host) -> bool:
+def is_alive(host: Host) -> bool:
     """Whether the host's agent has been seen lately: it shows itself at each tick."""
     lately = timedelta(seconds=3 * settings().tick + 5)
     return host.seen_at is not None and clock.now() - host.seen_at < lately

@@ -27,16 +27,17 @@ from app.drivers.base import (
     pci_address,
 )
 from app.drivers.facts import HostFacts
+from app.drivers.fake_doors import FakeDoors
 from app.drivers.fake_facts import host_facts
 from app.drivers.inside import Answer, Command, Heard
-from app.drivers.simulated import OWNER, SimulatedHost, State, new_instance
+from app.drivers.simulated import OWNER, State, new_instance
 
 _CREATION = [("preparing", 0, 0.2), *(("copying", done, 0.25) for done in (0, 25, 50, 75)), ("copying", 100, 0.0)]
 _STARTING = [("starting", 0, 0.5), ("checking", 0, 0.3), ("checking", 100, 0.0)]
 _PLUG_SECONDS = 0.05
 
 
-class FakeLxd(SimulatedHost):
+class FakeLxd(FakeDoors):
     """LxdDriver for a host that exists only in a file."""
 
     def server(self) -> ServerInfo:
@@ -113,7 +114,7 @@ class FakeLxd(SimulatedHost):
                 raise GiveUp(what, f"no image {spec.image!r} on this host", "Import it there, or choose another one.")
         self._report(progress, _CREATION)
         with self._open() as state:
-            state["instances"].setdefault(spec.name, new_instance("stopped", owner=spec.owner))
+            state["instances"].setdefault(spec.name, new_instance("stopped", owner=spec.owner) | {"image": spec.image})
         self._report(progress, _STARTING[:1])
         self._power(spec.name, "start", "running")
         self._report(progress, _STARTING[1:])
@@ -169,13 +170,23 @@ class FakeLxd(SimulatedHost):
                 raise TryAgain(what, f"the instance is {status}", "Start the instance.")
             state["ran"] = [*state.get("ran", [])[-99:], [instance, *command.argv]]
             said = Answer(*state.get("answers", {}).get(instance, (0, "")))
+            if command.stdin:
+                state.setdefault("given", {})[instance] = command.stdin.decode()
         if heard and said.text:
             heard(said.text)
         return said
 
+    def given(self, instance: str) -> str:
+        """What a command in there was last given to read."""
+        with self._open() as state:
+            return str(state.get("given", {}).get(instance, ""))
+
     def _power(self, instance: str, action: str, status: str) -> None:
         with self._open() as state:
-            item = _instance(state, f"{action.capitalize()} {instance}", instance)
+            what = f"{action.capitalize()} {instance}"
+            item = _instance(state, what, instance)
+            if status == "running" and item["status"] == "stopped":
+                self.refuse_taken(state, what, item)
             if item["status"] != status:
                 item["status"] = status
                 item["nodes"] = list(item["devices"]) if status == "running" else []

@@ -26,7 +26,7 @@ from app.models import (
     User,
     UserState,
 )
-from app.services import operations, policy
+from app.services import operations, policy, ports
 
 NAME = re.compile(r"[a-z]([a-z0-9-]{0,28}[a-z0-9])?")
 RESERVED = frozenset({"new"})  # the address of the page that makes one
@@ -105,6 +105,7 @@ def request_create(
         disk_gib=disk_gib,
     )
     _insert(instance)
+    ports.reserve(instance, host)
     return operations.enqueue(actor, instance, OperationKind.CREATE)
 
 

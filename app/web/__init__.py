@@ -26,12 +26,30 @@ from app.web import (
     render,
     security,
     settings,
+    ssh_keys,
     static,
+    ways,
 )
 
 __all__ = ["init_app", "locale", "people_access"]
 
-PAGES = (auth, home, calendar, bookings, machines, quota, settings, people, hosts, policy, audit, health, api)
+PAGES = (
+    auth,
+    home,
+    calendar,
+    bookings,
+    machines,
+    ways,
+    quota,
+    settings,
+    ssh_keys,
+    people,
+    hosts,
+    policy,
+    audit,
+    health,
+    api,
+)
 
 
 def init_app(app: Flask) -> None:

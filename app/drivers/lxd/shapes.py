@@ -22,6 +22,7 @@ from app.drivers.base import (
     device_name,
     pci_address,
 )
+from app.drivers.doors import Doorway, doors_of
 from app.drivers.holders.nodes import HostNode, verdict
 
 Json = dict[str, Any]
@@ -118,6 +119,11 @@ def gpu_devices(instance: Json) -> dict[str, Json]:
         if device.get("type") == "gpu"
         or (device.get("type") == "unix-char" and _NVIDIA_NODE.fullmatch(device.get("source", device.get("path", ""))))
     }
+
+
+def doorway(instance: Json) -> Doorway:
+    """An instance as its doors concern it."""
+    return Doorway(str(instance.get("status", "")).lower(), doors_of(instance.get("devices") or {}))
 
 
 def instance_seen(
