@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 
 from app.drivers.base import GiveUp, InstanceSpec, Progress, TryAgain
-from app.drivers.lxd import shapes
+from app.drivers.lxd import network, shapes
 from app.drivers.lxd.errors import RefusedError, as_driver_errors
 from app.drivers.lxd.wire import Wire
 
@@ -25,16 +25,28 @@ def create(wire: Wire, spec: InstanceSpec, progress: Progress) -> None:
         if current:
             _join(wire, spec.name, progress)
         else:
-            body = shapes.new_instance(spec, _pool(wire, what, spec.image))
-            progress("copying", 0)
-            wire.send(
-                "post", "instances", json=body, limit=COPY_TIMEOUT, progress=lambda done: progress("copying", done)
-            )
+            _make(wire, spec, what, progress)
         progress("starting", 0)
         power(wire, spec.name, "start")
         progress("checking", 0)
         _await_init(wire, spec.name, what)
         progress("checking", 100)
+
+
+def _make(wire: Wire, spec: InstanceSpec, what: str, progress: Progress) -> None:
+    """Two that are made at once may have chosen the same address: LXD refuses one, and it chooses again."""
+    profile = wire.get("profiles", "default")["devices"]
+    pool = _pool(wire, what, spec.image, profile)
+    progress("copying", 0)
+    for last in (False, False, True):
+        body = shapes.new_instance(spec, pool, network.nics(wire, spec.name, profile))
+        try:
+            return wire.send(
+                "post", "instances", json=body, limit=COPY_TIMEOUT, progress=lambda done: progress("copying", done)
+            )
+        except RefusedError as error:
+            if last or "already defined on another NIC" not in str(error):
+                raise
 
 
 def power(wire: Wire, name: str, action: str, *, force: bool = False) -> None:
@@ -75,6 +87,8 @@ def delete(wire: Wire, name: str) -> None:
             raise GiveUp(what, f"it has no {shapes.OWNER}: Berth did not make it", "Delete it with lxc delete.")
         if current["status"].lower() != "stopped":
             power(wire, name, "stop", force=True)
+        if current["config"].get(shapes.PROTECTED):
+            wire.send("patch", "instances", name, json={"config": {shapes.PROTECTED: "false"}}, limit=POWER_TIMEOUT)
         try:
             wire.send("delete", "instances", name, limit=POWER_TIMEOUT)
         except RefusedError as error:
@@ -91,12 +105,12 @@ def _join(wire: Wire, name: str, progress: Progress) -> None:
             wire.join(operation["id"], COPY_TIMEOUT, lambda done: progress("copying", done))
 
 
-def _pool(wire: Wire, what: str, image: str) -> str:
+def _pool(wire: Wire, what: str, image: str, profile: shapes.Json) -> str:
     """The storage pool for a new instance; refuses on the way what could only go wrong."""
     images = [info for found in wire.get("images", recursion=1) for info in shapes.image_infos(found)]
     if image not in {info.alias for info in images}:
         raise GiveUp(what, f"no image {image!r} on this host", "Import it there, or choose another one.")
-    devices = wire.get("profiles", "default")["devices"].values()
+    devices = profile.values()
     if any(device.get("type") == "gpu" for device in devices):
         raise GiveUp(what, "the default profile gives every instance a GPU", "Remove the GPU from that profile.")
     for device in devices:
