@@ -64,6 +64,12 @@ class Lab:
         self._daemon: subprocess.Popen[bytes] | None = None
 
     @property
+    def gateway(self) -> str:
+        """The bridge's address. LXD looks for a free network by itself, but not where a router answers for them all."""
+        number = int(self.bridge[2:], 16)
+        return f"10.{100 + number % 100}.{number // 100 % 256}.1"
+
+    @property
     def gpus(self) -> list[GpuInfo]:
         """The emulated GPUs."""
         from app.drivers.base import GpuInfo  # not at the top: a lab by hand needs no more than the standard library
@@ -184,8 +190,7 @@ class Lab:
     def _add_bridge(self) -> None:
         from app.drivers.lxd.network import BRIDGE_CONFIG
 
-        number = int(self.bridge[2:], 16)  # LXD looks for a free network by itself, but not where a gateway answers all
-        config = {**BRIDGE_CONFIG, "ipv4.address": f"10.{100 + number % 100}.{number // 100 % 256}.1/24"}
+        config = {**BRIDGE_CONFIG, "ipv4.address": f"{self.gateway}/24"}
         self.lxc("network", "create", self.bridge, *(f"{key}={value}" for key, value in config.items()))
 
     def _start(self, *, snap: bool) -> int:

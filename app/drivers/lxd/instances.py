@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from app.drivers.base import GiveUp, InstanceSpec, Progress, TryAgain
 from app.drivers.lxd import network, shapes
@@ -12,6 +16,7 @@ from app.drivers.lxd.wire import Wire
 POWER_TIMEOUT = 60.0
 STOP_TIMEOUT = 30  # so long LXD waits for a clean shutdown
 COPY_TIMEOUT = 900.0  # the first instance of an image has to unpack it
+_making: dict[tuple[int, str], threading.Lock] = {}  # by process too: a fork may copy a held one
 
 
 def create(wire: Wire, spec: InstanceSpec, progress: Progress) -> None:
@@ -34,19 +39,20 @@ def create(wire: Wire, spec: InstanceSpec, progress: Progress) -> None:
 
 
 def _make(wire: Wire, spec: InstanceSpec, what: str, progress: Progress) -> None:
-    """Two that are made at once may have chosen the same address: LXD refuses one, and it chooses again."""
     profile = wire.get("profiles", "default")["devices"]
     pool = _pool(wire, what, spec.image, profile)
     progress("copying", 0)
-    for last in (False, False, True):
+    with alone(wire):
         body = shapes.new_instance(spec, pool, network.nics(wire, spec.name, profile))
-        try:
-            return wire.send(
-                "post", "instances", json=body, limit=COPY_TIMEOUT, progress=lambda done: progress("copying", done)
-            )
-        except RefusedError as error:
-            if last or "already defined on another NIC" not in str(error):
-                raise
+        wire.send("post", "instances", json=body, limit=COPY_TIMEOUT, progress=lambda done: progress("copying", done))
+
+
+@contextmanager
+def alone(wire: Wire) -> Iterator[None]:
+    """Hold this while an instance is made: LXD 5.0 gives two that are made at once the same range of user ids, or one
+    that the host does not allow, and neither would see the address that the other has chosen."""
+    with _making.setdefault((os.getpid(), wire.endpoint), threading.Lock()):
+        yield
 
 
 def power(wire: Wire, name: str, action: str, *, force: bool = False) -> None:
@@ -88,7 +94,7 @@ def delete(wire: Wire, name: str) -> None:
         if current["status"].lower() != "stopped":
             power(wire, name, "stop", force=True)
         if current["config"].get(shapes.PROTECTED):
-            wire.send("patch", "instances", name, json={"config": {shapes.PROTECTED: "false"}}, limit=POWER_TIMEOUT)
+            _unprotect(wire, name)
         try:
             wire.send("delete", "instances", name, limit=POWER_TIMEOUT)
         except RefusedError as error:
@@ -96,6 +102,19 @@ def delete(wire: Wire, name: str) -> None:
                 raise
         if wire.find(name)[0]:
             raise TryAgain(what, "LXD still lists it", "It is tried again by itself.")
+
+
+def _unprotect(wire: Wire, name: str) -> None:
+    """LXD is at the stop for a moment longer than it says, and refuses any change meanwhile."""
+    deadline = time.monotonic() + STOP_TIMEOUT
+    while True:
+        try:
+            body = {"config": {shapes.PROTECTED: "false"}}
+            return wire.send("patch", "instances", name, json=body, limit=POWER_TIMEOUT)
+        except RefusedError as error:
+            if not error.busy or time.monotonic() > deadline:
+                raise
+        time.sleep(0.1)
 
 
 def _join(wire: Wire, name: str, progress: Progress) -> None:

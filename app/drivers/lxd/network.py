@@ -70,7 +70,7 @@ def taken(every: Iterable[Json], network: str, but: str) -> Iterator[str]:
 
 
 def _own(device: Json, networks: Json, instance: str, every: list[Json]) -> Json:
-    network = networks.get(device.get("network", device.get("parent", "")))
+    network = networks.get(str(device.get("network") or device.get("parent")))
     if network and network["type"] == "bridge" and device.get("nictype", "bridged") == "bridged":
         used = taken(every, network["name"], instance)
         managed = {key: value for key, value in device.items() if key not in {"nictype", "parent"}}
