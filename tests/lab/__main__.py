@@ -31,7 +31,15 @@ def main() -> int:
         print(why, file=sys.stderr)
         return 1
     if wish.command == "up":
-        lab = Lab(wish.directory, wish.gpus, wish.first_minor, snap=wish.snap, readable=wish.readable, bridge=wish.bridge, owned=False)
+        lab = Lab(
+            wish.directory,
+            wish.gpus,
+            wish.first_minor,
+            snap=wish.snap,
+            readable=wish.readable,
+            bridge=wish.bridge,
+            owned=False,
+        )
         lab.up(with_image=False)
         print(lab.socket)
     elif wish.command == "image":

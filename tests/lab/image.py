@@ -66,7 +66,7 @@ def image(kind: str = "base") -> Path:
 
 def _recipe(kind: str) -> str:
     """Short for what the image is made of: another recipe is another file."""
-    return hashlib.sha256(repr((_INCLUDE[kind], _LEFT_OUT, _METADATA, *([_DHCP] if kind == "networked" else []))).encode()).hexdigest()[:8]
+    return hashlib.sha256(repr((_INCLUDE[kind], _LEFT_OUT, _METADATA)).encode()).hexdigest()[:8]
 
 
 def _build(kind: str, ready: Path) -> None:

@@ -14,6 +14,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -37,7 +38,7 @@ class Lab:
     `first_minor`: N of the first /dev/nvidiaN, by itself one that is free. `snap`: the device directory is hidden in
     the daemon's mount namespace. `readable`: each GPU brings along a /dev/dri/cardN that can be opened and read; those
     of neighbours are different devices.
-    `bridge`: give it a network of Berth's that machines get a NIC on, with NAT to the outside; `lab.bridge` is its name.
+    `bridge`: give it a network of Berth's for its machines, with NAT to the outside; `lab.bridge` is its name.
     `owned`: take it down when this program ends or, if it is killed, at the next `sweep`.
     """
 
@@ -66,7 +67,7 @@ class Lab:
     @property
     def gateway(self) -> str:
         """The bridge's address. LXD looks for a free network by itself, but not where a router answers for them all."""
-        number = int(self.bridge[2:], 16)
+        number = zlib.crc32(self.bridge.encode())
         return f"10.{100 + number % 100}.{number // 100 % 256}.1"
 
     @property

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import socket
 import subprocess
+import zlib
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -12,8 +13,11 @@ from pathlib import Path
 
 import pytest
 
+from app.drivers import this_host
 from app.drivers.base import InstanceSpec
 from app.drivers.lxd import network
+from app.services import checkup
+from app.services.checkup import BAD, OK, WARN, Known
 from app.services.hostinit.firewall import rules
 from tests.lab.lab import Lab
 from tests.lab.looking import connect
@@ -108,7 +112,7 @@ def listening(address: str) -> Iterator[int]:
 def away(host: Lab) -> Iterator[str]:
     """The address of another computer beyond the host, in a private network, that listens on port 8080 and 25."""
     space, near, far = f"far-{host.bridge}", f"n{host.bridge}", f"f{host.bridge}"
-    number = int(host.bridge[2:], 16)
+    number = zlib.crc32(host.bridge.encode())
     net = f"172.{16 + number % 16}.{number // 16 % 256}"
     ip = ["ip", "-n", space]
     for command in (
@@ -176,6 +180,26 @@ def test_beyond_the_host_a_machine_reaches_what_is_not_private(
         assert knock(host, name, web) == {web: "silence"}
     with walled(host, f"{away}/32"):
         assert knock(host, name, web, mail) == {web: "open", mail: "silence"}
+
+
+def test_the_check_finds_a_bridge_without_rules_and_a_machine_that_is_not_isolated(
+    host: Lab, two: list[tuple[str, str]]
+) -> None:
+    def wrong() -> list[tuple[str, str, str]]:
+        found = checkup.findings(connect(host).examine(), Known("ws1"))
+        about = ("network", f"machine {two[1][0]}")
+        return [(one.level, one.what, one.fix) for one in found if one.level != OK and one.what in about]
+
+    [bare] = wrong()
+    assert bare[:2] == (BAD, "network")
+    with walled(host):
+        assert this_host.walled(f"berth_{host.bridge}") == {host.bridge}
+    assert this_host.walled(f"berth_{host.bridge}") == frozenset()
+    host.lxc("config", "device", "set", two[1][0], "eth0", "security.port_isolation=false")
+    _, [level, what, fix] = wrong()
+    assert (level, what) == (WARN, f"machine {two[1][0]}")
+    host.lxc(*fix.split()[1:])
+    assert wrong() == [bare]
 
 
 def test_what_a_new_machine_has_can_be_told_from_its_configuration(host: Lab, two: list[tuple[str, str]]) -> None:

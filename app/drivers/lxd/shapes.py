@@ -63,7 +63,7 @@ def unplug(body: Json, device: str) -> bool:
 def new_instance(spec: InstanceSpec, pool: str, nics: Json | None = None) -> Json:
     """The request that makes an instance. No autostart: LXD would give it back GPUs whose booking ended meanwhile.
 
-    No limits.kernel.nofile: one above LXD's own keeps the machine from starting, and LXD's own is what it has anyway."""
+    No limits.kernel.nofile: one above LXD's own keeps the machine from starting, and LXD's own is what it has."""
     return {
         "name": spec.name,
         "type": "container",
