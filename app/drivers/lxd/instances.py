@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import os
+import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from app.drivers.base import GiveUp, InstanceSpec, Progress, TryAgain
-from app.drivers.lxd import shapes
+from app.drivers.lxd import network, shapes
 from app.drivers.lxd.errors import RefusedError, as_driver_errors
 from app.drivers.lxd.wire import Wire
 
 POWER_TIMEOUT = 60.0
 STOP_TIMEOUT = 30  # so long LXD waits for a clean shutdown
 COPY_TIMEOUT = 900.0  # the first instance of an image has to unpack it
+_making: dict[tuple[int, str], threading.Lock] = {}  # by process too: a fork may copy a held one
 
 
 def create(wire: Wire, spec: InstanceSpec, progress: Progress) -> None:
@@ -25,16 +30,29 @@ def create(wire: Wire, spec: InstanceSpec, progress: Progress) -> None:
         if current:
             _join(wire, spec.name, progress)
         else:
-            body = shapes.new_instance(spec, _pool(wire, what, spec.image))
-            progress("copying", 0)
-            wire.send(
-                "post", "instances", json=body, limit=COPY_TIMEOUT, progress=lambda done: progress("copying", done)
-            )
+            _make(wire, spec, what, progress)
         progress("starting", 0)
         power(wire, spec.name, "start")
         progress("checking", 0)
         _await_init(wire, spec.name, what)
         progress("checking", 100)
+
+
+def _make(wire: Wire, spec: InstanceSpec, what: str, progress: Progress) -> None:
+    profile = wire.get("profiles", "default")["devices"]
+    pool = _pool(wire, what, spec.image, profile)
+    progress("copying", 0)
+    with alone(wire):
+        body = shapes.new_instance(spec, pool, network.nics(wire, spec.name, profile))
+        wire.send("post", "instances", json=body, limit=COPY_TIMEOUT, progress=lambda done: progress("copying", done))
+
+
+@contextmanager
+def alone(wire: Wire) -> Iterator[None]:
+    """Hold this while an instance is made: LXD 5.0 gives two that are made at once the same range of user ids, or one
+    that the host does not allow, and neither would see the address that the other has chosen."""
+    with _making.setdefault((os.getpid(), wire.endpoint), threading.Lock()):
+        yield
 
 
 def power(wire: Wire, name: str, action: str, *, force: bool = False) -> None:
@@ -75,6 +93,8 @@ def delete(wire: Wire, name: str) -> None:
             raise GiveUp(what, f"it has no {shapes.OWNER}: Berth did not make it", "Delete it with lxc delete.")
         if current["status"].lower() != "stopped":
             power(wire, name, "stop", force=True)
+        if current["config"].get(shapes.PROTECTED):
+            _unprotect(wire, name)
         try:
             wire.send("delete", "instances", name, limit=POWER_TIMEOUT)
         except RefusedError as error:
@@ -84,6 +104,19 @@ def delete(wire: Wire, name: str) -> None:
             raise TryAgain(what, "LXD still lists it", "It is tried again by itself.")
 
 
+def _unprotect(wire: Wire, name: str) -> None:
+    """LXD is at the stop for a moment longer than it says, and refuses any change meanwhile."""
+    deadline = time.monotonic() + STOP_TIMEOUT
+    while True:
+        try:
+            body = {"config": {shapes.PROTECTED: "false"}}
+            return wire.send("patch", "instances", name, json=body, limit=POWER_TIMEOUT)
+        except RefusedError as error:
+            if not error.busy or time.monotonic() > deadline:
+                raise
+        time.sleep(0.1)
+
+
 def _join(wire: Wire, name: str, progress: Progress) -> None:
     """Wait for what LXD is still doing with an instance: it goes on when the one who asked is gone."""
     for operation in wire.get("operations", recursion=1).get("running") or []:
@@ -91,12 +124,12 @@ def _join(wire: Wire, name: str, progress: Progress) -> None:
             wire.join(operation["id"], COPY_TIMEOUT, lambda done: progress("copying", done))
 
 
-def _pool(wire: Wire, what: str, image: str) -> str:
+def _pool(wire: Wire, what: str, image: str, profile: shapes.Json) -> str:
     """The storage pool for a new instance; refuses on the way what could only go wrong."""
     images = [info for found in wire.get("images", recursion=1) for info in shapes.image_infos(found)]
     if image not in {info.alias for info in images}:
         raise GiveUp(what, f"no image {image!r} on this host", "Import it there, or choose another one.")
-    devices = wire.get("profiles", "default")["devices"].values()
+    devices = profile.values()
     if any(device.get("type") == "gpu" for device in devices):
         raise GiveUp(what, "the default profile gives every instance a GPU", "Remove the GPU from that profile.")
     for device in devices:
