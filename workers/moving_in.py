@@ -6,6 +6,7 @@ Each function may be repeated: the creation calls them, an agent that takes up i
 from __future__ import annotations
 
 import logging
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 from app.drivers.base import DriverError, GiveUp, LxdDriver
@@ -32,12 +33,13 @@ def create(work: Work) -> None:
     work.driver.create(instances.spec(work.instance), work.progress)
     work.progress("account", 0)
     entrance = _entrance(work)
-    settle(work.driver, entrance)
-    work.progress("account", 60)
+    with ThreadPoolExecutor(1, thread_name_prefix="account") as pool:  # LXD takes a second for each door
+        settling = pool.submit(_settled, work.driver, entrance)
+        for port_id in entrance.doors:
+            _open_some_door(work, port_id)
+        work.progress("account", 60)
+        _note_settled(entrance, *settling.result())
     write_keys(work.driver, entrance)
-    work.progress("doors", 80)
-    for port_id in entrance.doors:
-        _open_some_door(work, port_id)
 
 
 def start(work: Work) -> None:
@@ -75,20 +77,27 @@ def set_password(work: Work) -> None:
 
 def settle(driver: LxdDriver, entrance: Entrance) -> None:
     """The account, sudo, host keys, certificate; what came of it goes into the machine's health."""
+    _note_settled(entrance, *_settled(driver, entrance))
+
+
+def _settled(driver: LxdDriver, entrance: Entrance) -> tuple[int, list[str]]:
+    """The script's status, -1 where it could not be run, and what it said. Touches no database."""
     command = shell(scripts.SETTLE, limit=SETTLE_LIMIT, BERTH_LOGIN=entrance.login, BERTH_MARK=entrance.mark)
     try:
         answer = driver.run(entrance.name, command)
-        status, lines = answer.status, answer.text.splitlines()
     except DriverError as error:
         log.warning("the account in %s is not made yet: %s", entrance.name, error)
-        status, lines = -1, []
+        return -1, []
+    return answer.status, answer.text.splitlines()
+
+
+def _note_settled(entrance: Entrance, status: int, lines: list[str]) -> None:
     words = {0: "ok", scripts.TAKEN: "taken"}
-    lacks = access.missing(line.removeprefix("missing ") for line in lines)
     with transaction():
         access.note(
             entrance.instance_id,
             account=words.get(status, "failed"),
-            missing=lacks,
+            missing=access.missing(line.removeprefix("missing ") for line in lines),
             host_keys=access.host_keys("\n".join(lines)),
         )
 

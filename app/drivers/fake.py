@@ -27,7 +27,7 @@ from app.drivers.base import (
     pci_address,
 )
 from app.drivers.facts import HostFacts
-from app.drivers.fake_doors import FakeDoors
+from app.drivers.fake_doors import FakeDoors, says
 from app.drivers.fake_facts import host_facts
 from app.drivers.inside import Answer, Command, Heard
 from app.drivers.simulated import OWNER, State, new_instance
@@ -169,7 +169,7 @@ class FakeLxd(FakeDoors):
             if (status := _instance(state, what, instance)["status"]) != "running":
                 raise TryAgain(what, f"the instance is {status}", "Start the instance.")
             state["ran"] = [*state.get("ran", [])[-99:], [instance, *command.argv]]
-            said = Answer(*state.get("answers", {}).get(instance, (0, "")))
+            said = Answer(*state.get("answers", {}).get(instance, (0, says(instance, command))))
             if command.stdin:
                 state.setdefault("given", {})[instance] = command.stdin.decode()
         if heard and said.text:

@@ -69,7 +69,7 @@ def entrances(host: Host, instance_id: int | None = None) -> list[Entrance]:
         return []
     owners, found = {machine.owner_id for machine in machines}, [machine.id for machine in machines]
     keys = list(db.session.scalars(select(SshKey).where(SshKey.user_id.in_(owners)).order_by(SshKey.id)))
-    doors = list(db.session.scalars(select(Port).where(Port.instance_id.in_(found), Port.released_at.is_(None))))
+    doors = [port for of_one in ports.by_machine(found).values() for port in of_one.values()]
     return [_entrance(machine, host, doors, keys) for machine in machines]
 
 

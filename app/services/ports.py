@@ -27,7 +27,7 @@ def by_machine(instance_ids: Collection[int]) -> dict[int, dict[Purpose, Port]]:
     """The ports of several machines, by the machine's id; nothing for one that has none."""
     found: dict[int, dict[Purpose, Port]] = {instance_id: {} for instance_id in instance_ids}
     query = select(Port).where(Port.instance_id.in_(instance_ids), Port.released_at.is_(None))
-    for port in db.session.scalars(query):
+    for port in db.session.scalars(query.order_by(Port.id)):
         found[port.instance_id][port.purpose] = port
     return found
 

@@ -40,8 +40,7 @@ STEPS = {
     "stopping": _l("Stopping"),
     "deleting": _l("Deleting"),
     "checking": _l("Checking that it works"),
-    "account": _l("Making your account in it"),
-    "doors": _l("Opening its ports"),
+    "account": _l("Making the account in it, opening its ports"),
     "done": _l("Done"),
     "failed": _l("Failed"),
 }
