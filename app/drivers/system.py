@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import subprocess
 from collections.abc import Mapping, Sequence
@@ -61,6 +62,14 @@ class System:
     def exists(self, path: str) -> bool:
         """Whether there is anything of that name."""
         return self._at(path).exists()
+
+    def busy(self, device: str) -> bool:
+        """Whether the kernel uses the block device: a file system in whatever namespace, part of something."""
+        try:
+            os.close(os.open(self._at(device), os.O_RDONLY | os.O_EXCL))
+        except OSError as error:
+            return error.errno == errno.EBUSY
+        return False
 
     def write(self, path: str, text: str, mode: int = 0o644) -> None:
         """Put a file in place, whole or not at all."""

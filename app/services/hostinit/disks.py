@@ -20,6 +20,8 @@ def clear(system: System, disk: str, *, erase: bool) -> list[Action]:
         used = [point for point in part.get("mountpoints") or () if point]
         if used:
             raise Trouble(f"{disk} is in use: {part['name']} is mounted at {used[0]}", advice(system))
+        if system.busy(part["name"]):  # LXD from a snap mounts its pools where nobody else sees it
+            raise Trouble(f"{disk} is in use: the kernel holds {part['name']}", advice(system))
         if part["type"] not in {"disk", "part", "loop"}:
             raise Trouble(f"{disk} is in use: {part['name']} on it is a {part['type']}", advice(system))
     signed = [(part["name"], what) for part in every if (what := _signature(system, part["name"]))]
@@ -37,7 +39,7 @@ def advice(system: System) -> str:
     for disk in _lsblk(system):
         if disk.get("type") == "disk" and not disk.get("children") and not any(disk.get("mountpoints") or ()):
             size = int(disk.get("size") or 0) >> 30
-            if size and not _signature(system, disk["name"]):
+            if size and not (system.busy(disk["name"]) or _signature(system, disk["name"])):
                 empty.append(f"--disk {disk['name']} ({size} GiB)")
     return f"Give an empty disk or a file's size: {', '.join([*empty, '--loop GIB'])}."
 

@@ -31,7 +31,8 @@ class Wish:
         """Refuse what would only fail later, or get into a file as more than it is."""
         rules = {
             "name": r"[a-z0-9][a-z0-9.-]{0,62}", "pool": r"[A-Za-z][A-Za-z0-9-]{0,30}",
-            "bridge": r"[a-z][a-z0-9-]{1,14}", "berth": r"/[^\s%\"'\\$]+", "disk": r"(/dev(/[A-Za-z0-9:_-][A-Za-z0-9:_.-]*)+)?",
+            "bridge": r"[a-z][a-z0-9-]{1,14}", "berth": r"/[^\s%\"'\\$]+",
+            "disk": r"(/dev(/[A-Za-z0-9:_-][A-Za-z0-9:_.-]*)+)?",
         }  # fmt: skip
         for key, rule in rules.items():
             if not re.fullmatch(rule, getattr(self, key)):

@@ -128,7 +128,7 @@ def test_without_addresses_the_agent_waits(tmp_path: Path) -> None:
 def test_no_place_for_a_pool_is_said_with_the_disks_there_are(tmp_path: Path) -> None:
     system = PaperSystem(tmp_path, "ubuntu")
     listed = [{"name": "/dev/sdb", "type": "disk", "size": 2 << 40, "mountpoints": [None]}]
-    system._lsblk = lambda _words: Done(0, json.dumps({"blockdevices": listed}))  # type: ignore[attr-defined]
+    system._lsblk = lambda _words: Done(0, json.dumps({"blockdevices": listed}))  # type: ignore[method-assign]
     system._wipefs = lambda _words: Done(0, "{}")  # type: ignore[attr-defined]
     found = run(system, replace(WISH, loop_gib=0))[TITLES.index("storage pool")]
     assert found.state == State.FAILED
@@ -156,7 +156,7 @@ def test_a_disk_is_taken_if_nothing_is_on_it(
 ) -> None:
     listed = {"blockdevices": [{"name": "/dev/sdb", "type": "disk", "size": 1, "mountpoints": [None], **part}]}
     found = {"signatures": [{"type": signature}]} if signature else {}
-    fresh._lsblk = lambda _words: Done(0, json.dumps(listed))  # type: ignore[attr-defined]
+    fresh._lsblk = lambda _words: Done(0, json.dumps(listed))  # type: ignore[method-assign]
     fresh._wipefs = lambda _words: Done(0, json.dumps(found))  # type: ignore[attr-defined]
     if said:
         with pytest.raises(Trouble, match=said):
