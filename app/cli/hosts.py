@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 import click
 
 from app import clock
+from app.cli import init
 from app.cli.base import ACTOR, driver_of, json_option, print_json, settings, show, with_app
 from app.drivers.connect import connect
 from app.extensions import transaction
@@ -122,5 +123,7 @@ def _row(found: Host, gpus: list[Gpu]) -> dict[str, Any]:
 def _gpu(gpu: Gpu) -> dict[str, Any]:
     return {"id": gpu.id, "model": gpu.model, "pci_address": gpu.pci_address, "minor": gpu.minor, "state": gpu.state}
 
+
+host.add_command(init.init)
 
 COMMANDS = (host,)

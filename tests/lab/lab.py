@@ -86,9 +86,9 @@ class Lab:
     ) -> None:
         self.down()
 
-    def up(self, *, with_image: bool = True) -> None:
-        """Start the daemon and make its storage pool and image ready."""
-        tarball = image("networked" if self.bridge else "base") if with_image else None
+    def up(self, *, with_image: bool = True, bare: bool = False) -> None:
+        """Start the daemon and make its storage pool and image ready; `bare`: nothing but the daemon."""
+        tarball = image("networked" if self.bridge else "base") if with_image and not bare else None
         sweep()
         gpus, first_minor, snap, owned = self._wish
         record = registry.enter(self.directory, gpus, first_minor, owned=owned, readable=self._readable)
@@ -97,6 +97,8 @@ class Lab:
             record.daemon = self._start(snap=snap)
             registry.write(record)
             self.lxc("config", "set", "images.auto_update_interval", "0")
+            if bare:
+                return
             self.lxc("storage", "create", "pool", "btrfs", "size=8GiB")
             self.lxc("profile", "device", "add", "default", "root", "disk", "path=/", "pool=pool")
             if self.bridge:
