@@ -119,7 +119,7 @@ class Doorman:
         found = {}
         for door in entrance.doors.values():
             answered = entrance.health.get(door.purpose) == ""
-            if self._is_due(entrance, door.purpose, CALM if answered else 0.0):
+            if not answered or self._is_due(entrance, door.purpose, CALM):
                 found[door.purpose] = self.driver.knock(door)
         if found:
             with transaction():
