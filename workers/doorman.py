@@ -29,6 +29,7 @@ EVERY = 10.0  # seconds between two rounds
 PAUSE = 1.0  # seconds between any two: every wake asks for one
 AT_ONCE = 8  # machines looked after side by side
 CALM = 30.0  # seconds before a door that answered is tried again: sshd writes each try down, and newer ones mind many
+COMING_UP = 20.0  # seconds in which a machine that has just started is tried every second
 AGAIN = 60.0  # seconds before something inside that did not work is tried again
 KEYS_EVERY = 300.0  # seconds between two looks at the host keys of a machine
 
@@ -39,6 +40,7 @@ class Doorman:
     def __init__(self, app: Flask, host_name: str, driver: LxdDriver) -> None:
         self.app, self.host_name, self.driver = app, host_name, driver
         self._due: dict[tuple[int, str], float] = {}  # when something of a machine is to be done again, monotonic
+        self._soon_until = 0.0  # a machine is just coming up: what does not answer yet will do so any moment
         self._told = ""
 
     def run(self, stop: threading.Event, now: threading.Event, every: float = EVERY, pause: float = PAUSE) -> None:
@@ -55,7 +57,7 @@ class Doorman:
             except Exception:
                 log.exception("the round to the doors of %s failed", self.host_name)
             stop.wait(pause)
-            now.wait(every)
+            now.wait(every if time.monotonic() > self._soon_until else 0.0)
 
     def step(self) -> int:
         """One round; how many machines were looked after. Raises DriverError."""
@@ -119,8 +121,10 @@ class Doorman:
         found = {}
         for door in entrance.doors.values():
             answered = entrance.health.get(door.purpose) == ""
-            if self._is_due(entrance, door.purpose, CALM if answered else 0.0):
+            if not answered or self._is_due(entrance, door.purpose, CALM):
                 found[door.purpose] = self.driver.knock(door)
+        if any(why and entrance.health.get(purpose) is None for purpose, why in found.items()):
+            self._soon_until = time.monotonic() + COMING_UP
         if found:
             with transaction():
                 access.note(entrance.instance_id, **found)

@@ -45,18 +45,22 @@ def create(work: Work) -> None:
 def start(work: Work) -> None:
     """Start it; a port that somebody else has must not keep it from starting."""
     work.progress("starting", 10)
-    make_way(work.driver, _entrance(work))
+    entrance = _entrance(work)
+    make_way(work.driver, entrance)
     work.driver.start(work.instance.name)
+    _ask_anew(entrance)
 
 
 def restart(work: Work) -> None:
     """Stop and start it; where its port is taken in between, it starts without."""
     work.progress("stopping", 10)
+    entrance = _entrance(work)
     try:
         work.driver.restart(work.instance.name)
     except DriverError:
-        make_way(work.driver, _entrance(work))
+        make_way(work.driver, entrance)
         work.driver.start(work.instance.name)
+    _ask_anew(entrance)
 
 
 def set_password(work: Work) -> None:
@@ -146,6 +150,12 @@ def clear(driver: LxdDriver, entrance: Entrance, doorway: Doorway) -> None:
             driver.close_door(entrance.name, door.purpose)
             with transaction():
                 ports.note(port_id, reason)
+
+
+def _ask_anew(entrance: Entrance) -> None:
+    """What answered before a start may not do so any more, and nobody has asked yet."""
+    with transaction():
+        access.note(entrance.instance_id, ssh=None, rdp=None)
 
 
 def _open_some_door(work: Work, port_id: int) -> None:

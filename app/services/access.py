@@ -1,7 +1,8 @@
 """What an agent needs to know of the ways into its machines, and what it writes down of them.
 
 `Instance.health`, all as codes: `account` ("ok", "taken", "failed"), `missing` (programs that the image lacks),
-`ssh` and `rdp` ("" answers, else why not: app.drivers.doors) with `ssh_since` and `rdp_since`, and `host_keys`.
+`ssh` and `rdp` ("" answers, None: not asked yet, else why not: app.drivers.doors) with `ssh_since` and `rdp_since`,
+`desktop` (one answered once), and `host_keys`.
 """
 
 from __future__ import annotations
@@ -83,6 +84,8 @@ def note(instance_id: int, **found: Any) -> None:
         if name in {"ssh", "rdp"} and health.get(name) != value:
             health[f"{name}_since"] = clock.now().isoformat()
         health[name] = value
+        if name == "rdp" and value == "":
+            health["desktop"] = True
     if health != machine.health:
         machine.health = health
         db.session.flush()

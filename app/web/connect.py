@@ -103,7 +103,11 @@ class Kit:
 def kit(machine: Instance) -> Kit:
     """The machine's ways in; host and owner must be loaded."""
     template = db.session.get(Template, machine.template_id) if machine.template_id else None
-    desktop = (template is not None and template.desktop) or machine.health.get("rdp") == ""
+    desktop = (
+        (template is not None and template.desktop)
+        or machine.health.get("rdp") == ""
+        or bool(machine.health.get("desktop"))
+    )
     return Kit(machine, ports.of_machine(machine.id), desktop)
 
 

@@ -187,7 +187,8 @@ def test_a_port_that_is_taken_keeps_no_machine_from_starting_and_heals(access: A
     assert access.ports(liwei)["ssh"].number == ssh.number
 
 
-def test_ten_at_once_without_a_collision(access: Access, liwei: str) -> None:
+@pytest.mark.timed
+def test_ten_at_once_without_a_collision(access: Access) -> None:
     """One of them finds its port taken, and gets another."""
     names = [access.host.unique("ten") for _ in range(MANY)]
     with socket.create_server(("127.0.0.1", FIRST + 4)), ThreadPoolExecutor(MANY) as pool:
@@ -197,6 +198,7 @@ def test_ten_at_once_without_a_collision(access: Access, liwei: str) -> None:
         wait_for(lambda: all(access.health(name, "ssh") == "" for name in names), 30, "SSH answers in all")
         took = time.monotonic() - began
     print(f"\n  {MANY} machines answer SSH after {took:.1f} s")
+    assert took <= ALL_UP
     numbers = [port.number for name in names for port in access.ports(name).values()]
     assert len(set(numbers)) == 2 * MANY
     assert FIRST + 4 not in numbers

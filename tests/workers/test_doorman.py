@@ -127,6 +127,7 @@ def test_a_stopped_machine_loses_a_door_that_it_could_not_open_and_starts(house:
     assert house.work().state == OperationState.DONE
     assert house.lxd.doorways()["alice"].doors.keys() == {"ssh"}
     assert house.port(Purpose.RDP).trouble == "busy"
+    assert house.machine.health["ssh"] is None, "nobody has asked since"
     house.lxd.stop("alice", force=True)
     house.lxd.occupy(house.port().number)
     house.step()

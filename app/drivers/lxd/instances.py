@@ -11,9 +11,11 @@ from contextlib import contextmanager
 from app.drivers.base import GiveUp, InstanceSpec, Progress, TryAgain
 from app.drivers.lxd import network, shapes
 from app.drivers.lxd.errors import RefusedError, as_driver_errors
+from app.drivers.lxd.shapes import Json
 from app.drivers.lxd.wire import Wire
 
 POWER_TIMEOUT = 60.0
+START_TRIES, START_PAUSE = 3, 0.5  # seconds between them
 STOP_TIMEOUT = 30  # so long LXD waits for a clean shutdown
 COPY_TIMEOUT = 900.0  # the first instance of an image has to unpack it
 _making: dict[tuple[int, str], threading.Lock] = {}  # by process too: a fork may copy a held one
@@ -71,7 +73,7 @@ def power(wire: Wire, name: str, action: str, *, force: bool = False) -> None:
             action = "unfreeze"
         request = {"action": action, "timeout": STOP_TIMEOUT, "force": force}
         try:
-            wire.send("put", "instances", name, "state", json=request, limit=POWER_TIMEOUT)
+            _switch(wire, name, request)
         except RefusedError as error:
             if "is already " in str(error):  # running, stopped: somebody was faster
                 return
@@ -80,6 +82,19 @@ def power(wire: Wire, name: str, action: str, *, force: bool = False) -> None:
             if action == "stop":
                 raise TryAgain(what, f"it did not shut down in {STOP_TIMEOUT} s", "Stop it at once.") from error
             power(wire, name, action, force=True)
+
+
+def _switch(wire: Wire, name: str, request: Json) -> None:
+    """Of several that start at once LXD 5.0 sometimes fails to start one (forkstart ends with 1): then once more."""
+    for left in reversed(range(START_TRIES)):
+        try:
+            wire.send("put", "instances", name, "state", json=request, limit=POWER_TIMEOUT)
+        except RefusedError as error:
+            if not left or "lxd forkstart" not in str(error):
+                raise
+            time.sleep(START_PAUSE)
+        else:
+            return
 
 
 def delete(wire: Wire, name: str) -> None:
