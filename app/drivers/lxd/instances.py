@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 
 from app.drivers.base import GiveUp, InstanceSpec, Progress, TryAgain
 from app.drivers.lxd import network, shapes
@@ -30,21 +31,16 @@ def create(wire: Wire, spec: InstanceSpec, progress: Progress) -> None:
         if current:
             _join(wire, spec.name, progress)
         else:
-            _make(wire, spec, what, progress)
+            pool = _pool(wire, what, spec.image)
+            progress("copying", 0)
+            with alone(wire):
+                body = shapes.new_instance(spec, pool, network.nics(wire, spec.name))
+                wire.send("post", "instances", json=body, limit=COPY_TIMEOUT, progress=partial(progress, "copying"))
         progress("starting", 0)
         power(wire, spec.name, "start")
         progress("checking", 0)
         _await_init(wire, spec.name, what)
         progress("checking", 100)
-
-
-def _make(wire: Wire, spec: InstanceSpec, what: str, progress: Progress) -> None:
-    profile = wire.get("profiles", "default")["devices"]
-    pool = _pool(wire, what, spec.image, profile)
-    progress("copying", 0)
-    with alone(wire):
-        body = shapes.new_instance(spec, pool, network.nics(wire, spec.name, profile))
-        wire.send("post", "instances", json=body, limit=COPY_TIMEOUT, progress=lambda done: progress("copying", done))
 
 
 @contextmanager
@@ -124,12 +120,12 @@ def _join(wire: Wire, name: str, progress: Progress) -> None:
             wire.join(operation["id"], COPY_TIMEOUT, lambda done: progress("copying", done))
 
 
-def _pool(wire: Wire, what: str, image: str, profile: shapes.Json) -> str:
+def _pool(wire: Wire, what: str, image: str) -> str:
     """The storage pool for a new instance; refuses on the way what could only go wrong."""
     images = [info for found in wire.get("images", recursion=1) for info in shapes.image_infos(found)]
     if image not in {info.alias for info in images}:
         raise GiveUp(what, f"no image {image!r} on this host", "Import it there, or choose another one.")
-    devices = profile.values()
+    devices = wire.get("profiles", "default")["devices"].values()
     if any(device.get("type") == "gpu" for device in devices):
         raise GiveUp(what, "the default profile gives every instance a GPU", "Remove the GPU from that profile.")
     for device in devices:
