@@ -31,6 +31,7 @@ from workers.checker import Checker
 from workers.evictor import Evictor
 from workers.handover import Hands
 from workers.jobs import CHECK, LOOK, WORK
+from workers.librarian import Librarian
 from workers.listener import Listener
 from workers.locks import Held, exclusive
 from workers.reconciler import PassResult, describe, run_pass
@@ -72,6 +73,7 @@ class Agent:
             "events": self._events,
             "warnings": partial(warner.run, self.stop),
             "checks": partial(checker.run, self.stop, CHECK),
+            "libraries": partial(Librarian(self.host_name, self.driver).run, self.stop),
         }
         threads = [threading.Thread(target=target, name=name, daemon=True) for name, target in work.items()]
         if self.settings.redis_agent_url:

@@ -6,15 +6,19 @@ import os
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 
-from app.drivers.base import GiveUp, InstanceSpec, Progress, TryAgain
-from app.drivers.lxd import network, shapes
+from app.drivers.base import DriverError, GiveUp, InstanceSpec, Progress, TryAgain
+from app.drivers.inside import shell
+from app.drivers.libraries import INSIDE
+from app.drivers.lxd import execute, libraries, network, shapes
 from app.drivers.lxd.errors import RefusedError, as_driver_errors
 from app.drivers.lxd.wire import Wire
 
 POWER_TIMEOUT = 60.0
+# The linker's cache names the directory's links, and stays true when what they lead to is renewed.
+LINK = shell(f"/sbin/ldconfig; ln -sf {INSIDE}/bin/nvidia-smi /usr/local/bin/nvidia-smi")
 STOP_TIMEOUT = 30  # so long LXD waits for a clean shutdown
 COPY_TIMEOUT = 900.0  # the first instance of an image has to unpack it
 _making: dict[tuple[int, str], threading.Lock] = {}  # by process too: a fork may copy a held one
@@ -34,12 +38,16 @@ def create(wire: Wire, spec: InstanceSpec, progress: Progress) -> None:
             pool = _pool(wire, what, spec.image)
             progress("copying", 0)
             with alone(wire):
-                body = shapes.new_instance(spec, pool, network.nics(wire, spec.name))
+                config, devices = libraries.for_new(wire.lxd_dir)
+                body = shapes.new_instance(spec, pool, {**network.nics(wire, spec.name), **devices}, config)
                 wire.send("post", "instances", json=body, limit=COPY_TIMEOUT, progress=partial(progress, "copying"))
         progress("starting", 0)
         power(wire, spec.name, "start")
         progress("checking", 0)
         _await_init(wire, spec.name, what)
+        if libraries.DEVICES[0] in (wire.find(spec.name)[0] or {}).get("devices", {}):
+            with suppress(DriverError):  # a distribution without it finds them by LD_LIBRARY_PATH
+                execute.run(wire, spec.name, LINK)
         progress("checking", 100)
 
 
