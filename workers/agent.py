@@ -32,6 +32,7 @@ from workers.doorman import Doorman
 from workers.evictor import Evictor
 from workers.handover import Hands
 from workers.jobs import CHECK, DOORS, LOOK, WORK
+from workers.librarian import Librarian
 from workers.listener import Listener
 from workers.locks import Held, exclusive
 from workers.reconciler import PassResult, describe, run_pass
@@ -75,6 +76,7 @@ class Agent:
             "warnings": partial(warner.run, self.stop),
             "checks": partial(checker.run, self.stop, CHECK),
             "doors": partial(doorman.run, self.stop, DOORS),
+            "libraries": partial(Librarian(self.host_name, self.driver).run, self.stop),
         }
         threads = [threading.Thread(target=target, name=name, daemon=True) for name, target in work.items()]
         if self.settings.redis_agent_url:

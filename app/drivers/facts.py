@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from app.drivers.base import GpuInfo
+from app.drivers.libraries import Way
 
 Device = Mapping[str, str]
 
@@ -65,6 +66,8 @@ class HostFacts:
 
     `local`: LXD runs on this machine, so that its kernel can be asked. `nodes`: the minors whose /dev/nvidiaN is there.
     `fence`: what could deny a device to a container, `v1` or `v2`, "" for nothing. `driver`: NVIDIA's version.
+    `libraries_by`: the way NVIDIA's libraries come into new machines; `libraries`: of which version the directory is
+    that they are mounted from.
     `walled`: the bridges from which Berth's rules let machines reach no more of the host and the lab than they need.
     """
 
@@ -72,6 +75,8 @@ class HostFacts:
     local: bool = True
     gpus: tuple[GpuInfo, ...] = ()
     driver: str = ""
+    libraries_by: Way | None = None
+    libraries: str = ""
     nodes: frozenset[int] | None = None
     apparmor: bool | None = None
     fence: str | None = None

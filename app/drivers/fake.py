@@ -30,6 +30,7 @@ from app.drivers.facts import HostFacts
 from app.drivers.fake_doors import FakeDoors, says
 from app.drivers.fake_facts import host_facts
 from app.drivers.inside import Answer, Command, Heard
+from app.drivers.libraries import Way
 from app.drivers.simulated import OWNER, State, new_instance
 
 _CREATION = [("preparing", 0, 0.2), *(("copying", done, 0.25) for done in (0, 25, 50, 75)), ("copying", 100, 0.0)]
@@ -148,6 +149,11 @@ class FakeLxd(FakeDoors):
             if item and not item["config"].get(OWNER):
                 raise GiveUp(what, f"it has no {OWNER}: Berth did not make it", "Delete it with lxc delete.")
             state["instances"].pop(instance, None)
+
+    def bring_libraries(self) -> Way:
+        """Nothing runs in simulated machines."""
+        with self._call("bring_libraries"):
+            return Way.MOUNT
 
     def tell(self, instance: str, title: str, text: str) -> None:
         """Keep the message."""

@@ -19,6 +19,7 @@ from app.drivers.base import (
     device_name,
 )
 from app.drivers.inside import shell
+from app.drivers.libraries import Way
 from tests.drivers.conftest import Subject
 
 TAG = Tag(booking_id=7, allocation_id=8, ends_at=1_800_000_000)
@@ -250,3 +251,7 @@ def test_a_host_that_is_away_is_unreachable_not_empty(
         call(subject.away, subject.gpus[0])
     assert caught.value.todo
     assert isinstance(caught.value, DriverError)
+
+
+def test_the_way_of_nvidias_libraries_is_one_of_those_there_are(subject: Subject) -> None:
+    assert subject.driver.bring_libraries() in set(Way)

@@ -27,15 +27,17 @@ class Wire:
 
     def __init__(self, *networks: dict[str, Any], taken: tuple[str, ...] = ()) -> None:
         devices = [{"eth0": {"type": "nic", "network": "berthbr0", "ipv4.address": address}} for address in taken]
-        self.networks = list(networks)
+        self.networks, self.profile = list(networks), {}
         self.instances = [{"name": f"m{n}", "expanded_devices": device} for n, device in enumerate(devices)]
 
-    def get(self, *path: str, **_params: object) -> list[dict[str, Any]]:
-        return self.networks if path == ("networks",) else self.instances
+    def get(self, *path: str, **_params: object) -> Any:
+        answers = {("networks",): self.networks, ("instances",): self.instances}
+        return answers.get(path) or ({"devices": self.profile} if path == ("profiles", "default") else [])
 
 
 def nics(wire: Wire, **profile: dict[str, str]) -> dict[str, Any]:
-    return network.nics(wire, "new", profile)  # type: ignore[arg-type]
+    wire.profile = profile
+    return network.nics(wire, "new")  # type: ignore[arg-type]
 
 
 def test_a_host_without_any_network_gives_none() -> None:

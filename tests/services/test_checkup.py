@@ -9,6 +9,7 @@ import pytest
 
 from app.drivers.base import GpuInfo, InstanceSpec
 from app.drivers.facts import HostFacts, InstanceFacts, Listener, ProfileFacts
+from app.drivers.libraries import Way
 from app.drivers.lxd import shapes
 from app.drivers.lxd.examine import _relevant
 from app.services import checkup
@@ -72,7 +73,7 @@ def test_what_berth_makes_itself_on_a_sound_host_has_nothing_against_it() -> Non
     attached = machine(config={"user_berth_x": "1"}, devices={OURS: {"type": "gpu", "pci": ONE.pci_address}})
     assert wrong(host(attached)) == []
     assert {one.what for one in checkup.findings(CLEAN, KNOWN)} == {
-        "GPUs", "fence", "AppArmor", "NVIDIA driver", "clock", "LXD", "profiles", "machines",
+        "GPUs", "fence", "AppArmor", "NVIDIA driver", "NVIDIA libraries", "clock", "LXD", "profiles", "machines",
     }  # fmt: skip
 
 
@@ -173,6 +174,22 @@ def test_a_profile_with_a_gpu() -> None:
     raw = machine(config={"raw_lxc": "x"}, own=frozenset(), profiles=("default", "gpus"))
     [found] = wrong(host(raw, profiles=(DEFAULT, ProfileFacts("gpus", {"raw.lxc": "x"}))))
     assert found.fix == "lxc profile unset gpus raw.lxc"
+
+
+@pytest.mark.parametrize(
+    ("changes", "level", "detail"),
+    [
+        ({"libraries_by": Way.MOUNT, "libraries": "580.95.05"}, OK, "mounted in new machines"),
+        ({"libraries_by": Way.MOUNT, "libraries": "570.1.2"}, WARN, "of 570.1.2, the driver is of 580.95.05"),
+        ({"libraries_by": Way.RUNTIME}, OK, "nvidia.runtime"),
+        ({"libraries_by": Way.INSTALL}, OK, "bring its own"),
+    ],
+)
+def test_the_way_of_the_libraries_is_told(changes: dict[str, Any], level: str, detail: str) -> None:
+    [found] = [one for one in checkup.findings(host(**changes), KNOWN) if one.what == "NVIDIA libraries"]
+    assert found.level == level
+    assert detail in found.detail
+    assert ("systemctl restart berth-agent" in found.fix) == (level == WARN)
 
 
 HOSTS: list[tuple[dict[str, Any], dict[str, Any], str, str, str, str]] = [

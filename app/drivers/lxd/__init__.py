@@ -26,7 +26,8 @@ from app.drivers.doors import DEVICES, Door, Doorway
 from app.drivers.facts import HostFacts
 from app.drivers.inside import Answer, Command, Heard
 from app.drivers.knocking import PortTaken, knock_here, taken_here
-from app.drivers.lxd import events, execute, instances, shapes, tell
+from app.drivers.libraries import Way
+from app.drivers.lxd import events, examine, execute, instances, libraries, shapes, tell
 from app.drivers.lxd.errors import RefusedError, as_driver_errors
 from app.drivers.lxd.examine import Examiner
 from app.drivers.lxd.look import Eye
@@ -135,6 +136,16 @@ class PylxdDriver:
     def delete(self, instance: str) -> None:
         """Stop and remove it; a missing one is fine."""
         instances.delete(self._wire, instance)
+
+    def bring_libraries(self) -> Way:
+        """Have NVIDIA's libraries ready for machines."""
+        with as_driver_errors("Bring NVIDIA's libraries"):
+            return libraries.bring(
+                self._wire.lxd_dir,
+                examine.driver_version(self._wire.get("resources")["gpu"].get("cards") or []),
+                self._wire.get()["api_extensions"],
+                libraries.listed,
+            )
 
     def tell(self, instance: str, title: str, text: str) -> None:
         """Show a message on every terminal and every desktop of the running instance."""

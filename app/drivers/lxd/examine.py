@@ -10,7 +10,7 @@ from typing import Any
 from app.drivers import this_host
 from app.drivers.base import HostSeen, HostUnreachable, Node
 from app.drivers.facts import HostFacts, InstanceFacts, NetworkFacts, ProfileFacts
-from app.drivers.lxd import network, shapes
+from app.drivers.lxd import libraries, network, shapes
 from app.drivers.lxd.errors import RefusedError, as_driver_errors
 from app.drivers.lxd.peek import Peek
 from app.drivers.lxd.shapes import Json
@@ -48,7 +48,9 @@ class Examiner:
             version=str(environment["server_version"]),
             local=local,
             gpus=gpus,
-            driver=_driver(cards),
+            driver=driver_version(cards),
+            libraries_by=libraries.decided(self._wire.lxd_dir),
+            libraries=libraries.mounted_version(self._wire.lxd_dir) if self._wire.lxd_dir else "",
             nodes=nodes,
             apparmor=self._apparmor(local=local),
             fence=fence,
@@ -119,7 +121,7 @@ def _relevant(config: Any) -> dict[str, str]:
     return {key: str(value) for key, value in (config or {}).items() if not key.startswith(_IRRELEVANT)}
 
 
-def _driver(cards: list[Json]) -> str:
+def driver_version(cards: list[Json]) -> str:
     """NVIDIA's driver on the host, as its own library says it, else by its kernel module."""
     for card in cards:
         if shapes.gpu_info(card):

@@ -6,16 +6,21 @@ import os
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from functools import partial
 
-from app.drivers.base import GiveUp, InstanceSpec, Progress, TryAgain
-from app.drivers.lxd import network, shapes
+from app.drivers.base import DriverError, GiveUp, InstanceSpec, Progress, TryAgain
+from app.drivers.inside import shell
+from app.drivers.libraries import INSIDE
+from app.drivers.lxd import execute, libraries, network, shapes
 from app.drivers.lxd.errors import RefusedError, as_driver_errors
 from app.drivers.lxd.shapes import Json
 from app.drivers.lxd.wire import Wire
 
 POWER_TIMEOUT = 60.0
 START_TRIES, START_PAUSE = 3, 0.5  # seconds between them
+# The linker's cache names the directory's links, and stays true when what they lead to is renewed.
+LINK = shell(f"/sbin/ldconfig; ln -sf {INSIDE}/bin/nvidia-smi /usr/local/bin/nvidia-smi")
 STOP_TIMEOUT = 30  # so long LXD waits for a clean shutdown
 COPY_TIMEOUT = 900.0  # the first instance of an image has to unpack it
 _making: dict[tuple[int, str], threading.Lock] = {}  # by process too: a fork may copy a held one
@@ -32,21 +37,20 @@ def create(wire: Wire, spec: InstanceSpec, progress: Progress) -> None:
         if current:
             _join(wire, spec.name, progress)
         else:
-            _make(wire, spec, what, progress)
+            pool = _pool(wire, what, spec.image)
+            progress("copying", 0)
+            with alone(wire):
+                config, devices = libraries.for_new(wire.lxd_dir)
+                body = shapes.new_instance(spec, pool, {**network.nics(wire, spec.name), **devices}, config)
+                wire.send("post", "instances", json=body, limit=COPY_TIMEOUT, progress=partial(progress, "copying"))
         progress("starting", 0)
         power(wire, spec.name, "start")
         progress("checking", 0)
         _await_init(wire, spec.name, what)
+        if libraries.DEVICES[0] in (wire.find(spec.name)[0] or {}).get("devices", {}):
+            with suppress(DriverError):  # a distribution without it finds them by LD_LIBRARY_PATH
+                execute.run(wire, spec.name, LINK)
         progress("checking", 100)
-
-
-def _make(wire: Wire, spec: InstanceSpec, what: str, progress: Progress) -> None:
-    profile = wire.get("profiles", "default")["devices"]
-    pool = _pool(wire, what, spec.image, profile)
-    progress("copying", 0)
-    with alone(wire):
-        body = shapes.new_instance(spec, pool, network.nics(wire, spec.name, profile))
-        wire.send("post", "instances", json=body, limit=COPY_TIMEOUT, progress=lambda done: progress("copying", done))
 
 
 @contextmanager
@@ -139,12 +143,12 @@ def _join(wire: Wire, name: str, progress: Progress) -> None:
             wire.join(operation["id"], COPY_TIMEOUT, lambda done: progress("copying", done))
 
 
-def _pool(wire: Wire, what: str, image: str, profile: shapes.Json) -> str:
+def _pool(wire: Wire, what: str, image: str) -> str:
     """The storage pool for a new instance; refuses on the way what could only go wrong."""
     images = [info for found in wire.get("images", recursion=1) for info in shapes.image_infos(found)]
     if image not in {info.alias for info in images}:
         raise GiveUp(what, f"no image {image!r} on this host", "Import it there, or choose another one.")
-    devices = profile.values()
+    devices = wire.get("profiles", "default")["devices"].values()
     if any(device.get("type") == "gpu" for device in devices):
         raise GiveUp(what, "the default profile gives every instance a GPU", "Remove the GPU from that profile.")
     for device in devices:

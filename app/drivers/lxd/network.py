@@ -21,11 +21,12 @@ FILTERED = {**ISOLATED, "security.ipv4_filtering": "true", "security.ipv6_filter
 NIC = "eth0"
 
 
-def nics(wire: Wire, instance: str, profile: Json) -> Json:
+def nics(wire: Wire, instance: str) -> Json:
     """The NICs of a new instance: one on Berth's bridge, where the host has it, in the place of the profile's; else the
     profile's own, confined as far as their network lets LXD do it."""
     networks = {found["name"]: found for found in wire.get("networks", recursion=1) or [] if found.get("managed")}
-    theirs = {name: device for name, device in profile.items() if device.get("type") == "nic"}
+    profile = wire.get("profiles", "default")["devices"].items()
+    theirs = {name: device for name, device in profile if device.get("type") == "nic"}
     ours = next((name for name in sorted(networks) if _marked(networks[name])), "")
     if not ours and not theirs:
         return {}

@@ -15,10 +15,11 @@ from collections.abc import Iterable
 
 import requests
 
+from app.drivers.libraries import INSIDE
 from app.drivers.lxd.errors import RefusedError
 from app.drivers.lxd.wire import Wire
 
-FOLDERS = ("/usr/lib/x86_64-linux-gnu", "/usr/lib/aarch64-linux-gnu", "/usr/lib64")
+FOLDERS = ("/usr/lib/x86_64-linux-gnu", "/usr/lib/aarch64-linux-gnu", "/usr/lib64", f"{INSIDE}/lib")
 _LOADED = "libnvidia-ml.so.1"  # what programs open: a link to the file with the version in its name
 _LIBRARY = re.compile(r"libnvidia-ml\.so\.(\d{3,4}(?:\.\d{1,4}){0,2})")
 _PATIENCE = 3.0  # seconds for one answer

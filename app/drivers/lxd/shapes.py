@@ -61,7 +61,7 @@ def unplug(body: Json, device: str) -> bool:
     return any(item is not None for item in found)
 
 
-def new_instance(spec: InstanceSpec, pool: str, nics: Json | None = None) -> Json:
+def new_instance(spec: InstanceSpec, pool: str, devices: Json | None = None, config: Json | None = None) -> Json:
     """The request that makes an instance. No autostart: LXD would give it back GPUs whose booking ended meanwhile.
 
     No limits.kernel.nofile: one above LXD's own keeps the machine from starting, and LXD's own is what it has."""
@@ -86,8 +86,12 @@ def new_instance(spec: InstanceSpec, pool: str, nics: Json | None = None) -> Jso
             "security.syscalls.deny": DENIED_CALLS,
             "security.syscalls.deny_compat": "true",
             "security.syscalls.deny_default": "true",
+            **(config or {}),
         },
-        "devices": {"root": {"type": "disk", "path": "/", "pool": pool, "size": f"{spec.disk_gib}GiB"}, **(nics or {})},
+        "devices": {
+            "root": {"type": "disk", "path": "/", "pool": pool, "size": f"{spec.disk_gib}GiB"},
+            **(devices or {}),
+        },
     }
 
 

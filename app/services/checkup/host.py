@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from app.drivers.facts import HostFacts
+from app.drivers.libraries import INSIDE, Way
 from app.services.checkup.finding import BAD, OK, WARN, Finding, Known
 
 SKEW_WARN, SKEW_BAD = 2.0, 5.0  # seconds between the clock that ends bookings and the one that granted them
@@ -95,6 +96,22 @@ def _apparmor(on: bool | None) -> Iterator[Finding]:
 def _driver(facts: HostFacts) -> Iterator[Finding]:
     if facts.driver:
         yield Finding(OK, "NVIDIA driver", f"version {facts.driver}")
+        yield from _libraries(facts)
     elif facts.gpus:
         detail = "its version is not known, so nothing can be said of the libraries in the machines"
         yield Finding(WARN, "NVIDIA driver", detail, "Look on the host: cat /proc/driver/nvidia/version")
+
+
+def _libraries(facts: HostFacts) -> Iterator[Finding]:
+    """The way NVIDIA's libraries come into new machines; what machines really have, each is looked at for."""
+    if facts.libraries_by is Way.MOUNT and facts.libraries != facts.driver:
+        detail = f"those that machines get are of {facts.libraries or 'no version'}, the driver is of {facts.driver}"
+        fix = "The agent renews them: systemctl restart berth-agent, and see its log"
+        yield Finding(WARN, "NVIDIA libraries", detail, fix)
+    elif facts.libraries_by is Way.MOUNT:
+        yield Finding(OK, "NVIDIA libraries", f"{facts.libraries}, mounted in new machines at {INSIDE}")
+    elif facts.libraries_by is Way.RUNTIME:
+        yield Finding(OK, "NVIDIA libraries", "brought into new machines by nvidia.runtime, as they start")
+    elif facts.local:
+        detail = f"not on the host in version {facts.driver}: each machine has to bring its own"
+        yield Finding(OK, "NVIDIA libraries", detail)

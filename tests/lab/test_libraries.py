@@ -1,0 +1,72 @@
+"""NVIDIA's libraries in a real machine: found by its linker, read-only, and renewed while it runs."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from app.drivers.base import InstanceSpec
+from app.drivers.libraries import Way
+from app.drivers.lxd import libraries
+from app.services import checkup
+from app.services.checkup import BAD, OK, WARN, Finding, Known
+from tests.lab.fixtures import Hosts
+from tests.lab.lab import Lab
+from tests.lab.looking import connect
+
+pytestmark = pytest.mark.lab
+
+LOADED, OLD = "580.95.05", "570.1.2"  # the lab's driver, and another
+WHICH = "import ctypes; print(ctypes.CDLL('libnvidia-ml.so.1').version())"
+
+
+@pytest.fixture
+def driver(tmp_path: Path, lab: Hosts, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
+    """`driver(version)`: what the host's linker lists is of this version from now on."""
+
+    def listed(version: str) -> str:
+        file, link = tmp_path / f"libnvidia-ml.so.{version}", tmp_path / f"{version}.so.1"
+        source = f"int version(void) {{ return {version.partition('.')[0]}; }}"
+        build = ["cc", "-shared", "-fPIC", "-Wl,-soname,libnvidia-ml.so.1", "-x", "c", "-", "-o", str(file)]
+        subprocess.run(build, input=source, text=True, check=True)
+        link.symlink_to(file)
+        return f"\tlibnvidia-ml.so.1 (libc6,x86-64) => {link}\n"
+
+    def use(version: str) -> None:
+        text = listed(version)
+        monkeypatch.setattr(libraries, "listed", lambda: text)
+
+    return use
+
+
+def test_a_machine_finds_the_libraries_of_the_loaded_driver(lab: Hosts, driver: Callable[[str], None]) -> None:
+    host, to = lab.ws2, connect(lab.ws2)
+    driver(OLD)
+    assert to.bring_libraries() is Way.INSTALL  # nothing of the loaded driver's version
+    libraries.fill(host.lxd_dir, OLD, libraries.listed())  # as an older driver would have left it
+    (host.lxd_dir / libraries.FOLDER / "way").write_text(Way.MOUNT)
+    name = host.unique()
+    try:
+        to.create(InstanceSpec(name, "base", cpus=1, memory_mib=256, disk_gib=2, owner="alice"), lambda *_: None)
+        assert host.run(name, "python3", "-c", WHICH) == "570\n"
+        assert [(one.level, one.what) for one in about(host, name)] == [
+            (WARN, "NVIDIA libraries"),
+            (BAD, f"machine {name}"),
+        ]
+        driver(LOADED)
+        assert to.bring_libraries() is Way.MOUNT
+        assert host.run(name, "python3", "-c", WHICH) == "580\n"
+        assert [(one.level, one.detail.split(",")[0]) for one in about(host, name)] == [(OK, LOADED)]
+        assert "Read-only" in host.run(name, "touch", "/usr/local/nvidia/lib/x")
+        assert "Read-only" in host.run(name, "sh", "-c", "echo > /etc/ld.so.conf.d/00-berth-nvidia.conf")
+    finally:
+        host.remove(name)
+        (host.lxd_dir / libraries.FOLDER / "way").unlink(missing_ok=True)
+
+
+def about(host: Lab, name: str) -> list[Finding]:
+    found = checkup.findings(connect(host).examine(), Known("ws2", instances=frozenset({name})))
+    return [one for one in found if one.what in {"NVIDIA libraries", f"machine {name}"}]
