@@ -28,15 +28,16 @@ from app.drivers.base import (
 )
 from app.drivers.facts import HostFacts
 from app.drivers.fake_facts import host_facts
+from app.drivers.fake_images import FakeImages
 from app.drivers.inside import Answer, Command, Heard
-from app.drivers.simulated import OWNER, SimulatedHost, State, new_instance
+from app.drivers.simulated import OWNER, State, new_instance
 
 _CREATION = [("preparing", 0, 0.2), *(("copying", done, 0.25) for done in (0, 25, 50, 75)), ("copying", 100, 0.0)]
 _STARTING = [("starting", 0, 0.5), ("checking", 0, 0.3), ("checking", 100, 0.0)]
 _PLUG_SECONDS = 0.05
 
 
-class FakeLxd(SimulatedHost):
+class FakeLxd(FakeImages):
     """LxdDriver for a host that exists only in a file."""
 
     def server(self) -> ServerInfo:

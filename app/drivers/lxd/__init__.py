@@ -22,8 +22,9 @@ from app.drivers.base import (
     device_name,
 )
 from app.drivers.facts import HostFacts
+from app.drivers.images import Origin
 from app.drivers.inside import Answer, Command, Heard
-from app.drivers.lxd import events, execute, instances, shapes, tell
+from app.drivers.lxd import events, execute, images, instances, shapes, tell
 from app.drivers.lxd.errors import RefusedError, as_driver_errors
 from app.drivers.lxd.examine import Examiner
 from app.drivers.lxd.look import Eye
@@ -140,6 +141,18 @@ class PylxdDriver:
     def run(self, instance: str, command: Command, heard: Heard | None = None) -> Answer:
         """Run it as root in the running instance and wait for its end."""
         return execute.run(self._wire, instance, command, heard)
+
+    def prepare(self, template: int, origin: Origin, progress: Progress) -> str:
+        """Make the template's builder and start it; its name."""
+        return images.prepare(self._wire, template, origin, progress)
+
+    def publish(self, template: int, description: str, progress: Progress) -> int:
+        """Make the image of the builder and try it out: its size."""
+        return images.publish(self._wire, template, description, progress)
+
+    def scrap(self, template: int) -> None:
+        """Remove whatever there is of a template."""
+        images.scrap(self._wire, template)
 
     def _plug_over_orphan(self, current: Json, body: Json, device: str) -> bool:
         """A node that LXD made and forgot (two updates at once, a crash) blocks its name and cannot be detached. A

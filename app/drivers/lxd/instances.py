@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 
 from app.drivers.base import GiveUp, InstanceSpec, Progress, TryAgain
 from app.drivers.lxd import shapes
@@ -23,9 +24,10 @@ def create(wire: Wire, spec: InstanceSpec, progress: Progress) -> None:
         if current and current["config"].get(shapes.OWNER) != spec.owner:
             raise GiveUp(what, "an instance of that name exists and is not this owner's", "Choose another name.")
         if current:
-            _join(wire, spec.name, progress)
+            join(wire, spec.name, lambda done: progress("copying", done))
         else:
-            body = shapes.new_instance(spec, _pool(wire, what, spec.image))
+            refuse_unknown_image(wire, what, spec.image)
+            body = shapes.new_instance(spec, pool(wire, what))
             progress("copying", 0)
             wire.send(
                 "post", "instances", json=body, limit=COPY_TIMEOUT, progress=lambda done: progress("copying", done)
@@ -33,7 +35,7 @@ def create(wire: Wire, spec: InstanceSpec, progress: Progress) -> None:
         progress("starting", 0)
         power(wire, spec.name, "start")
         progress("checking", 0)
-        _await_init(wire, spec.name, what)
+        await_init(wire, spec.name, what)
         progress("checking", 100)
 
 
@@ -84,18 +86,22 @@ def delete(wire: Wire, name: str) -> None:
             raise TryAgain(what, "LXD still lists it", "It is tried again by itself.")
 
 
-def _join(wire: Wire, name: str, progress: Progress) -> None:
+def join(wire: Wire, name: str, progress: Callable[[int], None]) -> None:
     """Wait for what LXD is still doing with an instance: it goes on when the one who asked is gone."""
     for operation in wire.get("operations", recursion=1).get("running") or []:
         if f"/1.0/instances/{name}" in (operation.get("resources") or {}).get("instances", []):
-            wire.join(operation["id"], COPY_TIMEOUT, lambda done: progress("copying", done))
+            wire.join(operation["id"], COPY_TIMEOUT, progress)
 
 
-def _pool(wire: Wire, what: str, image: str) -> str:
-    """The storage pool for a new instance; refuses on the way what could only go wrong."""
+def refuse_unknown_image(wire: Wire, what: str, image: str) -> None:
+    """Raise GiveUp for an image that the host does not have."""
     images = [info for found in wire.get("images", recursion=1) for info in shapes.image_infos(found)]
     if image not in {info.alias for info in images}:
         raise GiveUp(what, f"no image {image!r} on this host", "Import it there, or choose another one.")
+
+
+def pool(wire: Wire, what: str) -> str:
+    """The storage pool for a new instance; refuses a default profile that could only go wrong."""
     devices = wire.get("profiles", "default")["devices"].values()
     if any(device.get("type") == "gpu" for device in devices):
         raise GiveUp(what, "the default profile gives every instance a GPU", "Remove the GPU from that profile.")
@@ -105,7 +111,8 @@ def _pool(wire: Wire, what: str, image: str) -> str:
     raise GiveUp(what, "the default profile has no root disk", "Run lxd init on the host.")
 
 
-def _await_init(wire: Wire, name: str, what: str) -> None:
+def await_init(wire: Wire, name: str, what: str) -> None:
+    """Wait until its first process runs."""
     deadline = time.monotonic() + POWER_TIMEOUT
     while time.monotonic() < deadline:
         state = wire.get("instances", name, "state")
