@@ -27,11 +27,14 @@ from app.web import (
     security,
     settings,
     static,
+    templates,
 )
 
 __all__ = ["init_app", "locale", "people_access"]
 
-PAGES = (auth, home, calendar, bookings, machines, quota, settings, people, hosts, policy, audit, health, api)
+PAGES = (
+    auth, home, calendar, bookings, machines, quota, settings, people, hosts, templates, policy, audit, health, api
+)  # fmt: skip
 
 
 def init_app(app: Flask) -> None:
