@@ -50,7 +50,6 @@ def steps(recipe: str, options: dict[str, Any]) -> list[Step]:
     environment = {
         "MIRROR": str(options.get("mirror", "")).rstrip("/"),
         "PACKAGES": " ".join(options.get("packages", [])),
-        "RENEW": _text("renew").rstrip(),
     }
     codes = [*(RECIPES[recipe].steps if recipe else ()), "seal"]
     return [

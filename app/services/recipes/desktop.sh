@@ -5,7 +5,7 @@ for name in firefox-esr chromium epiphany-browser; do # Ubuntu's firefox and chr
     case $candidate in ''|'(none)'|*snap*) ;; *) browser=$name; break ;; esac
 done
 echo 'xrdp shared/default-x-display-manager select' | debconf-set-selections 2>/dev/null || true
-apt-get -qy install xfce4 xfce4-terminal mousepad xrdp xorgxrdp ssl-cert dbus-x11 dbus-user-session adwaita-icon-theme \
+apt-get -qy install xfce4 xfce4-terminal mousepad xrdp xorgxrdp ssl-cert openssl dbus-x11 dbus-user-session adwaita-icon-theme \
     x11-utils xauth fonts-noto-cjk fonts-dejavu-core ibus ibus-libpinyin ibus-gtk3 $browser
 adduser xrdp ssl-cert # else xrdp cannot read its key, and falls back to no TLS at all
 sed -i 's/^security_layer=.*/security_layer=tls/; s/^ssl_protocols=.*/ssl_protocols=TLSv1.2, TLSv1.3/' /etc/xrdp/xrdp.ini

@@ -1,33 +1,9 @@
 # Last: take out what would make two machines of this template alike, or tell of the one it was made from.
-if command -v systemctl > /dev/null; then
-    mkdir -p /usr/local/lib/berth
-    printf '%s\n' "$RENEW" > /usr/local/lib/berth/renew
-    chmod 0755 /usr/local/lib/berth/renew
-    cat > /etc/systemd/system/berth-renew.service <<'END'
-[Unit]
-Description=Keys and certificates of this machine's own
-Before=ssh.service sshd.service ssh.socket xrdp.service
-DefaultDependencies=no
-After=local-fs.target
-Before=basic.target
-
-[Service]
-Type=oneshot
-ExecStart=/usr/local/lib/berth/renew
-
-[Install]
-WantedBy=basic.target
-END
-    systemctl enable berth-renew.service
-    systemctl stop xrdp xrdp-sesman ssh ssh.socket cron rsyslog 2>/dev/null || true
-fi
+# Berth makes keys, certificates and an account anew when it makes a machine (workers/scripts.py).
+! command -v systemctl > /dev/null || systemctl stop xrdp xrdp-sesman ssh ssh.socket cron rsyslog 2>/dev/null || true
 rm -f /etc/ssh/ssh_host_* /etc/xrdp/rsakeys.ini
-for file in /etc/xrdp/cert.pem /etc/xrdp/key.pem; do [ -L $file ] || rm -f $file; done
-if [ -d /etc/xrdp ] && [ -e /etc/ssl/private ]; then
-    ln -sf /etc/ssl/certs/ssl-cert-snakeoil.pem /etc/xrdp/cert.pem
-    ln -sf /etc/ssl/private/ssl-cert-snakeoil.key /etc/xrdp/key.pem
-fi
-rm -f /etc/ssl/private/ssl-cert-snakeoil.key /etc/ssl/certs/ssl-cert-snakeoil.pem
+rm -f /etc/xrdp/cert.pem /etc/xrdp/key.pem /etc/ssl/private/ssl-cert-snakeoil.key /etc/ssl/certs/ssl-cert-snakeoil.pem
+rm -f /etc/berth-machine /etc/sudoers.d/90-berth
 : > /etc/machine-id
 [ -L /var/lib/dbus/machine-id ] || rm -f /var/lib/dbus/machine-id
 rm -f /var/lib/systemd/random-seed /var/lib/systemd/credential.secret /etc/hostname
