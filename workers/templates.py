@@ -110,7 +110,7 @@ def _run(work: Work, builder: str, step: Step, log: Log) -> None:
     command = Command(("/bin/sh", "-c", step.script), step.environment, limit=step.limit, most=_SAID)
     answer = work.driver.run(builder, command, heard=log)
     if not answer.well:
-        raise GiveUp(f"Step {step.code}", _reason(log.end), "The log has the rest. Mend it, then retry.")
+        raise GiveUp(f"Step {step.code}", _reason(log.end), "The log has the rest. Mend it, then try again.")
     log(f"== {step.code} took {time.monotonic() - began:.0f} s\n")
 
 
