@@ -19,15 +19,18 @@ from tests.require import required
 ROOT = Path(__file__).resolve().parent.parent
 BIN = Path(sys.executable).parent
 CHECKS = (["ruff", "check", "."], ["mypy"], ["lint-imports"])
-# The quick ones side by side, and labs by the file; what measures time or drives a browser one after the other.
+# The quick ones and browsers side by side, and labs by the file; what measures time one after the other.
 SUITES = {
     "quick": ["-n", "2", "-m", "not lab and not browser", "--ignore", "tests/runtime", "tests"],
     "runtime": ["-m", "not lab and not browser", "tests/runtime"],
     "lab": ["-n", "2", "--dist", "loadfile", "-m", "lab and not timed", "tests"],
     "timed": ["-m", "lab and timed", "tests"],
-    "browser": ["-m", "browser and not lab", "tests"],
+    "browser": ["-n", "2", "-m", "browser and not lab", "tests"],
 }
-PACKAGES = ["chromium", "fonts-noto-cjk", "gcc", "libc6-dev", *LAB_PACKAGES]
+PACKAGES = [
+    "chromium", "fonts-noto-cjk", "gcc", "libc6-dev", "openssh-client", "freerdp2-x11", "xvfb", "imagemagick",
+    *LAB_PACKAGES,
+]  # fmt: skip
 NO_TESTS = 5  # pytest's exit status
 
 

@@ -20,7 +20,22 @@ APP = ROOT / "app"
 CATALOGUES = sorted(APP.glob("translations/*/LC_MESSAGES/messages.po"))
 PLACEHOLDER = re.compile(r"%\((\w+)\)s|%%")
 CHINESE = "\u4e00-\u9fff"
-SAME_IN_CHINESE = {"CPU", "GPU", "LXD", "GiB", "GPU %(number)s", "%(size)s GiB", "EEE d", "EEE HH:mm", "EEE HH:mm:ss"}
+SAME_IN_CHINESE = {
+    "CPU",
+    "GPU",
+    "LXD",
+    "GiB",
+    "SSH",
+    "Windows",
+    "macOS",
+    "Linux",
+    "VS Code",
+    "GPU %(number)s",
+    "%(size)s GiB",
+    "EEE d",
+    "EEE HH:mm",
+    "EEE HH:mm:ss",
+}
 # Asian text takes its own signs; a space or the end after it does not make an ASCII one right.
 HALF_WIDTH = re.compile(rf"[{CHINESE}](?:\)s)?[,;:!?.()]|[,;:!?()][{CHINESE}]|\"")
 

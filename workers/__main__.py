@@ -44,6 +44,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _agent(options: argparse.Namespace) -> int:
     from workers import agent, reconciler  # noqa: PLC0415 - the supervisor needs none of it
+    from workers.doorman import Doorman  # noqa: PLC0415
 
     looking_after = agent.make(create_core(Settings.load()), options.host)
     if options.command == "agent":
@@ -51,6 +52,7 @@ def _agent(options: argparse.Namespace) -> int:
         return 0
     if options.command == "work":
         looking_after.work(wait=True)
+        Doorman(looking_after.app, options.host, looking_after.driver).step()  # keys are no operation
         return 0
     result = looking_after.one_pass()
     lines = reconciler.describe(result)

@@ -28,9 +28,10 @@ from app.extensions import db, transaction
 from app.services import audit, inventory, operations
 from app.services.plan import Plan
 from workers.checker import Checker
+from workers.doorman import Doorman
 from workers.evictor import Evictor
 from workers.handover import Hands
-from workers.jobs import CHECK, LOOK, WORK
+from workers.jobs import CHECK, DOORS, LOOK, WORK
 from workers.listener import Listener
 from workers.locks import Held, exclusive
 from workers.reconciler import PassResult, describe, run_pass
@@ -66,12 +67,14 @@ class Agent:
             signal.signal(number, lambda *_: self.stop.set())
         warner = Warner(self.app, self.host_name, self.driver, self.kernel)
         checker = Checker(self.app, self.host_name, self.driver)
+        doorman = Doorman(self.app, self.host_name, self.driver)
         work: dict[str, Callable[[], None]] = {
             "passes": self._passes,
             "operations": self._operations,
             "events": self._events,
             "warnings": partial(warner.run, self.stop),
             "checks": partial(checker.run, self.stop, CHECK),
+            "doors": partial(doorman.run, self.stop, DOORS),
         }
         threads = [threading.Thread(target=target, name=name, daemon=True) for name, target in work.items()]
         if self.settings.redis_agent_url:
@@ -83,7 +86,7 @@ class Agent:
             self._bark(threads)
             if time.monotonic() - self.last_sign > SIGN_EVERY:
                 self._give_sign()
-        for event in (LOOK, WORK, CHECK):
+        for event in (LOOK, WORK, CHECK, DOORS):
             event.set()
         deadline = time.monotonic() + GOODBYE
         for thread in threads:
@@ -143,6 +146,7 @@ class Agent:
             try:
                 if self.work(wait=False):
                     LOOK.set()
+                    DOORS.set()
             except (SQLAlchemyError, NotFound, Held) as error:
                 log.debug("no operations now: %s", error)
             except Exception:

@@ -14,8 +14,8 @@ from app.drivers.base import DriverError, LxdDriver
 from app.errors import DomainError
 from app.extensions import transaction
 from app.models import Instance, Operation, OperationKind, Template
-from app.services import instances, inventory, operations
-from workers import templates
+from app.services import inventory, operations
+from workers import moving_in, templates
 
 log = logging.getLogger(__name__)
 
@@ -53,23 +53,9 @@ class Work:
             operations.note(self.operation.id, text)
 
 
-def _create(work: Work) -> None:
-    work.driver.create(instances.spec(work.instance), work.progress)
-
-
-def _start(work: Work) -> None:
-    work.progress("starting", 10)
-    work.driver.start(work.instance.name)
-
-
 def _stop(work: Work) -> None:
     work.progress("stopping", 10)
     work.driver.stop(work.instance.name, force=bool(work.operation.details.get("force")))
-
-
-def _restart(work: Work) -> None:
-    work.progress("stopping", 10)
-    work.driver.restart(work.instance.name)
 
 
 def _delete(work: Work) -> None:
@@ -78,13 +64,14 @@ def _delete(work: Work) -> None:
 
 
 HANDLERS: dict[OperationKind, Callable[[Work], None]] = {
-    OperationKind.CREATE: _create,
-    OperationKind.START: _start,
+    OperationKind.CREATE: moving_in.create,
+    OperationKind.START: moving_in.start,
     OperationKind.STOP: _stop,
-    OperationKind.RESTART: _restart,
+    OperationKind.RESTART: moving_in.restart,
     OperationKind.DELETE: _delete,
     OperationKind.BUILD: templates.build,
     OperationKind.DISCARD: templates.discard,
+    OperationKind.PASSWORD: moving_in.set_password,
 }
 
 

@@ -2,16 +2,31 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 import click
 
 from app import clock
+from app.cli import init
 from app.cli.base import ACTOR, driver_of, json_option, print_json, settings, show, with_app
 from app.drivers.connect import connect
 from app.extensions import transaction
 from app.models import Gpu, Host
 from app.services import inventory
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+
+def _ways(command: Command) -> Command:
+    """The options that say how people reach a host's machines."""
+    for option in (
+        click.option("--ports", "span", help="The host's ports that lead into machines, such as 22000-22999."),
+        click.option("--listen", help="The host's IP address at which they listen; 0.0.0.0 for all of them."),
+        click.option("--address", help="Where people reach the host: a name or an IP; by itself the host's name."),
+    ):
+        command = option(command)
+    return command
 
 
 @click.group()
@@ -22,16 +37,37 @@ def host() -> None:
 @host.command()
 @click.argument("name")
 @click.option("--lxd", "endpoint", required=True, help="LXD's socket or https address; sim: for a simulated host.")
+@_ways
 @json_option
 @with_app
-def add(name: str, endpoint: str, as_json: bool) -> None:
+def add(name: str, endpoint: str, address: str | None, listen: str | None, span: str | None, as_json: bool) -> None:
     """Take a workstation into Berth, with the GPUs and images its LXD has."""
     driver = connect(endpoint, name, settings().data_dir)
     driver.server()  # an address that does not answer is refused before anything is written
     with transaction():
         added = inventory.add_host(ACTOR, name, endpoint, driver)
+        if (address, listen, span) != (None, None, None):
+            inventory.set_ways(ACTOR, added, address=address, listen=listen, span=span)
         gpus = [gpu for gpu, _host in inventory.gpus(added.id)]
     _tell(added, gpus, as_json)
+
+
+@host.command("set")
+@click.argument("name")
+@_ways
+@json_option
+@with_app
+def set_(name: str, address: str | None, listen: str | None, span: str | None, as_json: bool) -> None:
+    """Change how people reach a workstation's machines. Ports that machines have already stay theirs."""
+    with transaction():
+        target = inventory.host(name)
+        inventory.set_ways(ACTOR, target, address=address, listen=listen, span=span)
+        gpus = [gpu for gpu, _host in inventory.gpus(target.id)]
+    if as_json:
+        print_json(_row(target, gpus))
+    else:
+        where = f"at {target.address or target.name}, ports {target.first_port}-{target.last_port} of {target.listen}"
+        click.echo(f"{target.name}: machines are reached {where}.")
 
 
 @host.command()
@@ -78,11 +114,16 @@ def _row(found: Host, gpus: list[Gpu]) -> dict[str, Any]:
         "enabled": found.enabled,
         "agent_seen_seconds_ago": seen,
         "trouble": found.trouble,
+        "address": found.address or found.name,
+        "listen": found.listen,
+        "ports": f"{found.first_port}-{found.last_port}",
     }
 
 
 def _gpu(gpu: Gpu) -> dict[str, Any]:
     return {"id": gpu.id, "model": gpu.model, "pci_address": gpu.pci_address, "minor": gpu.minor, "state": gpu.state}
 
+
+host.add_command(init.init)
 
 COMMANDS = (host,)

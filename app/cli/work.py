@@ -27,7 +27,7 @@ def carry_out(operation: Operation, host: Host, watch: Callable[[], None] = lamb
         ended = helper is not None and helper.poll() is not None
         with transaction():
             state, error = operations.outcome(operation.id)
-            alive = _alive(inventory.host(host.name))
+            alive = is_alive(inventory.host(host.name))
         watch()
         if state == OperationState.DONE:
             return
@@ -41,7 +41,7 @@ def carry_out(operation: Operation, host: Host, watch: Callable[[], None] = lamb
         time.sleep(ASK_EVERY)
 
 
-def _alive(host: Host) -> bool:
+def is_alive(host: Host) -> bool:
     """Whether the host's agent has been seen lately: it shows itself at each tick."""
     lately = timedelta(seconds=3 * settings().tick + 5)
     return host.seen_at is not None and clock.now() - host.seen_at < lately

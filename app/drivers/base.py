@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING, Protocol
 
+from app.drivers.doors import DoorDriver
 from app.drivers.images import ImageDriver
 
 if TYPE_CHECKING:
@@ -189,7 +190,7 @@ Progress = Callable[[str, int], None]
 """Called with a step's code (see services.instances.STEPS) and per cent done."""
 
 
-class LxdDriver(ImageDriver, Protocol):
+class LxdDriver(DoorDriver, ImageDriver, Protocol):
     """One host's LXD. Safe to use from several threads at once. What goes wrong is raised as a kind of DriverError."""
 
     def server(self) -> ServerInfo:

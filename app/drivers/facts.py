@@ -30,6 +30,16 @@ class ProfileFacts:
 
 
 @dataclass(frozen=True)
+class NetworkFacts:
+    """A network of LXD's. `ours`: Berth's, for machines. `subnet`: its addresses, if LXD gives them out."""
+
+    name: str
+    bridge: bool = True
+    ours: bool = False
+    subnet: str = ""
+
+
+@dataclass(frozen=True)
 class InstanceFacts:
     """One instance of any project, profiles applied. `own`: names of keys and devices that are on the instance itself.
 
@@ -55,6 +65,7 @@ class HostFacts:
 
     `local`: LXD runs on this machine, so that its kernel can be asked. `nodes`: the minors whose /dev/nvidiaN is there.
     `fence`: what could deny a device to a container, `v1` or `v2`, "" for nothing. `driver`: NVIDIA's version.
+    `walled`: the bridges from which Berth's rules let machines reach no more of the host and the lab than they need.
     """
 
     version: str
@@ -67,4 +78,6 @@ class HostFacts:
     listeners: frozenset[Listener] | None = None
     instances: tuple[InstanceFacts, ...] = ()
     profiles: tuple[ProfileFacts, ...] = ()
+    networks: tuple[NetworkFacts, ...] = ()
+    walled: frozenset[str] | None = None
     unseen: tuple[str, ...] = ()

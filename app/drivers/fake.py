@@ -27,6 +27,7 @@ from app.drivers.base import (
     pci_address,
 )
 from app.drivers.facts import HostFacts
+from app.drivers.fake_doors import FakeDoors, says
 from app.drivers.fake_facts import host_facts
 from app.drivers.fake_images import FakeImages
 from app.drivers.inside import Answer, Command, Heard
@@ -37,7 +38,7 @@ _STARTING = [("starting", 0, 0.5), ("checking", 0, 0.3), ("checking", 100, 0.0)]
 _PLUG_SECONDS = 0.05
 
 
-class FakeLxd(FakeImages):
+class FakeLxd(FakeDoors, FakeImages):
     """LxdDriver for a host that exists only in a file."""
 
     def server(self) -> ServerInfo:
@@ -114,7 +115,7 @@ class FakeLxd(FakeImages):
                 raise GiveUp(what, f"no image {spec.image!r} on this host", "Import it there, or choose another one.")
         self._report(progress, _CREATION)
         with self._open() as state:
-            state["instances"].setdefault(spec.name, new_instance("stopped", owner=spec.owner))
+            state["instances"].setdefault(spec.name, new_instance("stopped", owner=spec.owner) | {"image": spec.image})
         self._report(progress, _STARTING[:1])
         self._power(spec.name, "start", "running")
         self._report(progress, _STARTING[1:])
@@ -169,14 +170,24 @@ class FakeLxd(FakeImages):
             if (status := _instance(state, what, instance)["status"]) != "running":
                 raise TryAgain(what, f"the instance is {status}", "Start the instance.")
             state["ran"] = [*state.get("ran", [])[-99:], [instance, *command.argv]]
-            said = Answer(*state.get("answers", {}).get(instance, (0, "")))
+            said = Answer(*state.get("answers", {}).get(instance, (0, says(instance, command))))
+            if command.stdin:
+                state.setdefault("given", {})[instance] = command.stdin.decode()
         if heard and said.text:
             heard(said.text)
         return said
 
+    def given(self, instance: str) -> str:
+        """What a command in there was last given to read."""
+        with self._open() as state:
+            return str(state.get("given", {}).get(instance, ""))
+
     def _power(self, instance: str, action: str, status: str) -> None:
         with self._open() as state:
-            item = _instance(state, f"{action.capitalize()} {instance}", instance)
+            what = f"{action.capitalize()} {instance}"
+            item = _instance(state, what, instance)
+            if status == "running" and item["status"] == "stopped":
+                self.refuse_taken(state, what, item)
             if item["status"] != status:
                 item["status"] = status
                 item["nodes"] = list(item["devices"]) if status == "running" else []

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import ipaddress
+import json
 import os
 import stat
+import subprocess
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 from app.drivers.base import NVIDIA_MAJOR
 from app.drivers.facts import Listener
@@ -74,6 +77,32 @@ def listeners(pid: int, proc: Path = PROC) -> frozenset[Listener] | None:
                 return None
             found.update(_rows(protocol, text))
     return frozenset(found)
+
+
+def walled(table: str = "berth") -> frozenset[str] | None:
+    """The bridges that Berth's rules hold for, as the kernel has them; None if only root can tell."""
+    command = ["nft", "-j", "list", "table", "inet", table]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=5, check=False)  # noqa: S603 - our own
+        if done.returncode:
+            return None if "not permitted" in done.stderr else frozenset()
+        return _held(json.loads(done.stdout)["nftables"])
+    except FileNotFoundError:
+        return frozenset()  # without nft nobody has made the table
+    except (OSError, ValueError, KeyError, subprocess.TimeoutExpired):
+        return None
+
+
+def _held(listed: Iterable[dict[str, Any]]) -> frozenset[str]:
+    """What both chains are about: `iifname != "BRIDGE" accept` comes first in each, and the rest is for the bridge."""
+    held: dict[str, str] = {}
+    for rule in (item["rule"] for item in listed if "rule" in item):
+        for part in rule["expr"]:
+            match = part.get("match", {})
+            if match.get("op") == "!=" and match.get("left") == {"meta": {"key": "iifname"}}:
+                held.setdefault(rule["chain"], match["right"])
+    names = [held.get(chain, "") for chain in ("to_host", "onward")]
+    return frozenset(names) - {""} if names[0] == names[1] else frozenset()
 
 
 def _rows(protocol: str, text: str) -> Iterator[Listener]:

@@ -26,7 +26,7 @@ from app.models import (
     User,
     UserState,
 )
-from app.services import names, operations, policy, templates
+from app.services import names, operations, policy, ports, templates
 
 NAME = names.MACHINE_NAME
 
@@ -119,6 +119,7 @@ def request_create(
         disk_gib=disk_gib,
     )
     _insert(instance)
+    ports.reserve(instance, host)
     return operations.enqueue(actor, instance, OperationKind.CREATE)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import re
 
 from flask_babel import gettext as _
@@ -16,6 +17,8 @@ from app.extensions import db
 from app.models import Allocation, Gpu, GpuState, Host
 from app.services import audit
 
+# A name or an IP, as it goes into configuration files and .rdp files: nothing that could be read as anything else.
+ADDRESS = re.compile(r"[A-Za-z0-9]([A-Za-z0-9.-]{0,251}[A-Za-z0-9])?|[0-9a-fA-F:]{2,39}")
 HOST_NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
 
 
@@ -33,6 +36,11 @@ def host(name: str) -> Host:
     if found is None:
         raise NotFound(_("There is no host %(name)s.", name=name))
     return found
+
+
+def host_of(host_id: int) -> Host:
+    """The host with that id, which there is."""
+    return db.session.get_one(Host, host_id)
 
 
 def gpus(host_id: int | None = None) -> list[tuple[Gpu, Host]]:
@@ -87,6 +95,33 @@ def sync_host(actor: str, target: Host, driver: LxdDriver) -> list[Gpu]:
     db.session.flush()
     audit.record(actor, "host.synced", f"host:{target.name}", gpus=sorted(present))
     return known
+
+
+def set_ways(
+    actor: str, target: Host, *, address: str | None = None, listen: str | None = None, span: str | None = None
+) -> None:
+    """Where people reach a host's machines, at which of its addresses their ports listen, and which ports those are
+    (`22000-22999`). What is None stays. Ports that machines have already stay theirs. Raises InvalidInput."""
+    if address is not None:
+        if address and not ADDRESS.fullmatch(address):
+            raise InvalidInput(_("An address is a host's name, such as lab03.example.org, or an IP."), field="address")
+        target.address = address
+    if listen is not None:
+        try:
+            target.listen = str(ipaddress.ip_address(listen))
+        except ValueError as error:
+            raise InvalidInput(
+                _("What to listen at is an IP address of the host, or 0.0.0.0 for all of them."), field="listen"
+            ) from error
+    if span is not None:
+        match = re.fullmatch(r"(\d{4,5})-(\d{4,5})", span)
+        first, last = (int(match[1]), int(match[2])) if match else (0, 0)
+        if not 1024 <= first <= last <= 65535:
+            raise InvalidInput(_("Ports are two numbers from 1024 to 65535, such as 22000-22999."), field="ports")
+        target.first_port, target.last_port = first, last
+    db.session.flush()
+    audit.record(actor, "host.ways", f"host:{target.name}", address=target.address, listen=target.listen,
+                 ports=f"{target.first_port}-{target.last_port}")  # fmt: skip
 
 
 def set_gpu_state(actor: str, gpu: Gpu, state: GpuState) -> None:

@@ -25,7 +25,7 @@ from app.models import (
     TemplateState,
     User,
 )
-from app.services import audit
+from app.services import audit, ports
 
 OPEN = (OperationState.QUEUED, OperationState.RUNNING)
 HEAVY = frozenset({OperationKind.BUILD})  # minutes of a host's processor and disk: one at a time there
@@ -159,6 +159,8 @@ def finish(operation_id: int, actor: str, error: str = "") -> None:
     operation.finished_at, operation.error = clock.now(), error
     operation.state = OperationState.FAILED if error else OperationState.DONE
     operation.step, operation.percent = ("failed", operation.percent) if error else ("done", 100)
+    if operation.kind == OperationKind.PASSWORD:
+        operation.details = {}  # the hash is in the machine, or of no use
     target = operation.instance or operation.template
     assert target is not None
     if isinstance(target, Template):
@@ -177,6 +179,9 @@ def _instance_after(instance: Instance, kind: OperationKind, error: str) -> None
             instance.status = InstanceStatus.FAILED
     elif kind == OperationKind.DELETE:
         instance.deleted_at = clock.now()
+        ports.release(instance.id)
+    elif kind == OperationKind.PASSWORD:
+        instance.password_at = clock.now()
     else:
         instance.status = _BECOMES.get(kind, instance.status)
     instance.status_at = clock.now()

@@ -26,15 +26,32 @@ from app.web import (
     render,
     security,
     settings,
+    ssh_keys,
     static,
     templates,
+    ways,
 )
 
 __all__ = ["init_app", "locale", "people_access"]
 
 PAGES = (
-    auth, home, calendar, bookings, machines, quota, settings, people, hosts, templates, policy, audit, health, api
-)  # fmt: skip
+    auth,
+    home,
+    calendar,
+    bookings,
+    machines,
+    ways,
+    quota,
+    settings,
+    ssh_keys,
+    people,
+    hosts,
+    templates,
+    policy,
+    audit,
+    health,
+    api,
+)
 
 
 def init_app(app: Flask) -> None:

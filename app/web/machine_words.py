@@ -30,6 +30,7 @@ UNDER_WAY = {
     OperationKind.STOP: ("stopping", _l("Stopping")),
     OperationKind.RESTART: ("starting", _l("Restarting")),
     OperationKind.DELETE: ("stopping", _l("Being deleted")),
+    OperationKind.PASSWORD: ("running", _l("Password being set")),
 }
 STEPS = {
     "queued": _l("Waiting for the host"),
@@ -39,6 +40,7 @@ STEPS = {
     "stopping": _l("Stopping"),
     "deleting": _l("Deleting"),
     "checking": _l("Checking that it works"),
+    "account": _l("Making the account in it, opening its ports"),
     "done": _l("Done"),
     "failed": _l("Failed"),
 }
@@ -48,6 +50,7 @@ FAILED = {
     OperationKind.STOP: _l("The machine could not be stopped."),
     OperationKind.RESTART: _l("The machine could not be restarted."),
     OperationKind.DELETE: _l("The machine could not be deleted."),
+    OperationKind.PASSWORD: _l("The new password could not be set. The old one, if there is one, still counts."),
 }
 DONE = {
     OperationKind.CREATE: _l("%(name)s is ready."),
@@ -55,6 +58,7 @@ DONE = {
     OperationKind.STOP: _l("%(name)s is stopped."),
     OperationKind.RESTART: _l("%(name)s runs again."),
     OperationKind.DELETE: _l("%(name)s is deleted."),
+    OperationKind.PASSWORD: _l("The new password of %(name)s counts."),
 }
 
 

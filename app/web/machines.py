@@ -12,7 +12,7 @@ from app.errors import Conflict, DomainError, InvalidInput, NotFound
 from app.extensions import transaction
 from app.models import Instance, InstanceStatus, OperationKind
 from app.services import instances, policy
-from app.web import machine_form, machine_words
+from app.web import machine_form, machine_words, ways
 from app.web.forms import PageForm
 from app.web.render import go, is_fragment, render
 from app.web.sessions import me
@@ -154,10 +154,10 @@ def _page(machine: Instance, status: int = 200) -> Response:
         fragment="machines/_cards.html",
         status=status,
         cards=[card],
-        machine=machine,
         alone=True,
         poll=here if card.busy else "",
         can_delete=not card.busy and machine.status != InstanceStatus.CREATING,
+        **ways.context(machine),
     )
 
 

@@ -18,7 +18,7 @@ from app.drivers.fake import FakeLxd
 from app.errors import DomainError
 from app.extensions import db, transaction
 from app.models import Allocation, Booking, Host, Phase, User, UserState
-from app.services import accounts, bookings, changes, inventory, refusals
+from app.services import accounts, bookings, changes, inventory, ports, refusals
 from app.services.claims import Ask
 from tests.factories import make_instance
 from tests.page import PASSWORD
@@ -55,7 +55,8 @@ class Demo:
         FakeLxd(self.berth.data / "sim" / f"{host}.json").add_instance(username, owner=username)
         with self.app.app_context():
             with transaction():
-                make_instance(self._user(username), inventory.host(host), username, image="base")
+                place = inventory.host(host)
+                ports.reserve(make_instance(self._user(username), place, username, image="base"), place)
             queue.wake(host)
 
     def waiting(self, full_name: str) -> str:

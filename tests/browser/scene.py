@@ -20,16 +20,19 @@ from app.models import (
     Host,
     Instance,
     Refusal,
+    SshKey,
     TemplateKind,
     TemplateState,
 )
-from app.services import accounts, instances, inventory, templates, tokens
+from app.services import accounts, instances, inventory, ssh_keys, templates, tokens
 from app.services.quarantine import quarantine
 from app.services.template_rules import Wish
 from tests.browser.demo import Demo
 from tests.runtime.running import wait_for
 
-NO_PAGES = {"static", "health.healthz", "health.metrics", "quota.csv_file"}  # what a browser may get, but nobody reads
+# What a browser may get, but nobody reads.
+NO_PAGES = {"static", "health.healthz", "health.metrics", "quota.csv_file", "ways.rdp", "ways.ssh_config"}
+PUBLIC_KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIGCQcJMpJvnZXo768L78WLI0oNDif+furp1W/yB68l/O"
 
 
 @dataclass(frozen=True)
@@ -62,6 +65,7 @@ class Scene:
         """Every page, with the people who may see it."""
         with self.demo.app.app_context():
             token = db.session.scalars(db.select(ApiToken.id)).first()
+            key = db.session.scalars(db.select(SshKey.id)).first()
             refusal = db.session.scalars(db.select(Refusal.id)).first()
             gpu = db.session.scalars(db.select(Gpu.id).order_by(Gpu.id)).first()
             held_back = db.session.scalars(db.select(Gpu.id).where(Gpu.state == GpuState.QUARANTINE)).first()
@@ -87,10 +91,14 @@ class Scene:
             ("machine", f"/machines/{self.user}"),
             ("machine-broken", f"/machines/{self.broken}"),
             ("machine-new", "/machines/new"),
+            ("machine-ways", f"/machines/{self.user}/ways"),
+            ("machine-health", f"/machines/{self.user}/health"),
             ("machine-stop", f"/machines/{self.user}/stop"),
             ("machine-delete", f"/machines/{self.user}/delete"),
             ("quota", "/quota"),
             ("settings", "/settings"),
+            ("keys", "/settings/keys"),
+            ("key-remove", f"/settings/keys/{key}/remove"),
             ("settings-revoke", f"/settings/tokens/{token}/revoke"),
             ("not-found", "/no/such/page"),
             ("not-allowed", "/hosts"),
@@ -167,6 +175,8 @@ def make(demo: Demo) -> Scene:
         demo.book(user, hours=2 * day, count=1, start=demo.at(day, 3 * day))
     demo.refuse(user, hours=60)
     _token_and_maintenance(demo, user)
+    with demo.app.app_context(), transaction():
+        ssh_keys.add("test", accounts.get(user), PUBLIC_KEY, "desk")
     _trouble(demo)
     broken = _broken_machine(demo, user)
     made = _templates(demo)

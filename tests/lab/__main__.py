@@ -19,18 +19,27 @@ def main() -> int:
     up.add_argument("--first-minor", type=int, help="N of the first /dev/nvidiaN (default: one that is free)")
     up.add_argument("--snap", action="store_true", help="hide the device directory, as LXD from a snap does")
     up.add_argument("--readable", action="store_true", help="give each GPU a /dev/dri/cardN that can be opened")
+    up.add_argument("--bridge", action="store_true", help="a network for machines, with a way to the outside")
     commands.add_parser("image", help="build the image, and import it into the lab in DIR")
     commands.add_parser("down", help="stop and remove the lab in DIR")
     for name in ("up", "image", "down"):
         commands.choices[name].add_argument("directory", type=Path, metavar="DIR")
-    commands.choices["image"].add_argument("kind", choices=["base"])
+    commands.choices["image"].add_argument("kind", choices=["base", "networked"])
     commands.add_parser("sweep", help="remove what killed test runs left")
     wish = parser.parse_args()
     if why := ensure_packages():
         print(why, file=sys.stderr)
         return 1
     if wish.command == "up":
-        lab = Lab(wish.directory, wish.gpus, wish.first_minor, snap=wish.snap, readable=wish.readable, owned=False)
+        lab = Lab(
+            wish.directory,
+            wish.gpus,
+            wish.first_minor,
+            snap=wish.snap,
+            readable=wish.readable,
+            bridge=wish.bridge,
+            owned=False,
+        )
         lab.up(with_image=False)
         print(lab.socket)
     elif wish.command == "image":

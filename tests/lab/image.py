@@ -11,10 +11,15 @@ import tempfile
 import time
 from pathlib import Path
 
-PACKAGES = ["lxd", "debootstrap", "btrfs-progs", "dnsmasq-base", "iptables", "uidmap", "attr", "squashfs-tools"]
+# LXD's rules for bridges go through nft; with iptables it wants modules that not every kernel has
+PACKAGES = [
+    "lxd", "debootstrap", "btrfs-progs", "dnsmasq-base", "nftables", "iptables", "uidmap", "attr", "squashfs-tools",
+]  # fmt: skip
 CACHE = Path(os.environ.get("BERTH_LAB_CACHE", "/var/cache/berth-lab"))
 # python3 for who attacks from inside, with every tool (python3-minimal lacks ctypes and json)
 _INCLUDE = {"base": "systemd,systemd-sysv,dbus,iproute2,openssh-server,sudo,procps,python3"}
+_INCLUDE["networked"] = f"{_INCLUDE['base']},udev,systemd-resolved"  # asks its bridge for an address and for names
+_DHCP = "[Match]\nName=eth0\n\n[Network]\nDHCP=yes\n"
 _LEFT_OUT = ["usr/share/doc", "usr/share/locale", "usr/share/man", "var/lib/apt/lists", "var/cache/apt/archives"]
 _METADATA = """\
 architecture: {machine}
@@ -71,6 +76,8 @@ def _build(kind: str, ready: Path) -> None:
         options = ["--variant=minbase", f"--include={_INCLUDE[kind]}"]
         _run("debootstrap", *options, "bookworm", str(work / "rootfs"), *mirror)
         (work / "rootfs/etc/resolv.conf").unlink(missing_ok=True)
+        if kind == "networked":
+            _ask_for_address(work / "rootfs")
         for left_out in _LEFT_OUT:  # half of all: each lab unpacks the image once
             shutil.rmtree(work / "rootfs" / left_out, ignore_errors=True)
             (work / "rootfs" / left_out).mkdir(parents=True)
@@ -79,6 +86,12 @@ def _build(kind: str, ready: Path) -> None:
         fresh = ready.with_suffix(".new")
         _run("tar", "-C", str(work), "--numeric-owner", "-czf", str(fresh), "metadata.yaml", "rootfs")
         fresh.rename(ready)
+
+
+def _ask_for_address(root: Path) -> None:
+    (root / "etc/systemd/network/eth0.network").write_text(_DHCP)
+    (root / "etc/resolv.conf").symlink_to("../run/systemd/resolve/stub-resolv.conf")
+    _run("chroot", str(root), "systemctl", "enable", "systemd-networkd")
 
 
 def _run(*command: str) -> None:

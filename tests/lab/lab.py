@@ -14,6 +14,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,7 +23,7 @@ from typing import TYPE_CHECKING, Self
 
 from tests.lab import registry
 from tests.lab.image import image
-from tests.lab.remains import down, environment, sweep
+from tests.lab.remains import bridge_name, down, environment, sweep
 
 if TYPE_CHECKING:
     from app.drivers.base import GpuInfo
@@ -37,6 +38,7 @@ class Lab:
     `first_minor`: N of the first /dev/nvidiaN, by itself one that is free. `snap`: the device directory is hidden in
     the daemon's mount namespace. `readable`: each GPU brings along a /dev/dri/cardN that can be opened and read; those
     of neighbours are different devices.
+    `bridge`: give it a network of Berth's for its machines, with NAT to the outside; `lab.bridge` is its name.
     `owned`: take it down when this program ends or, if it is killed, at the next `sweep`.
     """
 
@@ -49,6 +51,7 @@ class Lab:
         name: str = "",
         snap: bool = False,
         readable: bool = False,
+        bridge: bool = False,
         owned: bool = True,
     ) -> None:
         self.directory = Path(directory).absolute()
@@ -58,7 +61,14 @@ class Lab:
         self.minors: list[int] = []
         self._wish = (gpus, first_minor, snap, owned)
         self._readable = readable
+        self.bridge = bridge_name(self.directory) if bridge else ""
         self._daemon: subprocess.Popen[bytes] | None = None
+
+    @property
+    def gateway(self) -> str:
+        """The bridge's address. LXD looks for a free network by itself, but not where a router answers for them all."""
+        number = zlib.crc32(self.bridge.encode())
+        return f"10.{100 + number % 100}.{number // 100 % 256}.1"
 
     @property
     def gpus(self) -> list[GpuInfo]:
@@ -76,9 +86,9 @@ class Lab:
     ) -> None:
         self.down()
 
-    def up(self, *, with_image: bool = True) -> None:
-        """Start the daemon and make its storage pool and image ready."""
-        tarball = image() if with_image else None
+    def up(self, *, with_image: bool = True, bare: bool = False) -> None:
+        """Start the daemon and make its storage pool and image ready; `bare`: nothing but the daemon."""
+        tarball = image("networked" if self.bridge else "base") if with_image and not bare else None
         sweep()
         gpus, first_minor, snap, owned = self._wish
         record = registry.enter(self.directory, gpus, first_minor, owned=owned, readable=self._readable)
@@ -87,8 +97,12 @@ class Lab:
             record.daemon = self._start(snap=snap)
             registry.write(record)
             self.lxc("config", "set", "images.auto_update_interval", "0")
+            if bare:
+                return
             self.lxc("storage", "create", "pool", "btrfs", "size=8GiB")
             self.lxc("profile", "device", "add", "default", "root", "disk", "path=/", "pool=pool")
+            if self.bridge:
+                self._add_bridge()
             if tarball:
                 self.lxc("image", "import", str(tarball), "--alias", "base", timeout=300)
         except BaseException:
@@ -168,12 +182,19 @@ class Lab:
     def remove(self, *names: str) -> None:
         """Delete instances, whatever they are doing."""
         for name in names:
+            self.lxc("config", "set", name, "security.protection.delete=false", check=False)  # as Berth's own have it
             self.lxc("delete", "--force", name, check=False)
 
     def _cards(self) -> list[tuple[str, int, list[tuple[int, int]]]]:
         """Each GPU's address, its minor, and the number of its DRM node if it is to have one."""
         drm = [[number] if self._readable else [] for number in registry.READABLE]
         return [(f"0000:{n + 1:02x}:00.0", minor, drm[n % 2]) for n, minor in enumerate(self.minors)]
+
+    def _add_bridge(self) -> None:
+        from app.drivers.lxd.network import BRIDGE_CONFIG
+
+        config = {**BRIDGE_CONFIG, "ipv4.address": f"{self.gateway}/24"}
+        self.lxc("network", "create", self.bridge, *(f"{key}={value}" for key, value in config.items()))
 
     def _start(self, *, snap: bool) -> int:
         self.lxd_dir.mkdir(parents=True)

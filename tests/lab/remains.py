@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import time
+import zlib
 from contextlib import suppress
 from pathlib import Path
 
@@ -16,6 +17,11 @@ from tests.lab import registry
 def environment(directory: Path) -> dict[str, str]:
     """What LXD's programs need to find this lab, and to leave the caller's home alone."""
     return {**os.environ, "LXD_DIR": str(directory / "lxd"), "LXD_CONF": str(directory / "conf")}
+
+
+def bridge_name(directory: Path) -> str:
+    """The bridge of the lab in `directory`: one name for each, of at most 15 letters."""
+    return f"bb{zlib.crc32(str(directory).encode()):08x}"
 
 
 def down(directory: Path | str) -> None:
@@ -61,6 +67,7 @@ def remove(directory: Path) -> None:
             subprocess.run(["losetup", "--detach", loop], check=False, capture_output=True)
     for name in names:
         _remove_cgroups(name)
+    _remove_bridge(bridge_name(directory))
     for name in ("lxd", "emulated", "conf"):
         shutil.rmtree(directory / name, ignore_errors=True)
     for name in ("lxd.log", "lxd.out"):
@@ -141,6 +148,15 @@ def _parent(pid: int) -> int:
 
 def _entries(folder: Path) -> list[Path]:
     return list(folder.iterdir()) if folder.is_dir() else []
+
+
+def _remove_bridge(name: str) -> None:
+    """The bridge and LXD's rules for it: an LXD that ends in peace takes both along."""
+    if not Path("/sys/class/net", name).exists():
+        return
+    subprocess.run(["ip", "link", "delete", name], check=False, capture_output=True)
+    for hook in ("pstrt", "fwd", "in", "out"):
+        subprocess.run(["nft", "delete", "chain", "inet", "lxd", f"{hook}.{name}"], check=False, capture_output=True)
 
 
 def _remove_cgroups(name: str) -> None:

@@ -83,9 +83,10 @@ def figures(name: str, seconds: list[float]) -> str:
     return f"{name}, ms from the end: p50 {statistics.median(told):.0f}, p95 {p95(told):.0f}, max {told[-1]:.0f}"
 
 
-@pytest.fixture(scope="module")
-def host(lab_directory: Path) -> Iterator[ToldApart]:
-    with ToldApart(lab_directory / "evictions", GPUS) as made:
+@pytest.fixture(scope="module", params=[False, True], ids=["in-sight", "snap"])
+def host(lab_directory: Path, request: pytest.FixtureRequest) -> Iterator[ToldApart]:
+    """LXD's device directory is in sight, or hidden as in LXD from a snap."""
+    with ToldApart(lab_directory / f"evictions-{request.param}", GPUS, snap=request.param) as made:
         yield made
 
 

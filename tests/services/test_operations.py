@@ -10,7 +10,7 @@ from flask import Flask
 from app import create_app
 from app.errors import Conflict, InvalidInput, RuleRefused
 from app.extensions import db, transaction
-from app.models import AuditEvent, Host, Instance, InstanceStatus, OperationKind, OperationState, User
+from app.models import AuditEvent, Host, Instance, InstanceStatus, OperationKind, OperationState, Port, User
 from app.services import instances, operations
 from tests.conftest import settings_for
 from tests.factories import make_host, make_instance, make_user
@@ -171,3 +171,21 @@ def test_one_person_at_eight_forms_gets_as_many_as_allowed(portal: Flask) -> Non
     assert race(portal, create) == ["RuleRefused"] * 6 + ["done"] * 2
     with portal.app_context():
         assert db.session.scalar(db.select(db.func.count(Instance.id))) == 2
+
+
+def test_eight_machines_at_once_get_sixteen_ports(portal: Flask) -> None:
+    with portal.app_context(), transaction():
+        make_user("racer")
+        make_host("race", images=[{"alias": "base", "description": ""}])
+    names = iter(f"gamma{number}" for number in range(8))
+
+    def create() -> None:
+        owner = db.session.scalars(db.select(User)).one()
+        host = db.session.scalars(db.select(Host)).one()
+        instances.request_create(
+            None, owner, name=next(names), host=host, image="base", cpus=1, memory_gib=1, disk_gib=1
+        )
+
+    assert race(portal, create) == ["done"] * 8
+    with portal.app_context():
+        assert sorted(db.session.scalars(db.select(Port.number))) == list(range(22000, 22016))

@@ -72,7 +72,7 @@ def test_progress_is_watched_until_it_is_final(client: Client, woken: list[str])
     assert "Being created" in page.text
     assert "Copying the image, 40 %" in page.text
     assert page.all("//progress/@value") == ["40"]
-    assert page.all("//*[@hx-get]/@hx-get") == ["/machines/liwei"]
+    assert page.all("//*[@hx-get]/@hx-get") == ["/machines/liwei", "/machines/liwei/ways"]
     assert page.all("//noscript//a[text()='Refresh']/@href") == ["/machines/liwei"]
     assert not page.all("//main//form[not(@aria-label)]"), "nothing to press while it is being made"
     fragment = client.get("/machines/liwei", htmx=True)

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from app.drivers.base import (
+    DriverError,
     GiveUp,
     GpuInfo,
     HostSeen,
@@ -21,9 +22,10 @@ from app.drivers.base import (
     TryAgain,
     device_name,
 )
+from app.drivers.doors import DEVICES, Door, Doorway
 from app.drivers.facts import HostFacts
-from app.drivers.images import Origin
 from app.drivers.inside import Answer, Command, Heard
+from app.drivers.knocking import PortTaken, knock_here, taken_here
 from app.drivers.lxd import events, execute, images, instances, shapes, tell
 from app.drivers.lxd.errors import RefusedError, as_driver_errors
 from app.drivers.lxd.examine import Examiner
@@ -35,7 +37,7 @@ UPDATE_TIMEOUT = 30.0  # seconds for LXD to plug or unplug a device
 UPDATE_TRIES = 6
 
 
-class PylxdDriver:
+class PylxdDriver(images.TemplateSide):
     """LxdDriver for a socket or an https address, which takes the `lxc` command's client certificate."""
 
     def __init__(self, endpoint: str) -> None:
@@ -142,17 +144,47 @@ class PylxdDriver:
         """Run it as root in the running instance and wait for its end."""
         return execute.run(self._wire, instance, command, heard)
 
-    def prepare(self, template: int, origin: Origin, progress: Progress) -> str:
-        """Make the template's builder and start it; its name."""
-        return images.prepare(self._wire, template, origin, progress)
+    def doorways(self) -> dict[str, Doorway]:
+        """Every instance with its doors."""
+        with as_driver_errors("List the ports that lead into instances", HostUnreachable):
+            every = self._wire.get("instances", recursion=1) or []
+            return {str(instance["name"]): shapes.doorway(instance) for instance in every}
 
-    def publish(self, template: int, description: str, progress: Progress) -> int:
-        """Make the image of the builder and try it out: its size."""
-        return images.publish(self._wire, template, description, progress)
+    def open_door(self, instance: str, door: Door) -> None:
+        """Let the port lead there. LXD itself would try a taken one for six seconds, and do nothing else there."""
 
-    def scrap(self, template: int) -> None:
-        """Remove whatever there is of a template."""
-        images.scrap(self._wire, template)
+        def change(_current: Json, body: Json) -> bool:
+            if body["devices"].get(DEVICES[door.purpose]) == door.device:
+                return False
+            if reason := self.taken(door):
+                raise PortTaken(door, reason)
+            body["devices"][DEVICES[door.purpose]] = door.device
+            return True
+
+        try:
+            self._update(instance, f"Open port {door.number} into {instance}", change)
+        except PortTaken:
+            raise
+        except DriverError as error:
+            if reason := self.taken(door):  # somebody was faster
+                raise PortTaken(door, reason) from error
+            raise
+
+    def close_door(self, instance: str, purpose: str) -> None:
+        """Let no port lead there for this purpose."""
+
+        def change(_current: Json, body: Json) -> bool:
+            return body["devices"].pop(DEVICES[purpose], None) is not None
+
+        self._update(instance, f"Close the {purpose} port of {instance}", change, missing_ok=True)
+
+    def taken(self, door: Door) -> str:
+        """Why the port cannot be opened now. Of another machine's only LXD can tell."""
+        return taken_here(door) if self._wire.socket else ""
+
+    def knock(self, door: Door) -> str:
+        """Who answers behind the door."""
+        return knock_here(door)
 
     def _plug_over_orphan(self, current: Json, body: Json, device: str) -> bool:
         """A node that LXD made and forgot (two updates at once, a crash) blocks its name and cannot be detached. A

@@ -9,8 +9,8 @@ from typing import Any
 
 from app.drivers import this_host
 from app.drivers.base import HostSeen, HostUnreachable, Node
-from app.drivers.facts import HostFacts, InstanceFacts, ProfileFacts
-from app.drivers.lxd import shapes
+from app.drivers.facts import HostFacts, InstanceFacts, NetworkFacts, ProfileFacts
+from app.drivers.lxd import network, shapes
 from app.drivers.lxd.errors import RefusedError, as_driver_errors
 from app.drivers.lxd.peek import Peek
 from app.drivers.lxd.shapes import Json
@@ -38,6 +38,7 @@ class Examiner:
             gpus = tuple(gpu for card in cards if (gpu := shapes.gpu_info(card)))
             every = self._wire.get("instances", recursion=1, **{"all-projects": "true"}) or []
             profiles = tuple(_profile(found) for found in self._wire.get("profiles", recursion=1) or [])
+            networks = [_network(found) for found in self._wire.get("networks", recursion=1) or []]
             local, pid = self._wire.lxd_dir is not None, int(environment.get("server_pid") or 0)
             instances, overran = self._instances(every, seen)
             nodes = this_host.gpu_nodes(gpu.minor for gpu in gpus) if local else None
@@ -54,6 +55,8 @@ class Examiner:
             listeners=listeners,
             instances=instances,
             profiles=profiles,
+            networks=tuple(networks),
+            walled=this_host.walled() if local and any(found.ours for found in networks) else None,
             unseen=_unseen(nodes=devices_dir is not None, fence=fence, ports=listeners) * local + overran,
         )
 
@@ -85,6 +88,14 @@ class Examiner:
 def _profile(found: Json) -> ProfileFacts:
     used = sum("/instances/" in str(user) for user in found.get("used_by") or ())
     return ProfileFacts(str(found["name"]), _relevant(found.get("config")), found.get("devices") or {}, used)
+
+
+def _network(found: Json) -> NetworkFacts:
+    config = found.get("config") or {}
+    managed = bool(found.get("managed"))
+    subnet = str(config.get("ipv4.address", ""))
+    ours = managed and bool(config.get(network.MARK))
+    return NetworkFacts(str(found["name"]), found.get("type") == "bridge", ours, subnet if managed else "")
 
 
 def _instance(found: Json, seen: HostSeen, libraries: frozenset[str] | None) -> InstanceFacts:

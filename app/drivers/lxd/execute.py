@@ -6,6 +6,7 @@ Without websockets LXD 5.0 writes all that a command says to a log on the host, 
 from __future__ import annotations
 
 import codecs
+import logging
 import time
 from contextlib import ExitStack
 
@@ -21,6 +22,8 @@ from app.drivers.lxd.wire import Wire
 LARGEST_INPUT = 1 << 15  # what fits into a pipe, whether it is read or not
 _KEPT = 1 << 16  # bytes of a long answer that are kept, its end
 _CONTROL = "control"
+# LXD ends its connections without a goodbye; what that means for us is decided here and need not be logged there too.
+logging.getLogger("websockets").setLevel(logging.CRITICAL)
 
 
 def run(wire: Wire, name: str, command: Command, heard: Heard | None = None) -> Answer:

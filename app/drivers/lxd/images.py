@@ -6,8 +6,8 @@ mark is ever removed here.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from functools import partial
 
 from app.drivers.base import TAG_PREFIX, GiveUp, InstanceSpec, Progress, TryAgain
@@ -24,14 +24,32 @@ _GET_TIMEOUT = 1800.0  # an image from far away
 _PUBLISH_TIMEOUT = 1800.0
 
 
+class TemplateSide:
+    """ImageDriver's part of the driver."""
+
+    _wire: Wire
+
+    def prepare(self, template: int, origin: Origin, progress: Progress) -> str:
+        """Make the template's builder and start it; its name."""
+        return prepare(self._wire, template, origin, progress)
+
+    def publish(self, template: int, description: str, progress: Progress) -> int:
+        """Make the image of the builder and try it out: its size."""
+        return publish(self._wire, template, description, progress)
+
+    def scrap(self, template: int) -> None:
+        """Remove whatever there is of a template."""
+        scrap(self._wire, template)
+
+
 def prepare(wire: Wire, template: int, origin: Origin, progress: Progress) -> str:
     """Make the template's builder and start it; its name."""
     name, what = builder_name(template), f"Make a builder from {origin.instance or origin.alias}"
     with as_driver_errors(what):
         progress("preparing", 0)
-        body = _body(wire, what, template, name)
-        body["source"] = _source(wire, what, origin)
-        _make(wire, body, _GET_TIMEOUT, lambda done: progress("copying", done))
+        with _source(wire, what, origin, progress) as source, instances.alone(wire):
+            body = _body(wire, what, template, name) | {"source": source}
+            _make(wire, body, lambda done: progress("copying", done))
         if origin.instance:
             _strip(wire, name, body)
         instances.power(wire, name, "start")
@@ -76,9 +94,9 @@ def _try_out(wire: Wire, template: int, progress: Progress) -> None:
     """A machine of the new image has to come up. LXD unpacks the image for it: the first person need not wait."""
     name, what = trial_name(template), "Start a machine from the new image"
     progress("trying", 0)
-    body = _body(wire, what, template, name)
-    body["source"] = {"type": "image", "alias": image_alias(template)}
-    _make(wire, body, instances.COPY_TIMEOUT, lambda done: progress("trying", done))
+    with instances.alone(wire):
+        body = _body(wire, what, template, name) | {"source": {"type": "image", "alias": image_alias(template)}}
+        _make(wire, body, lambda done: progress("trying", done))
     instances.power(wire, name, "start")
     instances.await_init(wire, name, what)
     _remove(wire, name, template)
@@ -86,31 +104,60 @@ def _try_out(wire: Wire, template: int, progress: Progress) -> None:
 
 def _body(wire: Wire, what: str, template: int, name: str) -> Json:
     """The request for an instance as anybody's, but nobody's, and with all the processors and disk that there are."""
-    body = shapes.new_instance(InstanceSpec(name, "", 1, 1, 1, ""), instances.pool(wire, what))
-    for key in (shapes.OWNER, "limits.cpu", "limits.memory"):
+    body = instances.blank(wire, what, InstanceSpec(name, "", 1, 1, 1, ""))
+    for key in (shapes.OWNER, shapes.PROTECTED, "limits.cpu", "limits.memory"):
         body["config"].pop(key, None)
     body["config"][BUILDER] = str(template)
     body["devices"]["root"].pop("size", None)
     return body
 
 
-def _source(wire: Wire, what: str, origin: Origin) -> Json:
+@contextmanager
+def _source(wire: Wire, what: str, origin: Origin, progress: Progress) -> Iterator[Json]:
+    """What LXD is told to make a builder from."""
     if origin.instance:
         source = wire.find(origin.instance)[0]
         if source is None:
             raise GiveUp(what, "the host has no such instance", "Choose another one.")
         if shapes.privileged(source) or source.get("type") != "container":
             raise GiveUp(what, "it is privileged, or no container", "Set security.privileged=false and restart it.")
-        return {"type": "copy", "source": origin.instance, "instance_only": True}
-    if origin.server:
-        far = {"mode": "pull", "protocol": "simplestreams", "server": origin.server}
-        return {"type": "image", "alias": origin.alias, **far}
-    instances.refuse_unknown_image(wire, what, origin.alias)
-    return {"type": "image", "alias": origin.alias}
+        yield {"type": "copy", "source": origin.instance, "instance_only": True}
+    elif origin.server:
+        with _fetched(wire, origin, progress) as fingerprint:
+            yield {"type": "image", "fingerprint": fingerprint}
+    else:
+        instances.refuse_unknown_image(wire, what, origin.alias)
+        yield {"type": "image", "alias": origin.alias}
 
 
-def _make(wire: Wire, body: Json, limit: float, progress: Callable[[int], None]) -> None:
-    wire.send("post", "instances", json=body, limit=limit, progress=progress)
+@contextmanager
+def _fetched(wire: Wire, origin: Origin, progress: Progress) -> Iterator[str]:
+    """An image from a server, by itself: while LXD makes an instance nobody else's can be made, and this takes minutes.
+    It is kept for the moment only, unless it was there before."""
+    before = _fingerprints(wire)
+    far = {"type": "image", "mode": "pull", "protocol": "simplestreams", "server": origin.server, "alias": origin.alias}
+    told = partial(progress, "copying")
+    wire.send("post", "images", json={"source": far}, limit=_GET_TIMEOUT, progress=told)
+    found = wire.get("images", recursion=1) or []
+    sources = {image["fingerprint"]: image.get("update_source") or {} for image in found}
+    mine = next(
+        key
+        for key, source in sources.items()
+        if (source.get("server"), source.get("alias")) == (origin.server, origin.alias)
+    )
+    try:
+        yield mine
+    finally:
+        if mine not in before:
+            _forgiving(lambda: wire.send("delete", "images", mine, limit=60.0))
+
+
+def _fingerprints(wire: Wire) -> set[str]:
+    return {image["fingerprint"] for image in wire.get("images", recursion=1) or []}
+
+
+def _make(wire: Wire, body: Json, progress: Callable[[int], None]) -> None:
+    wire.send("post", "instances", json=body, limit=instances.COPY_TIMEOUT, progress=progress)
 
 
 def _strip(wire: Wire, name: str, body: Json) -> None:

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import os
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 from app.drivers.base import GiveUp, InstanceSpec, Progress, TryAgain
-from app.drivers.lxd import shapes
+from app.drivers.lxd import network, shapes
 from app.drivers.lxd.errors import RefusedError, as_driver_errors
 from app.drivers.lxd.wire import Wire
 
 POWER_TIMEOUT = 60.0
 STOP_TIMEOUT = 30  # so long LXD waits for a clean shutdown
 COPY_TIMEOUT = 900.0  # the first instance of an image has to unpack it
+_making: dict[tuple[int, str], threading.Lock] = {}  # by process too: a fork may copy a held one
 
 
 def create(wire: Wire, spec: InstanceSpec, progress: Progress) -> None:
@@ -26,17 +30,34 @@ def create(wire: Wire, spec: InstanceSpec, progress: Progress) -> None:
         if current:
             join(wire, spec.name, lambda done: progress("copying", done))
         else:
-            refuse_unknown_image(wire, what, spec.image)
-            body = shapes.new_instance(spec, pool(wire, what))
-            progress("copying", 0)
-            wire.send(
-                "post", "instances", json=body, limit=COPY_TIMEOUT, progress=lambda done: progress("copying", done)
-            )
+            _make(wire, spec, what, progress)
         progress("starting", 0)
         power(wire, spec.name, "start")
         progress("checking", 0)
         await_init(wire, spec.name, what)
         progress("checking", 100)
+
+
+def _make(wire: Wire, spec: InstanceSpec, what: str, progress: Progress) -> None:
+    refuse_unknown_image(wire, what, spec.image)
+    progress("copying", 0)
+    with alone(wire):
+        body = blank(wire, what, spec)
+        wire.send("post", "instances", json=body, limit=COPY_TIMEOUT, progress=lambda done: progress("copying", done))
+
+
+def blank(wire: Wire, what: str, spec: InstanceSpec) -> shapes.Json:
+    """The request for a new instance; refuses a default profile that could only go wrong."""
+    profile = wire.get("profiles", "default")["devices"]
+    return shapes.new_instance(spec, _pool(what, profile), network.nics(wire, spec.name, profile))
+
+
+@contextmanager
+def alone(wire: Wire) -> Iterator[None]:
+    """Hold this while an instance is made: LXD 5.0 gives two that are made at once the same range of user ids, or one
+    that the host does not allow, and neither would see the address that the other has chosen."""
+    with _making.setdefault((os.getpid(), wire.endpoint), threading.Lock()):
+        yield
 
 
 def power(wire: Wire, name: str, action: str, *, force: bool = False) -> None:
@@ -77,6 +98,8 @@ def delete(wire: Wire, name: str) -> None:
             raise GiveUp(what, f"it has no {shapes.OWNER}: Berth did not make it", "Delete it with lxc delete.")
         if current["status"].lower() != "stopped":
             power(wire, name, "stop", force=True)
+        if current["config"].get(shapes.PROTECTED):
+            _unprotect(wire, name)
         try:
             wire.send("delete", "instances", name, limit=POWER_TIMEOUT)
         except RefusedError as error:
@@ -84,6 +107,19 @@ def delete(wire: Wire, name: str) -> None:
                 raise
         if wire.find(name)[0]:
             raise TryAgain(what, "LXD still lists it", "It is tried again by itself.")
+
+
+def _unprotect(wire: Wire, name: str) -> None:
+    """LXD is at the stop for a moment longer than it says, and refuses any change meanwhile."""
+    deadline = time.monotonic() + STOP_TIMEOUT
+    while True:
+        try:
+            body = {"config": {shapes.PROTECTED: "false"}}
+            return wire.send("patch", "instances", name, json=body, limit=POWER_TIMEOUT)
+        except RefusedError as error:
+            if not error.busy or time.monotonic() > deadline:
+                raise
+        time.sleep(0.1)
 
 
 def join(wire: Wire, name: str, progress: Callable[[int], None]) -> None:
@@ -100,9 +136,9 @@ def refuse_unknown_image(wire: Wire, what: str, image: str) -> None:
         raise GiveUp(what, f"no image {image!r} on this host", "Import it there, or choose another one.")
 
 
-def pool(wire: Wire, what: str) -> str:
-    """The storage pool for a new instance; refuses a default profile that could only go wrong."""
-    devices = wire.get("profiles", "default")["devices"].values()
+def _pool(what: str, profile: shapes.Json) -> str:
+    """The storage pool for a new instance."""
+    devices = profile.values()
     if any(device.get("type") == "gpu" for device in devices):
         raise GiveUp(what, "the default profile gives every instance a GPU", "Remove the GPU from that profile.")
     for device in devices:

@@ -22,11 +22,13 @@ from app.drivers.base import (
     device_name,
     pci_address,
 )
+from app.drivers.doors import Doorway, doors_of
 from app.drivers.holders.nodes import HostNode, verdict
 
 Json = dict[str, Any]
 
 OWNER = TAG_PREFIX + "owner"
+PROTECTED = "security.protection.delete"  # against a slip of whoever types lxc delete; Berth's own delete lifts it
 _WRITABLE = ("architecture", "config", "devices", "ephemeral", "profiles", "description", "stateful")
 _NUMBER = re.compile(r"(\d{1,4}):(\d{1,7})")
 _NVIDIA_NODE = re.compile(r"/dev/nvidia\d+")
@@ -59,8 +61,10 @@ def unplug(body: Json, device: str) -> bool:
     return any(item is not None for item in found)
 
 
-def new_instance(spec: InstanceSpec, pool: str) -> Json:
-    """The request that makes an instance. No autostart: LXD would give it back GPUs whose booking ended meanwhile."""
+def new_instance(spec: InstanceSpec, pool: str, nics: Json | None = None) -> Json:
+    """The request that makes an instance. No autostart: LXD would give it back GPUs whose booking ended meanwhile.
+
+    No limits.kernel.nofile: one above LXD's own keeps the machine from starting, and LXD's own is what it has."""
     return {
         "name": spec.name,
         "type": "container",
@@ -71,14 +75,19 @@ def new_instance(spec: InstanceSpec, pool: str) -> Json:
             "boot.autostart": "false",
             "limits.cpu": str(spec.cpus),
             "limits.memory": f"{spec.memory_mib}MiB",
+            "limits.memory.enforce": "hard",
+            "limits.memory.swap": "false",
             "limits.processes": "4096",
             "security.devlxd": "false",
             "security.idmap.isolated": "true",
             "security.nesting": "false",
             "security.privileged": "false",
+            PROTECTED: "true",
             "security.syscalls.deny": DENIED_CALLS,
+            "security.syscalls.deny_compat": "true",
+            "security.syscalls.deny_default": "true",
         },
-        "devices": {"root": {"type": "disk", "path": "/", "pool": pool, "size": f"{spec.disk_gib}GiB"}},
+        "devices": {"root": {"type": "disk", "path": "/", "pool": pool, "size": f"{spec.disk_gib}GiB"}, **(nics or {})},
     }
 
 
@@ -118,6 +127,11 @@ def gpu_devices(instance: Json) -> dict[str, Json]:
         if device.get("type") == "gpu"
         or (device.get("type") == "unix-char" and _NVIDIA_NODE.fullmatch(device.get("source", device.get("path", ""))))
     }
+
+
+def doorway(instance: Json) -> Doorway:
+    """An instance as its doors concern it."""
+    return Doorway(str(instance.get("status", "")).lower(), doors_of(instance.get("devices") or {}))
 
 
 def instance_seen(

@@ -37,6 +37,11 @@ class Wire:
         self._mine = threading.local()
 
     @property
+    def endpoint(self) -> str:
+        """Where the server is asked."""
+        return self._endpoint
+
+    @property
     def lxd_dir(self) -> Path | None:
         """LXD's directory, where the endpoint is a socket: it lies in there."""
         return Path(self._endpoint).resolve().parent if self._endpoint.startswith("/") else None

@@ -45,7 +45,7 @@ def judge(facts: HostFacts, known: Known) -> Iterator[Finding]:
         found = [*_devices(facts, known, instance), *_nodes(facts, known, instance), *_library(facts, instance)]
         if instance.container:
             found += [*_exposed(facts, instance)]
-            if _is_berths(known, instance) or OWNER in instance.config:
+            if cared_for(known, instance):
                 found += [*_confined(instance), *_limits(instance)]
         yield from (Finding(level, label(instance), detail, fix) for level, detail, fix in found)
 
@@ -66,6 +66,11 @@ def judge_profiles(facts: HostFacts) -> Iterator[Finding]:
 
 
 _Said = tuple[str, str, str]
+
+
+def cared_for(known: Known, instance: InstanceFacts) -> bool:
+    """Whether how it is limited is Berth's to say."""
+    return _is_berths(known, instance) or OWNER in instance.config
 
 
 def _is_berths(known: Known, instance: InstanceFacts) -> bool:

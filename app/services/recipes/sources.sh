@@ -31,3 +31,6 @@ if ! grep -qE '^(Get|Hit):' /tmp/berth-update; then
     echo "No package mirror answers. Name one in the template's settings, or look at the host's network."
     exit 1
 fi
+for name in $PACKAGES; do # said now, and not after minutes
+    apt-cache show --quiet=0 -- "$name" > /dev/null 2>&1 || { echo "E: Unable to locate package $name"; exit 1; }
+done

@@ -74,6 +74,13 @@ class InstanceOut(_Out):
     disk_gib: int
     status: str
     created_at: MomentOut
+    address: str
+    """Where people reach its host"""
+    ssh_port: int | None
+    rdp_port: int | None
+    ssh_answers: bool
+    """Whether SSH answered when the host's agent last tried"""
+    rdp_answers: bool
 
 
 class QuotaOut(_Out):

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 from datetime import timedelta
 
+from flask import Response
 from flask_babel import gettext as _
 
 from app import clock
-from app.errors import Conflict, InvalidInput, NotAllowed, NotFound
-from app.models import Instance
-from app.services import instances, inventory, quota, usage
+from app.errors import InvalidInput, NotAllowed, NotFound
+from app.models import Instance, InstanceStatus, Port, Purpose
+from app.services import instances, inventory, ports, quota, usage
+from app.web import connect
 from app.web.api.answers import GpuOut, InstanceOut, QuotaOut, UsageOut
 from app.web.api.auth import bearer
 from app.web.api.blueprint import bp
 from app.web.api.schemas import InstancesQuery, PastSpan
 from app.web.api.spec import describe
+from app.web.ways import config_text, download
 
 
 @bp.get("/gpus")
@@ -40,30 +43,29 @@ def list_instances(query: InstancesQuery) -> list[InstanceOut]:
     """One's own machines."""
     user = bearer().user
     if not query.all:
-        return [_shown(instance, user.username) for instance in instances.of_user(user)]
+        mine = instances.of_user(user)
+        doors = ports.by_machine({instance.id for instance in mine})
+        return [_shown(instance, user.username, doors[instance.id]) for instance in mine]
     _only_admins()
-    return [_shown(instance, instance.owner.username) for instance in instances.everyones()]
+    found = instances.everyones()
+    doors = ports.by_machine({instance.id for instance in found})
+    return [_shown(instance, instance.owner.username, doors[instance.id]) for instance in found]
 
 
 @bp.get("/instances/<name>/rdp")
 @describe(tag="machines", errors=(404, 409))
-def instance_rdp(name: str) -> None:
-    """A file for a remote-desktop client, once the machine has a remote desktop."""
+def instance_rdp(name: str) -> Response:
+    """A file for a remote-desktop client, where the machine has a remote desktop."""
     instance = _own(name)
-    raise Conflict(
-        _("%(name)s has no remote desktop set up yet.", name=instance.name),
-        _("Ask an admin how to reach this machine."),
-    )
+    return download(connect.with_rdp(instance).rdp_file, f"{instance.name}.rdp", "application/x-rdp")
 
 
 @bp.get("/instances/<name>/ssh-config")
 @describe(tag="machines", errors=(404, 409))
-def instance_ssh_config(name: str) -> None:
-    """Lines for ~/.ssh/config, once the machine can be reached by SSH."""
+def instance_ssh_config(name: str) -> Response:
+    """Lines for ~/.ssh/config, and as a comment the line for ~/.ssh/known_hosts."""
     instance = _own(name)
-    raise Conflict(
-        _("%(name)s has no SSH access set up yet.", name=instance.name), _("Ask an admin how to reach this machine.")
-    )
+    return download(config_text(connect.with_ssh(instance)), f"{instance.name}.ssh-config", "text/plain")
 
 
 @bp.get("/quota")
@@ -104,7 +106,8 @@ def _own(name: str) -> Instance:
     return instances.get(bearer().user, name)
 
 
-def _shown(instance: Instance, owner: str) -> InstanceOut:
+def _shown(instance: Instance, owner: str, doors: dict[Purpose, Port]) -> InstanceOut:
+    numbers = {purpose: port.number for purpose, port in doors.items()}
     return InstanceOut(
         name=instance.name,
         host=instance.host.name,
@@ -115,7 +118,16 @@ def _shown(instance: Instance, owner: str) -> InstanceOut:
         disk_gib=instance.disk_gib,
         status=instance.status,
         created_at=instance.created_at,
+        address=instance.host.address or instance.host.name,
+        ssh_port=numbers.get(Purpose.SSH),
+        rdp_port=numbers.get(Purpose.RDP),
+        ssh_answers=_answers(instance, "ssh"),
+        rdp_answers=_answers(instance, "rdp"),
     )
+
+
+def _answers(instance: Instance, purpose: str) -> bool:
+    return instance.status == InstanceStatus.RUNNING and instance.health.get(purpose) == ""
 
 
 def _used(one: usage.BookingUsage) -> UsageOut:

@@ -1,0 +1,52 @@
+"""What machines may reach from their bridge: the rules as a file for nft. Machine to machine is LXD's port isolation.
+
+LXD's own rules for the bridge accept; a packet has to please every table, so what is dropped here is dropped.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+TABLE = "berth"
+# Where the lab's other machines are, and what no machine has to do with: private, link-local, shared, multicast.
+CLOSED = ("10.0.0.0/8", "100.64.0.0/10", "169.254.0.0/16", "172.16.0.0/12", "192.168.0.0/16", "224.0.0.0/3")
+_RULES = """\
+# Made by `berth host init`, which also changes it. What machines on {bridge} may reach.
+table inet {table}
+delete table inet {table}
+table inet {table} {{
+    set opened {{ type ipv4_addr; flags interval; auto-merge;{opened} }}
+    set closed {{ type ipv4_addr; flags interval; auto-merge; elements = {{ {closed} }} }}
+    set rates {{ type ipv4_addr; size 65536; flags dynamic; timeout 60s; }}
+
+    chain to_host {{
+        type filter hook input priority filter - 10; policy accept;
+        iifname != "{bridge}" accept
+        ct state established,related accept
+        meta nfproto ipv4 udp dport {{ 53, 67 }} accept
+        meta nfproto ipv4 tcp dport 53 accept
+        icmp type echo-request limit rate 50/second accept
+        drop
+    }}
+
+    chain onward {{
+        type filter hook forward priority filter - 10; policy accept;
+        iifname != "{bridge}" accept
+        oifname "{bridge}" drop
+        ct state established,related accept
+        meta nfproto != ipv4 drop
+        ct state new update @rates {{ ip saddr limit rate over 200/second burst 400 packets }} drop
+        tcp dport 25 drop
+        ip daddr @opened accept
+        ip daddr @closed drop
+    }}
+}}
+"""
+
+
+def rules(bridge: str, opened: Iterable[str] = (), closed: Iterable[str] = (), table: str = TABLE) -> str:
+    """The file. `opened`: networks in what is closed that machines may reach, a file server, say; `closed`: more that
+    they may not, such as the lab's own network where its addresses are public."""
+    inside = ", ".join(opened)
+    elements = f" elements = {{ {inside} }};" if inside else ""
+    return _RULES.format(bridge=bridge, table=table, opened=elements, closed=", ".join((*CLOSED, *closed)))

@@ -1,0 +1,40 @@
+"""The .rdp file: what a Remote Desktop client needs, a property a line. Nothing in it is a person's free text."""
+
+from __future__ import annotations
+
+import re
+
+# As MS-RDPBCGR's clients read them. The password is asked for and not in the file; no drive, printer or port of one's
+# own computer is handed to the machine; a certificate that cannot be checked is asked about (2).
+_SETTINGS = """\
+prompt for credentials:i:1
+authentication level:i:2
+screen mode id:i:1
+desktopwidth:i:1600
+desktopheight:i:900
+dynamic resolution:i:1
+smart sizing:i:1
+session bpp:i:32
+use multimon:i:0
+redirectclipboard:i:1
+redirectdrives:i:0
+drivestoredirect:s:
+redirectprinters:i:0
+redirectcomports:i:0
+redirectsmartcards:i:0
+audiomode:i:0
+audiocapturemode:i:0
+networkautodetect:i:1
+compression:i:1
+autoreconnection enabled:i:1
+"""
+_HOST = re.compile(r"[A-Za-z0-9]([A-Za-z0-9.-]{0,253}[A-Za-z0-9])?|\[[0-9a-fA-F:.]{2,45}\]")
+_LOGIN = re.compile(r"[a-z][a-z0-9-]{0,31}")
+
+
+def rdp_file(host: str, port: int, login: str) -> str:
+    """The file's text. Raises ValueError for what could be read as more than one property."""
+    if not (_HOST.fullmatch(host) and _LOGIN.fullmatch(login) and 0 < port < 65536):
+        raise ValueError(f"not an address and a login: {host!r} {port!r} {login!r}")
+    lines = [f"full address:s:{host}:{port}", f"username:s:{login}", *_SETTINGS.splitlines()]
+    return "".join(f"{line}\r\n" for line in lines)

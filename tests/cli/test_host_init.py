@@ -1,0 +1,59 @@
+"""`berth host init` as typed: the plan, doing it, and its exit status, on a workstation on paper."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from app.cli import init
+from tests.cli.conftest import Berth
+from tests.services.hostinit.paper import PaperSystem
+
+
+@pytest.fixture
+def system(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> PaperSystem:
+    paper = PaperSystem(
+        tmp_path / "root", "ubuntu", REDIS_AGENT_URL="redis://cache/0", DATABASE_URL="postgresql://db/x"
+    )
+    monkeypatch.setattr(init, "System", lambda: paper)
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    return paper
+
+
+def test_it_says_first_and_does_it_when_told(berth: Berth, system: PaperSystem) -> None:
+    planned = berth("host", "init", "--name", "lab01", "--loop", "20")
+    assert planned.status == 0
+    assert "snap install lxd" in planned.out
+    assert planned.out.splitlines()[-1] == "Nothing was changed. To do it: the same command with --yes, as root."
+    assert system.ran == []
+    assert berth("host", "init", "--name", "lab01", "--loop", "20", "--yes", "--dry-run").status == 0
+    assert system.ran == []
+    done = berth("host", "init", "--name", "lab01", "--loop", "20", "--yes", "--json")
+    assert {row["state"] for row in done.json()} == {"done"}
+    assert done.status == 0
+    assert system.hosts == ["lab01"]
+    again = berth("host", "init", "--name", "lab01", "--yes", "--json")
+    assert {row["state"] for row in again.json()} == {"already so"}
+
+
+def test_what_cannot_be_done_is_an_error_and_the_end_is_doctors(berth: Berth, system: PaperSystem) -> None:
+    failed = berth("host", "init", "--name", "lab01", "--yes", "--json")
+    assert failed.status == 1
+    assert [row["state"] for row in failed.json()] == ["done"] * 3 + ["failed"] + ["not done"] * 5
+    system.broken["/"] = "FAIL agent: never seen"  # `berth doctor` finds something
+    system.hosts.append("lab01")
+    assert berth("host", "init", "--name", "lab01", "--loop", "20", "--no-agent", "--yes").status == 1
+
+
+def test_it_takes_root_and_a_wish_that_can_be_meant(
+    berth: Berth, system: PaperSystem, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    refused = berth("host", "init", "--subnet", "10.77.0.0/24")
+    assert refused.status == 1
+    assert "10.77.0.1/24" in refused.err
+    assert berth("host", "init", "--ports", "22000").status == 2
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    assert "takes root" in berth("host", "init", "--yes").err
+    assert system.ran == []

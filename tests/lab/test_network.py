@@ -1,0 +1,214 @@
+"""The network between machines: none reaches another, none is another, and of the host only what they need."""
+
+from __future__ import annotations
+
+import json
+import socket
+import subprocess
+import zlib
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from app.drivers import this_host
+from app.drivers.base import InstanceSpec
+from app.drivers.lxd import network
+from app.services import checkup
+from app.services.checkup import BAD, OK, WARN, Known
+from app.services.hostinit.firewall import rules
+from tests.lab.lab import Lab
+from tests.lab.looking import connect
+from tests.runtime.running import wait_for
+
+pytestmark = pytest.mark.lab
+
+# Tries to connect to each ADDRESS:PORT from the address SOURCE; prints how each went.
+KNOCK = """
+import json, socket, sys
+answers = {}
+for place in sys.argv[2:]:
+    host, port = place.rsplit(":", 1)
+    knock = socket.socket()
+    knock.settimeout(1)
+    try:
+        knock.bind((sys.argv[1], 0))
+        knock.connect((host, int(port)))
+        answers[place] = "open"
+    except TimeoutError:
+        answers[place] = "silence"
+    except OSError as error:
+        answers[place] = error.strerror
+print(json.dumps(answers))
+"""
+
+# Tells everybody that an address is this machine's.
+CLAIM = """
+import socket, sys
+wire = socket.socket(socket.AF_PACKET, socket.SOCK_RAW)
+wire.bind(("eth0", 0))
+own, address = wire.getsockname()[4], socket.inet_aton(sys.argv[1])
+claim = b"\\x00\\x01\\x08\\x00\\x06\\x04\\x00\\x02" + own + address + b"\\xff" * 6 + address
+for _ in range(5):
+    wire.send(b"\\xff" * 6 + own + b"\\x08\\x06" + claim)
+print("claimed")
+"""
+
+
+@pytest.fixture(scope="module")
+def host(lab_directory: Path) -> Iterator[Lab]:
+    with Lab(lab_directory / "bridged", gpus=1, bridge=True) as lab:
+        yield lab
+
+
+@pytest.fixture(scope="module")
+def two(host: Lab) -> list[tuple[str, str]]:
+    """Two machines that Berth made, and their addresses."""
+    names = [host.unique(), host.unique()]
+    with ThreadPoolExecutor() as pool:  # at once: they must not get the same address
+        list(pool.map(lambda name: connect(host).create(spec(name), lambda _step, _percent: None), names))
+    found = [(name, host.lxc("config", "device", "get", name, "eth0", "ipv4.address").strip()) for name in names]
+    for name, address in found:
+        wait_for(lambda name=name, address=address: address in host.run(name, "hostname", "-I"), 15, f"{name} is there")
+    return found
+
+
+def spec(name: str) -> InstanceSpec:
+    return InstanceSpec(name, "base", cpus=1, memory_mib=256, disk_gib=2, owner="alice")
+
+
+def neighbour(host: Lab, address: str) -> str:
+    """Who has the address, as the host's kernel knows."""
+    socket.create_connection((address, 22), timeout=5).close()
+    known = ["ip", "-j", "neighbour", "show", address, "dev", host.bridge]
+    return json.loads(subprocess.run(known, check=True, capture_output=True).stdout)[0]["lladdr"]
+
+
+def knock(host: Lab, name: str, *places: str, source: str = "") -> dict[str, str]:
+    return json.loads(host.run(name, "python3", "-c", KNOCK, source, *places, timeout=30))
+
+
+@contextmanager
+def walled(host: Lab, *opened: str) -> Iterator[None]:
+    """The host with the rules that `berth host init` gives it, for this lab's bridge alone."""
+    table = f"berth_{host.bridge}"
+    subprocess.run(["nft", "-f", "-"], input=rules(host.bridge, opened, table=table), text=True, check=True)
+    try:
+        yield
+    finally:
+        subprocess.run(["nft", "delete", "table", "inet", table], check=True)
+
+
+@contextmanager
+def listening(address: str) -> Iterator[int]:
+    """A service of the host's that listens on all its addresses, as PostgreSQL, Valkey, LXD or the portal may."""
+    with socket.create_server((address, 0)) as server:
+        yield server.getsockname()[1]
+
+
+@pytest.fixture(scope="module")
+def away(host: Lab) -> Iterator[str]:
+    """The address of another computer beyond the host, in a private network, that listens on port 8080 and 25."""
+    space, near, far = f"far-{host.bridge}", f"n{host.bridge}", f"f{host.bridge}"
+    number = zlib.crc32(host.bridge.encode())
+    net = f"172.{16 + number % 16}.{number // 16 % 256}"
+    ip = ["ip", "-n", space]
+    for command in (
+        ["ip", "netns", "add", space],
+        ["ip", "link", "add", near, "type", "veth", "peer", "name", far, "netns", space],
+        ["ip", "addr", "add", f"{net}.1/24", "dev", near],
+        ["ip", "link", "set", near, "up"],
+        [*ip, "addr", "add", f"{net}.2/24", "dev", far],
+        [*ip, "link", "set", far, "up"],
+        [*ip, "link", "set", "lo", "up"],
+    ):
+        subprocess.run(command, check=True)
+    script = "import socket, time; s = [socket.create_server(('', p)) for p in (25, 8080)]; time.sleep(600)"
+    server = subprocess.Popen(["ip", "netns", "exec", space, "python3", "-c", script])
+    try:
+        yield f"{net}.2"
+    finally:
+        server.kill()
+        server.wait()
+        subprocess.run(["ip", "link", "delete", near], check=False)
+        subprocess.run(["ip", "netns", "delete", space], check=False)
+
+
+def test_no_machine_reaches_another(host: Lab, two: list[tuple[str, str]]) -> None:
+    (one, _), (other, address) = two
+    assert knock(host, other, f"{address}:22") == {f"{address}:22": "open"}  # it answers itself
+    assert knock(host, one, f"{address}:22") == {f"{address}:22": "silence"}
+
+
+def test_no_machine_is_another(host: Lab, two: list[tuple[str, str]]) -> None:
+    (one, own), (_, address) = two
+    gateway = f"{host.gateway}:53"
+    neighbours = neighbour(host, address)
+    host.run(one, "ip", "address", "add", f"{address}/24", "dev", "eth0")
+    try:
+        assert knock(host, one, gateway, source=own) == {gateway: "open"}
+        assert knock(host, one, gateway, source=address) == {gateway: "silence"}
+        for stolen in (address, host.gateway):
+            assert host.run(one, "python3", "-c", CLAIM, stolen) == "claimed\n"
+        assert neighbour(host, address) == neighbours
+        assert knock(host, two[1][0], gateway) == {gateway: "open"}
+    finally:
+        host.run(one, "ip", "address", "delete", f"{address}/24", "dev", "eth0")
+
+
+def test_of_the_host_a_machine_reaches_addresses_and_names_alone(host: Lab, two: list[tuple[str, str]]) -> None:
+    name = two[0][0]
+    with listening("0.0.0.0") as port:
+        names, service = f"{host.gateway}:53", f"{host.gateway}:{port}"
+        assert knock(host, name, service) == {service: "open"}  # as it is on any bridge of LXD's
+        with walled(host):
+            assert knock(host, name, service, names) == {service: "silence", names: "open"}
+            host.run(name, "networkctl", "renew", "eth0")
+            wait_for(lambda: two[0][1] in host.run(name, "hostname", "-I"), 5, "its address is renewed")
+    assert host.run(name, "ls", "/dev/lxd").startswith("ls: cannot access")
+
+
+def test_beyond_the_host_a_machine_reaches_what_is_not_private(
+    host: Lab, two: list[tuple[str, str]], away: str
+) -> None:
+    web, mail = f"{away}:8080", f"{away}:25"
+    name = two[0][0]
+    wait_for(lambda: knock(host, name, web, mail) == {web: "open", mail: "open"}, 10, "it answers, through NAT")
+    with walled(host):
+        assert knock(host, name, web) == {web: "silence"}
+    with walled(host, f"{away}/32"):
+        assert knock(host, name, web, mail) == {web: "open", mail: "silence"}
+
+
+def test_the_check_finds_a_bridge_without_rules_and_a_machine_that_is_not_isolated(
+    host: Lab, two: list[tuple[str, str]]
+) -> None:
+    def wrong() -> list[tuple[str, str, str]]:
+        found = checkup.findings(connect(host).examine(), Known("ws1"))
+        about = ("network", f"machine {two[1][0]}")
+        return [(one.level, one.what, one.fix) for one in found if one.level != OK and one.what in about]
+
+    [bare] = wrong()
+    assert bare[:2] == (BAD, "network")
+    with walled(host):
+        assert this_host.walled(f"berth_{host.bridge}") == {host.bridge}
+    assert this_host.walled(f"berth_{host.bridge}") == frozenset()
+    host.lxc("config", "device", "set", two[1][0], "eth0", "security.port_isolation=false")
+    _, [level, what, fix] = wrong()
+    assert (level, what) == (WARN, f"machine {two[1][0]}")
+    host.lxc(*fix.split()[1:])
+    assert wrong() == [bare]
+
+
+def test_what_a_new_machine_has_can_be_told_from_its_configuration(host: Lab, two: list[tuple[str, str]]) -> None:
+    name, address = two[0]
+    found = json.loads(host.lxc("query", f"/1.0/instances/{name}"))
+    assert found["devices"]["eth0"] == {
+        "type": "nic", "name": "eth0", "network": host.bridge, "ipv4.address": address, **network.FILTERED
+    }  # fmt: skip
+    host.lxc("delete", "--force", name, check=False)
+    assert name in host.lxc("list", "--format", "csv", "--columns", "n")  # protected
+    connect(host).delete(name)
+    assert name not in host.lxc("list", "--format", "csv", "--columns", "n")
