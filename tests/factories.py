@@ -18,6 +18,9 @@ from app.models import (
     Instance,
     InstanceStatus,
     Role,
+    Template,
+    TemplateKind,
+    TemplateState,
     User,
     UserState,
 )
@@ -98,6 +101,17 @@ def make_instance(owner: User, host: Host, name: str = "", **values: Any) -> Ins
     db.session.add(instance)
     db.session.flush()
     return instance
+
+
+def make_template(host: Host, name: str = "base", **values: Any) -> Template:
+    """A template that machines can be made from."""
+    values = {"kind": TemplateKind.RECIPE, "source": "base", "state": TemplateState.READY} | values
+    template = Template(host_id=host.id, name=name, **values)
+    db.session.add(template)
+    db.session.flush()
+    template.image = f"berth-template-{template.id}"
+    db.session.flush()
+    return template
 
 
 def make_booking(user: User, gpus: list[Gpu], starts_at: datetime, ends_at: datetime, **values: Any) -> Booking:

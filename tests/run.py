@@ -27,7 +27,10 @@ SUITES = {
     "timed": ["-m", "lab and timed", "tests"],
     "browser": ["-n", "2", "-m", "browser and not lab", "tests"],
 }
-PACKAGES = ["chromium", "fonts-noto-cjk", "gcc", "libc6-dev", "openssh-client", *LAB_PACKAGES]
+PACKAGES = [
+    "chromium", "fonts-noto-cjk", "gcc", "libc6-dev", "openssh-client", "freerdp2-x11", "xvfb", "imagemagick",
+    *LAB_PACKAGES,
+]  # fmt: skip
 NO_TESTS = 5  # pytest's exit status
 
 

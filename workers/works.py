@@ -13,9 +13,9 @@ from sqlalchemy.exc import SQLAlchemyError
 from app.drivers.base import DriverError, LxdDriver
 from app.errors import DomainError
 from app.extensions import transaction
-from app.models import Instance, Operation, OperationKind
+from app.models import Instance, Operation, OperationKind, Template
 from app.services import inventory, operations
-from workers import moving_in
+from workers import moving_in, templates
 
 log = logging.getLogger(__name__)
 
@@ -35,6 +35,12 @@ class Work:
         """The machine that it is about."""
         assert self.operation.instance is not None
         return self.operation.instance
+
+    @property
+    def template(self) -> Template:
+        """The template that it is about."""
+        assert self.operation.template is not None
+        return self.operation.template
 
     def progress(self, step: str, percent: int) -> None:
         """Say how far it is."""
@@ -63,6 +69,8 @@ HANDLERS: dict[OperationKind, Callable[[Work], None]] = {
     OperationKind.STOP: _stop,
     OperationKind.RESTART: moving_in.restart,
     OperationKind.DELETE: _delete,
+    OperationKind.BUILD: templates.build,
+    OperationKind.DISCARD: templates.discard,
     OperationKind.PASSWORD: moving_in.set_password,
 }
 

@@ -84,5 +84,9 @@ def _cell(value: object) -> str:
         return "-"
     if isinstance(value, list):
         return _cell(", ".join(value))
-    text = f"{value:g}" if isinstance(value, float) else str(value)
+    return printable(f"{value:g}" if isinstance(value, float) else str(value))
+
+
+def printable(text: str) -> str:
+    """What people or machines wrote, so that it cannot steer the terminal."""
     return "".join(character if character.isprintable() else "?" for character in text)

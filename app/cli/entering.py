@@ -10,7 +10,7 @@ import click
 from app import queue
 from app.cli import running
 from app.cli.base import ACTOR, Failed, with_app
-from app.cli.machines import ASK_EVERY, carry_out, is_alive
+from app.cli.work import ASK_EVERY, carry_out, is_alive
 from app.extensions import transaction
 from app.models import Instance, InstanceStatus
 from app.services import access, instances, inventory, machine_passwords, ports, ssh_keys
@@ -61,7 +61,7 @@ def _await_key(target: Instance) -> None:
             alive = is_alive(inventory.host(target.host.name))
         if not alive and not helped:
             click.echo(f"No agent of {target.host.name} is alive: doing the work from here.", err=True)
-            running.work(target.host.name)
+            running.start_work(target.host.name).wait()
             helped = True
         time.sleep(ASK_EVERY)
     raise Failed(f"The key is kept, and not in {target.name} yet. Look at the log of the host's agent.")

@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-import time
-from datetime import timedelta
 from typing import Any
 
 import click
 
-from app import clock, queue
-from app.cli import running
-from app.cli.base import Failed, json_option, print_json, settings, show, with_app
+from app.cli.base import json_option, print_json, show, with_app
+from app.cli.work import carry_out
 from app.extensions import transaction
-from app.models import Host, Instance, Operation, OperationKind, OperationState
-from app.services import accounts, instances, inventory, operations
-
-ASK_EVERY = 0.2  # seconds
+from app.models import Instance, OperationKind
+from app.services import accounts, instances, inventory, templates
 
 
 @click.group()
@@ -26,15 +21,28 @@ def instance() -> None:
 @instance.command()
 @click.argument("name")
 @click.option("--host", "host_name", required=True)
-@click.option("--image", required=True, help="An image's alias on that host.")
+@click.option("--template", "template_name", default="", help="A template of that host.")
+@click.option("--image", default="", help="In place of a template: an image's alias on that host.")
 @click.option("--owner", required=True, help="The username of the person whose machine it will be.")
 @click.option("--cpus", type=int, default=4, show_default=True)
 @click.option("--memory", type=int, default=8, show_default=True, help="GiB")
 @click.option("--disk", type=int, default=20, show_default=True, help="GiB")
 @json_option
 @with_app
-def create(name: str, host_name: str, image: str, owner: str, cpus: int, memory: int, disk: int, as_json: bool) -> None:
-    """Make a machine; returns when it runs."""
+def create(
+    name: str,
+    host_name: str,
+    template_name: str,
+    image: str,
+    owner: str,
+    cpus: int,
+    memory: int,
+    disk: int,
+    as_json: bool,
+) -> None:
+    """Make a machine from a template; returns when it runs."""
+    if bool(template_name) == bool(image):
+        raise click.UsageError("Give either --template or --image.")
     with transaction():
         host = inventory.host(host_name)
         operation = instances.request_create(
@@ -43,6 +51,7 @@ def create(name: str, host_name: str, image: str, owner: str, cpus: int, memory:
             name=name,
             host=host,
             image=image,
+            template=templates.named(host, template_name) if template_name else None,
             cpus=cpus,
             memory_gib=memory,
             disk_gib=disk,
@@ -98,34 +107,6 @@ def _switch(name: str, kind: OperationKind, **details: bool) -> None:
         target = instances.get(None, name)
         operation = instances.request(None, target, kind, **details)
     carry_out(operation, target.host)
-
-
-def carry_out(operation: Operation, host: Host) -> None:
-    """Return when the operation is done. Raises Failed with the operation's own error."""
-    queue.wake(host.name)
-    helped = False
-    while True:
-        with transaction():
-            state, error = operations.outcome(operation.id)
-            alive = is_alive(inventory.host(host.name))
-        if state == OperationState.DONE:
-            return
-        if state == OperationState.FAILED:
-            raise Failed(error or "The work failed; the host's agent has the details in its log.")
-        if state == OperationState.QUEUED and not alive:
-            if helped:
-                raise Failed(f"The work is queued, and nobody does it. Start the agent: berth agent {host.name}")
-            click.echo(f"No agent of {host.name} is alive: doing the work from here.", err=True)
-            running.work(host.name)
-            helped = True
-            continue
-        time.sleep(ASK_EVERY)
-
-
-def is_alive(host: Host) -> bool:
-    """Whether the host's agent has been seen lately: it shows itself at each tick."""
-    lately = timedelta(seconds=3 * settings().tick + 5)
-    return host.seen_at is not None and clock.now() - host.seen_at < lately
 
 
 def _tell(name: str, sentence: str, as_json: bool) -> None:

@@ -33,9 +33,9 @@ def reconcile(host: str, as_json: bool) -> NoReturn:
     _become("pass", host, *(["--json"] if as_json else []))
 
 
-def work(host: str) -> int:
-    """Do a host's queued operations here; the exit status."""
-    return subprocess.run([sys.executable, "-m", "workers", "work", host], check=False).returncode  # noqa: S603 - our own
+def start_work(host: str) -> subprocess.Popen[bytes]:
+    """Have a host's queued operations done from here."""
+    return subprocess.Popen([sys.executable, "-m", "workers", "work", host])  # noqa: S603 - our own
 
 
 def _become(*arguments: str) -> NoReturn:

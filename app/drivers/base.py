@@ -12,6 +12,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Protocol
 
 from app.drivers.doors import DoorDriver
+from app.drivers.images import ImageDriver
 from app.drivers.libraries import LibraryDriver
 
 if TYPE_CHECKING:
@@ -190,7 +191,7 @@ Progress = Callable[[str, int], None]
 """Called with a step's code (see services.instances.STEPS) and per cent done."""
 
 
-class LxdDriver(DoorDriver, LibraryDriver, Protocol):
+class LxdDriver(DoorDriver, ImageDriver, LibraryDriver, Protocol):
     """One host's LXD. Safe to use from several threads at once. What goes wrong is raised as a kind of DriverError."""
 
     def server(self) -> ServerInfo:

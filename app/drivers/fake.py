@@ -29,6 +29,7 @@ from app.drivers.base import (
 from app.drivers.facts import HostFacts
 from app.drivers.fake_doors import FakeDoors, says
 from app.drivers.fake_facts import host_facts
+from app.drivers.fake_images import FakeImages
 from app.drivers.inside import Answer, Command, Heard
 from app.drivers.libraries import Way
 from app.drivers.simulated import OWNER, State, new_instance
@@ -38,7 +39,7 @@ _STARTING = [("starting", 0, 0.5), ("checking", 0, 0.3), ("checking", 100, 0.0)]
 _PLUG_SECONDS = 0.05
 
 
-class FakeLxd(FakeDoors):
+class FakeLxd(FakeDoors, FakeImages):
     """LxdDriver for a host that exists only in a file."""
 
     def server(self) -> ServerInfo:

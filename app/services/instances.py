@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 
 from flask_babel import gettext as _
@@ -23,13 +22,13 @@ from app.models import (
     Operation,
     OperationKind,
     Policy,
+    Template,
     User,
     UserState,
 )
-from app.services import operations, policy, ports
+from app.services import names, operations, policy, ports, templates
 
-NAME = re.compile(r"[a-z]([a-z0-9-]{0,28}[a-z0-9])?")
-RESERVED = frozenset({"new"})  # the address of the page that makes one
+NAME = names.MACHINE_NAME
 
 
 def of_user(user: User) -> list[Instance]:
@@ -75,9 +74,19 @@ def possible_owners() -> list[User]:
 
 
 def request_create(
-    actor: User | None, owner: User, *, name: str, host: Host, image: str, cpus: int, memory_gib: int, disk_gib: int
+    actor: User | None,
+    owner: User,
+    *,
+    name: str,
+    host: Host,
+    image: str = "",
+    template: Template | None = None,
+    cpus: int,
+    memory_gib: int,
+    disk_gib: int,
 ) -> Operation:
-    """Ask for a new machine; the host's agent makes it. `actor` None: the command line, which may do all.
+    """Ask for a new machine, from a template of the host or one of its images; the host's agent makes it. `actor` None:
+    the command line, which may do all.
 
     Raises InvalidInput naming the field, NotAllowed, RuleRefused.
     """
@@ -92,14 +101,19 @@ def request_create(
         )
     if not host.enabled:
         raise InvalidInput(_("%(host)s is out of service.", host=host.name), field="host")
-    if image not in {known["alias"] for known in host.images}:
+    if template is not None:
+        image = _image_of(template, host, owner, as_admin=as_admin)
+    elif image not in {known["alias"] for known in host.images}:
         raise InvalidInput(_("%(host)s has no image %(image)s.", host=host.name, image=image), field="image")
+    elif not as_admin and templates.has_any(host.id):
+        raise InvalidInput(_("On %(host)s machines are made from templates.", host=host.name), field="image")
     _check_size(rules, cpus, memory_gib, disk_gib, as_admin=as_admin)
     instance = Instance(
         name=name,
         host_id=host.id,
         owner_id=owner.id,
         image=image,
+        template_id=template.id if template else None,
         cpus=cpus,
         memory_mib=memory_gib * 1024,
         disk_gib=disk_gib,
@@ -148,9 +162,18 @@ def record_statuses(host_id: int, seen: dict[str, str]) -> None:
     db.session.flush()
 
 
+def _image_of(template: Template, host: Host, owner: User, *, as_admin: bool) -> str:
+    """The image of a template that may be used."""
+    offered = {found.id for found in templates.offered(None if as_admin else owner)}
+    if template.host_id != host.id or template.id not in offered:
+        brief = _("%(host)s does not offer the template %(name)s.", host=host.name, name=template.name)
+        raise InvalidInput(brief, _("Choose another one."), field="image")
+    return template.image
+
+
 def _insert(instance: Instance) -> None:
     taken = InvalidInput(_("The name %(name)s is taken.", name=instance.name), _("Choose another name."), field="name")
-    if instance.name in RESERVED:
+    if names.reserved(instance.name):
         raise taken
     try:
         with db.session.begin_nested():  # the database decides between two who want one name

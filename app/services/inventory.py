@@ -11,6 +11,7 @@ from sqlalchemy.dialects.postgresql import insert
 
 from app import clock
 from app.drivers.base import LxdDriver
+from app.drivers.images import IMAGE_PREFIX
 from app.errors import InvalidInput, NotFound
 from app.extensions import db
 from app.models import Allocation, Gpu, GpuState, Host
@@ -75,7 +76,11 @@ def add_host(actor: str, name: str, endpoint: str, driver: LxdDriver) -> Host:
 def sync_host(actor: str, target: Host, driver: LxdDriver) -> list[Gpu]:
     """Bring a host's version, images and GPUs up to date. One that is gone stays, in maintenance."""
     target.lxd_version = driver.server().version
-    target.images = [{"alias": image.alias, "description": image.description} for image in driver.images()]
+    target.images = [
+        {"alias": image.alias, "description": image.description}
+        for image in driver.images()
+        if not image.alias.startswith(IMAGE_PREFIX)  # a template's: it is offered as that
+    ]
     found = driver.gpus()
     for gpu in found:
         values = {"model": gpu.model, "minor": gpu.minor, "uuid": gpu.uuid}

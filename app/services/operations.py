@@ -94,6 +94,13 @@ def outcome(operation_id: int) -> tuple[OperationState, str]:
     return OperationState(state), error
 
 
+def said(operation_id: int) -> tuple[str, str, int]:
+    """An operation's log by now, its step and how many per cent are done."""
+    query = select(Operation.log, Operation.step, Operation.percent).where(Operation.id == operation_id)
+    log, step, percent = db.session.execute(query).one()
+    return log, step, percent
+
+
 def claim(host_id: int, *, heavy: bool = True) -> Operation | None:
     """Take the host's oldest queued operation, with its machine and owner or its template; None when there is none.
     `heavy`: one of HEAVY may be taken too."""

@@ -28,6 +28,7 @@ from app.web import (
     settings,
     ssh_keys,
     static,
+    templates,
     ways,
 )
 
@@ -45,6 +46,7 @@ PAGES = (
     ssh_keys,
     people,
     hosts,
+    templates,
     policy,
     audit,
     health,

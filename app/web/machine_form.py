@@ -12,12 +12,13 @@ from flask_babel import ngettext
 from wtforms import IntegerField, SelectField, StringField
 from wtforms.validators import ValidationError
 
-from app.models import Gpu, User
-from app.services import accounts, attachments, instances, inventory, policy
+from app.models import Gpu, Host, Template, User
+from app.services import accounts, attachments, instances, inventory, policy, templates
 from app.web.forms import PageForm, at_most, required
 from app.web.render import render
 from app.web.sessions import me
 
+_TEMPLATE = "template:"  # no host's name holds a colon
 USUAL = {"cpus": 4, "memory_gib": 16, "disk_gib": 50}
 
 
@@ -34,7 +35,7 @@ class WholeNumber(IntegerField):  # type: ignore[misc]
 
 
 class MachineForm(PageForm):
-    """What a person may choose. `place` is `host/image`, so that it needs no JavaScript."""
+    """What a person may choose. `place` is `template:ID` or `host/image`, so that it needs no JavaScript."""
 
     name = StringField(_l("Name"), [required(), at_most(30)])
     place = SelectField(_l("Host and image"), validate_choice=False)
@@ -45,7 +46,7 @@ class MachineForm(PageForm):
     def validate_place(self, field: SelectField) -> None:
         """One of those on offer."""
         if field.data not in {value for group in field.choices.values() for value, _text in group}:
-            raise ValidationError(_("Choose a host and an image from the list."))
+            raise ValidationError(_("Choose one from the list."))
 
     def refuse(self, error: Any) -> None:
         """The service knows host and image apart; the page has one field for both."""
@@ -72,6 +73,16 @@ def blank(host: str = "") -> MachineForm:
 def sent() -> MachineForm:
     """The form as it was sent."""
     return _with_choices(_class()())
+
+
+def chosen(form: MachineForm) -> dict[str, Any]:
+    """Where the machine is to be, and from what it is to be made."""
+    place = str(form.place.data)
+    if place.startswith(_TEMPLATE):
+        template = templates.get(int(place.removeprefix(_TEMPLATE)))
+        return {"host": template.host, "template": template}
+    host_name, _slash, image = place.partition("/")
+    return {"host": inventory.host(host_name), "image": image}
 
 
 def owner(form: MachineForm) -> User:
@@ -104,19 +115,37 @@ def _with_choices(form: MachineForm, first: str = "") -> MachineForm:
     for gpu, _host in inventory.gpus():
         gpus.setdefault(gpu.host_id, []).append(gpu)
     hosts = sorted(inventory.hosts(enabled_only=True), key=lambda host: (host.name != first, host.name))
-    form.place.choices = {
-        _about(host.name, gpus.get(host.id, []), taken): [
-            (f"{host.name}/{image['alias']}", _("%(image)s on %(host)s", image=_image(image), host=host.name))
-            for image in host.images
-        ]
+    offered = templates.offered(me())
+    if offered:
+        form.place.label.text = _("Template")
+    choices = {
+        _about(host.name, gpus.get(host.id, []), taken): _sources(host, [x for x in offered if x.host_id == host.id])
         for host in hosts
-        if host.images
     }
+    form.place.choices = {about: sources for about, sources in choices.items() if sources}
     if "owner" in form:
         form["owner"].choices = [
             (user.username, f"{user.display_name} ({user.username})") for user in instances.possible_owners()
         ]
     return form
+
+
+def _sources(host: Host, offered: list[Template]) -> list[tuple[str, str]]:
+    """What a machine there can be made from: templates; images for an admin, and where the host has no template."""
+    found = [(f"{_TEMPLATE}{one.id}", _template(one)) for one in offered]
+    if me().is_admin or not templates.has_any(host.id):
+        for image in host.images:
+            text = _("%(image)s on %(host)s", image=_image(image), host=host.name)
+            found.append((f"{host.name}/{image['alias']}", _("image %(image)s", image=text) if offered else text))
+    return found
+
+
+def _template(template: Template) -> str:
+    about = [template.description] if template.description else []
+    if template.desktop:
+        about.append(_("with a desktop"))
+    name = f"{template.name} ({', '.join(about)})" if about else template.name
+    return _("%(image)s on %(host)s", image=name, host=template.host.name)
 
 
 def _about(host: str, gpus: list[Gpu], taken: dict[int, Any]) -> str:

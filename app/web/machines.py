@@ -11,7 +11,7 @@ from app import queue
 from app.errors import Conflict, DomainError, InvalidInput, NotFound
 from app.extensions import transaction
 from app.models import Instance, InstanceStatus, OperationKind
-from app.services import instances, inventory, policy
+from app.services import instances, policy
 from app.web import machine_form, machine_words, ways
 from app.web.forms import PageForm
 from app.web.render import go, is_fragment, render
@@ -55,16 +55,14 @@ def create() -> Response:
     """Ask for a machine; its host makes it."""
     form = machine_form.sent()
     if form.validate():
-        host_name, _slash, image = form.place.data.partition("/")
         try:
             with transaction():
-                host = inventory.host(host_name)
+                chosen = machine_form.chosen(form)
                 instances.request_create(
                     me(),
                     machine_form.owner(form),
                     name=form.name.data.strip(),
-                    host=host,
-                    image=image,
+                    **chosen,
                     cpus=form.cpus.data or 0,
                     memory_gib=form.memory_gib.data or 0,
                     disk_gib=form.disk_gib.data or 0,
@@ -74,7 +72,7 @@ def create() -> Response:
         except DomainError as error:
             form.form_errors.append(str(error))
         else:
-            queue.wake(host.name)
+            queue.wake(chosen["host"].name)
             return go(url_for("machines.show", name=form.name.data.strip()))
     return machine_form.page(form, status=422)
 

@@ -72,6 +72,7 @@ def _links(person: User) -> list[Link]:
         entries += [
             ("people.index", people),
             ("hosts.index", hosts),
+            ("templates.index", _("Templates")),
             ("reports.index", _("Reports")),
             ("policy.index", _("Rules")),
             ("audit.index", _("Audit")),

@@ -10,10 +10,23 @@ from app import create_app, queue
 from app.drivers.base import NVIDIA_MAJOR, GiveUp
 from app.drivers.fake import FakeLxd
 from app.drivers.fake_kernel import FakeKernel
+from app.drivers.images import builder_name
 from app.extensions import db, transaction
-from app.models import ApiToken, Booking, Gpu, GpuState, Host, Instance, Refusal, SshKey
-from app.services import accounts, instances, inventory, ssh_keys, tokens
+from app.models import (
+    ApiToken,
+    Booking,
+    Gpu,
+    GpuState,
+    Host,
+    Instance,
+    Refusal,
+    SshKey,
+    TemplateKind,
+    TemplateState,
+)
+from app.services import accounts, instances, inventory, ssh_keys, templates, tokens
 from app.services.quarantine import quarantine
+from app.services.template_rules import Wish
 from tests.browser.demo import Demo
 from tests.runtime.running import wait_for
 
@@ -45,6 +58,8 @@ class Scene:
     ended: int
     stuck: int
     broken: str
+    template: int
+    broken_template: int
 
     def samples(self) -> list[Sample]:
         """Every page, with the people who may see it."""
@@ -103,6 +118,13 @@ class Scene:
             ("host-in-trouble", "/hosts/sim2"),
             ("host-gpu-out", f"/hosts/sim1/gpus/{gpu}/out"),
             ("host-gpu-release", f"/hosts/sim2/gpus/{held_back}/release"),
+            ("templates", "/templates"),
+            ("template", f"/templates/{self.template}"),
+            ("template-broken", f"/templates/{self.broken_template}"),
+            ("template-retire", f"/templates/{self.template}/retire"),
+            ("template-by-recipe", "/templates/new/recipe"),
+            ("template-from-image", "/templates/new/image"),
+            ("template-from-machine", "/templates/new/machine"),
             ("rules", "/rules"),
             ("audit", "/audit"),
         ]
@@ -157,7 +179,8 @@ def make(demo: Demo) -> Scene:
         ssh_keys.add("test", accounts.get(user), PUBLIC_KEY, "desk")
     _trouble(demo)
     broken = _broken_machine(demo, user)
-    return Scene(demo, user, other, admin, waiting, running, upcoming, ended, stuck, broken)
+    made = _templates(demo)
+    return Scene(demo, user, other, admin, waiting, running, upcoming, ended, stuck, broken, *made)
 
 
 def unmake(demo: Demo) -> None:
@@ -169,6 +192,9 @@ def unmake(demo: Demo) -> None:
     with demo.app.app_context(), transaction():
         for gpu in db.session.scalars(db.select(Gpu).where(Gpu.state != GpuState.IN_SERVICE)):
             inventory.set_gpu_state("admin", gpu, GpuState.IN_SERVICE)
+    with demo.app.app_context(), transaction():
+        for template in templates.every():
+            templates.retire(None, template)
 
 
 def _portal(demo: Demo) -> Flask:
@@ -203,6 +229,31 @@ def _trouble(demo: Demo) -> None:
             fake.plug("by-hand", "mygpu", gpu.pci_address)
             quarantine("agent:sim2", gpu, "train in by-hand does not let go of it")
         queue.wake("sim2")
+
+
+def _templates(demo: Demo) -> tuple[int, int]:
+    """One that is ready, and one that could not be built."""
+    wishes = (
+        Wish("desktop", TemplateKind.RECIPE, "desktop", "Xfce, for everyday work"),
+        Wish("ml", TemplateKind.RECIPE, "base", mirror="http://mirror.example.org/debian", packages=("git", "pytorch")),
+    )
+    numbers = []
+    for wish in wishes:
+        with demo.app.app_context():
+            with transaction():
+                operation = templates.request_build(None, inventory.host("sim1"), wish)
+                numbers.append(operation.template_id)
+            if wish.packages:
+                said = "Reading package lists...\nE: Unable to locate package pytorch\n"
+                FakeLxd(demo.berth.data / "sim" / "sim1.json").answer(builder_name(numbers[-1]), 100, said)
+            queue.wake("sim1")
+
+    def over() -> bool:
+        with demo.app.app_context():
+            return not any(template.state == TemplateState.BUILDING for template in templates.every())
+
+    wait_for(over, 30, "templates that are built or not")
+    return numbers[0], numbers[1]
 
 
 def _broken_machine(demo: Demo, user: str) -> str:

@@ -27,7 +27,7 @@ from app.drivers.facts import HostFacts
 from app.drivers.inside import Answer, Command, Heard
 from app.drivers.knocking import PortTaken, knock_here, taken_here
 from app.drivers.libraries import Way
-from app.drivers.lxd import events, examine, execute, instances, libraries, shapes, tell
+from app.drivers.lxd import events, examine, execute, images, instances, libraries, shapes, tell
 from app.drivers.lxd.errors import RefusedError, as_driver_errors
 from app.drivers.lxd.examine import Examiner
 from app.drivers.lxd.look import Eye
@@ -38,7 +38,7 @@ UPDATE_TIMEOUT = 30.0  # seconds for LXD to plug or unplug a device
 UPDATE_TRIES = 6
 
 
-class PylxdDriver:
+class PylxdDriver(images.TemplateSide):
     """LxdDriver for a socket or an https address, which takes the `lxc` command's client certificate."""
 
     def __init__(self, endpoint: str) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
 
@@ -35,22 +35,36 @@ def create(wire: Wire, spec: InstanceSpec, progress: Progress) -> None:
         if current and current["config"].get(shapes.OWNER) != spec.owner:
             raise GiveUp(what, "an instance of that name exists and is not this owner's", "Choose another name.")
         if current:
-            _join(wire, spec.name, progress)
+            join(wire, spec.name, lambda done: progress("copying", done))
         else:
-            pool = _pool(wire, what, spec.image)
-            progress("copying", 0)
-            with alone(wire):
-                config, devices = libraries.for_new(wire.lxd_dir)
-                body = shapes.new_instance(spec, pool, {**network.nics(wire, spec.name), **devices}, config)
-                wire.send("post", "instances", json=body, limit=COPY_TIMEOUT, progress=partial(progress, "copying"))
+            _make(wire, spec, what, progress)
         progress("starting", 0)
         power(wire, spec.name, "start")
         progress("checking", 0)
-        _await_init(wire, spec.name, what)
-        if libraries.DEVICES[0] in (wire.find(spec.name)[0] or {}).get("devices", {}):
-            with suppress(DriverError):  # a distribution without it finds them by LD_LIBRARY_PATH
-                execute.run(wire, spec.name, LINK)
+        await_init(wire, spec.name, what)
+        _link_libraries(wire, spec.name)
         progress("checking", 100)
+
+
+def _make(wire: Wire, spec: InstanceSpec, what: str, progress: Progress) -> None:
+    refuse_unknown_image(wire, what, spec.image)
+    progress("copying", 0)
+    with alone(wire):
+        body = blank(wire, what, spec)
+        wire.send("post", "instances", json=body, limit=COPY_TIMEOUT, progress=partial(progress, "copying"))
+
+
+def blank(wire: Wire, what: str, spec: InstanceSpec) -> Json:
+    """The request for a new instance; refuses a default profile that could only go wrong."""
+    config, devices = libraries.for_new(wire.lxd_dir)
+    pool = _pool(what, wire.get("profiles", "default")["devices"])
+    return shapes.new_instance(spec, pool, {**network.nics(wire, spec.name), **devices}, config)
+
+
+def _link_libraries(wire: Wire, name: str) -> None:
+    if libraries.DEVICES[0] in (wire.find(name)[0] or {}).get("devices", {}):
+        with suppress(DriverError):  # a distribution without it finds them by LD_LIBRARY_PATH
+            execute.run(wire, name, LINK)
 
 
 @contextmanager
@@ -136,19 +150,23 @@ def _unprotect(wire: Wire, name: str) -> None:
         time.sleep(0.1)
 
 
-def _join(wire: Wire, name: str, progress: Progress) -> None:
+def join(wire: Wire, name: str, progress: Callable[[int], None]) -> None:
     """Wait for what LXD is still doing with an instance: it goes on when the one who asked is gone."""
     for operation in wire.get("operations", recursion=1).get("running") or []:
         if f"/1.0/instances/{name}" in (operation.get("resources") or {}).get("instances", []):
-            wire.join(operation["id"], COPY_TIMEOUT, lambda done: progress("copying", done))
+            wire.join(operation["id"], COPY_TIMEOUT, progress)
 
 
-def _pool(wire: Wire, what: str, image: str) -> str:
-    """The storage pool for a new instance; refuses on the way what could only go wrong."""
+def refuse_unknown_image(wire: Wire, what: str, image: str) -> None:
+    """Raise GiveUp for an image that the host does not have."""
     images = [info for found in wire.get("images", recursion=1) for info in shapes.image_infos(found)]
     if image not in {info.alias for info in images}:
         raise GiveUp(what, f"no image {image!r} on this host", "Import it there, or choose another one.")
-    devices = wire.get("profiles", "default")["devices"].values()
+
+
+def _pool(what: str, profile: Json) -> str:
+    """The storage pool for a new instance."""
+    devices = profile.values()
     if any(device.get("type") == "gpu" for device in devices):
         raise GiveUp(what, "the default profile gives every instance a GPU", "Remove the GPU from that profile.")
     for device in devices:
@@ -157,7 +175,8 @@ def _pool(wire: Wire, what: str, image: str) -> str:
     raise GiveUp(what, "the default profile has no root disk", "Run lxd init on the host.")
 
 
-def _await_init(wire: Wire, name: str, what: str) -> None:
+def await_init(wire: Wire, name: str, what: str) -> None:
+    """Wait until its first process runs."""
     deadline = time.monotonic() + POWER_TIMEOUT
     while time.monotonic() < deadline:
         state = wire.get("instances", name, "state")

@@ -1,0 +1,162 @@
+"""`berth template …`: asks for a template, shows what its host's agent does, and returns when it is ready."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import click
+
+from app.cli.base import json_option, print_json, printable, show, with_app
+from app.cli.work import carry_out
+from app.extensions import transaction
+from app.models import Template, TemplateKind
+from app.services import inventory, operations, templates
+from app.services.template_rules import Wish
+
+
+@click.group()
+def template() -> None:
+    """What machines are made from."""
+
+
+def _common(command: Callable[..., Any]) -> Callable[..., Any]:
+    """The options of every way to make a template."""
+    for option in (
+        json_option,
+        click.option("--for", "users", multiple=True, metavar="USER", help="Only for these people; may be repeated."),
+        click.option("--description", default=""),
+        click.option("--host", "host_name", required=True),
+    ):
+        command = option(command)
+    return command
+
+
+@template.command()
+@click.argument("recipe")
+@click.option("--name", default="", help="By itself the recipe's.")
+@click.option(
+    "--from", "start", default="", metavar="IMAGE", help="The host's image, ubuntu:24.04, images:debian/12, …"
+)
+@click.option("--mirror", default="", help="Where packages come from.")
+@click.option("--package", "packages", multiple=True, help="One more package; may be repeated.")
+@_common
+@with_app
+def build(recipe: str, name: str, start: str, mirror: str, packages: tuple[str, ...], **common: Any) -> None:
+    """Build one by a recipe: base or desktop."""
+    _make(name or recipe, TemplateKind.RECIPE, recipe, common, start=start, mirror=mirror, packages=packages)
+
+
+@template.command()
+@click.argument("image")
+@click.option("--name", required=True)
+@click.option("--desktop", is_flag=True, help="It has a remote desktop.")
+@_common
+@with_app
+def take(image: str, name: str, desktop: bool, **common: Any) -> None:
+    """Make one of an image as it is: the host's own, or ubuntu:24.04, images:debian/12, …"""
+    _make(name, TemplateKind.IMAGE, image, common, desktop=desktop)
+
+
+@template.command()
+@click.argument("instance")
+@click.option("--name", required=True)
+@click.option("--desktop", is_flag=True, help="It has a remote desktop.")
+@_common
+@with_app
+def publish(instance: str, name: str, desktop: bool, **common: Any) -> None:
+    """Make one of a machine that somebody prepared. Its files come along."""
+    _make(name, TemplateKind.INSTANCE, instance, common, desktop=desktop)
+
+
+@template.command()
+@click.argument("name")
+@click.option("--host", "host_name", required=True)
+@with_app
+def retry(name: str, host_name: str) -> None:
+    """Build once more what failed."""
+    with transaction():
+        host = inventory.host(host_name)
+        operation = templates.retry(None, templates.named(host, name))
+    carry_out(operation, host, _watch(operation.id))
+    click.echo(f"{name} is ready on {host_name}.")
+
+
+@template.command("list")
+@click.option("--host", "host_name", default="", help="Only this host's.")
+@json_option
+@with_app
+def list_(host_name: str, as_json: bool) -> None:
+    """All templates in use."""
+    with transaction():
+        host_id = inventory.host(host_name).id if host_name else None
+        rows = [_row(found) for found in templates.every(host_id)]
+    show(rows, as_json=as_json, empty="No templates yet.")
+
+
+@template.command()
+@click.argument("name")
+@click.option("--host", "host_name", required=True)
+@with_app
+def retire(name: str, host_name: str) -> None:
+    """Offer it to nobody any more, and remove its image. Machines made from it stay."""
+    with transaction():
+        host = inventory.host(host_name)
+        operation = templates.retire(None, templates.named(host, name))
+    carry_out(operation, host)
+    click.echo(f"{name} is retired.")
+
+
+def _make(name: str, kind: TemplateKind, source: str, common: dict[str, Any], **more: Any) -> None:
+    users = common["users"]
+    wish = Wish(name, kind, source, common["description"], for_everyone=not users, users=users, **more)
+    with transaction():
+        host = inventory.host(common["host_name"])
+        operation = templates.request_build(None, host, wish)
+        number = operation.template_id
+        assert number is not None
+    carry_out(operation, host, _watch(operation.id))
+    with transaction():
+        made = _row(templates.get(number))
+    if common["as_json"]:
+        print_json(made)
+    else:
+        click.echo(f"{name} is ready on {host.name}.")
+
+
+def _watch(operation_id: int) -> Callable[[], None]:
+    """Prints on stderr what is new in the operation's log, and how far it is."""
+    shown, last = "", ""
+
+    def look() -> None:
+        nonlocal shown, last
+        with transaction():
+            text, step, percent = operations.said(operation_id)
+        # The beginning of a long log goes: what was shown last is looked for where it is now.
+        new = text[len(shown) :] if text.startswith(shown) else text[text.rfind(shown[-500:]) + 500 :]
+        for line in new.splitlines():
+            click.echo(printable(line), err=True)
+        shown = text
+        if step != last and step not in {"queued", "done", "failed"}:
+            click.echo(f"{percent:3d} % {step}", err=True)
+        last = step
+
+    return look
+
+
+def _row(found: Template) -> dict[str, Any]:
+    return {
+        "name": found.name,
+        "host": found.host.name,
+        "kind": str(found.kind),
+        "source": found.source,
+        "state": str(found.state),
+        "desktop": found.desktop,
+        "size_bytes": found.size_bytes,
+        "description": found.description,
+        "for_everyone": found.for_everyone,
+        "ready_at": found.ready_at.isoformat() if found.ready_at else None,
+    }
+
+
+COMMANDS = (template,)

@@ -1,0 +1,196 @@
+"""Templates on a real LXD: builders, their images, and what an earlier try left of them.
+
+A builder is made like anybody's machine, so it is as safe as one; it bears a mark of its own, and nothing without that
+mark is ever removed here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from functools import partial
+
+from app.drivers.base import TAG_PREFIX, GiveUp, InstanceSpec, Progress, TryAgain
+from app.drivers.images import Origin, builder_name, image_alias, trial_name
+from app.drivers.lxd import instances, shapes
+from app.drivers.lxd.errors import RefusedError, as_driver_errors
+from app.drivers.lxd.shapes import Json
+from app.drivers.lxd.wire import Wire
+
+BUILDER = TAG_PREFIX + "builder"
+_PROPERTY = "berth.template"
+_KEPT = ("volatile.", "image.")  # LXD's own keys of an instance
+_GET_TIMEOUT = 1800.0  # an image from far away
+_PUBLISH_TIMEOUT = 1800.0
+
+
+class TemplateSide:
+    """ImageDriver's part of the driver."""
+
+    _wire: Wire
+
+    def prepare(self, template: int, origin: Origin, progress: Progress) -> str:
+        """Make the template's builder and start it; its name."""
+        return prepare(self._wire, template, origin, progress)
+
+    def publish(self, template: int, description: str, progress: Progress) -> int:
+        """Make the image of the builder and try it out: its size."""
+        return publish(self._wire, template, description, progress)
+
+    def scrap(self, template: int) -> None:
+        """Remove whatever there is of a template."""
+        scrap(self._wire, template)
+
+
+def prepare(wire: Wire, template: int, origin: Origin, progress: Progress) -> str:
+    """Make the template's builder and start it; its name."""
+    name, what = builder_name(template), f"Make a builder from {origin.instance or origin.alias}"
+    with as_driver_errors(what):
+        progress("preparing", 0)
+        with _source(wire, what, origin, progress) as source, instances.alone(wire):
+            body = _body(wire, what, template, name) | {"source": source}
+            _make(wire, body, lambda done: progress("copying", done))
+        if origin.instance:
+            _strip(wire, name, body)
+        instances.power(wire, name, "start")
+        instances.await_init(wire, name, what)
+    return name
+
+
+def publish(wire: Wire, template: int, description: str, progress: Progress) -> int:
+    """Make the image of the builder, start a machine of it once, and remove both machines: the image's size."""
+    name, alias, what = builder_name(template), image_alias(template), "Make the image"
+    with as_driver_errors(what):
+        # At once: what a clean shutdown writes would be in the image.
+        instances.power(wire, name, "stop", force=True)
+        request = {
+            "source": {"type": "instance", "name": name},
+            "properties": {"description": description, _PROPERTY: str(template)},
+            "aliases": [{"name": alias, "description": description}],
+            "compression_algorithm": "none",  # minutes of one processor for an image that never leaves the host
+            "public": False,
+        }
+        progress("publishing", 0)
+        told = partial(progress, "publishing")
+        wire.send("post", "images", json=request, limit=_PUBLISH_TIMEOUT, progress=told)
+        _remove(wire, name, template)
+        _try_out(wire, template, progress)
+        fingerprint = wire.get("images", "aliases", alias)["target"]
+        return int(wire.get("images", fingerprint)["size"])
+
+
+def scrap(wire: Wire, template: int) -> None:
+    """Remove whatever there is of a template."""
+    with as_driver_errors("Remove what is left of the template"):
+        for name in (builder_name(template), trial_name(template)):
+            _remove(wire, name, template)
+        for image in wire.get("images", recursion=1) or []:
+            aliases = {alias["name"] for alias in image.get("aliases") or []}
+            if image_alias(template) in aliases or (image.get("properties") or {}).get(_PROPERTY) == str(template):
+                _forgiving(lambda image=image: wire.send("delete", "images", image["fingerprint"], limit=60.0))  # type: ignore[misc]
+
+
+def _try_out(wire: Wire, template: int, progress: Progress) -> None:
+    """A machine of the new image has to come up. LXD unpacks the image for it: the first person need not wait."""
+    name, what = trial_name(template), "Start a machine from the new image"
+    progress("trying", 0)
+    with instances.alone(wire):
+        body = _body(wire, what, template, name) | {"source": {"type": "image", "alias": image_alias(template)}}
+        _make(wire, body, lambda done: progress("trying", done))
+    instances.power(wire, name, "start")
+    instances.await_init(wire, name, what)
+    _remove(wire, name, template)
+
+
+def _body(wire: Wire, what: str, template: int, name: str) -> Json:
+    """The request for an instance as anybody's, but nobody's, and with all the processors and disk that there are."""
+    body = instances.blank(wire, what, InstanceSpec(name, "", 1, 1, 1, ""))
+    for key in (shapes.OWNER, shapes.PROTECTED, "limits.cpu", "limits.memory"):
+        body["config"].pop(key, None)
+    body["config"][BUILDER] = str(template)
+    body["devices"]["root"].pop("size", None)
+    return body
+
+
+@contextmanager
+def _source(wire: Wire, what: str, origin: Origin, progress: Progress) -> Iterator[Json]:
+    """What LXD is told to make a builder from."""
+    if origin.instance:
+        source = wire.find(origin.instance)[0]
+        if source is None:
+            raise GiveUp(what, "the host has no such instance", "Choose another one.")
+        if shapes.privileged(source) or source.get("type") != "container":
+            raise GiveUp(what, "it is privileged, or no container", "Set security.privileged=false and restart it.")
+        yield {"type": "copy", "source": origin.instance, "instance_only": True}
+    elif origin.server:
+        with _fetched(wire, origin, progress) as fingerprint:
+            yield {"type": "image", "fingerprint": fingerprint}
+    else:
+        instances.refuse_unknown_image(wire, what, origin.alias)
+        yield {"type": "image", "alias": origin.alias}
+
+
+@contextmanager
+def _fetched(wire: Wire, origin: Origin, progress: Progress) -> Iterator[str]:
+    """An image from a server, by itself: while LXD makes an instance nobody else's can be made, and this takes minutes.
+    It is kept for the moment only, unless it was there before."""
+    before = _fingerprints(wire)
+    far = {"type": "image", "mode": "pull", "protocol": "simplestreams", "server": origin.server, "alias": origin.alias}
+    told = partial(progress, "copying")
+    wire.send("post", "images", json={"source": far}, limit=_GET_TIMEOUT, progress=told)
+    found = wire.get("images", recursion=1) or []
+    sources = {image["fingerprint"]: image.get("update_source") or {} for image in found}
+    mine = next(
+        key
+        for key, source in sources.items()
+        if (source.get("server"), source.get("alias")) == (origin.server, origin.alias)
+    )
+    try:
+        yield mine
+    finally:
+        if mine not in before:
+            _forgiving(lambda: wire.send("delete", "images", mine, limit=60.0))
+
+
+def _fingerprints(wire: Wire) -> set[str]:
+    return {image["fingerprint"] for image in wire.get("images", recursion=1) or []}
+
+
+def _make(wire: Wire, body: Json, progress: Callable[[int], None]) -> None:
+    wire.send("post", "instances", json=body, limit=instances.COPY_TIMEOUT, progress=progress)
+
+
+def _strip(wire: Wire, name: str, body: Json) -> None:
+    """LXD copies what the request does not name: GPUs, doors, shared folders, and marks of whose it was. It has not
+    run yet."""
+    current, etag = wire.find(name)
+    assert current is not None
+    clean = shapes.writable(current)
+    own = {key: value for key, value in current["config"].items() if key.startswith(_KEPT)}
+    clean |= {"config": own | body["config"], "devices": body["devices"], "profiles": body["profiles"]}
+    wire.send("put", "instances", name, json=clean, etag=etag, limit=instances.POWER_TIMEOUT)
+
+
+def _remove(wire: Wire, name: str, template: int) -> None:
+    """Stop and remove an instance of ours, also one that LXD is still making for somebody who is gone."""
+    what = f"Remove {name}"
+    with suppress(RefusedError):
+        instances.join(wire, name, lambda _done: None)
+    if (current := wire.find(name)[0]) is None:
+        return
+    if current["config"].get(BUILDER) != str(template):
+        raise GiveUp(what, f"it has no {BUILDER}={template}: Berth did not make it", "Rename or delete it.")
+    if current["status"].lower() != "stopped":
+        instances.power(wire, name, "stop", force=True)
+    _forgiving(lambda: wire.send("delete", "instances", name, limit=instances.POWER_TIMEOUT))
+    if wire.find(name)[0]:
+        raise TryAgain(what, "LXD still lists it", "Try again.")
+
+
+def _forgiving(call: Callable[[], None]) -> None:
+    """What is gone already was to be removed."""
+    try:
+        call()
+    except RefusedError as error:
+        if error.code != 404:
+            raise

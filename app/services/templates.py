@@ -1,0 +1,178 @@
+"""Templates: what machines are made from. Asked for here, built by the host's agent as operations with a log."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass
+
+from flask_babel import gettext as _
+from sqlalchemy import or_, select
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.orm import joinedload, selectinload
+
+from app import clock
+from app.drivers.images import Origin, image_alias
+from app.errors import Conflict, InvalidInput, NotFound
+from app.extensions import db
+from app.models import (
+    Host,
+    Instance,
+    Operation,
+    OperationKind,
+    Template,
+    TemplateKind,
+    TemplateState,
+    User,
+)
+from app.services import audit, operations
+from app.services import template_rules as rules
+from app.services.recipes import RECIPES, Step, steps
+from app.services.template_rules import Wish
+
+
+@dataclass(frozen=True)
+class Job:
+    """What an agent needs to know to build a template."""
+
+    template_id: int
+    name: str
+    description: str
+    origin: Origin
+    steps: list[Step]
+
+
+def every(host_id: int | None = None, *, retired: bool = False) -> list[Template]:
+    """The templates with their host, by host and name; those in use, or the retired."""
+    query = select(Template).join(Host).options(joinedload(Template.host)).order_by(Host.name, Template.name)
+    query = query.where(Template.retired_at.is_not(None) if retired else Template.retired_at.is_(None))
+    return list(db.session.scalars(query if host_id is None else query.where(Template.host_id == host_id)))
+
+
+def get(template_id: int) -> Template:
+    """One template with its host and who may use it. Raises NotFound."""
+    query = select(Template).where(Template.id == template_id)
+    found = db.session.scalar(query.options(joinedload(Template.host), selectinload(Template.users)))
+    if found is None:
+        raise NotFound(_("There is no such template."))
+    return found
+
+
+def named(host: Host, name: str) -> Template:
+    """The template of that name on a host, not retired. Raises NotFound."""
+    found = next((one for one in every(host.id) if one.name == name), None)
+    if found is None:
+        raise NotFound(_("%(host)s has no template %(name)s.", host=host.name, name=name))
+    return found
+
+
+def offered(user: User | None) -> list[Template]:
+    """What this person can make a machine from, an admin or the command line (None) all: ready, on hosts in service."""
+    query = (
+        select(Template)
+        .join(Host)
+        .where(Host.enabled, Template.state == TemplateState.READY, Template.retired_at.is_(None))
+        .options(joinedload(Template.host))
+        .order_by(Host.name, Template.name)
+    )
+    if user is not None and not user.is_admin:
+        query = query.where(or_(Template.for_everyone, Template.users.any(User.id == user.id)))
+    return list(db.session.scalars(query))
+
+
+def has_any(host_id: int) -> bool:
+    """Whether a host has a template that machines can be made from. Then people get those, and no raw image."""
+    query = select(Template.id).where(Template.host_id == host_id, Template.retired_at.is_(None))
+    return db.session.scalar(query.where(Template.state == TemplateState.READY).limit(1)) is not None
+
+
+def request_build(actor: User | None, host: Host, wish: Wish) -> Operation:
+    """Ask for a template; the host's agent builds it. `actor` None: the command line.
+
+    Raises InvalidInput naming the field."""
+    rules.check(host, wish)
+    recipe = RECIPES.get(wish.source) if wish.kind == TemplateKind.RECIPE else None
+    template = Template(
+        host_id=host.id,
+        name=wish.name,
+        description=wish.description.strip(),
+        kind=wish.kind,
+        source=wish.source,
+        options=rules.options(host, wish),
+        desktop=recipe.desktop if recipe else wish.desktop,
+        state=TemplateState.BUILDING,
+        for_everyone=wish.for_everyone,
+        users=_people(wish.users),
+    )
+    try:
+        with db.session.begin_nested():  # the database decides between two who want one name
+            db.session.add(template)
+    except IntegrityError as error:
+        taken = _("%(host)s has a template %(name)s already.", host=host.name, name=wish.name)
+        raise InvalidInput(taken, _("Choose another name, or retire that one."), field="name") from error
+    return operations.enqueue(actor, template, OperationKind.BUILD)
+
+
+def retry(actor: User | None, template: Template) -> Operation:
+    """Build once more what failed."""
+    if template.state != TemplateState.FAILED or template.retired_at is not None:
+        raise Conflict(_("Only a template that could not be built is built again."))
+    template.state = TemplateState.BUILDING
+    return operations.enqueue(actor, template, OperationKind.BUILD)
+
+
+def retire(actor: User | None, template: Template) -> Operation:
+    """Offer it to nobody any more; its image goes when nothing under way needs it. Machines made from it stay."""
+    if template.retired_at is not None:
+        raise Conflict(_("%(name)s is retired already.", name=template.name))
+    operation = operations.enqueue(actor, template, OperationKind.DISCARD)
+    template.retired_at = clock.now()
+    db.session.flush()
+    return operation
+
+
+def change(
+    actor: User | None, template: Template, *, description: str, for_everyone: bool, users: Collection[str]
+) -> None:
+    """Describe it anew, and say who may use it. Machines that were made from it stay. Its `users` must be loaded."""
+    rules.check_description(description)
+    template.description, template.for_everyone, template.users = description.strip(), for_everyone, _people(users)
+    db.session.flush()
+    who = actor.username if actor else audit.SYSTEM
+    audit.record(who, "template.changed", f"template:{template.name}", everyone=for_everyone, users=sorted(users))
+
+
+def job(template_id: int) -> Job:
+    """What its builder is made from, and what is run in there."""
+    template = get(template_id)
+    recipe = template.source if template.kind == TemplateKind.RECIPE else ""
+    return Job(
+        template.id, template.name, template.description, rules.origin(template), steps(recipe, template.options)
+    )
+
+
+def built(template_id: int, size_bytes: int) -> None:
+    """Note the image; the end of the operation makes the template ready."""
+    template = get(template_id)
+    template.image, template.size_bytes = image_alias(template_id), size_bytes
+    db.session.flush()
+
+
+def discarded(template_id: int) -> None:
+    """Note that the image is gone."""
+    template = get(template_id)
+    template.image, template.size_bytes = "", 0
+    db.session.flush()
+
+
+def wanted(template_id: int) -> bool:
+    """Whether a machine is being made from its image at the moment."""
+    query = select(Operation.id).join(Instance, Operation.instance_id == Instance.id)
+    query = query.where(Instance.template_id == template_id, Operation.state.in_(operations.OPEN))
+    return db.session.scalar(query.limit(1)) is not None
+
+
+def _people(usernames: Collection[str]) -> list[User]:
+    found = list(db.session.scalars(select(User).where(User.username.in_(usernames)))) if usernames else []
+    if missing := set(usernames) - {user.username for user in found}:
+        raise InvalidInput(_("There is nobody called %(name)s.", name=min(missing)), field="users")
+    return found

@@ -1,0 +1,87 @@
+"""What pages say of templates and of the work on them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from flask_babel import LazyString
+from flask_babel import lazy_gettext as _l
+
+from app.models import Operation, OperationKind, OperationState, Template, TemplateKind, TemplateState
+from app.services import operations
+
+STEPS = {  # of workers.templates, app.services.recipes and the drivers
+    "queued": _l("Waiting for the host"),
+    "clearing": _l("Clearing up"),
+    "preparing": _l("Getting ready"),
+    "copying": _l("Fetching what it starts from"),
+    "network": _l("Waiting for the network"),
+    "sources": _l("Reading the lists of packages"),
+    "base": _l("Installing the base system"),
+    "desktop": _l("Installing the desktop"),
+    "packages": _l("Installing the packages you named"),
+    "seal": _l("Taking out keys, passwords and traces"),
+    "publishing": _l("Making the image"),
+    "trying": _l("Starting a machine from it, to see that it works"),
+    "waiting": _l("Waiting for machines that are being made from it"),
+    "deleting": _l("Deleting"),
+}
+KINDS = {
+    TemplateKind.RECIPE: _l("recipe"),
+    TemplateKind.IMAGE: _l("image"),
+    TemplateKind.INSTANCE: _l("machine"),
+}
+TAIL = 25  # lines of the log that are shown while it grows
+
+
+@dataclass(frozen=True)
+class Sight:
+    """One template as its page shows it."""
+
+    template: Template
+    operation: Operation | None  # the newest
+
+    @property
+    def busy(self) -> bool:
+        """Whether work on it is under way."""
+        return self.operation is not None and self.operation.state in operations.OPEN
+
+    @property
+    def failed(self) -> bool:
+        """Whether the last thing that was asked for did not work."""
+        return self.operation is not None and self.operation.state == OperationState.FAILED
+
+    @property
+    def state(self) -> tuple[str, LazyString]:
+        """The code in app.web.states and the word."""
+        return state_of(self.template)
+
+    @property
+    def step(self) -> str:
+        """What the work under way is at."""
+        code = self.operation.step if self.operation else ""
+        return str(STEPS.get(code, code))
+
+    @property
+    def log(self) -> str:
+        """What was said: all of it once it is over."""
+        text = self.operation.log if self.operation else ""
+        return "\n".join(text.splitlines()[-TAIL:]) if self.busy else text
+
+    @property
+    def failure(self) -> str:
+        """What did not work."""
+        if self.operation is not None and self.operation.kind == OperationKind.DISCARD:
+            return str(_l("The image could not be removed."))
+        return str(_l("The template could not be built."))
+
+
+def state_of(template: Template) -> tuple[str, LazyString]:
+    """The code in app.web.states and the word."""
+    if template.retired_at is not None:
+        return "ended", _l("Retired")
+    return {
+        TemplateState.BUILDING: ("creating", _l("Being built")),
+        TemplateState.READY: ("free", _l("Ready")),
+        TemplateState.FAILED: ("failed", _l("Not built")),
+    }[template.state]

@@ -1,0 +1,159 @@
+"""From nothing to a desktop, the whole way on a real LXD: a template built by its recipe, a person let in, a machine
+made from it, the file that Chromium downloads opened by FreeRDP, SSH by the offered block, a package installed."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import BrowserContext, expect
+
+from tests.browser import remote
+from tests.browser.reader import Reader
+from tests.browser.test_whole_way import _register
+from tests.lab.kitchen import SIZE, Kitchen
+from tests.lab.lab import Lab
+from tests.lab.scene import scene
+from tests.require import need
+from tests.runtime.running import wait_for
+
+pytestmark = [pytest.mark.lab, pytest.mark.timed]
+
+BUILT = 600_000  # milliseconds for a desktop from scratch: packages come over the network
+SSH_WITHIN, RDP_WITHIN = 10.0, 20.0  # seconds from the click
+SESSION = {"xfce4-session", "xfwm4", "xfce4-panel", "xfdesktop"}
+PICTURES = Path("/tmp/berth-desktop")
+
+
+@pytest.fixture(scope="module")
+def kitchen(lab_directory: Path) -> Iterator[Kitchen]:
+    need("lab", not remote.missing(), f"this machine lacks {' '.join(remote.missing())}")
+    with Lab(lab_directory / "desktop", gpus=1, bridge=True) as host, scene(host, BERTH_TICK="5") as berth:
+        yield Kitchen(berth, host)
+
+
+@pytest.fixture
+def people(kitchen: Kitchen, window: Callable[..., BrowserContext]) -> tuple[Reader, Reader]:
+    """A visitor and the admin, each with a browser."""
+    url = f"http://127.0.0.1:{kitchen.berth.berth.port}"
+    return Reader(window(url, accept_downloads=True).new_page()), Reader(window(url).new_page())
+
+
+def test_from_nothing_to_a_desktop(kitchen: Kitchen, people: tuple[Reader, Reader], tmp_path: Path) -> None:
+    visitor, admin = people
+    name = kitchen.host.unique("desk")
+    _sign_in_as_admin(kitchen, admin)
+    _build(admin)
+    _register(visitor, name)
+    admin.nav(re.compile(r"People \(1 waiting\)"))
+    admin.fill("Hours per month for Wang Fang", "100")
+    admin.click("button", "Approve Wang Fang")
+    visitor.sign_in(name)
+    kitchen.berth.machines.append((kitchen.host, name))
+    _create(kitchen, visitor, name)
+    key = _add_key(visitor, tmp_path)
+    password = _password(visitor)
+    with visitor.page.expect_download() as download:
+        visitor.click("link", "Download RDP file (.rdp)")
+    rdp = tmp_path / download.value.suggested_filename
+    download.value.save_as(rdp)
+    assert rdp.name == f"{name}.rdp"
+    _see_the_desktop(kitchen, name, rdp, password, tmp_path)
+    _install_a_package(kitchen, visitor, name, key, tmp_path)
+    assert visitor.problems == admin.problems == []
+
+
+def _sign_in_as_admin(kitchen: Kitchen, admin: Reader) -> None:
+    admin.page.goto("/login")
+    admin.fill("Username", "admin")
+    admin.fill("Password", (kitchen.berth.berth.data / "admin-password").read_text().strip())
+    admin.click("button", "Sign in")
+    admin.sees_heading("Home")
+
+
+def _build(admin: Reader) -> None:
+    admin.nav("Templates")
+    admin.click("link", "New template")
+    admin.fill("Name", "desktop")
+    admin.fill("Description", "Xfce")
+    began = time.monotonic()
+    admin.click("button", "Build template")
+    admin.sees_heading("Template desktop")
+    expect(admin.page.get_by_role("progressbar")).to_be_visible()
+    over = admin.page.get_by_text(re.compile("^ *(Ready|Not built) *$"))
+    expect(over).to_be_visible(timeout=BUILT)  # by itself
+    assert over.inner_text().strip() == "Ready", admin.page.get_by_role("main").inner_text()[-3000:]
+    print(f"desktop template from scratch: {time.monotonic() - began:.0f} s")
+
+
+def _create(kitchen: Kitchen, visitor: Reader, name: str) -> None:
+    visitor.nav("My machine")
+    expect(visitor.page.get_by_label("Template")).to_have_text(re.compile(r"desktop \(Xfce, with a desktop\)"))
+    for label, field in (("CPUs", "cpus"), ("Memory (GiB)", "memory_gib"), ("Disk (GiB)", "disk_gib")):
+        visitor.fill(label, str(SIZE[field]))
+    began = time.monotonic()
+    visitor.click("button", "Create machine")
+    kitchen.answers(name, "ssh", 60)
+    ssh = time.monotonic() - began
+    kitchen.answers(name, "rdp", 60)
+    rdp = time.monotonic() - began
+    print(f"from the click to SSH {ssh:.1f} s, to RDP {rdp:.1f} s")
+    visitor.sees(f"{name} is ready.")
+    assert ssh <= SSH_WITHIN
+    assert rdp <= RDP_WITHIN
+
+
+def _add_key(visitor: Reader, folder: Path) -> Path:
+    """The person's key, through the page."""
+    key = folder / "key"
+    subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(key)], check=True)
+    visitor.nav("My machine")
+    visitor.page.get_by_label("Public key", exact=True).fill(key.with_suffix(".pub").read_text())
+    visitor.click("button", "Add key")
+    return key
+
+
+def _password(visitor: Reader) -> str:
+    visitor.nav("My machine")
+    visitor.page.get_by_role("link", name=re.compile("desk-")).first.click()
+    visitor.click("button", "Make a new password")
+    visitor.sees_heading(re.compile("New password for"))
+    text = visitor.page.get_by_label(re.compile("^Password of")).input_value()
+    visitor.click("link", "Done")
+    assert len(text) >= 12
+    return text
+
+
+def _see_the_desktop(kitchen: Kitchen, name: str, rdp: Path, password: str, folder: Path) -> None:
+    def session() -> bool:
+        return set(kitchen.host.run(name, "ps", "-U", name, "-o", "comm=").split()) >= SESSION
+
+    with remote.screen(folder) as screen, screen.connect(rdp, password) as client:
+        wait_for(lambda: session() or client.poll() is not None, 60, "a session of Xfce")
+        assert client.poll() is None, screen.said()
+        picture = folder / "desktop.png"
+        wait_for(lambda: screen.picture(picture) > 500, 30, "something to be seen")
+        # What the person sees are Xfce's own windows: the panel and the desktop.
+        shown = kitchen.host.run(name, "sh", "-c", "DISPLAY=:10 XAUTHORITY=/home/*/.Xauthority xwininfo -root -tree")
+        assert "xfce4-panel" in shown
+        assert "Xfdesktop" in shown or "Desktop" in shown
+        PICTURES.mkdir(exist_ok=True)
+        (PICTURES / "desktop.png").write_bytes(picture.read_bytes())
+
+
+def _install_a_package(kitchen: Kitchen, visitor: Reader, name: str, key: Path, folder: Path) -> None:
+    visitor.page.reload()
+    visitor.page.get_by_text("Shorter and safer").click()
+    config, known = folder / "config", folder / "known"
+    config.write_text(visitor.page.get_by_label("Add to ~/.ssh/config").input_value())
+    known.write_text(visitor.page.get_by_label("Add to ~/.ssh/known_hosts").input_value() + "\n")
+    given = ["-o", f"UserKnownHostsFile={known}", "-o", f"IdentityFile={key}", "-o", "BatchMode=yes"]
+    wish = "sudo apt-get -q update && sudo apt-get -qy install figlet && figlet -v | head -1"
+    command = ["ssh", "-F", str(config), *given, name, wish]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False, stdin=subprocess.DEVNULL)
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
+    assert "FIGlet" in done.stdout

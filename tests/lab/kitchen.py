@@ -1,0 +1,103 @@
+"""A host on which templates are built by a Berth that runs, and machines made from them."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from typing import Any
+
+from app.drivers.doors import Door
+from app.drivers.knocking import knock_here
+from app.extensions import db, transaction
+from app.models import Instance, Operation, OperationState, Template, TemplateKind
+from app.services import instances, operations, ports, templates
+from app.services.template_rules import Wish
+from tests.factories import make_user
+from tests.lab.lab import Lab
+from tests.lab.scene import Scene
+from tests.runtime.running import wait_for
+
+FIRST = 33000 + os.getpid() % 200 * 20  # two runs on one machine must not meet
+SIZE = {"cpus": 2, "memory_gib": 2, "disk_gib": 6}
+
+
+class Kitchen:
+    """What is done here goes through Berth's own services and agent; what is seen comes from LXD."""
+
+    def __init__(self, berth: Scene, host: Lab) -> None:
+        self.berth, self.host = berth, host
+        with berth.app.app_context(), transaction():
+            row = berth.row(host)
+            row.address, row.listen, row.first_port, row.last_port = "127.0.0.1", "127.0.0.1", FIRST, FIRST + 19
+
+    def ask(self, name: str, kind: TemplateKind, source: str, **values: Any) -> int:
+        """Ask for a template; its number."""
+        with self.berth.app.app_context(), transaction():
+            number = templates.request_build(
+                None, self.berth.row(self.host), Wish(name, kind, source, **values)
+            ).template_id
+        self.berth.wake(self.host)
+        assert number is not None
+        return number
+
+    def again(self, number: int) -> None:
+        with self.berth.app.app_context(), transaction():
+            templates.retry(None, templates.get(number))
+        self.berth.wake(self.host)
+
+    def retire(self, number: int) -> None:
+        with self.berth.app.app_context(), transaction():
+            templates.retire(None, templates.get(number))
+        self.berth.wake(self.host)
+
+    def over(self, number: int, seconds: float = 60) -> tuple[Template, Operation]:
+        """The template and its operation, when that is over."""
+
+        def done() -> Operation | None:
+            operation = self.berth.ask(lambda: operations.last_of_template(number))
+            return operation if operation and operation.state not in operations.OPEN else None
+
+        operation = wait_for(done, seconds, f"template {number}")
+        return self.berth.ask(lambda: templates.get(number)), operation
+
+    def ready(self, number: int, seconds: float = 60) -> Template:
+        template, operation = self.over(number, seconds)
+        assert operation.state == OperationState.DONE, f"{operation.error}\n{operation.log[-3000:]}"
+        return template
+
+    def machine(self, number: int, name: str = "") -> str:
+        """Somebody new with a machine of a template; its name."""
+        name = name or self.host.unique()
+        with self.berth.app.app_context(), transaction():
+            row, template = self.berth.row(self.host), templates.get(number)
+            instances.request_create(None, make_user(name), name=name, host=row, template=template, **SIZE)
+            self.berth.machines.append((self.host, name))
+        self.berth.wake(self.host)
+        return name
+
+    def answers(self, name: str, purpose: str, seconds: float) -> float:
+        """Wait until something answers behind the port of a machine; how long that took."""
+        began = time.monotonic()
+        wait_for(lambda: self._greets(name, purpose), seconds, f"{purpose} of {name} answers")
+        return time.monotonic() - began
+
+    def left(self) -> set[str]:
+        """Builders, trials and images of templates."""
+        names = {item["name"] for item in json.loads(self.host.lxc("list", "--format", "json"))}
+        images = json.loads(self.host.lxc("image", "list", "--format", "json"))
+        aliases = {alias["name"] for image in images for alias in image["aliases"]}
+        return {name for name in names | aliases if name.startswith("berth-")}
+
+    def port(self, name: str, purpose: str) -> int:
+        def find() -> int:
+            machine = db.session.scalars(db.select(Instance).where(Instance.name == name)).one()
+            found = {str(key): port.number for key, port in ports.of_machine(machine.id).items()}
+            return found.get(purpose, 0)
+
+        return int(self.berth.ask(find) or 0)
+
+    def _greets(self, name: str, purpose: str) -> bool:
+        """Whether sshd says hello, or xrdp takes up the connection."""
+        number = self.port(name, purpose)
+        return bool(number) and knock_here(Door(purpose, "127.0.0.1", number)) == ""

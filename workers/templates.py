@@ -1,0 +1,126 @@
+"""Building templates and removing their images. Done again from the start after a crash: first, what was left goes."""
+
+from __future__ import annotations
+
+import re
+import time
+from contextlib import suppress
+from types import TracebackType
+from typing import TYPE_CHECKING, Self
+
+from app.drivers.base import DriverError, GiveUp, TryAgain
+from app.drivers.inside import Command
+from app.extensions import transaction
+from app.services import templates
+from app.services.recipes import Step
+from app.services.templates import Job
+
+if TYPE_CHECKING:
+    from workers.works import Work
+
+FROM, TO = 10, 80  # per cent at which the steps inside begin and end
+_SAID = 8 << 20  # bytes that a step may say
+_NOTE_EVERY = 1.0  # seconds between two writes of the log
+_FULL = 8_000  # characters of it that are written at once
+_WAIT_FOR_MACHINES = 1800.0
+_CONTROL = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]|[^\n\t -~\u00a0-\U0010ffff]")
+
+
+class Log:
+    """Collects what a build says, and writes it down now and then: apt says thousands of lines."""
+
+    def __init__(self, work: Work) -> None:
+        self._work, self._waiting, self._written = work, "", time.monotonic()
+        self.end = ""  # the last of it, for whoever has to say why it failed
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._write()
+
+    def __call__(self, text: str) -> None:
+        """Add to it. What comes out of a builder steers no terminal."""
+        text = _CONTROL.sub("", text)
+        self.end = (self.end + text)[-2000:]
+        self._waiting += text
+        if len(self._waiting) > _FULL or time.monotonic() - self._written > _NOTE_EVERY:
+            self._write()
+
+    def _write(self) -> None:
+        if self._waiting:
+            self._work.note(self._waiting)
+        self._waiting, self._written = "", time.monotonic()
+
+
+def build(work: Work) -> None:
+    """Make a template: a builder, the recipe's steps in it, its image; in the end there is the image or nothing."""
+    with transaction():
+        job = templates.job(work.template.id)
+    work.progress("clearing", 0)
+    work.driver.scrap(job.template_id)
+    try:
+        with Log(work) as log:
+            log(f"== {job.name}: from {job.origin.instance or job.origin.alias} {job.origin.server}".rstrip() + "\n")
+            size = _make(work, job, log)
+    except BaseException:
+        with suppress(DriverError):  # an unreachable host: the next try, or retiring it, clears up
+            work.driver.scrap(job.template_id)
+        raise
+    with transaction():
+        templates.built(job.template_id, size)
+
+
+def discard(work: Work) -> None:
+    """Remove a retired template's image, when no machine is being made from it any more."""
+    template_id, deadline = work.template.id, time.monotonic() + _WAIT_FOR_MACHINES
+    while _wanted(template_id):
+        if time.monotonic() > deadline:
+            raise TryAgain("Remove the image", "machines are still being made from it", "Retire it later.")
+        work.progress("waiting", 10)
+        time.sleep(0.5)
+    work.progress("deleting", 50)
+    work.driver.scrap(template_id)
+    with transaction():
+        templates.discarded(template_id)
+
+
+def _make(work: Work, job: Job, log: Log) -> int:
+    builder = work.driver.prepare(job.template_id, job.origin, lambda code, at: work.progress(code, at * FROM // 100))
+    whole, done = sum(step.weight for step in job.steps), 0
+    for step in job.steps:
+        work.progress(step.code, FROM + (TO - FROM) * done // whole)
+        _run(work, builder, step, log)
+        done += step.weight
+    log("== the image\n")
+    spans = {"publishing": (TO, 12), "trying": (TO + 12, 7)}
+
+    def tell(code: str, at: int) -> None:
+        begin, length = spans.get(code, (TO, 0))
+        work.progress(code, begin + length * at // 100)
+
+    return work.driver.publish(job.template_id, job.description or job.name, tell)
+
+
+def _run(work: Work, builder: str, step: Step, log: Log) -> None:
+    log(f"== {step.code}\n")
+    began = time.monotonic()
+    command = Command(("/bin/sh", "-c", step.script), step.environment, limit=step.limit, most=_SAID)
+    answer = work.driver.run(builder, command, heard=log)
+    if not answer.well:
+        raise GiveUp(f"Step {step.code}", _reason(log.end), "The log has the rest. Mend it, then try again.")
+    log(f"== {step.code} took {time.monotonic() - began:.0f} s\n")
+
+
+def _reason(text: str) -> str:
+    """The line that says why: apt's errors if there are any, else the last one."""
+    lines = [line.strip() for line in text.splitlines() if line.strip() and not line.startswith("==")]
+    errors = [line for line in lines if line.startswith(("E:", "dpkg: error"))]
+    return (" ".join(errors[:2]) or (lines[-1] if lines else "it failed without a word"))[:400]
+
+
+def _wanted(template_id: int) -> bool:
+    with transaction():
+        return templates.wanted(template_id)
