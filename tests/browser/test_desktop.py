@@ -27,7 +27,6 @@ BUILT = 600_000  # milliseconds for a desktop from scratch: packages come over t
 SSH_WITHIN, RDP_WITHIN = 10.0, 20.0  # seconds from the click
 SESSION = {"xfce4-session", "xfwm4", "xfce4-panel", "xfdesktop"}
 PANEL = "1600x24+0+0"  # where Xfce has it
-PICTURES = Path("/tmp/berth-desktop")
 
 
 @pytest.fixture(scope="module")
@@ -149,8 +148,6 @@ def _see_the_desktop(kitchen: Kitchen, name: str, rdp: Path, password: str, fold
         shown = kitchen.host.run(name, "sh", "-c", look)
         assert '"xfce4-panel"' in shown, shown
         assert '"xfdesktop"' in shown, shown
-        PICTURES.mkdir(exist_ok=True)
-        (PICTURES / "desktop.png").write_bytes(picture.read_bytes())
 
 
 def _install_a_package(kitchen: Kitchen, visitor: Reader, name: str, key: Path, folder: Path) -> None:
