@@ -70,6 +70,13 @@ if [ -e /etc/xrdp/xrdp.ini ]; then
       echo missing openssl
     fi
   fi
+  if has xrdp-keygen && { [ -n "$new" ] || [ ! -s /etc/xrdp/rsakeys.ini ]; }; then  # without, xrdp does not start
+    rm -f /etc/xrdp/rsakeys.ini
+    xrdp-keygen xrdp auto > /dev/null 2>&1
+    ! getent passwd xrdp > /dev/null || chown xrdp /etc/xrdp/rsakeys.ini
+    chmod 600 /etc/xrdp/rsakeys.ini
+    restart="${restart:-} xrdp"
+  fi
 fi
 if has systemctl; then
   for unit in ssh sshd xrdp; do

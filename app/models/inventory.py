@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import datetime
 from enum import StrEnum
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import CheckConstraint, ForeignKey, Index, String, Text, UniqueConstraint, func, text
 from sqlalchemy.dialects.postgresql import JSONB
@@ -12,6 +12,9 @@ from sqlalchemy.orm import Mapped, mapped_column, relationship
 
 from app.models.accounts import User
 from app.models.base import Base, one_of
+
+if TYPE_CHECKING:
+    from app.models.templates import Template
 
 
 class Host(Base):
@@ -121,3 +124,9 @@ class Instance(Base):
 
     host: Mapped[Host] = relationship(lazy="raise")
     owner: Mapped[User] = relationship(lazy="raise")
+    template: Mapped[Template | None] = relationship("Template", lazy="selectin")  # wherever it is shown, so is this
+
+    @property
+    def made_from(self) -> str:
+        """What it was made from, as people know it."""
+        return self.template.name if self.template else self.image

@@ -140,7 +140,7 @@ def test_it_is_watched_until_it_is_final(admin: Client, woken: list[str]) -> Non
     assert not final.all("//*[@hx-get]"), "the polling ends"
     assert "a is ready." in final.texts("//*[@id='flash']")[0]
     assert "line 50" in final.texts("//pre")[0]
-    assert "700 MiB" in admin.get("/templates").text
+    assert "0.7 GiB" in admin.get("/templates").text
 
 
 def test_a_failed_one_says_why_and_is_built_again(admin: Client, woken: list[str]) -> None:
