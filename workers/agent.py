@@ -21,8 +21,10 @@ from sqlalchemy.exc import SQLAlchemyError
 from app import clock
 from app.config import Settings
 from app.drivers.base import DriverError, LxdDriver
-from app.drivers.connect import connect, kernel_of
+from app.drivers.connect import connect, directories_of, kernel_of
+from app.drivers.directories import NoDirectories
 from app.drivers.kernel import Kernel
+from app.drivers.shares import Directories
 from app.errors import NotFound
 from app.extensions import db, transaction
 from app.services import audit, inventory, operations
@@ -30,10 +32,11 @@ from app.services.plan import Plan
 from workers.checker import Checker
 from workers.evictor import Evictor
 from workers.handover import Hands
-from workers.jobs import CHECK, LOOK, WORK
+from workers.jobs import CHECK, LOOK, SHARE, WORK
 from workers.listener import Listener
 from workers.locks import Held, exclusive
 from workers.reconciler import PassResult, describe, run_pass
+from workers.sharer import Sharer
 from workers.warner import Warner
 from workers.works import run_operations
 
@@ -50,10 +53,18 @@ GOODBYE = 5.0  # seconds for a pass or an operation to end when the agent is to 
 class Agent:
     """Looks after one host until it is told to stop."""
 
-    def __init__(self, app: Flask, host_name: str, driver: LxdDriver, kernel: Kernel | None) -> None:
+    def __init__(
+        self,
+        app: Flask,
+        host_name: str,
+        driver: LxdDriver,
+        kernel: Kernel | None,
+        directories: Directories | None = None,
+    ) -> None:
         settings: Settings = app.extensions["berth"]
         self.app, self.host_name, self.driver, self.settings = app, host_name, driver, settings
         self.kernel = kernel
+        self.sharer = Sharer(app, host_name, driver, directories or NoDirectories())
         self.hands = Hands(Evictor(driver, kernel))
         self.stop = threading.Event()
         self.pass_began = 0.0  # monotonic; 0 between passes
@@ -72,6 +83,7 @@ class Agent:
             "events": self._events,
             "warnings": partial(warner.run, self.stop),
             "checks": partial(checker.run, self.stop, CHECK),
+            "shares": partial(self.sharer.run, self.stop, SHARE, self.settings.tick),
         }
         threads = [threading.Thread(target=target, name=name, daemon=True) for name, target in work.items()]
         if self.settings.redis_agent_url:
@@ -83,7 +95,7 @@ class Agent:
             self._bark(threads)
             if time.monotonic() - self.last_sign > SIGN_EVERY:
                 self._give_sign()
-        for event in (LOOK, WORK, CHECK):
+        for event in (LOOK, WORK, CHECK, SHARE):
             event.set()
         deadline = time.monotonic() + GOODBYE
         for thread in threads:
@@ -221,4 +233,5 @@ def make(app: Flask, host_name: str) -> Agent:
         log.warning("the database is away: %s", error)
         endpoint = kept.read_text()
     driver = connect(endpoint, host_name, settings.data_dir)
-    return Agent(app, host_name, driver, kernel_of(driver, endpoint, host_name, settings.data_dir))
+    kernel = kernel_of(driver, endpoint, host_name, settings.data_dir)
+    return Agent(app, host_name, driver, kernel, directories_of(endpoint))

@@ -5,7 +5,8 @@ It keeps the rules of the real one, and can be told to fail and to lie; what it 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
 
 from app.drivers.base import (
     DEVICE_NAME,
@@ -29,6 +30,7 @@ from app.drivers.base import (
 from app.drivers.facts import HostFacts
 from app.drivers.fake_facts import host_facts
 from app.drivers.inside import Answer, Command, Heard
+from app.drivers.shares import Share, SharesSeen
 from app.drivers.simulated import OWNER, SimulatedHost, State, new_instance
 
 _CREATION = [("preparing", 0, 0.2), *(("copying", done, 0.25) for done in (0, 25, 50, 75)), ("copying", 100, 0.0)]
@@ -172,6 +174,27 @@ class FakeLxd(SimulatedHost):
         if heard and said.text:
             heard(said.text)
         return said
+
+    def shares(self) -> dict[str, SharesSeen]:
+        """By instance, the shared directories there."""
+        with self._call("shares") as state:
+            return {
+                name: SharesSeen(
+                    item["status"],
+                    item["privileged"],
+                    {device: Share(**share) for device, share in item.get("shares", {}).items()},
+                )
+                for name, item in state["instances"].items()
+            }
+
+    def set_shares(self, instance: str, wanted: Mapping[str, Share]) -> None:
+        """Let the instance have these and no others."""
+        with self._call("set_shares") as state:
+            what = f"Share directories with {instance}"
+            item = _instance(state, what, instance)
+            if wanted and item["privileged"]:
+                raise GiveUp(what, "the instance is privileged", "Set security.privileged=false and restart it.")
+            item["shares"] = {device: asdict(share) for device, share in wanted.items()}
 
     def _power(self, instance: str, action: str, status: str) -> None:
         with self._open() as state:

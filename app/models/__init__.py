@@ -15,6 +15,7 @@ from app.models.inventory import (
 from app.models.ledger import EntryKind, LedgerEntry
 from app.models.operations import Operation, OperationKind, OperationState
 from app.models.policy import Policy
+from app.models.shares import SharedDirectory
 from app.models.templates import Template, TemplateKind, TemplateState
 
 __all__ = [
@@ -40,6 +41,7 @@ __all__ = [
     "Purpose",
     "Refusal",
     "Role",
+    "SharedDirectory",
     "SignIn",
     "SshKey",
     "Template",

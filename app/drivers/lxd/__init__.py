@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from app.drivers.base import (
@@ -23,12 +23,13 @@ from app.drivers.base import (
 )
 from app.drivers.facts import HostFacts
 from app.drivers.inside import Answer, Command, Heard
-from app.drivers.lxd import events, execute, instances, shapes, tell
+from app.drivers.lxd import events, execute, instances, shapes, shares, tell
 from app.drivers.lxd.errors import RefusedError, as_driver_errors
 from app.drivers.lxd.examine import Examiner
 from app.drivers.lxd.look import Eye
 from app.drivers.lxd.shapes import Json
 from app.drivers.lxd.wire import Wire
+from app.drivers.shares import Share, SharesSeen
 
 UPDATE_TIMEOUT = 30.0  # seconds for LXD to plug or unplug a device
 UPDATE_TRIES = 6
@@ -140,6 +141,22 @@ class PylxdDriver:
     def run(self, instance: str, command: Command, heard: Heard | None = None) -> Answer:
         """Run it as root in the running instance and wait for its end."""
         return execute.run(self._wire, instance, command, heard)
+
+    def shares(self) -> dict[str, SharesSeen]:
+        """By instance, the shared directories there."""
+        with as_driver_errors("Look at the shared directories", HostUnreachable):
+            return {item["name"]: shares.seen(item) for item in self._wire.get("instances", recursion=1) or []}
+
+    def set_shares(self, instance: str, wanted: Mapping[str, Share]) -> None:
+        """Let the instance have these and no others."""
+        what = f"Share directories with {instance}"
+
+        def change(current: Json, body: Json) -> bool:
+            if wanted and shapes.privileged(current):
+                raise GiveUp(what, "the instance is privileged", "Set security.privileged=false and restart it.")
+            return shares.change(body, wanted)
+
+        self._update(instance, what, change)
 
     def _plug_over_orphan(self, current: Json, body: Json, device: str) -> bool:
         """A node that LXD made and forgot (two updates at once, a crash) blocks its name and cannot be detached. A
