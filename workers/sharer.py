@@ -98,9 +98,7 @@ class Sharer:
                 shares.note_trouble(number, trouble)
 
 
-def due(
-    wanted: Mapping[str, Mapping[str, Share]], seen: Mapping[str, SharesSeen]
-) -> dict[str, dict[str, Share]]:
+def due(wanted: Mapping[str, Mapping[str, Share]], seen: Mapping[str, SharesSeen]) -> dict[str, dict[str, Share]]:
     """By machine that has not what it should have, what that is. A privileged one gets nothing: root in there is root
     on the host. What is not Berth's is left alone."""
     found = {}

@@ -16,9 +16,25 @@ BAD, WARN = "bad", "warn"
 # A directory of the host that may be shared, and a place for it inside. Nothing of the system's is either.
 PATH = re.compile(r"(/[A-Za-z0-9][A-Za-z0-9._-]*){1,8}\Z")
 SYSTEM = (
-    "bin boot dev etc lib lib32 lib64 libx32 proc root run sbin sys usr snap lost+found var/backups var/cache var/lib "
-    "var/lock var/log var/mail var/run var/snap var/spool"
-).split()
+    *(
+        "bin",
+        "boot",
+        "dev",
+        "etc",
+        "lib",
+        "lib32",
+        "lib64",
+        "libx32",
+        "proc",
+        "root",
+        "run",
+        "sbin",
+        "snap",
+        "sys",
+        "usr",
+    ),
+    *(f"var/{name}" for name in ("backups", "cache", "lib", "lock", "log", "mail", "run", "snap", "spool")),
+)
 TOPS = {"/home", "/var", "/tmp", "/var/tmp", "/opt"}  # noqa: S108 - what lies below them may be shared, they may not
 
 

@@ -12,6 +12,8 @@ from app.models.accounts import User
 from app.models.base import Base
 from app.models.inventory import Host
 
+CURRENT = text("retired_at IS NULL")
+
 share_users = Table(
     "share_users",
     Base.metadata,
@@ -31,8 +33,8 @@ class SharedDirectory(Base):
     __tablename__ = "shared_directories"
     __table_args__ = (
         CheckConstraint("NOT (own AND read_only)", name="own"),
-        Index("uq_shared_directories_name", "host_id", "name", unique=True, postgresql_where=text("retired_at IS NULL")),
-        Index("uq_shared_directories_path", "host_id", "path", unique=True, postgresql_where=text("retired_at IS NULL")),
+        Index("uq_shared_directories_name", "host_id", "name", unique=True, postgresql_where=CURRENT),
+        Index("uq_shared_directories_path", "host_id", "path", unique=True, postgresql_where=CURRENT),
     )
 
     id: Mapped[int] = mapped_column(primary_key=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from flask_babel import gettext as _
 from sqlalchemy import Select, select
@@ -65,7 +66,7 @@ def add(actor: str, host: Host, terms: Terms) -> SharedDirectory:
 
 
 def change(actor: str, host: Host, share: SharedDirectory, terms: Terms) -> None:
-    """Offer it otherwise. A new place, or more rights, has to be looked at and switched on anew. Raises InvalidInput."""
+    """Offer it otherwise. A new place, or more rights, is looked at and switched on anew. Raises InvalidInput."""
     db.session.execute(select(Host.id).where(Host.id == host.id).with_for_update())
     _check(host, terms, [other for other in of_host(host) if other.id != share.id])
     before = (share.source, share.read_only, share.own)
@@ -118,7 +119,7 @@ def wishes(host: Host) -> dict[int, Wish]:
 
 
 def record(share_id: int, found: Sequence[Found], actor: str) -> None:
-    """Keep what the host's agent found. What is not fit any more is taken out of the machines, and stays switched on."""
+    """Keep what the host's agent found. What is not fit any more is taken out of the machines, but stays on."""
     share = db.session.get(SharedDirectory, share_id)
     if share is None:
         return
@@ -217,7 +218,12 @@ def _target(host: Host, share: SharedDirectory) -> str:
     return f"share:{host.name}/{share.name}"
 
 
-def _facts(terms: Terms) -> dict[str, object]:
+def _facts(terms: Terms) -> dict[str, Any]:
     people = None if terms.people is None else sorted(user.username for user in terms.people)
-    facts = {"source": terms.source, "path": terms.path, "read_only": terms.read_only, "own": terms.own}
-    return facts | {"people": people}
+    return {
+        "source": terms.source,
+        "path": terms.path,
+        "read_only": terms.read_only,
+        "own": terms.own,
+        "people": people,
+    }

@@ -20,9 +20,7 @@ def upgrade() -> None:
     op.add_column("allocations", sa.Column("warned", sa.BigInteger(), nullable=True))
     op.add_column("allocations", sa.Column("holders", postgresql.JSONB(), server_default="[]", nullable=False))
     op.add_column("allocations", sa.Column("instead_of_id", sa.BigInteger(), nullable=True))
-    op.create_foreign_key(
-        op.f("fk_allocations_instead_of_id_gpus"), "allocations", "gpus", ["instead_of_id"], ["id"]
-    )
+    op.create_foreign_key(op.f("fk_allocations_instead_of_id_gpus"), "allocations", "gpus", ["instead_of_id"], ["id"])
     op.create_index(
         "ix_allocations_not_gone",
         "allocations",

@@ -37,6 +37,7 @@ class Lab:
     `first_minor`: N of the first /dev/nvidiaN, by itself one that is free. `snap`: the device directory is hidden in
     the daemon's mount namespace. `readable`: each GPU brings along a /dev/dri/cardN that can be opened and read; those
     of neighbours are different devices.
+    `preload`: a library that LXD is started with.
     `owned`: take it down when this program ends or, if it is killed, at the next `sweep`.
     """
 
@@ -50,6 +51,7 @@ class Lab:
         snap: bool = False,
         readable: bool = False,
         owned: bool = True,
+        preload: Path | None = None,
     ) -> None:
         self.directory = Path(directory).absolute()
         self.name = name or self.directory.name
@@ -57,7 +59,7 @@ class Lab:
         self.socket = self.lxd_dir / "unix.socket"
         self.minors: list[int] = []
         self._wish = (gpus, first_minor, snap, owned)
-        self._readable = readable
+        self._readable, self._preload = readable, preload
         self._daemon: subprocess.Popen[bytes] | None = None
 
     @property
@@ -194,9 +196,10 @@ class Lab:
 
     def _spawn(self, *command: str, pass_fds: tuple[int, ...] = ()) -> int:
         with (self.directory / "lxd.out").open("a") as log:
+            preload = {"LD_PRELOAD": str(self._preload)} if self._preload else {}
             self._daemon = subprocess.Popen(
-                command, env=self._env(), stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,
-                pass_fds=pass_fds,
+                command, env=self._env() | preload, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
+                start_new_session=True, pass_fds=pass_fds,
             )  # fmt: skip
         ready = subprocess.run(
             ["lxd", "waitready", "--timeout", "60"], env=self._env(), capture_output=True, text=True, check=False

@@ -19,7 +19,7 @@ WHAT = "Look at the shared directories"
 
 
 class HostDirectories:
-    """This machine's file systems. `lxd_dir`: LXD's own directory, which is never shared."""
+    """The file systems of this machine. `lxd_dir`: LXD's own directory, which is never shared."""
 
     def __init__(self, lxd_dir: str, patience: float = PATIENCE) -> None:
         self._lxd_dir, self._patience = lxd_dir, patience

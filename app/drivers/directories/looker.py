@@ -15,7 +15,12 @@ import stat
 import struct
 import subprocess
 import sys
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from typing import Any
+
+Wish = dict[str, Any]
+Said = list[str]
 
 OPEN_TREE, MOUNT_SETATTR = 428, 442  # the same on all architectures
 CLONE, EMPTY_PATH, IDMAP = 1, 0x1000, 0x00100000
@@ -25,15 +30,15 @@ DEFAULT_ACL = "system.posix_acl_default"
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
-class Refused(Exception):
+class RefusedError(Exception):
     """Something speaks against the directory: a code and a detail."""
 
 
-def look(wish, lxd_dir):
+def look(wish: Wish, lxd_dir: str) -> list[Said]:
     """All that is to be said of one wish."""
     try:
         descriptor = reach(wish["source"])
-    except Refused as refusal:
+    except RefusedError as refusal:
         return [["bad", *refusal.args]]
     try:
         found = [*place(wish["source"], lxd_dir), *file_system(descriptor, wish), *owners(descriptor, wish)]
@@ -44,7 +49,7 @@ def look(wish, lxd_dir):
     return found
 
 
-def reach(path):
+def reach(path: str) -> int:
     """The directory, opened step by step from the root. No step may be a link, or belong to anybody but root: whoever
     owns one could put something else there between this look and LXD's."""
     descriptor = os.open("/", DIRECTORY | os.O_RDONLY)
@@ -54,31 +59,31 @@ def reach(path):
         sticky = info.st_mode & stat.S_ISVTX
         if info.st_uid != 0 or (info.st_mode & 0o022 and not sticky):
             os.close(descriptor)
-            raise Refused("parent", at or "/")
+            raise RefusedError("parent", at or "/")
         parent, at = descriptor, f"{at}/{name}"
         try:
             info = os.stat(name, dir_fd=parent, follow_symlinks=False)
             if stat.S_ISLNK(info.st_mode):
-                raise Refused("link", at)
+                raise RefusedError("link", at)
             if sticky and info.st_uid != 0:
-                raise Refused("parent", at)
+                raise RefusedError("parent", at)
             descriptor = os.open(name, DIRECTORY | os.O_RDONLY, dir_fd=parent)
         except FileNotFoundError:
-            raise Refused("missing", at) from None
+            raise RefusedError("missing", at) from None
         except OSError as error:
-            raise Refused("directory", f"{at}: {error.strerror}") from None
+            raise RefusedError("directory", f"{at}: {error.strerror}") from None
         finally:
             os.close(parent)
     return descriptor
 
 
-def place(path, lxd_dir):
+def place(path: str, lxd_dir: str) -> Iterator[Said]:
     """LXD's own directory is nobody's to see."""
     if lxd_dir and (f"{path}/".startswith(f"{lxd_dir}/") or f"{lxd_dir}/".startswith(f"{path}/")):
         yield ["bad", "lxd", lxd_dir]
 
 
-def file_system(descriptor, wish):
+def file_system(descriptor: int, wish: Wish) -> Iterator[Said]:
     """What the mount that the directory lies on allows."""
     kind, point = mount_of(descriptor)
     flags = os.fstatvfs(descriptor).f_flag
@@ -92,7 +97,7 @@ def file_system(descriptor, wish):
         yield ["bad", "idmap", f"{kind}: {why}"]
 
 
-def owners(descriptor, wish):
+def owners(descriptor: int, wish: Wish) -> Iterator[Said]:
     """Where people write, the top of the directory is root's and nobody else has been let in by hand."""
     info = os.fstat(descriptor)
     if wish["read_only"]:
@@ -105,7 +110,7 @@ def owners(descriptor, wish):
         yield ["bad", "group", str(info.st_gid)]
 
 
-def prepare(descriptor, wish):
+def prepare(descriptor: int, wish: Wish) -> Iterator[Said]:
     """Make it ready; what could not be done for one person is said and keeps nobody else."""
     if wish["read_only"]:
         return
@@ -121,7 +126,7 @@ def prepare(descriptor, wish):
         os.setxattr(descriptor, DEFAULT_ACL, acl())
 
 
-def own_directory(parent, name, uid):
+def own_directory(parent: int, name: str, uid: int) -> str:
     """A person's own directory, made or found; what is wrong with it, or ""."""
     if "/" in name or name.startswith("."):
         return "no name for a directory"
@@ -143,13 +148,13 @@ def own_directory(parent, name, uid):
     return ""
 
 
-def acl():
+def acl() -> bytes:
     """A default list of access rights: owner and group write, whatever somebody's umask says; others see nothing."""
     nobody, entries = 0xFFFFFFFF, [(0x01, 7), (0x04, 7), (0x10, 7), (0x20, 0)]
     return struct.pack("<I", 2) + b"".join(struct.pack("<HHI", tag, rights, nobody) for tag, rights in entries)
 
 
-def mount_of(descriptor):
+def mount_of(descriptor: int) -> tuple[str, str]:
     """Kind of file system and mount point of an open directory."""
     with open(f"/proc/self/fdinfo/{descriptor}") as info:
         number = next(line.split()[1] for line in info if line.startswith("mnt_id:"))
@@ -161,7 +166,7 @@ def mount_of(descriptor):
     return "?", "?"
 
 
-def not_mapped(descriptor):
+def not_mapped(descriptor: int) -> str:
     """Why this place cannot be mounted id-mapped, tried out on a copy of the mount that nobody sees; "" if it can."""
     try:
         copy = call(OPEN_TREE, descriptor, b"", CLONE | os.O_CLOEXEC | EMPTY_PATH)
@@ -175,10 +180,13 @@ def not_mapped(descriptor):
 
 
 @contextmanager
-def namespace():
+def namespace() -> Iterator[int]:
     """A user namespace that maps somebody."""
     command = ["unshare", "--user", "--map-root-user", "sh", "-c", "echo; read end"]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as child:
+    quiet = subprocess.DEVNULL
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=quiet) as child:  # noqa: S603
+        assert child.stdin is not None
+        assert child.stdout is not None
         if not child.stdout.readline():
             raise OSError(1, "no user namespaces on this host")
         user = os.open(f"/proc/{child.pid}/ns/user", os.O_RDONLY | os.O_CLOEXEC)
@@ -189,17 +197,17 @@ def namespace():
             child.stdin.close()
 
 
-def call(number, *arguments):
+def call(number: int, *arguments: int | bytes) -> int:
     """A system call that Python has no name for. Raises OSError."""
     ctypes.set_errno(0)
     given = [ctypes.c_long(value) if isinstance(value, int) else ctypes.c_char_p(value) for value in arguments]
-    result = _libc.syscall(ctypes.c_long(number), *given)
+    result = int(_libc.syscall(ctypes.c_long(number), *given))
     if result < 0:
         raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
     return result
 
 
-def main():
+def main() -> None:
     """Answer one list of wishes."""
     os.umask(0o077)
     asked = json.load(sys.stdin)
