@@ -6,6 +6,7 @@ Beside the passes, in a thread of its own: a file system that hangs keeps nobody
 from __future__ import annotations
 
 import logging
+import platform
 import threading
 import time
 from collections.abc import Mapping
@@ -14,7 +15,7 @@ from flask import Flask
 from sqlalchemy.exc import SQLAlchemyError
 
 from app.drivers.base import DriverError, LxdDriver
-from app.drivers.shares import SHARE_DEVICE, Directories, Share, SharesSeen, Wish
+from app.drivers.shares import SHARE_DEVICE, WARN, Directories, Found, Share, SharesSeen, Wish, may_find_none_fit
 from app.errors import NotFound
 from app.extensions import db, transaction
 from app.services import inventory, shares
@@ -74,9 +75,11 @@ class Sharer:
 
     def _look(self, wishes: dict[int, Wish]) -> None:
         found = self.directories.look(list(wishes.values())) if wishes else []
+        old = bool(found) and may_find_none_fit(self.driver.server().version, platform.release())
+        more = (Found(WARN, "old", platform.release()),) if old else ()
         with transaction():
             for number, things in zip(wishes, found, strict=True):
-                shares.record(number, things, f"agent:{self.host_name}")
+                shares.record(number, (*things, *more), f"agent:{self.host_name}")
         self._asked, self._looked = wishes, time.monotonic()
 
     def _apply(self, wanted: Mapping[str, Mapping[str, Share]]) -> None:

@@ -50,6 +50,19 @@ def proper(path: str) -> bool:
     return not any(f"{path}/".startswith(f"/{name}/") for name in SYSTEM)
 
 
+def may_find_none_fit(lxd: str, kernel: str) -> bool:
+    """Whether this LXD tries a file system out in a way that Linux refuses from 6.9 on (canonical/lxd#13522)."""
+    version, release = _numbers(lxd), _numbers(kernel)
+    fixed = (5, 0, 4) if version[:2] == (5, 0) else (5, 21, 2)
+    return bool(version) and version < fixed and release >= (6, 9)
+
+
+def _numbers(text: str) -> tuple[int, ...]:
+    """`5.21.2` or `6.9.0-12-amd64` as numbers; none for what is no version."""
+    match = re.match(r"\d+(\.\d+)*", text)
+    return tuple(int(part) for part in match[0].split(".")) if match else ()
+
+
 def overlap(one: str, other: str) -> bool:
     """Whether one of two paths lies within the other, or both are the same."""
     return f"{one}/".startswith(f"{other}/") or f"{other}/".startswith(f"{one}/")

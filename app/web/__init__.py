@@ -26,12 +26,13 @@ from app.web import (
     render,
     security,
     settings,
+    shares,
     static,
 )
 
 __all__ = ["init_app", "locale", "people_access"]
 
-PAGES = (auth, home, calendar, bookings, machines, quota, settings, people, hosts, policy, audit, health, api)
+PAGES = (auth, home, calendar, bookings, machines, quota, settings, people, hosts, shares, policy, audit, health, api)
 
 
 def init_app(app: Flask) -> None:
