@@ -163,6 +163,7 @@ def _current() -> Select[SharedDirectory]:
         select(SharedDirectory)
         .where(SharedDirectory.retired_at.is_(None))
         .options(joinedload(SharedDirectory.host), selectinload(SharedDirectory.users))
+        .execution_options(populate_existing=True)  # the agent writes beside us
     )
 
 
