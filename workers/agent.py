@@ -37,6 +37,7 @@ from workers.listener import Listener
 from workers.locks import Held, exclusive
 from workers.reconciler import PassResult, describe, run_pass
 from workers.sharer import Sharer
+from workers.terminals import Terminals
 from workers.warner import Warner
 from workers.works import run_operations
 
@@ -77,12 +78,14 @@ class Agent:
             signal.signal(number, lambda *_: self.stop.set())
         warner = Warner(self.app, self.host_name, self.driver, self.kernel)
         checker = Checker(self.app, self.host_name, self.driver)
+        where = (self.settings.terminal_listen, self.settings.terminal_url)
         work: dict[str, Callable[[], None]] = {
             "passes": self._passes,
             "operations": self._operations,
             "events": self._events,
             "warnings": partial(warner.run, self.stop),
             "checks": partial(checker.run, self.stop, CHECK),
+            "terminals": partial(Terminals(self.app, self.host_name, self.driver, *where).run, self.stop),
             "shares": partial(self.sharer.run, self.stop, SHARE, self.settings.tick),
         }
         threads = [threading.Thread(target=target, name=name, daemon=True) for name, target in work.items()]

@@ -12,6 +12,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Protocol
 
 from app.drivers.shares import ShareDriver
+from app.drivers.terminal import TerminalDriver
 
 if TYPE_CHECKING:
     from app.drivers.facts import HostFacts
@@ -189,7 +190,7 @@ Progress = Callable[[str, int], None]
 """Called with a step's code (see services.instances.STEPS) and per cent done."""
 
 
-class LxdDriver(ShareDriver, Protocol):
+class LxdDriver(ShareDriver, TerminalDriver, Protocol):
     """One host's LXD. Safe to use from several threads at once. What goes wrong is raised as a kind of DriverError."""
 
     def server(self) -> ServerInfo:

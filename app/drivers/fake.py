@@ -29,6 +29,7 @@ from app.drivers.base import (
 )
 from app.drivers.facts import HostFacts
 from app.drivers.fake_facts import host_facts
+from app.drivers.fake_terminal import FakePty
 from app.drivers.inside import Answer, Command, Heard
 from app.drivers.shares import Share, SharesSeen
 from app.drivers.simulated import OWNER, SimulatedHost, State, new_instance
@@ -195,6 +196,13 @@ class FakeLxd(SimulatedHost):
             if wanted and item["privileged"]:
                 raise GiveUp(what, "the instance is privileged", "Set security.privileged=false and restart it.")
             item["shares"] = {device: asdict(share) for device, share in wanted.items()}
+
+    def terminal(self, instance: str, columns: int, rows: int) -> FakePty:
+        """Nothing runs in there."""
+        with self._call("terminal") as state:
+            if (status := _instance(state, f"Open a terminal in {instance}", instance)["status"]) != "running":
+                raise TryAgain(f"Open a terminal in {instance}", f"the instance is {status}", "Start the instance.")
+        return FakePty(instance)
 
     def _power(self, instance: str, action: str, status: str) -> None:
         with self._open() as state:

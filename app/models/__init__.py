@@ -17,6 +17,7 @@ from app.models.operations import Operation, OperationKind, OperationState
 from app.models.policy import Policy
 from app.models.shares import SharedDirectory
 from app.models.templates import Template, TemplateKind, TemplateState
+from app.models.terminals import Terminal
 
 __all__ = [
     "Account",
@@ -47,6 +48,7 @@ __all__ = [
     "Template",
     "TemplateKind",
     "TemplateState",
+    "Terminal",
     "User",
     "UserState",
 ]

@@ -28,11 +28,28 @@ from app.web import (
     settings,
     shares,
     static,
+    terminal,
 )
 
 __all__ = ["init_app", "locale", "people_access"]
 
-PAGES = (auth, home, calendar, bookings, machines, quota, settings, people, hosts, shares, policy, audit, health, api)
+PAGES = (
+    auth,
+    home,
+    calendar,
+    bookings,
+    machines,
+    terminal,
+    quota,
+    settings,
+    people,
+    hosts,
+    shares,
+    policy,
+    audit,
+    health,
+    api,
+)
 
 
 def init_app(app: Flask) -> None:

@@ -23,7 +23,7 @@ from app.drivers.base import (
 )
 from app.drivers.facts import HostFacts
 from app.drivers.inside import Answer, Command, Heard
-from app.drivers.lxd import events, execute, instances, shapes, shares, tell
+from app.drivers.lxd import events, execute, instances, pty, shapes, shares, tell
 from app.drivers.lxd.errors import RefusedError, as_driver_errors
 from app.drivers.lxd.examine import Examiner
 from app.drivers.lxd.look import Eye
@@ -157,6 +157,10 @@ class PylxdDriver:
             return shares.change(body, wanted)
 
         self._update(instance, what, change)
+
+    def terminal(self, instance: str, columns: int, rows: int) -> pty.LxdPty:
+        """Open a root shell in the running instance."""
+        return pty.terminal(self._wire, instance, columns, rows)
 
     def _plug_over_orphan(self, current: Json, body: Json, device: str) -> bool:
         """A node that LXD made and forgot (two updates at once, a crash) blocks its name and cannot be detached. A

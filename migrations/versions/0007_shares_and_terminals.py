@@ -1,4 +1,4 @@
-"""Shared directories."""
+"""Shared directories, and terminals in the browser."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -49,8 +49,31 @@ def upgrade() -> None:
         sa.ForeignKeyConstraint(["user_id"], ["users.id"], name=op.f("fk_share_users_user_id")),
         sa.PrimaryKeyConstraint("share_id", "user_id", name=op.f("pk_share_users")),
     )
+    op.add_column("hosts", sa.Column("terminal_url", sa.String(length=255), server_default="", nullable=False))
+    op.create_table(
+        "terminals",
+        sa.Column("id", sa.BigInteger(), nullable=False),
+        sa.Column("ticket_hash", sa.String(length=64), nullable=False),
+        sa.Column("sign_in_id", sa.BigInteger(), nullable=False),
+        sa.Column("instance_id", sa.BigInteger(), nullable=False),
+        sa.Column("origin", sa.String(length=255), nullable=False),
+        sa.Column("created_at", sa.DateTime(timezone=True), server_default=sa.text("now()"), nullable=False),
+        sa.Column("opened_at", sa.DateTime(timezone=True), nullable=True),
+        sa.Column("seen_at", sa.DateTime(timezone=True), nullable=True),
+        sa.Column("closed_at", sa.DateTime(timezone=True), nullable=True),
+        sa.ForeignKeyConstraint(["instance_id"], ["instances.id"], name=op.f("fk_terminals_instance_id")),
+        sa.ForeignKeyConstraint(
+            ["sign_in_id"], ["sign_ins.id"], name=op.f("fk_terminals_sign_in_id"), ondelete="CASCADE"
+        ),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_terminals")),
+        sa.UniqueConstraint("ticket_hash", name=op.f("uq_terminals_ticket_hash")),
+    )
+    op.create_index(op.f("ix_terminals_sign_in_id"), "terminals", ["sign_in_id"], unique=False)
+    op.create_index(op.f("ix_terminals_instance_id"), "terminals", ["instance_id"], unique=False)
 
 
 def downgrade() -> None:
+    op.drop_table("terminals")
+    op.drop_column("hosts", "terminal_url")
     op.drop_table("share_users")
     op.drop_table("shared_directories")
