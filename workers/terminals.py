@@ -34,6 +34,7 @@ FIRST_WORD = 10.0  # seconds for the ticket to come
 CONFIRM = 5.0  # seconds between two looks whether a terminal may stay open
 IDLE = 1800.0  # seconds without a key typed
 AHEAD = 1 << 19  # bytes on their way that the browser has not shown yet; more, and the machine has to wait
+GOODBYE = 2.0  # seconds to say why
 AT_ONCE = 50  # connections; more are turned away
 
 
@@ -183,8 +184,13 @@ class Session:
         return time.monotonic() - self._typed > seconds
 
     def end(self, why: str) -> None:
-        """End it from outside, whatever both sides wait for."""
+        """End it from outside: the page is told why, and whoever does not listen is cut off."""
         self._finish(why)
+        cut = threading.Timer(GOODBYE, self._cut)
+        cut.daemon = True
+        cut.start()
+
+    def _cut(self) -> None:
         with suppress(OSError):
             self._connection.socket.shutdown(socket.SHUT_RDWR)
 

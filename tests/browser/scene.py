@@ -10,10 +10,12 @@ from app import create_app, queue
 from app.drivers.base import NVIDIA_MAJOR, GiveUp
 from app.drivers.fake import FakeLxd
 from app.drivers.fake_kernel import FakeKernel
+from app.drivers.shares import BAD, Found
 from app.extensions import db, transaction
 from app.models import ApiToken, Booking, Gpu, GpuState, Host, Instance, Refusal
-from app.services import accounts, instances, inventory, tokens
+from app.services import accounts, instances, inventory, shares, tokens
 from app.services.quarantine import quarantine
+from app.services.shares import Terms
 from tests.browser.demo import Demo
 from tests.runtime.running import wait_for
 
@@ -72,6 +74,7 @@ class Scene:
             ("machines", "/machines"),
             ("machine", f"/machines/{self.user}"),
             ("machine-broken", f"/machines/{self.broken}"),
+            ("machine-terminal", f"/machines/{self.user}/terminal"),
             ("machine-new", "/machines/new"),
             ("machine-stop", f"/machines/{self.user}/stop"),
             ("machine-delete", f"/machines/{self.user}/delete"),
@@ -96,6 +99,10 @@ class Scene:
             ("host-in-trouble", "/hosts/sim2"),
             ("host-gpu-out", f"/hosts/sim1/gpus/{gpu}/out"),
             ("host-gpu-release", f"/hosts/sim2/gpus/{held_back}/release"),
+            ("shares", "/hosts/sim1/shares"),
+            ("share-new", "/hosts/sim1/shares/new"),
+            ("share", "/hosts/sim1/shares/sets"),
+            ("share-retire", "/hosts/sim1/shares/sets/retire"),
             ("rules", "/rules"),
             ("audit", "/audit"),
         ]
@@ -147,6 +154,7 @@ def make(demo: Demo) -> Scene:
     demo.refuse(user, hours=60)
     _token_and_maintenance(demo, user)
     _trouble(demo)
+    _shares(demo)
     broken = _broken_machine(demo, user)
     return Scene(demo, user, other, admin, waiting, running, upcoming, ended, stuck, broken)
 
@@ -194,6 +202,17 @@ def _trouble(demo: Demo) -> None:
             fake.plug("by-hand", "mygpu", gpu.pci_address)
             quarantine("agent:sim2", gpu, "train in by-hand does not let go of it")
         queue.wake("sim2")
+
+
+def _shares(demo: Demo) -> None:
+    """One that is on, and one that the host's agent speaks against."""
+    with demo.app.app_context(), transaction():
+        host = inventory.host("sim1")
+        sets = shares.add("admin", host, Terms("sets", "/srv/sets", "/srv/sets"))
+        shares.record(sets.id, (), "agent:sim1")
+        shares.switch("admin", host, sets, on=True)
+        homes = shares.add("admin", host, Terms("homes", "/unfit/homes", "/srv/home", read_only=False, own=True))
+        shares.record(homes.id, (Found(BAD, "flags", "/unfit: nosuid, nodev"),), "agent:sim1")
 
 
 def _broken_machine(demo: Demo, user: str) -> str:

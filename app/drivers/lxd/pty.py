@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import socket
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 
 from websockets.exceptions import ConnectionClosed, WebSocketException
 from websockets.sync.client import ClientConnection, unix_connect
@@ -86,7 +86,7 @@ def terminal(wire: Wire, name: str, columns: int, rows: int) -> LxdPty:
 
 
 def _connect(path: str, uri: str) -> ClientConnection:
-    return unix_connect(
+    made = unix_connect(
         path,
         uri,
         open_timeout=5,
@@ -96,3 +96,4 @@ def _connect(path: str, uri: str) -> ClientConnection:
         max_size=FRAME,
         max_queue=FRAMES,
     )
+    return ExitStack().enter_context(made)  # closed by LxdPty.close, not by a block
