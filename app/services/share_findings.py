@@ -27,7 +27,7 @@ FINDINGS = {  # code → what was found, what to do
     ),
     "idmap": (
         _l("The file system cannot be mounted id-mapped, so the owners of files would be wrong."),
-        _l("Use ext4, XFS, btrfs or tmpfs, ZFS from 2.2, or NFS and the like on a newer kernel."),
+        _l("Use ext4, XFS, btrfs, tmpfs, or ZFS from 2.2 on."),
     ),
     "owner": (_l("The directory does not belong to root."), _l("Run this on the host: chown root %(source)s")),
     "open": (

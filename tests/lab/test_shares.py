@@ -168,6 +168,8 @@ def test_each_sees_only_their_own_and_loses_it_without_a_restart(house: House) -
         )
         own = source / name
         assert (own.stat().st_uid, stat.S_IMODE(own.stat().st_mode)) == (house.uid(name), 0o700)
+    lab = house.lab
+    lab.run(one, "sh", "-c", "cd /srv/home && nohup sleep 999 > /dev/null 2>&1 < /dev/null &")  # busy, all the same
     inits = [seen.init for seen in connect(house.lab).observe().instances.values()]
     house.change("homes", people=[other])
     assert house.does(one, "ls /srv/home", root=True).startswith("ls: cannot access")
