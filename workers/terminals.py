@@ -1,17 +1,11 @@
-"""The agent's terminals: a WebSocket for each browser that holds a ticket, a shell in the machine behind it.
-
-What a machine says goes to the browser as fast as the browser shows it, and no faster: nothing piles up here.
-"""
+"""The agent's terminals: who may connect, with which ticket, and for how long."""
 
 from __future__ import annotations
 
-import json
 import logging
-import socket
 import threading
 import time
 from collections.abc import Callable
-from contextlib import suppress
 from http import HTTPStatus
 from typing import Any
 
@@ -22,19 +16,18 @@ from websockets.http11 import Request, Response
 from websockets.sync.server import Server, ServerConnection, serve
 
 from app.drivers.base import DriverError, LxdDriver
-from app.drivers.terminal import LARGEST, Pty
+from app.drivers.terminal import LARGEST
 from app.errors import NotFound
 from app.extensions import db, transaction
 from app.services import inventory, terminals
 from app.services.terminals import Opening
+from workers.terminal_session import Session, bye, message, size
 
 log = logging.getLogger(__name__)
 
 FIRST_WORD = 10.0  # seconds for the ticket to come
 CONFIRM = 5.0  # seconds between two looks whether a terminal may stay open
 IDLE = 1800.0  # seconds without a key typed
-AHEAD = 1 << 19  # bytes on their way that the browser has not shown yet; more, and the machine has to wait
-GOODBYE = 2.0  # seconds to say why
 AT_ONCE = 50  # connections; more are turned away
 
 
@@ -128,20 +121,20 @@ class Terminals:
     def _session(self, connection: ServerConnection) -> None:
         """Ticket, shell, and all that is typed and said, until one side ends."""
         try:
-            hello = _message(connection.recv(timeout=FIRST_WORD))
-            size = _size(hello)
+            hello = message(connection.recv(timeout=FIRST_WORD))
+            window = size(hello)
         except (ValueError, TimeoutError):
-            _bye(connection, "refused")
+            bye(connection, "refused")
             return
         assert connection.request is not None
         origin, key = connection.request.headers["Origin"], str(hello.get("ticket", ""))
         opening: Opening | None = self._asked(lambda: terminals.redeem(inventory.host(self.host_name), key, origin))
         if opening is None:
-            _bye(connection, "refused")
+            bye(connection, "refused")
             return
         began, why = time.monotonic(), "failed"
         try:
-            pty = self.driver.terminal(opening.instance, *size)
+            pty = self.driver.terminal(opening.instance, *window)
             session = Session(connection, pty, opening)
             self._open.add(session)
             try:
@@ -150,109 +143,6 @@ class Terminals:
                 self._open.discard(session)
         except DriverError as error:
             log.info("%s: %s", self.host_name, error)
-            _bye(connection, "failed")
+            bye(connection, "failed")
         finally:
             self._asked(lambda: terminals.close(opening, why, time.monotonic() - began))
-
-
-class Session:
-    """One browser and one shell."""
-
-    def __init__(self, connection: ServerConnection, pty: Pty, opening: Opening) -> None:
-        self.opening = opening
-        self._connection, self._pty = connection, pty
-        self._room = threading.Condition()
-        self._ahead = 0  # bytes that the browser has not shown yet
-        self._why = ""
-        self._typed = time.monotonic()
-
-    def run(self) -> str:
-        """Until one side ends; why."""
-        reader = threading.Thread(target=self._show, name="terminal", daemon=True)
-        self._connection.send(json.dumps({"state": "open"}))
-        reader.start()
-        try:
-            while True:
-                self._take(self._connection.recv())
-        except (ConnectionClosed, ValueError):
-            self._finish("left")
-        reader.join(5.0)
-        return self._why
-
-    def idle_for(self, seconds: float) -> bool:
-        """Whether so long nothing was typed."""
-        return time.monotonic() - self._typed > seconds
-
-    def end(self, why: str) -> None:
-        """End it from outside: the page is told why, and whoever does not listen is cut off."""
-        self._finish(why)
-        cut = threading.Timer(GOODBYE, self._cut)
-        cut.daemon = True
-        cut.start()
-
-    def _cut(self) -> None:
-        with suppress(OSError):
-            self._connection.socket.shutdown(socket.SHUT_RDWR)
-
-    def _take(self, message: str | bytes) -> None:
-        """What the browser sends: bytes are keys, text is about the window. Raises ValueError for anything else."""
-        if isinstance(message, bytes):
-            self._typed = time.monotonic()
-            self._pty.write(message)
-            return
-        told = _message(message)
-        if isinstance(told.get("shown"), int):
-            with self._room:
-                self._ahead = max(0, self._ahead - told["shown"])
-                self._room.notify_all()
-        else:
-            self._pty.resize(*_size(told))
-
-    def _show(self) -> None:
-        """What the shell says, to the browser. It is not read while too much of it is on its way."""
-        try:
-            while piece := self._pty.read():
-                with self._room:
-                    self._room.wait_for(lambda: self._why or self._ahead < AHEAD)
-                    if self._why:
-                        break
-                    self._ahead += len(piece)
-                self._connection.send(piece)
-        except ConnectionClosed:
-            pass
-        except Exception:
-            log.exception("a terminal's output")
-        self._finish("ended")
-        _bye(self._connection, self._why)
-
-    def _finish(self, why: str) -> None:
-        with self._room:
-            self._why = self._why or why
-            self._room.notify_all()
-        self._pty.close()
-
-
-def _message(message: str | bytes) -> dict[str, Any]:
-    """A short text of the browser's. Raises ValueError."""
-    if isinstance(message, bytes) or len(message) > 1024:
-        raise ValueError("not a message")
-    found = json.loads(message)
-    if not isinstance(found, dict):
-        raise ValueError("not a message")  # noqa: TRY004 - what a browser sends is a bad value, not our bad type
-    return found
-
-
-def _size(told: dict[str, Any]) -> tuple[int, int]:
-    """A window's columns and rows, within reason."""
-    sizes = [told.get("columns", 80), told.get("rows", 24)]
-    if not all(isinstance(size, int) for size in sizes):
-        raise ValueError("no size")
-    columns, rows = (min(max(size, 2), 1000) for size in sizes)
-    return columns, rows
-
-
-def _bye(connection: ServerConnection, why: str) -> None:
-    """Tell the page why, and close."""
-    with suppress(ConnectionClosed):
-        connection.send(json.dumps({"state": why}))
-        connection.close(1000)

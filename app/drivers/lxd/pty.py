@@ -17,7 +17,7 @@ from app.drivers.terminal import LARGEST
 
 FRAME, FRAMES = 1 << 18, 2  # LXD's pieces are at most so long; so many are read ahead, no more
 SHELL = "cd; if command -v bash > /dev/null; then exec bash -l; fi; exec sh -l"
-ENVIRONMENT = {"PATH": PATH, "TERM": "xterm-256color", "LANG": "C.UTF-8", "HOME": "/root", "USER": "root"}
+ENVIRONMENT = {"PATH": PATH, "TERM": "xterm-256color", "LANG": "C.UTF-8"}  # and HOME, by LXD
 
 
 class LxdPty:
