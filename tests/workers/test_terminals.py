@@ -146,6 +146,13 @@ def test_it_ends_with_the_right_to_it(desk: Desk, how: str) -> None:
     assert closed.details["why"] == "revoked"
 
 
+def test_it_ends_when_nothing_is_typed(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    screen = desk.open(desk.ticket(desk.sign_in("li"), "mine"))
+    screen.until("root@mine")
+    monkeypatch.setattr("workers.terminals.IDLE", 0.5)
+    assert screen.until_closed() == "idle"
+
+
 def test_five_at_once(desk: Desk) -> None:
     sign_in = desk.sign_in("li")
     screens = [desk.open(desk.ticket(sign_in, "mine")) for _ in range(5)]
