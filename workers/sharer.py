@@ -15,7 +15,7 @@ from flask import Flask
 from sqlalchemy.exc import SQLAlchemyError
 
 from app.drivers.base import DriverError, LxdDriver
-from app.drivers.shares import SHARE_DEVICE, WARN, Directories, Found, Share, SharesSeen, Wish, may_find_none_fit
+from app.drivers.shares import BAD, SHARE_DEVICE, Directories, Found, Share, SharesSeen, Wish, finds_none_fit
 from app.errors import NotFound
 from app.extensions import db, transaction
 from app.services import inventory, shares
@@ -28,7 +28,15 @@ LOOK_EVERY = 60.0  # seconds between two looks at directories that nothing was c
 class Sharer:
     """Looks after one host's shared directories until it is told to stop."""
 
-    def __init__(self, app: Flask, host_name: str, driver: LxdDriver, directories: Directories) -> None:
+    def __init__(
+        self,
+        app: Flask,
+        host_name: str,
+        driver: LxdDriver,
+        directories: Directories,
+        kernel: str = platform.release(),
+    ) -> None:
+        self._kernel = kernel
         self.app, self.host_name, self.driver, self.directories = app, host_name, driver, directories
         self._asked: dict[int, Wish] = {}
         self._looked = float("-inf")
@@ -75,8 +83,9 @@ class Sharer:
 
     def _look(self, wishes: dict[int, Wish]) -> None:
         found = self.directories.look(list(wishes.values())) if wishes else []
-        old = bool(found) and may_find_none_fit(self.driver.server().version, platform.release())
-        more = (Found(WARN, "old", platform.release()),) if old else ()
+        version = self.driver.server().version if found else ""
+        old = finds_none_fit(version, self._kernel)  # a machine that is given one could not even start
+        more = (Found(BAD, "old", f"LXD {version}, Linux {self._kernel}"),) if old else ()
         with transaction():
             for number, things in zip(wishes, found, strict=True):
                 shares.record(number, (*things, *more), f"agent:{self.host_name}")

@@ -50,7 +50,7 @@ def proper(path: str) -> bool:
     return not any(f"{path}/".startswith(f"/{name}/") for name in SYSTEM)
 
 
-def may_find_none_fit(lxd: str, kernel: str) -> bool:
+def finds_none_fit(lxd: str, kernel: str) -> bool:
     """Whether this LXD tries a file system out in a way that Linux refuses from 6.9 on (canonical/lxd#13522)."""
     version, release = _numbers(lxd), _numbers(kernel)
     fixed = (5, 0, 4) if version[:2] == (5, 0) else (5, 21, 2)

@@ -44,8 +44,8 @@ FINDINGS = {  # code → what was found, what to do
         _l("Run the agent on the workstation itself, with LXD's socket."),
     ),
     "old": (
-        _l("This LXD may find no file system fit on this kernel."),
-        _l("LXD 5.0.4, 5.21.2 and newer work with Linux 6.9 and newer."),
+        _l("This LXD takes no file system for fit on this kernel."),
+        _l("Use LXD 5.0.4, 5.21.2 or newer, or a Linux before 6.9."),
     ),
 }
 

@@ -104,7 +104,8 @@ def house(lab_directory: Path, admin_url: str, template: str) -> Iterator[House]
                 host = make_host("ws1", gpus=0, endpoint=str(lab.socket))
                 for name in names:
                     make_instance(make_user(name), host, name)
-            sharer = Sharer(core, "ws1", connect(lab), HostDirectories(str(lab.lxd_dir)))
+            files = HostDirectories(str(lab.lxd_dir))
+            sharer = Sharer(core, "ws1", connect(lab), files, kernel="6.8")  # which this LXD takes it for by `preload`
             yield House(lab, core, sharer, data, base, names)
             with core.app_context():
                 db.engine.dispose()

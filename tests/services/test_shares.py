@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from flask import Flask
 
-from app.drivers.shares import BAD, WARN, Found, Share, Wish, may_find_none_fit, proper, share_device
+from app.drivers.shares import BAD, WARN, Found, Share, Wish, finds_none_fit, proper, share_device
 from app.errors import InvalidInput, RuleRefused
 from app.extensions import db
 from app.models import AuditEvent, Host, SharedDirectory
@@ -146,4 +146,4 @@ def test_what_a_path_may_be(path: str) -> None:
      ("6.1", "6.18", False), ("5.0.2", "6.8.0", False), ("simulated", "6.18", False)],
 )  # fmt: skip
 def test_which_lxd_finds_nothing_fit(lxd: str, kernel: str, expected: bool) -> None:
-    assert may_find_none_fit(lxd, kernel) is expected
+    assert finds_none_fit(lxd, kernel) is expected

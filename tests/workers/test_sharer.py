@@ -9,7 +9,7 @@ import pytest
 from flask import Flask
 
 from app import create_core
-from app.drivers.base import GiveUp, TryAgain
+from app.drivers.base import GiveUp, ServerInfo, TryAgain
 from app.drivers.fake import FakeLxd
 from app.drivers.fake_directories import FakeDirectories
 from app.drivers.shares import Found, Share, SharesSeen, Wish, share_device
@@ -122,6 +122,21 @@ def test_a_privileged_machine_gets_nothing_and_that_is_said(core: Flask, driver:
     sharer.step()
     assert there(driver) == []
     assert trouble(core) == "m1: the instance is privileged"
+
+
+def test_an_lxd_that_could_not_start_a_machine_with_it_is_given_none(core: Flask, driver: FakeLxd) -> None:
+    class Old(FakeLxd):
+        def server(self) -> ServerInfo:
+            return ServerInfo("ws1", "5.0.2")
+
+    old = Old(driver._path)
+    Sharer(core, "ws1", old, FakeDirectories(), kernel="6.8.0-40").step()
+    switch(core, on=True)
+    Sharer(core, "ws1", old, FakeDirectories(), kernel="6.12.9").step()
+    assert there(driver) == []
+    with core.app_context():
+        (found,) = shares.get(inventory.host("ws1"), "common").findings
+    assert found == {"level": "bad", "code": "old", "detail": "LXD 5.0.2, Linux 6.12.9"}
 
 
 def test_what_is_due() -> None:
