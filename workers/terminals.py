@@ -24,6 +24,8 @@ from app.services.terminals import Opening
 from workers.terminal_session import Session, bye, message, size
 
 log = logging.getLogger(__name__)
+quiet = logging.getLogger("websockets.server")
+quiet.setLevel(logging.CRITICAL)  # it tells of every stranger who knocks
 
 FIRST_WORD = 10.0  # seconds for the ticket to come
 CONFIRM = 5.0  # seconds between two looks whether a terminal may stay open
@@ -48,7 +50,7 @@ class Terminals:
             try:
                 self._server = serve(
                     self._serve, *self._listen, process_request=self._admit, compression=None, max_size=LARGEST,
-                    max_queue=4, open_timeout=FIRST_WORD, ping_interval=20, server_header=None,
+                    max_queue=4, open_timeout=FIRST_WORD, ping_interval=20, server_header=None, logger=quiet,
                 )  # fmt: skip
             except OSError as error:
                 log.log(logging.DEBUG if told else logging.WARNING, "no terminals on %s: %s", self._listen, error)

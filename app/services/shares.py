@@ -152,12 +152,6 @@ def desired(host: Host) -> dict[str, dict[str, Share]]:
     }
 
 
-def of_machine(machine: Instance) -> list[SharedDirectory]:
-    """What a machine gets to see, by the path inside."""
-    offered = [share for share in of_host(machine.host) if share.active and share.fit and _for(share, machine.owner)]
-    return sorted(offered, key=lambda share: share.path)
-
-
 def _current() -> Select[SharedDirectory]:
     return (
         select(SharedDirectory)
