@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from zoneinfo import ZoneInfo, available_timezones
+
+WEBSOCKET = re.compile(r"wss?://(\[[0-9a-f:]+\]|[A-Za-z0-9.-]+)(:\d{1,5})?(/[A-Za-z0-9._~/-]*)?")
 
 
 class BadSettings(ValueError):
@@ -40,6 +43,18 @@ class Settings:
     timezone: str = field(metadata={"env": "BERTH_TZ", "doc": "the lab's time zone (default: the machine's, else UTC)"})
     https: bool = field(
         metadata={"env": "BERTH_HTTPS", "doc": "1 behind a TLS proxy: secure cookies and HSTS (default: 0)"}
+    )
+    terminal_listen: tuple[str, int] = field(
+        metadata={
+            "env": "BERTH_TERMINAL_LISTEN",
+            "doc": "where an agent serves terminals, ADDRESS:PORT (default: 127.0.0.1 and a free port)",
+        }
+    )
+    terminal_url: str = field(
+        metadata={
+            "env": "BERTH_TERMINAL_URL",
+            "doc": "how browsers reach that, ws:// or wss:// (default: as it listens)",
+        }
     )
     rate_limits: bool = field(
         metadata={"env": "BERTH_RATE_LIMITS", "doc": "0 switches rate limits off, for benchmarks (default: 1)"}
@@ -80,6 +95,8 @@ class Settings:
             tick=env.number("BERTH_TICK", 5, 1, 300),
             timezone=env.zone("BERTH_TZ", _machine_zone()),
             https=env.switch("BERTH_HTTPS", "0"),
+            terminal_listen=env.listener("BERTH_TERMINAL_LISTEN", "127.0.0.1:0"),
+            terminal_url=env.websocket("BERTH_TERMINAL_URL"),
             rate_limits=env.switch("BERTH_RATE_LIMITS", "1"),
             secret_key=env.text("SECRET_KEY"),
         )
@@ -134,6 +151,22 @@ class _Environment:
         text = self.text(name, default)
         if text and not text.startswith(schemes):
             self.problems.append(f"{name}: must start with {' or '.join(schemes)}")
+        return text
+
+    def listener(self, name: str, default: str) -> tuple[str, int]:
+        """An address and a port of this machine; port 0: a free one."""
+        host, _, port = self.text(name, default).rpartition(":")
+        if host and port.isascii() and port.isdigit() and int(port) <= 65535:
+            return host.strip("[]"), int(port)
+        self.problems.append(f"{name}: must be an address and a port, such as 10.0.0.5:8790")
+        return "127.0.0.1", 0
+
+    def websocket(self, name: str) -> str:
+        """The address of a WebSocket, or none. It becomes part of a header."""
+        text = self.text(name)
+        if text and not WEBSOCKET.fullmatch(text):
+            self.problems.append(f"{name}: must be an address such as wss://berth.example.org/terminal/lab01")
+            return ""
         return text
 
     def zone(self, name: str, default: str) -> str:

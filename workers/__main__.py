@@ -25,6 +25,7 @@ def main(arguments: list[str] | None = None) -> int:
     one.add_argument("host")
     one.add_argument("--json", action="store_true")
     commands.add_parser("work", help="one host's queued operations, once").add_argument("host")
+    commands.add_parser("share", help="one host's shared directories, once").add_argument("host")
     options = parser.parse_args(arguments)
     logging.basicConfig(format=FORMAT, level=logging.INFO, stream=sys.stderr)
     logging.getLogger("alembic").setLevel(logging.WARNING)
@@ -53,6 +54,9 @@ def _agent(options: argparse.Namespace) -> int:
     if options.command == "work":
         looking_after.work(wait=True)
         Doorman(looking_after.app, options.host, looking_after.driver).step()  # keys are no operation
+        return 0
+    if options.command == "share":
+        looking_after.sharer.step()
         return 0
     result = looking_after.one_pass()
     lines = reconciler.describe(result)

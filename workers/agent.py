@@ -21,8 +21,10 @@ from sqlalchemy.exc import SQLAlchemyError
 from app import clock
 from app.config import Settings
 from app.drivers.base import DriverError, LxdDriver
-from app.drivers.connect import connect, kernel_of
+from app.drivers.connect import connect, directories_of, kernel_of
+from app.drivers.directories import NoDirectories
 from app.drivers.kernel import Kernel
+from app.drivers.shares import Directories
 from app.errors import NotFound
 from app.extensions import db, transaction
 from app.services import audit, inventory, operations
@@ -31,11 +33,13 @@ from workers.checker import Checker
 from workers.doorman import Doorman
 from workers.evictor import Evictor
 from workers.handover import Hands
-from workers.jobs import CHECK, DOORS, LOOK, WORK
+from workers.jobs import CHECK, DOORS, LOOK, SHARE, WORK
 from workers.librarian import Librarian
 from workers.listener import Listener
 from workers.locks import Held, exclusive
 from workers.reconciler import PassResult, describe, run_pass
+from workers.sharer import Sharer
+from workers.terminals import Terminals
 from workers.warner import Warner
 from workers.works import run_operations
 
@@ -52,10 +56,18 @@ GOODBYE = 5.0  # seconds for a pass or an operation to end when the agent is to 
 class Agent:
     """Looks after one host until it is told to stop."""
 
-    def __init__(self, app: Flask, host_name: str, driver: LxdDriver, kernel: Kernel | None) -> None:
+    def __init__(
+        self,
+        app: Flask,
+        host_name: str,
+        driver: LxdDriver,
+        kernel: Kernel | None,
+        directories: Directories | None = None,
+    ) -> None:
         settings: Settings = app.extensions["berth"]
         self.app, self.host_name, self.driver, self.settings = app, host_name, driver, settings
         self.kernel = kernel
+        self.sharer = Sharer(app, host_name, driver, directories or NoDirectories())
         self.hands = Hands(Evictor(driver, kernel))
         self.stop = threading.Event()
         self.pass_began = 0.0  # monotonic; 0 between passes
@@ -69,6 +81,7 @@ class Agent:
         warner = Warner(self.app, self.host_name, self.driver, self.kernel)
         checker = Checker(self.app, self.host_name, self.driver)
         doorman = Doorman(self.app, self.host_name, self.driver)
+        where = (self.settings.terminal_listen, self.settings.terminal_url)
         work: dict[str, Callable[[], None]] = {
             "passes": self._passes,
             "operations": self._operations,
@@ -77,6 +90,8 @@ class Agent:
             "checks": partial(checker.run, self.stop, CHECK),
             "doors": partial(doorman.run, self.stop, DOORS),
             "libraries": partial(Librarian(self.host_name, self.driver).run, self.stop),
+            "terminals": partial(Terminals(self.app, self.host_name, self.driver, *where).run, self.stop),
+            "shares": partial(self.sharer.run, self.stop, SHARE, self.settings.tick),
         }
         threads = [threading.Thread(target=target, name=name, daemon=True) for name, target in work.items()]
         if self.settings.redis_agent_url:
@@ -88,7 +103,7 @@ class Agent:
             self._bark(threads)
             if time.monotonic() - self.last_sign > SIGN_EVERY:
                 self._give_sign()
-        for event in (LOOK, WORK, CHECK, DOORS):
+        for event in (LOOK, WORK, CHECK, DOORS, SHARE):
             event.set()
         deadline = time.monotonic() + GOODBYE
         for thread in threads:
@@ -227,4 +242,5 @@ def make(app: Flask, host_name: str) -> Agent:
         log.warning("the database is away: %s", error)
         endpoint = kept.read_text()
     driver = connect(endpoint, host_name, settings.data_dir)
-    return Agent(app, host_name, driver, kernel_of(driver, endpoint, host_name, settings.data_dir))
+    kernel = kernel_of(driver, endpoint, host_name, settings.data_dir)
+    return Agent(app, host_name, driver, kernel, directories_of(endpoint))

@@ -9,7 +9,7 @@ import sys
 import click
 from sqlalchemy.exc import DBAPIError, OperationalError, ProgrammingError
 
-from app.cli import doctor, entering, gpus, holders, hosts, machines, people, plan, report, running, templates
+from app.cli import doctor, entering, gpus, holders, hosts, machines, people, plan, report, running, shares, templates
 from app.cli.base import NOT_RUNNING, Failed
 from app.config import BadSettings
 from app.drivers.base import DriverError
@@ -23,7 +23,7 @@ def cli() -> None:
     """Berth: machines and GPU bookings for a lab."""
 
 
-for module in (running, hosts, gpus, holders, plan, people, machines, templates, report, doctor):
+for module in (running, hosts, gpus, holders, plan, people, machines, templates, shares, report, doctor):
     for command in module.COMMANDS:
         cli.add_command(command)
 for command in entering.COMMANDS:

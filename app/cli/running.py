@@ -38,6 +38,11 @@ def start_work(host: str) -> subprocess.Popen[bytes]:
     return subprocess.Popen([sys.executable, "-m", "workers", "work", host])  # noqa: S603 - our own
 
 
+def share(host: str) -> int:
+    """Look after a host's shared directories here, once; the exit status."""
+    return subprocess.run([sys.executable, "-m", "workers", "share", host], check=False).returncode  # noqa: S603 - our own
+
+
 def _become(*arguments: str) -> NoReturn:
     sys.stdout.flush()
     os.execv(sys.executable, [sys.executable, "-m", "workers", *arguments])  # noqa: S606 - our own

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from app.drivers.base import LxdDriver
 from app.drivers.kernel import Kernel
+from app.drivers.shares import Directories
 
 
 def connect(endpoint: str, host_name: str, data_dir: Path) -> LxdDriver:
@@ -32,3 +33,14 @@ def kernel_of(driver: LxdDriver, endpoint: str, host_name: str, data_dir: Path) 
 
     assert isinstance(driver, PylxdDriver)
     return HostKernel(driver.devices_dir) if endpoint.startswith("/") else None
+
+
+def directories_of(endpoint: str) -> Directories:
+    """The file systems of the host behind an endpoint; of one on another machine nothing can be said."""
+    if endpoint.startswith("sim:"):
+        from app.drivers.fake_directories import FakeDirectories  # noqa: PLC0415
+
+        return FakeDirectories()
+    from app.drivers.directories import HostDirectories, NoDirectories  # noqa: PLC0415
+
+    return HostDirectories(str(Path(endpoint).resolve().parent)) if endpoint.startswith("/") else NoDirectories()

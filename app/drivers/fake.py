@@ -30,16 +30,17 @@ from app.drivers.facts import HostFacts
 from app.drivers.fake_doors import FakeDoors, says
 from app.drivers.fake_facts import host_facts
 from app.drivers.fake_images import FakeImages
+from app.drivers.fake_shares import FakeShares
 from app.drivers.inside import Answer, Command, Heard
 from app.drivers.libraries import Way
-from app.drivers.simulated import OWNER, State, new_instance
+from app.drivers.simulated import OWNER, State, instance_of, new_instance
 
 _CREATION = [("preparing", 0, 0.2), *(("copying", done, 0.25) for done in (0, 25, 50, 75)), ("copying", 100, 0.0)]
 _STARTING = [("starting", 0, 0.5), ("checking", 0, 0.3), ("checking", 100, 0.0)]
 _PLUG_SECONDS = 0.05
 
 
-class FakeLxd(FakeDoors, FakeImages):
+class FakeLxd(FakeDoors, FakeImages, FakeShares):
     """LxdDriver for a host that exists only in a file."""
 
     def server(self) -> ServerInfo:
@@ -78,7 +79,7 @@ class FakeLxd(FakeDoors, FakeImages):
         self._pause(_PLUG_SECONDS)
         with self._call("attach") as state:
             what = f"Attach GPU {gpu.pci_address} to {instance}"
-            item, name = _instance(state, what, instance), device_name(gpu.pci_address)
+            item, name = instance_of(state, what, instance), device_name(gpu.pci_address)
             if item["privileged"]:
                 raise GiveUp(what, "the instance is privileged", "Set security.privileged=false and restart it.")
             if name not in item["devices"]:
@@ -160,7 +161,7 @@ class FakeLxd(FakeDoors, FakeImages):
         """Keep the message."""
         with self._call("tell") as state:
             what = f"Tell {instance}"
-            if (status := _instance(state, what, instance)["status"]) != "running":
+            if (status := instance_of(state, what, instance)["status"]) != "running":
                 raise TryAgain(what, f"the instance is {status}", "Start the instance.")
             state["told"] = [*state.get("told", [])[-99:], [instance, title, text]]
 
@@ -173,7 +174,7 @@ class FakeLxd(FakeDoors, FakeImages):
         """Nothing runs in there: it says nothing and works, but for what it was told by `answer`."""
         with self._call("run") as state:
             what = f"Run {command.argv[0]} in {instance}"
-            if (status := _instance(state, what, instance)["status"]) != "running":
+            if (status := instance_of(state, what, instance)["status"]) != "running":
                 raise TryAgain(what, f"the instance is {status}", "Start the instance.")
             state["ran"] = [*state.get("ran", [])[-99:], [instance, *command.argv]]
             said = Answer(*state.get("answers", {}).get(instance, (0, says(instance, command))))
@@ -191,7 +192,7 @@ class FakeLxd(FakeDoors, FakeImages):
     def _power(self, instance: str, action: str, status: str) -> None:
         with self._open() as state:
             what = f"{action.capitalize()} {instance}"
-            item = _instance(state, what, instance)
+            item = instance_of(state, what, instance)
             if status == "running" and item["status"] == "stopped":
                 self.refuse_taken(state, what, item)
             if item["status"] != status:
@@ -202,13 +203,6 @@ class FakeLxd(FakeDoors, FakeImages):
         for step, done, seconds in steps:
             progress(step, done)
             self._pause(seconds)
-
-
-def _instance(state: State, what: str, name: str) -> State:
-    item: State | None = state["instances"].get(name)
-    if item is None:
-        raise GiveUp(what, "the host has no such instance", "Create the instance anew.")
-    return item
 
 
 def _seen(name: str, item: State) -> InstanceSeen:

@@ -15,7 +15,9 @@ from app.models.inventory import (
 from app.models.ledger import EntryKind, LedgerEntry
 from app.models.operations import Operation, OperationKind, OperationState
 from app.models.policy import Policy
+from app.models.shares import SharedDirectory
 from app.models.templates import Template, TemplateKind, TemplateState
+from app.models.terminals import Terminal
 
 __all__ = [
     "Account",
@@ -40,11 +42,13 @@ __all__ = [
     "Purpose",
     "Refusal",
     "Role",
+    "SharedDirectory",
     "SignIn",
     "SshKey",
     "Template",
     "TemplateKind",
     "TemplateState",
+    "Terminal",
     "User",
     "UserState",
 ]

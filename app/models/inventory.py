@@ -45,6 +45,7 @@ class Host(Base):
     listen: Mapped[str] = mapped_column(String(64), server_default="0.0.0.0")  # noqa: S104 - people come over the network
     first_port: Mapped[int] = mapped_column(server_default="22000")
     last_port: Mapped[int] = mapped_column(server_default="22999")
+    terminal_url: Mapped[str] = mapped_column(String(255), server_default="")  # where its agent serves terminals
 
     @property
     def simulated(self) -> bool:

@@ -11,6 +11,7 @@ from app.drivers.base import NVIDIA_MAJOR, GiveUp
 from app.drivers.fake import FakeLxd
 from app.drivers.fake_kernel import FakeKernel
 from app.drivers.images import builder_name
+from app.drivers.shares import BAD, Found
 from app.extensions import db, transaction
 from app.models import (
     ApiToken,
@@ -24,8 +25,9 @@ from app.models import (
     TemplateKind,
     TemplateState,
 )
-from app.services import accounts, instances, inventory, ssh_keys, templates, tokens
+from app.services import accounts, instances, inventory, shares, ssh_keys, templates, tokens
 from app.services.quarantine import quarantine
+from app.services.shares import Terms
 from app.services.template_rules import Wish
 from tests.browser.demo import Demo
 from tests.runtime.running import wait_for
@@ -90,6 +92,7 @@ class Scene:
             ("machines", "/machines"),
             ("machine", f"/machines/{self.user}"),
             ("machine-broken", f"/machines/{self.broken}"),
+            ("machine-terminal", f"/machines/{self.user}/terminal"),
             ("machine-new", "/machines/new"),
             ("machine-ways", f"/machines/{self.user}/ways"),
             ("machine-health", f"/machines/{self.user}/health"),
@@ -125,6 +128,10 @@ class Scene:
             ("template-by-recipe", "/templates/new/recipe"),
             ("template-from-image", "/templates/new/image"),
             ("template-from-machine", "/templates/new/machine"),
+            ("shares", "/hosts/sim1/shares"),
+            ("share-new", "/hosts/sim1/shares/new"),
+            ("share", "/hosts/sim1/shares/sets"),
+            ("share-retire", "/hosts/sim1/shares/sets/retire"),
             ("rules", "/rules"),
             ("audit", "/audit"),
         ]
@@ -178,6 +185,7 @@ def make(demo: Demo) -> Scene:
     with demo.app.app_context(), transaction():
         ssh_keys.add("test", accounts.get(user), PUBLIC_KEY, "desk")
     _trouble(demo)
+    _shares(demo)
     broken = _broken_machine(demo, user)
     made = _templates(demo)
     return Scene(demo, user, other, admin, waiting, running, upcoming, ended, stuck, broken, *made)
@@ -254,6 +262,17 @@ def _templates(demo: Demo) -> tuple[int, int]:
 
     wait_for(over, 30, "templates that are built or not")
     return numbers[0], numbers[1]
+
+
+def _shares(demo: Demo) -> None:
+    """One that is on, and one that the host's agent speaks against."""
+    with demo.app.app_context(), transaction():
+        host = inventory.host("sim1")
+        sets = shares.add("admin", host, Terms("sets", "/srv/sets", "/srv/sets"))
+        shares.record(sets.id, (), "agent:sim1")
+        shares.switch("admin", host, sets, on=True)
+        homes = shares.add("admin", host, Terms("homes", "/unfit/homes", "/srv/home", read_only=False, own=True))
+        shares.record(homes.id, (Found(BAD, "flags", "/unfit: nosuid, nodev"),), "agent:sim1")
 
 
 def _broken_machine(demo: Demo, user: str) -> str:

@@ -39,6 +39,7 @@ class Lab:
     the daemon's mount namespace. `readable`: each GPU brings along a /dev/dri/cardN that can be opened and read; those
     of neighbours are different devices.
     `bridge`: give it a network of Berth's for its machines, with NAT to the outside; `lab.bridge` is its name.
+    `preload`: a library that LXD is started with.
     `owned`: take it down when this program ends or, if it is killed, at the next `sweep`.
     """
 
@@ -53,6 +54,7 @@ class Lab:
         readable: bool = False,
         bridge: bool = False,
         owned: bool = True,
+        preload: Path | None = None,
     ) -> None:
         self.directory = Path(directory).absolute()
         self.name = name or self.directory.name
@@ -60,7 +62,7 @@ class Lab:
         self.socket = self.lxd_dir / "unix.socket"
         self.minors: list[int] = []
         self._wish = (gpus, first_minor, snap, owned)
-        self._readable = readable
+        self._readable, self._preload = readable, preload
         self.bridge = bridge_name(self.directory) if bridge else ""
         self._daemon: subprocess.Popen[bytes] | None = None
 
@@ -215,9 +217,10 @@ class Lab:
 
     def _spawn(self, *command: str, pass_fds: tuple[int, ...] = ()) -> int:
         with (self.directory / "lxd.out").open("a") as log:
+            preload = {"LD_PRELOAD": str(self._preload)} if self._preload else {}
             self._daemon = subprocess.Popen(
-                command, env=self._env(), stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,
-                pass_fds=pass_fds,
+                command, env=self._env() | preload, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
+                start_new_session=True, pass_fds=pass_fds,
             )  # fmt: skip
         ready = subprocess.run(
             ["lxd", "waitready", "--timeout", "60"], env=self._env(), capture_output=True, text=True, check=False

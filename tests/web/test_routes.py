@@ -21,7 +21,7 @@ PUBLIC = {
     "health.healthz",
     "health.metrics",
 }
-ADMINS_ONLY = {"people", "policy", "audit", "hosts", "templates"}
+ADMINS_ONLY = {"people", "policy", "audit", "hosts", "shares", "templates"}
 SAMPLES = {"way": "recipe", "role": "user", "what": "stop", "filename": "app.css"}
 ROLES = ["nobody", "user", "admin"]
 

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
-import threading
-import time
 from collections.abc import Callable
 from pathlib import Path
 
 from app.drivers.base import (
-    DriverError,
+    DriverError as DriverError,
+)
+from app.drivers.base import (
     GiveUp,
     GpuInfo,
     HostSeen,
@@ -22,30 +21,38 @@ from app.drivers.base import (
     TryAgain,
     device_name,
 )
-from app.drivers.doors import DEVICES, Door, Doorway
+from app.drivers.doors import DEVICES as DEVICES
+from app.drivers.doors import Door as Door
+from app.drivers.doors import Doorway as Doorway
 from app.drivers.facts import HostFacts
 from app.drivers.inside import Answer, Command, Heard
-from app.drivers.knocking import PortTaken, knock_here, taken_here
+from app.drivers.knocking import PortTaken as PortTaken
+from app.drivers.knocking import knock_here as knock_here
+from app.drivers.knocking import taken_here as taken_here
 from app.drivers.libraries import Way
-from app.drivers.lxd import events, examine, execute, images, instances, libraries, shapes, tell
-from app.drivers.lxd.errors import RefusedError, as_driver_errors
+from app.drivers.lxd import events, examine, execute, instances, libraries, shapes, tell
+from app.drivers.lxd import images as images
+from app.drivers.lxd import pty as pty
+from app.drivers.lxd import shares as shares
+from app.drivers.lxd.errors import RefusedError as RefusedError
+from app.drivers.lxd.errors import as_driver_errors
 from app.drivers.lxd.examine import Examiner
+from app.drivers.lxd.images import TemplateSide
 from app.drivers.lxd.look import Eye
 from app.drivers.lxd.shapes import Json
+from app.drivers.lxd.ways_in import WaysIn
 from app.drivers.lxd.wire import Wire
+from app.drivers.shares import Share as Share
+from app.drivers.shares import SharesSeen as SharesSeen
 
-UPDATE_TIMEOUT = 30.0  # seconds for LXD to plug or unplug a device
-UPDATE_TRIES = 6
 
-
-class PylxdDriver(images.TemplateSide):
+class PylxdDriver(WaysIn, TemplateSide):
     """LxdDriver for a socket or an https address, which takes the `lxc` command's client certificate."""
 
     def __init__(self, endpoint: str) -> None:
-        self._wire = Wire(endpoint)
+        super().__init__(Wire(endpoint))
         self._eye = Eye(self._wire)
         self._examiner = Examiner(endpoint, self._wire)
-        self._locks: dict[tuple[int, str], threading.Lock] = {}  # by process too: a fork may copy a held one
 
     def devices_dir(self) -> Path | None:
         """Where LXD keeps the nodes it makes for instances; None while that cannot be looked at from here."""
@@ -155,48 +162,6 @@ class PylxdDriver(images.TemplateSide):
         """Run it as root in the running instance and wait for its end."""
         return execute.run(self._wire, instance, command, heard)
 
-    def doorways(self) -> dict[str, Doorway]:
-        """Every instance with its doors."""
-        with as_driver_errors("List the ports that lead into instances", HostUnreachable):
-            every = self._wire.get("instances", recursion=1) or []
-            return {str(instance["name"]): shapes.doorway(instance) for instance in every}
-
-    def open_door(self, instance: str, door: Door) -> None:
-        """Let the port lead there. LXD itself would try a taken one for six seconds, and do nothing else there."""
-
-        def change(_current: Json, body: Json) -> bool:
-            if body["devices"].get(DEVICES[door.purpose]) == door.device:
-                return False
-            if reason := self.taken(door):
-                raise PortTaken(door, reason)
-            body["devices"][DEVICES[door.purpose]] = door.device
-            return True
-
-        try:
-            self._update(instance, f"Open port {door.number} into {instance}", change)
-        except PortTaken:
-            raise
-        except DriverError as error:
-            if reason := self.taken(door):  # somebody was faster
-                raise PortTaken(door, reason) from error
-            raise
-
-    def close_door(self, instance: str, purpose: str) -> None:
-        """Let no port lead there for this purpose."""
-
-        def change(_current: Json, body: Json) -> bool:
-            return body["devices"].pop(DEVICES[purpose], None) is not None
-
-        self._update(instance, f"Close the {purpose} port of {instance}", change, missing_ok=True)
-
-    def taken(self, door: Door) -> str:
-        """Why the port cannot be opened now. Of another machine's only LXD can tell."""
-        return taken_here(door) if self._wire.socket else ""
-
-    def knock(self, door: Door) -> str:
-        """Who answers behind the door."""
-        return knock_here(door)
-
     def _plug_over_orphan(self, current: Json, body: Json, device: str) -> bool:
         """A node that LXD made and forgot (two updates at once, a crash) blocks its name and cannot be detached. A
         harmless device of that name makes LXD take it away, together with what bears the same name."""
@@ -204,28 +169,3 @@ class PylxdDriver(images.TemplateSide):
             return False
         body["devices"][device] = {"type": "unix-char", "source": "/dev/null", "path": "/dev/berth-away"}
         return True
-
-    def _update(self, name: str, what: str, change: Callable[[Json, Json], bool], *, missing_ok: bool = False) -> None:
-        """Change until a fresh look finds nothing left to change.
-
-        LXD's answer proves nothing: in 5.0.2 two updates can both pass its ETag check, one of them in vain."""
-        trouble = "LXD says done, and it is not so"
-        with self._locks.setdefault((os.getpid(), name), threading.Lock()), as_driver_errors(what):
-            deadline = time.monotonic() + UPDATE_TIMEOUT
-            for attempt in range(UPDATE_TRIES):
-                current, etag = self._wire.find(name)
-                if current is None and missing_ok:
-                    return
-                if current is None:
-                    raise GiveUp(what, "the host has no such instance", "Create the instance anew.")
-                body = shapes.writable(current)
-                if not change(current, body):
-                    return
-                try:
-                    self._wire.send("put", "instances", name, json=body, etag=etag, limit=UPDATE_TIMEOUT)
-                except RefusedError as error:
-                    if not error.busy or time.monotonic() > deadline:
-                        raise
-                    trouble = str(error)
-                    time.sleep(0.02 * 2**attempt)
-        raise TryAgain(what, trouble, "Another program keeps changing the instance.")

@@ -15,6 +15,7 @@ from app.drivers.images import Origin, builder_name, image_alias, trial_name
 from app.drivers.lxd import instances, shapes
 from app.drivers.lxd.errors import RefusedError, as_driver_errors
 from app.drivers.lxd.shapes import Json
+from app.drivers.lxd.updates import Updates
 from app.drivers.lxd.wire import Wire
 
 BUILDER = TAG_PREFIX + "builder"
@@ -24,10 +25,8 @@ _GET_TIMEOUT = 1800.0  # an image from far away
 _PUBLISH_TIMEOUT = 1800.0
 
 
-class TemplateSide:
+class TemplateSide(Updates):
     """ImageDriver's part of the driver."""
-
-    _wire: Wire
 
     def prepare(self, template: int, origin: Origin, progress: Progress) -> str:
         """Make the template's builder and start it; its name."""

@@ -1,0 +1,128 @@
+"""Shared directories, kept as they should be: looked at on the host, put into machines, taken out of them.
+
+Beside the passes, in a thread of its own: a file system that hangs keeps nobody's GPU from coming or going.
+"""
+
+from __future__ import annotations
+
+import logging
+import platform
+import threading
+import time
+from collections.abc import Mapping
+
+from flask import Flask
+from sqlalchemy.exc import SQLAlchemyError
+
+from app.drivers.base import DriverError, LxdDriver
+from app.drivers.shares import BAD, SHARE_DEVICE, Directories, Found, Share, SharesSeen, Wish, finds_none_fit
+from app.errors import NotFound
+from app.extensions import db, transaction
+from app.services import inventory, shares
+
+log = logging.getLogger(__name__)
+
+LOOK_EVERY = 60.0  # seconds between two looks at directories that nothing was changed about
+
+
+class Sharer:
+    """Looks after one host's shared directories until it is told to stop."""
+
+    def __init__(
+        self,
+        app: Flask,
+        host_name: str,
+        driver: LxdDriver,
+        directories: Directories,
+        kernel: str = platform.release(),
+    ) -> None:
+        self._kernel = kernel
+        self.app, self.host_name, self.driver, self.directories = app, host_name, driver, directories
+        self._asked: dict[int, Wish] = {}
+        self._looked = float("-inf")
+        self._told = ""
+
+    def run(self, stop: threading.Event, now: threading.Event, every: float) -> None:
+        """At once, then whenever `now` is set, and at least `every` seconds. Who sets `stop` sets `now` too."""
+        while not stop.is_set():
+            now.clear()
+            trouble = ""
+            try:
+                self.step()
+            except (SQLAlchemyError, NotFound) as error:
+                log.debug("%s: no shared directories now: %s", self.host_name, error)
+            except DriverError as error:
+                trouble = str(error)
+            except Exception:
+                log.exception("the shared directories of %s", self.host_name)
+            if trouble and trouble != self._told:
+                log.warning("%s: %s", self.host_name, trouble)
+            self._told = trouble
+            now.wait(every)
+
+    def step(self) -> None:
+        """Look where a look is due, then let each machine have what it should. Raises DriverError."""
+        with self.app.app_context():
+            try:
+                self._look_if_due()
+            finally:  # where no answer comes, what was known holds: unknown is not unfit
+                try:
+                    with transaction():
+                        wanted = shares.desired(inventory.host(self.host_name))
+                    self._apply(wanted)
+                finally:
+                    db.session.remove()
+
+    def _look_if_due(self) -> None:
+        with transaction():
+            host = inventory.host(self.host_name)
+            wishes = shares.wishes(host)
+            new = any(share.checked_at is None for share in shares.of_host(host))
+        if wishes != self._asked or new or time.monotonic() - self._looked > LOOK_EVERY:
+            self._look(wishes)
+
+    def _look(self, wishes: dict[int, Wish]) -> None:
+        found = self.directories.look(list(wishes.values())) if wishes else []
+        version = self.driver.server().version if found else ""
+        old = finds_none_fit(version, self._kernel)  # a machine that is given one could not even start
+        more = (Found(BAD, "old", f"LXD {version}, Linux {self._kernel}"),) if old else ()
+        with transaction():
+            for number, things in zip(wishes, found, strict=True):
+                shares.record(number, (*things, *more), f"agent:{self.host_name}")
+        self._asked, self._looked = wishes, time.monotonic()
+
+    def _apply(self, wanted: Mapping[str, Mapping[str, Share]]) -> None:
+        """Change what is not as it should be, each machine for itself."""
+        troubles = {_number(device): "" for items in wanted.values() for device in items}
+        seen = self.driver.shares()
+        for name, items in wanted.items():
+            if name in seen and seen[name].privileged:
+                troubles |= {_number(device): f"{name}: the instance is privileged" for device in items}
+        for name, items in due(wanted, seen).items():
+            try:
+                self.driver.set_shares(name, items)
+                log.info("%s: %s has the shared directories %s", self.host_name, name, sorted(items) or "none")
+            except DriverError as error:
+                log.warning("%s: %s", self.host_name, error)
+                troubles |= {_number(device): f"{name}: {error.detail or error}" for device in items}
+        with transaction():
+            for number, trouble in troubles.items():
+                shares.note_trouble(number, trouble)
+
+
+def due(wanted: Mapping[str, Mapping[str, Share]], seen: Mapping[str, SharesSeen]) -> dict[str, dict[str, Share]]:
+    """By machine that has not what it should have, what that is. A privileged one gets nothing: root in there is root
+    on the host. What is not Berth's is left alone."""
+    found = {}
+    for name, items in wanted.items():
+        if name in seen:
+            allowed = {} if seen[name].privileged else dict(items)
+            if allowed != dict(seen[name].shares):
+                found[name] = allowed
+    return found
+
+
+def _number(device: str) -> int:
+    match = SHARE_DEVICE.match(device)
+    assert match is not None
+    return int(match[1])
