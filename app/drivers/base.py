@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING, Protocol
 
+from app.drivers.lifecycle import LifecycleDriver
+
 if TYPE_CHECKING:
     from app.drivers.facts import HostFacts
     from app.drivers.inside import Answer, Command, Heard
@@ -187,7 +189,7 @@ Progress = Callable[[str, int], None]
 """Called with a step's code (see services.instances.STEPS) and per cent done."""
 
 
-class LxdDriver(Protocol):
+class LxdDriver(LifecycleDriver, Protocol):
     """One host's LXD. Safe to use from several threads at once. What goes wrong is raised as a kind of DriverError."""
 
     def server(self) -> ServerInfo:

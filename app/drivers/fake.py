@@ -5,6 +5,7 @@ It keeps the rules of the real one, and can be told to fail and to lie; what it 
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 
 from app.drivers.base import (
@@ -28,15 +29,16 @@ from app.drivers.base import (
 )
 from app.drivers.facts import HostFacts
 from app.drivers.fake_facts import host_facts
+from app.drivers.fake_lifecycle import FakeLifecycle
 from app.drivers.inside import Answer, Command, Heard
-from app.drivers.simulated import OWNER, SimulatedHost, State, new_instance
+from app.drivers.simulated import OWNER, State, instance_of, new_instance
 
 _CREATION = [("preparing", 0, 0.2), *(("copying", done, 0.25) for done in (0, 25, 50, 75)), ("copying", 100, 0.0)]
 _STARTING = [("starting", 0, 0.5), ("checking", 0, 0.3), ("checking", 100, 0.0)]
 _PLUG_SECONDS = 0.05
 
 
-class FakeLxd(SimulatedHost):
+class FakeLxd(FakeLifecycle):
     """LxdDriver for a host that exists only in a file."""
 
     def server(self) -> ServerInfo:
@@ -75,7 +77,7 @@ class FakeLxd(SimulatedHost):
         self._pause(_PLUG_SECONDS)
         with self._call("attach") as state:
             what = f"Attach GPU {gpu.pci_address} to {instance}"
-            item, name = _instance(state, what, instance), device_name(gpu.pci_address)
+            item, name = instance_of(state, what, instance), device_name(gpu.pci_address)
             if item["privileged"]:
                 raise GiveUp(what, "the instance is privileged", "Set security.privileged=false and restart it.")
             if name not in item["devices"]:
@@ -113,7 +115,8 @@ class FakeLxd(SimulatedHost):
                 raise GiveUp(what, f"no image {spec.image!r} on this host", "Import it there, or choose another one.")
         self._report(progress, _CREATION)
         with self._open() as state:
-            state["instances"].setdefault(spec.name, new_instance("stopped", owner=spec.owner))
+            item = state["instances"].setdefault(spec.name, new_instance("stopped", owner=spec.owner))
+            item["size"] = [spec.cpus, spec.memory_mib, spec.disk_gib]
         self._report(progress, _STARTING[:1])
         self._power(spec.name, "start", "running")
         self._report(progress, _STARTING[1:])
@@ -152,7 +155,7 @@ class FakeLxd(SimulatedHost):
         """Keep the message."""
         with self._call("tell") as state:
             what = f"Tell {instance}"
-            if (status := _instance(state, what, instance)["status"]) != "running":
+            if (status := instance_of(state, what, instance)["status"]) != "running":
                 raise TryAgain(what, f"the instance is {status}", "Start the instance.")
             state["told"] = [*state.get("told", [])[-99:], [instance, title, text]]
 
@@ -165,7 +168,7 @@ class FakeLxd(SimulatedHost):
         """Nothing runs in there: it says nothing and works, but for what it was told by `answer`."""
         with self._call("run") as state:
             what = f"Run {command.argv[0]} in {instance}"
-            if (status := _instance(state, what, instance)["status"]) != "running":
+            if (status := instance_of(state, what, instance)["status"]) != "running":
                 raise TryAgain(what, f"the instance is {status}", "Start the instance.")
             state["ran"] = [*state.get("ran", [])[-99:], [instance, *command.argv]]
             said = Answer(*state.get("answers", {}).get(instance, (0, "")))
@@ -175,22 +178,15 @@ class FakeLxd(SimulatedHost):
 
     def _power(self, instance: str, action: str, status: str) -> None:
         with self._open() as state:
-            item = _instance(state, f"{action.capitalize()} {instance}", instance)
+            item = instance_of(state, f"{action.capitalize()} {instance}", instance)
             if item["status"] != status:
-                item["status"] = status
+                item["status"], item["started"] = status, time.time()
                 item["nodes"] = list(item["devices"]) if status == "running" else []
 
     def _report(self, progress: Progress, steps: list[tuple[str, int, float]]) -> None:
         for step, done, seconds in steps:
             progress(step, done)
             self._pause(seconds)
-
-
-def _instance(state: State, what: str, name: str) -> State:
-    item: State | None = state["instances"].get(name)
-    if item is None:
-        raise GiveUp(what, "the host has no such instance", "Create the instance anew.")
-    return item
 
 
 def _seen(name: str, item: State) -> InstanceSeen:

@@ -140,6 +140,14 @@ def new_instance(status: str, *, owner: str = "", privileged: bool = False) -> S
     return {"status": status, "privileged": privileged, "config": config, "devices": {}, "nodes": []}
 
 
+def instance_of(state: State, what: str, name: str) -> State:
+    """The instance's state. Raises GiveUp where there is none."""
+    item: State | None = state["instances"].get(name)
+    if item is None:
+        raise GiveUp(what, "the host has no such instance", "Create the instance anew.")
+    return item
+
+
 def _due(state: State, method: str) -> DriverError | None:
     """The error that this call was told to fail with."""
     if state["unreachable"]:

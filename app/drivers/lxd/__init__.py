@@ -26,6 +26,7 @@ from app.drivers.inside import Answer, Command, Heard
 from app.drivers.lxd import events, execute, instances, shapes, tell
 from app.drivers.lxd.errors import RefusedError, as_driver_errors
 from app.drivers.lxd.examine import Examiner
+from app.drivers.lxd.lifecycle import Lifecycle
 from app.drivers.lxd.look import Eye
 from app.drivers.lxd.shapes import Json
 from app.drivers.lxd.wire import Wire
@@ -34,7 +35,7 @@ UPDATE_TIMEOUT = 30.0  # seconds for LXD to plug or unplug a device
 UPDATE_TRIES = 6
 
 
-class PylxdDriver:
+class PylxdDriver(Lifecycle):
     """LxdDriver for a socket or an https address, which takes the `lxc` command's client certificate."""
 
     def __init__(self, endpoint: str) -> None:

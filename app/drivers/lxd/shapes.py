@@ -42,6 +42,14 @@ def privileged(instance: Json) -> bool:
     return str(instance.get("expanded_config", {}).get("security.privileged", "")).lower() in {"true", "1", "yes", "on"}
 
 
+def root_disk(instance: Json) -> tuple[str, Json]:
+    """Name and settings of the instance's root disk, from a profile too. Raises ValueError where it has none."""
+    for name, device in instance.get("expanded_devices", {}).items():
+        if device.get("type") == "disk" and device.get("path") == "/":
+            return name, dict(device)
+    raise ValueError("the instance has no root disk")
+
+
 def plug(body: Json, gpu: GpuInfo, tag: Tag) -> bool:
     """Put the GPU and its tag into a writable instance; False if both were so already."""
     name = device_name(gpu.pci_address)
