@@ -34,6 +34,7 @@ from workers.jobs import CHECK, LOOK, WORK
 from workers.listener import Listener
 from workers.locks import Held, exclusive
 from workers.reconciler import PassResult, describe, run_pass
+from workers.surveyor import Surveyor, after_reboot
 from workers.warner import Warner
 from workers.works import run_operations
 
@@ -58,6 +59,8 @@ class Agent:
         self.stop = threading.Event()
         self.pass_began = 0.0  # monotonic; 0 between passes
         self.last_sign = time.monotonic()
+        self.looked = threading.Event()  # operations wait for it: after a reboot until a pass could look
+        self.looked.set()
         self._told = ""
 
     def run(self) -> None:
@@ -72,8 +75,10 @@ class Agent:
             "events": self._events,
             "warnings": partial(warner.run, self.stop),
             "checks": partial(checker.run, self.stop, CHECK),
+            "surveys": partial(Surveyor(self.app, self.host_name, self.driver, WORK).run, self.stop),
         }
         threads = [threading.Thread(target=target, name=name, daemon=True) for name, target in work.items()]
+        self._after_reboot()
         if self.settings.redis_agent_url:
             Listener(self.settings.redis_agent_url, self.host_name, self.note_refusal).start()
         for thread in threads:
@@ -120,6 +125,8 @@ class Agent:
             try:
                 result = self.one_pass()
                 boundary, todo = result.next_boundary, result.plan
+                if result.ok:
+                    self.looked.set()
                 self._tell(result)
             except Exception:
                 log.exception("the pass over %s failed", self.host_name)
@@ -139,6 +146,8 @@ class Agent:
 
     def _operations(self) -> None:
         while not self.stop.is_set():
+            if not self.looked.wait(self.settings.tick):
+                continue
             WORK.clear()
             try:
                 if self.work(wait=False):
@@ -171,6 +180,13 @@ class Agent:
         if result.trouble != self._told:
             log.warning("%s: %s", self.host_name, result.trouble or "all is well again")
             self._told = result.trouble
+
+    def _after_reboot(self) -> None:
+        try:
+            if after_reboot(self.app, self.host_name, self.settings.data_dir):
+                self.looked.clear()  # a GPU that LXD still lists must be out before a machine starts with it
+        except (SQLAlchemyError, NotFound, OSError) as error:
+            log.warning("%s: whether the host was rebooted is not known: %s", self.host_name, error)
 
     def _give_sign(self) -> None:
         """A sign of life between two passes, or during a long one."""

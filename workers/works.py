@@ -15,6 +15,7 @@ from app.errors import DomainError
 from app.extensions import transaction
 from app.models import Instance, Operation, OperationKind
 from app.services import instances, inventory, operations
+from workers import lifecycle
 
 log = logging.getLogger(__name__)
 
@@ -76,6 +77,13 @@ HANDLERS: dict[OperationKind, Callable[[Work], None]] = {
     OperationKind.STOP: _stop,
     OperationKind.RESTART: _restart,
     OperationKind.DELETE: _delete,
+    OperationKind.FREEZE: lifecycle.freeze,
+    OperationKind.RENAME: lifecycle.rename,
+    OperationKind.RESIZE: lifecycle.resize,
+    OperationKind.SNAPSHOT: lifecycle.snapshot,
+    OperationKind.RESTORE: lifecycle.restore,
+    OperationKind.FORGET: lifecycle.forget,
+    OperationKind.ADOPT: lifecycle.adopt,
 }
 
 

@@ -131,8 +131,5 @@ def _use(number: int, name: str, item: State) -> InstanceUse:
         config={key: str(value) for key, value in item["config"].items()},
         devices={"root": "disk path=/ pool=pool", **ours},
         gpus=tuple(item["devices"]),
-        snapshots=tuple(
-            SnapshotSeen(name, kept["at"], 12_000_000) for name, kept in item.get("snapshots", {}).items()
-        ),
+        snapshots=tuple(SnapshotSeen(name, kept["at"], 12_000_000) for name, kept in item.get("snapshots", {}).items()),
     )
-

@@ -8,7 +8,7 @@ from typing import Any
 
 from sqlalchemy import CheckConstraint, ForeignKey, Index, String, Text, UniqueConstraint, func, text
 from sqlalchemy.dialects.postgresql import JSONB
-from sqlalchemy.orm import Mapped, deferred, mapped_column, relationship
+from sqlalchemy.orm import Mapped, mapped_column, relationship
 
 from app.models.accounts import User
 from app.models.base import Base, one_of
@@ -37,8 +37,9 @@ class Host(Base):
     observed: Mapped[dict[str, Any]] = mapped_column(server_default="{}")
     findings: Mapped[list[dict[str, str]]] = mapped_column(JSONB, server_default="[]")
     checked_at: Mapped[datetime | None]  # when the findings were made
-    # What the agent's slow look found on it, instances that are not Berth's too: see services.surveys.
-    survey: Mapped[dict[str, Any]] = deferred(mapped_column(server_default="{}"))  # large; loaded only where it is shown
+    # What the agent's slow look found on it, instances that are not Berth's too (see services.surveys): large, so it is
+    # loaded only where it is shown.
+    survey: Mapped[dict[str, Any]] = mapped_column(JSONB, server_default="{}", deferred=True)
     surveyed_at: Mapped[datetime | None]
     # Where people reach its machines; "": by the host's name. Their ports are of this range, both ends included.
     address: Mapped[str] = mapped_column(String(255), server_default="")

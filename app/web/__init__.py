@@ -6,6 +6,7 @@ from flask import Flask
 
 from app.extensions import csrf
 from app.web import (
+    all_machines,
     api,
     audit,
     auth,
@@ -17,6 +18,7 @@ from app.web import (
     home,
     hosts,
     locale,
+    machine_care,
     machines,
     navigation,
     people,
@@ -26,18 +28,24 @@ from app.web import (
     render,
     security,
     settings,
+    snapshots,
     static,
+    uses,
 )
 
 __all__ = ["init_app", "locale", "people_access"]
 
-PAGES = (auth, home, calendar, bookings, machines, quota, settings, people, hosts, policy, audit, health, api)
+PAGES = (
+    auth, home, calendar, bookings, machines, machine_care, snapshots, quota, settings, people, hosts, all_machines,
+    policy, audit, health, api,
+)  # fmt: skip
 
 
 def init_app(app: Flask) -> None:
     """Give the application its guard, its pages and its error pages."""
     static.init_app(app)
     render.init_app(app)
+    uses.init_app(app)
     navigation.init_app(app)
     errors.init_app(app)
     security.init_app(app)

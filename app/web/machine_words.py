@@ -30,6 +30,13 @@ UNDER_WAY = {
     OperationKind.STOP: ("stopping", _l("Stopping")),
     OperationKind.RESTART: ("starting", _l("Restarting")),
     OperationKind.DELETE: ("stopping", _l("Being deleted")),
+    OperationKind.FREEZE: ("stopping", _l("Being paused")),
+    OperationKind.RENAME: ("starting", _l("Being renamed")),
+    OperationKind.RESIZE: ("starting", _l("Being resized")),
+    OperationKind.SNAPSHOT: ("starting", _l("Making a snapshot")),
+    OperationKind.RESTORE: ("starting", _l("Being put back")),
+    OperationKind.FORGET: ("starting", _l("Deleting a snapshot")),
+    OperationKind.ADOPT: ("starting", _l("Being taken over")),
 }
 STEPS = {
     "queued": _l("Waiting for the host"),
@@ -39,6 +46,10 @@ STEPS = {
     "stopping": _l("Stopping"),
     "deleting": _l("Deleting"),
     "checking": _l("Checking that it works"),
+    "renaming": _l("Giving it the new name"),
+    "resizing": _l("Setting its limits"),
+    "keeping": _l("Keeping its disk as it is now"),
+    "restoring": _l("Putting its disk back"),
     "done": _l("Done"),
     "failed": _l("Failed"),
 }
@@ -48,6 +59,13 @@ FAILED = {
     OperationKind.STOP: _l("The machine could not be stopped."),
     OperationKind.RESTART: _l("The machine could not be restarted."),
     OperationKind.DELETE: _l("The machine could not be deleted."),
+    OperationKind.FREEZE: _l("The machine could not be paused."),
+    OperationKind.RENAME: _l("The machine could not be renamed."),
+    OperationKind.RESIZE: _l("The machine could not be resized."),
+    OperationKind.SNAPSHOT: _l("The snapshot could not be made."),
+    OperationKind.RESTORE: _l("The machine could not be put back to the snapshot."),
+    OperationKind.FORGET: _l("The snapshot could not be deleted."),
+    OperationKind.ADOPT: _l("The instance could not be taken over."),
 }
 DONE = {
     OperationKind.CREATE: _l("%(name)s is ready."),
@@ -55,6 +73,13 @@ DONE = {
     OperationKind.STOP: _l("%(name)s is stopped."),
     OperationKind.RESTART: _l("%(name)s runs again."),
     OperationKind.DELETE: _l("%(name)s is deleted."),
+    OperationKind.FREEZE: _l("%(name)s is paused."),
+    OperationKind.RENAME: _l("It is called %(name)s now."),
+    OperationKind.RESIZE: _l("%(name)s has its new size."),
+    OperationKind.SNAPSHOT: _l("The snapshot of %(name)s is made."),
+    OperationKind.RESTORE: _l("%(name)s is put back to the snapshot."),
+    OperationKind.FORGET: _l("The snapshot of %(name)s is deleted."),
+    OperationKind.ADOPT: _l("%(name)s is a machine of Berth's now."),
 }
 
 

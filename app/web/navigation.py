@@ -72,6 +72,7 @@ def _links(person: User) -> list[Link]:
         entries += [
             ("people.index", people),
             ("hosts.index", hosts),
+            ("all_machines.index", _("All machines")),
             ("reports.index", _("Reports")),
             ("policy.index", _("Rules")),
             ("audit.index", _("Audit")),

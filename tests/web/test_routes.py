@@ -21,8 +21,8 @@ PUBLIC = {
     "health.healthz",
     "health.metrics",
 }
-ADMINS_ONLY = {"people", "policy", "audit", "hosts"}
-SAMPLES = {"role": "user", "what": "stop", "filename": "app.css"}
+ADMINS_ONLY = {"people", "policy", "audit", "hosts", "all_machines"}
+SAMPLES = {"role": "user", "what": "stop", "deed": "restore", "filename": "app.css"}
 ROLES = ["nobody", "user", "admin"]
 
 

@@ -38,7 +38,7 @@ def create(wire: Wire, spec: InstanceSpec, progress: Progress) -> None:
 
 
 def power(wire: Wire, name: str, action: str, *, force: bool = False) -> None:
-    """start, stop, restart or freeze; what is so already is fine. A restart is forced where a clean one is not obeyed."""
+    """start, stop, restart, freeze; what is so already is fine. A restart is forced where a clean one is not obeyed."""
     what = f"{action.capitalize()} {name}"
     with as_driver_errors(what):
         current = wire.find(name)[0]
@@ -51,10 +51,7 @@ def power(wire: Wire, name: str, action: str, *, force: bool = False) -> None:
             raise TryAgain(what, f"the instance is {status}", "Start the instance.")
         if status == "frozen" and action in {"stop", "restart"} and not force:  # it could not shut down
             power(wire, name, "start")
-        if action == "restart" and status == "stopped":
-            action = "start"
-        if action == "start" and status == "frozen":
-            action = "unfreeze"
+        action = {("restart", "stopped"): "start", ("start", "frozen"): "unfreeze"}.get((action, status), action)
         request = {"action": action, "timeout": STOP_TIMEOUT, "force": force}
         try:
             wire.send("put", "instances", name, "state", json=request, limit=POWER_TIMEOUT)

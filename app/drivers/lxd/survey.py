@@ -29,7 +29,14 @@ _UNITS = {
     "": 1, "B": 1, "kB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12,
     "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30, "TiB": 1 << 40,
 }  # fmt: skip
-_UNSHOWN = ("volatile.", "image.", "cloud-init.", "user.user-data", "user.vendor-data", "environment.")  # may hold secrets
+_UNSHOWN = (
+    "volatile.",
+    "image.",
+    "cloud-init.",
+    "user.user-data",
+    "user.vendor-data",
+    "environment.",
+)  # some hold secrets
 
 
 def size_of(text: Any) -> int | None:
@@ -132,7 +139,7 @@ def _words(device: Json) -> str:
 def _moment(text: Any) -> float | None:
     """Seconds since 1970 of LXD's spelling of a time; None for its zero."""
     try:
-        moment = datetime.fromisoformat(re.sub(r"\.\d+", "", str(text)).replace("Z", "+00:00")).timestamp()
+        moment = datetime.fromisoformat(re.sub(r"\.\d+", "", str(text))).timestamp()
     except ValueError:
         return None
     return moment if moment > 0 else None
