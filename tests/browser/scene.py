@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from dataclasses import dataclass
 
 from flask import Flask
@@ -16,7 +17,9 @@ from app.services import accounts, instances, inventory, tokens
 from app.services.quarantine import quarantine
 from tests.browser.demo import Demo
 from tests.runtime.running import wait_for
+from workers.surveyor import Surveyor
 
+SNAPSHOT = "hand-20261103-140000"
 NO_PAGES = {"static", "health.healthz", "health.metrics", "quota.csv_file"}  # what a browser may get, but nobody reads
 
 
@@ -75,6 +78,10 @@ class Scene:
             ("machine-new", "/machines/new"),
             ("machine-stop", f"/machines/{self.user}/stop"),
             ("machine-delete", f"/machines/{self.user}/delete"),
+            ("machine-care", f"/machines/{self.user}/care"),
+            ("machine-rename", f"/machines/{self.user}/rename"),
+            ("machine-snapshots", f"/machines/{self.user}/snapshots"),
+            ("machine-restore", f"/machines/{self.user}/snapshots/{SNAPSHOT}/restore"),
             ("quota", "/quota"),
             ("settings", "/settings"),
             ("settings-revoke", f"/settings/tokens/{token}/revoke"),
@@ -96,6 +103,9 @@ class Scene:
             ("host-in-trouble", "/hosts/sim2"),
             ("host-gpu-out", f"/hosts/sim1/gpus/{gpu}/out"),
             ("host-gpu-release", f"/hosts/sim2/gpus/{held_back}/release"),
+            ("all-machines", "/admin/machines"),
+            ("all-machines-one", f"/admin/machines/sim1/{self.user}"),
+            ("all-machines-foreign", "/admin/machines/sim2/by-hand"),
             ("rules", "/rules"),
             ("audit", "/audit"),
         ]
@@ -148,6 +158,7 @@ def make(demo: Demo) -> Scene:
     _token_and_maintenance(demo, user)
     _trouble(demo)
     broken = _broken_machine(demo, user)
+    _surveyed(demo, user)
     return Scene(demo, user, other, admin, waiting, running, upcoming, ended, stuck, broken)
 
 
@@ -194,6 +205,13 @@ def _trouble(demo: Demo) -> None:
             fake.plug("by-hand", "mygpu", gpu.pci_address)
             quarantine("agent:sim2", gpu, "train in by-hand does not let go of it")
         queue.wake("sim2")
+
+
+def _surveyed(demo: Demo, user: str) -> None:
+    """What the machines use and a snapshot, without waiting for the next slow look."""
+    FakeLxd(demo.berth.data / "sim" / "sim1.json").snapshot(user, SNAPSHOT)
+    for name in ("sim1", "sim2"):
+        Surveyor(demo.app, name, FakeLxd(demo.berth.data / "sim" / f"{name}.json"), threading.Event()).step()
 
 
 def _broken_machine(demo: Demo, user: str) -> str:
