@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from app.drivers.base import DriverError, GiveUp, HostUnreachable, LxdDriver, TryAgain
 from app.drivers.lifecycle import Size
 from app.extensions import transaction
-from app.services import operations, surveys
+from app.services import instances, operations, surveys
 from app.services.snapshots import AUTO
 
 if TYPE_CHECKING:
@@ -97,6 +97,12 @@ def forget(work: Work) -> None:
     """Remove a snapshot."""
     work.progress("deleting", 10)
     work.driver.forget(work.instance.name, str(work.operation.details["snapshot"]))
+    _mirror(work)
+
+
+def rebuild(work: Work) -> None:
+    """Make it anew from its image, /home kept."""
+    work.driver.rebuild(instances.spec(work.instance), work.progress)
     _mirror(work)
 
 

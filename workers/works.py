@@ -83,6 +83,7 @@ HANDLERS: dict[OperationKind, Callable[[Work], None]] = {
     OperationKind.SNAPSHOT: lifecycle.snapshot,
     OperationKind.RESTORE: lifecycle.restore,
     OperationKind.FORGET: lifecycle.forget,
+    OperationKind.REBUILD: lifecycle.rebuild,
     OperationKind.ADOPT: lifecycle.adopt,
 }
 

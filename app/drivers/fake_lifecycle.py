@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 
-from app.drivers.base import TAG_PREFIX, GiveUp, TryAgain
+from app.drivers.base import TAG_PREFIX, GiveUp, InstanceSpec, Progress, TryAgain
 from app.drivers.lifecycle import Size
 from app.drivers.simulated import OWNER, SimulatedHost, State, instance_of
 from app.drivers.survey import HostUse, InstanceUse, PoolUse, ProfileUse, SnapshotSeen
@@ -83,6 +83,22 @@ class FakeLifecycle(SimulatedHost):
         """Remove a snapshot."""
         with self._call("forget") as state:
             instance_of(state, f"Delete a snapshot of {instance}", instance).get("snapshots", {}).pop(name, None)
+
+    def rebuild(self, spec: InstanceSpec, progress: Progress) -> None:
+        """Nothing is on a simulated disk; the snapshots go."""
+        with self._call("rebuild") as state:
+            what = f"Rebuild {spec.name}"
+            item = instance_of(state, what, spec.name)
+            if spec.image not in {image["alias"] for image in state["images"]}:
+                raise GiveUp(what, f"no image {spec.image!r} on this host", "Import it there, or choose another one.")
+        progress("carrying", 40)
+        self._pause(1.0)
+        with self._open() as state:
+            item = instance_of(state, what, spec.name)
+            gone = set(item["devices"])
+            item["config"] = {key: text for key, text in item["config"].items() if key[len(TAG_PREFIX) :] not in gone}
+            item |= {"devices": {}, "nodes": [], "snapshots": {}, "status": "running", "started": time.time()}
+            state["instances"][spec.name] = item
 
     def adopt(self, instance: str, owner: str) -> None:
         """Mark it as Berth's."""

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from app.drivers.survey import HostUse
+
+if TYPE_CHECKING:
+    from app.drivers.base import InstanceSpec, Progress
 
 SNAPSHOT_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")  # others are somebody's own and are left alone
 # On pools of these kinds a smaller size is kept to; but only what is more than is used now can be given back.
@@ -46,6 +49,10 @@ class LifecycleDriver(Protocol):
 
     def forget(self, instance: str, name: str) -> None:
         """Remove a snapshot; a missing one is fine."""
+
+    def rebuild(self, spec: InstanceSpec, progress: Progress) -> None:
+        """Make an instance anew from its image and start it. /home is kept, and its settings but for GPUs; its
+        snapshots and all else are gone. Takes up what an interrupted call left behind."""
 
     def adopt(self, instance: str, owner: str) -> None:
         """Mark an instance as Berth's and this owner's. Raises GiveUp for one that is privileged, a virtual machine,

@@ -61,6 +61,17 @@ def resize(actor: User, instance: Instance, *, cpus: int, memory_gib: int, disk_
     return instances.request(actor, instance, OperationKind.RESIZE, **size)
 
 
+def rebuild(actor: User, instance: Instance) -> Operation:
+    """Make it anew from its image, with /home kept. Raises RuleRefused while a booking runs, InvalidInput."""
+    require_there(instance)
+    if instances.holds_gpu(instance):
+        raise RuleRefused(_("A booking with this machine is running."), _("End the booking first."), rule="booked")
+    if instance.image not in {known["alias"] for known in instance.host.images}:
+        refused = _("%(host)s has no image %(image)s.", host=instance.host.name, image=instance.image)
+        raise RuleRefused(refused, _("Ask an admin to bring it back."), rule="image")
+    return instances.request(actor, instance, OperationKind.REBUILD)
+
+
 def set_autostart(actor: User, instance: Instance, autostart: bool) -> None:
     """Whether it is started after a reboot of its host if it ran before."""
     if instance.autostart != autostart:

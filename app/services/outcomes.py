@@ -16,6 +16,8 @@ def of(operation: Operation, instance: Instance, error: str) -> None:
             setattr(instance, name, int(operation.details[name]))
     elif operation.kind == OperationKind.RENAME and error and not operation.details.get("renamed"):
         _old_name(instance, str(operation.details["old"]))
+    elif operation.kind == OperationKind.REBUILD and not error:
+        instance.password_at = instance.keys_at = None  # the account inside is gone with the old disk
     elif operation.kind == OperationKind.ADOPT:
         if error:  # it stays what it was: not Berth's
             instance.deleted_at = clock.now()

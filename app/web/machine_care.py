@@ -34,6 +34,12 @@ class SizeForm(PageForm):
     disk_gib = WholeNumber(_l("Disk (GiB)"), [required()])
 
 
+class RebuildForm(PageForm):
+    """The machine's name, typed."""
+
+    typed = StringField(_l("Type the machine's name to rebuild it"))
+
+
 @bp.get("/<name>/care")
 def show(name: str) -> Response:
     """Everything about a machine that is changed rarely."""
@@ -113,6 +119,32 @@ def rename(name: str) -> Response:
     return _name_page(instances.get(me(), name), form, 422)
 
 
+@bp.get("/<name>/rebuild")
+def ask_rebuild(name: str) -> Response:
+    """What is kept and what is lost, and a field to type the name into."""
+    machine = instances.get(me(), name)
+    return _rebuild_page(machine, RebuildForm(formdata=None))
+
+
+@bp.post("/<name>/rebuild")
+def rebuild(name: str) -> Response:
+    """Make it anew from its image, if its name was typed."""
+    machine, form = instances.get(me(), name), RebuildForm()
+    if (form.typed.data or "").strip() != machine.name:
+        form.validate()
+        form.refuse(InvalidInput(_("That is not its name. Type %(name)s.", name=machine.name), field="typed"))
+        return _rebuild_page(machine, form, 422)
+    try:
+        with transaction():
+            care.rebuild(me(), machine)
+    except Conflict as error:
+        return _refused(machine, error)
+    except DomainError as error:
+        form.form_errors.append(str(error))
+        return _rebuild_page(instances.get(me(), name), form, 422)
+    return _asked(machine)
+
+
 @bp.post("/<name>/keep")
 def keep(name: str) -> Response:
     """Do not delete it after all."""
@@ -149,6 +181,10 @@ def _page(machine: Instance, form: SizeForm, status: int = 200) -> Response:
         "machines/care.html", machine=machine, form=form, rules=policy.current(), errors_found=bool(form.errors),
         status=status,
     )  # fmt: skip
+
+
+def _rebuild_page(machine: Instance, form: RebuildForm, status: int = 200) -> Response:
+    return render("machines/rebuild.html", machine=machine, form=form, errors_found=bool(form.errors), status=status)
 
 
 def _name_page(machine: Instance, form: NameForm, status: int = 200) -> Response:

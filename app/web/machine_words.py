@@ -36,6 +36,7 @@ UNDER_WAY = {
     OperationKind.SNAPSHOT: ("starting", _l("Making a snapshot")),
     OperationKind.RESTORE: ("starting", _l("Being put back")),
     OperationKind.FORGET: ("starting", _l("Deleting a snapshot")),
+    OperationKind.REBUILD: ("creating", _l("Being rebuilt")),
     OperationKind.ADOPT: ("starting", _l("Being taken over")),
 }
 STEPS = {
@@ -49,6 +50,7 @@ STEPS = {
     "renaming": _l("Giving it the new name"),
     "resizing": _l("Setting its limits"),
     "keeping": _l("Keeping its disk as it is now"),
+    "carrying": _l("Carrying /home over"),
     "restoring": _l("Putting its disk back"),
     "done": _l("Done"),
     "failed": _l("Failed"),
@@ -65,6 +67,7 @@ FAILED = {
     OperationKind.SNAPSHOT: _l("The snapshot could not be made."),
     OperationKind.RESTORE: _l("The machine could not be put back to the snapshot."),
     OperationKind.FORGET: _l("The snapshot could not be deleted."),
+    OperationKind.REBUILD: _l("The machine could not be rebuilt."),
     OperationKind.ADOPT: _l("The instance could not be taken over."),
 }
 DONE = {
@@ -79,6 +82,7 @@ DONE = {
     OperationKind.SNAPSHOT: _l("The snapshot of %(name)s is made."),
     OperationKind.RESTORE: _l("%(name)s is put back to the snapshot."),
     OperationKind.FORGET: _l("The snapshot of %(name)s is deleted."),
+    OperationKind.REBUILD: _l("%(name)s is rebuilt."),
     OperationKind.ADOPT: _l("%(name)s is a machine of Berth's now."),
 }
 

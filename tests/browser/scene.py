@@ -80,6 +80,7 @@ class Scene:
             ("machine-delete", f"/machines/{self.user}/delete"),
             ("machine-care", f"/machines/{self.user}/care"),
             ("machine-rename", f"/machines/{self.user}/rename"),
+            ("machine-rebuild", f"/machines/{self.user}/rebuild"),
             ("machine-snapshots", f"/machines/{self.user}/snapshots"),
             ("machine-restore", f"/machines/{self.user}/snapshots/{SNAPSHOT}/restore"),
             ("quota", "/quota"),

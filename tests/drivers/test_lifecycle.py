@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 
-from app.drivers.base import GiveUp, HostUnreachable, LxdDriver, Tag, TryAgain
+from app.drivers.base import GiveUp, HostUnreachable, InstanceSpec, LxdDriver, Tag, TryAgain
 from app.drivers.lifecycle import Size
 from app.drivers.survey import InstanceUse
 from tests.drivers.conftest import Subject
 
 SMALL = Size(cpus=1, memory_mib=256, disk_gib=4)
+NO_PROGRESS = lambda _step, _percent: None  # noqa: E731
 TAG = Tag(booking_id=7, allocation_id=8, ends_at=1_800_000_000)
 
 
@@ -124,6 +126,21 @@ def test_only_an_unprivileged_instance_of_nobody_else_is_taken_over(subject: Sub
     assert use(subject, privileged).owner == ""
 
 
+def test_a_rebuild_starts_from_the_image_and_brings_no_gpu(subject: Subject) -> None:
+    spec = subject.spec()
+    subject.made += [f"{spec.name}-NEW", f"{spec.name}-OLD"]
+    subject.driver.create(spec, NO_PROGRESS)
+    subject.driver.attach(spec.name, subject.gpus[0], TAG)
+    subject.driver.snapshot(spec.name, "hand-1")
+    with pytest.raises(GiveUp, match="no-such"):
+        subject.driver.rebuild(replace(spec, image="no-such"), NO_PROGRESS)
+    assert subject.driver.observe().instances.keys() & set(subject.made) == {spec.name}
+    subject.driver.rebuild(spec, NO_PROGRESS)
+    found = use(subject, spec.name)
+    assert (found.status, found.owner, found.gpus, found.snapshots) == ("running", "alice", (), ())
+    assert subject.driver.observe().instances.keys() & set(subject.made) == {spec.name}
+
+
 CALLS: list[Callable[[LxdDriver, str], object]] = [
     lambda driver, name: driver.freeze(name),
     lambda driver, name: driver.rename(name, "other"),
@@ -131,6 +148,7 @@ CALLS: list[Callable[[LxdDriver, str], object]] = [
     lambda driver, name: driver.snapshot(name, "hand-1"),
     lambda driver, name: driver.restore(name, "hand-1"),
     lambda driver, name: driver.forget(name, "hand-1"),
+    lambda driver, name: driver.rebuild(InstanceSpec(name, "base", 1, 256, 2, "alice"), NO_PROGRESS),
     lambda driver, name: driver.adopt(name, "alice"),
 ]
 

@@ -1,5 +1,5 @@
 """A machine's life on a real LXD, by the pages' own services and a running agent: another size seen in its cgroup,
-another name, back to a snapshot that has a GPU in its settings, deleted after its days, taken over."""
+another name, back to a snapshot that has a GPU in its settings, deleted after its days, taken over, made anew."""
 
 from __future__ import annotations
 
@@ -16,6 +16,8 @@ import pytest
 from sqlalchemy.orm import undefer
 
 from app import clock
+from app.drivers.base import InstanceSpec
+from app.drivers.lxd import rebuild
 from app.extensions import db, transaction
 from app.models import Host, Instance, Operation, OperationState
 from app.services import accounts, adoption, care, instances, inventory, operations, snapshots, surveys
@@ -191,3 +193,36 @@ def test_what_was_made_by_hand_is_seen_and_taken_over(life: Life) -> None:
     found = life.machine(name)
     assert (found.owner.username, found.status, found.memory_mib) == (owner.username, "running", 300)
     assert f"user.berth.owner: {owner.username}" in life.host.lxc("config", "show", name)
+
+
+class KilledError(Exception):
+    """As kill -9 is: nothing is cleaned up."""
+
+
+def test_a_rebuild_keeps_home_with_its_owners_and_goes_on_where_it_was_killed(
+    life: Life, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    driver, name = connect(life.host), life.host.unique("r")
+    life.here.machines += [(life.host, f"{name}{end}") for end in ("", "-NEW", "-OLD")]
+    spec = InstanceSpec(name, "base", 1, 512, 3, "alice")
+    driver.create(spec, lambda *_: None)
+    script = """mkdir -p /home/li/work && echo kept > /home/li/work/note && ln -s /etc/hostname /home/li/link
+        chmod 640 /home/li/work/note && chown -R 1234:1235 /home/li && echo gone > /root/note"""
+    life.host.run(name, "sh", "-c", script)
+    life.host.lxc("config", "device", "add", name, "ssh", "proxy", "listen=tcp:127.0.0.1:0", "connect=tcp:127.0.0.1:22")
+    life.host.lxc("config", "set", name, "user.berth.gpu-0000-01-00-0", "v1 1 1 1")
+    for step in ("carry", "_dress"):
+        with monkeypatch.context() as patch:
+            patch.setattr(rebuild, step, lambda *_: (_ for _ in ()).throw(KilledError))
+            with pytest.raises(KilledError):
+                driver.rebuild(spec, lambda *_: None)
+    driver.rebuild(spec, lambda *_: None)
+    assert life.host.run(name, "stat", "-c", "%u:%g %a", "/home/li/work/note").strip() == "1234:1235 640"
+    assert life.host.run(name, "cat", "/home/li/work/note").strip() == "kept"
+    assert life.host.run(name, "readlink", "/home/li/link").strip() == "/etc/hostname"
+    assert "gone" not in life.host.run(name, "cat", "/root/note")
+    config = life.host.lxc("config", "show", name)
+    assert "type: proxy" in config
+    assert "gpu" not in config
+    left = life.host.lxc("list", "-c", "n", "-f", "csv").split()
+    assert [one for one in left if one.startswith(name)] == [name]

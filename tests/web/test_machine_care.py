@@ -214,9 +214,35 @@ def test_what_it_uses_is_on_its_card_without_a_query_more(client: Client, machin
     assert "does not keep to a disk's size" in client.get("/machines/gamma/care").text
 
 
-PAGES = ["/machines/gamma/care", "/machines/gamma/rename", "/machines/gamma/snapshots"]
+def test_a_rebuild_takes_the_name_and_an_image_that_is_there(
+    client: Client, lab: Host, machine: Instance, woken: list[str]
+) -> None:
+    page = client.get(client.get("/machines/gamma/care").link("Rebuild…"))
+    assert "everything in /home" in page.text
+    form = page.form("Rebuild")
+    wrong = client.submit(form.fill(**{"Type the machine's name to rebuild it": "GAMMA"}))
+    assert (wrong.status, wrong.texts("//*[@id='typed-error']")) == (422, ["That is not its name. Type gamma."])
+    form = page.form("Rebuild").fill(**{"Type the machine's name to rebuild it": "gamma"})
+    assert "has no image ubuntu/24.04" in client.submit(form).text
+    assert operations.last(machine.id) is None
+    lab.images = [{"alias": "ubuntu/24.04", "description": ""}]
+    db.session.commit()
+    assert client.submit(form).location == "/machines/gamma"
+    assert last(machine).kind == OperationKind.REBUILD
+
+
+def test_a_machine_with_a_running_booking_is_not_rebuilt(client: Client, lab: Host, machine: Instance) -> None:
+    now = clock.now()
+    owner = db.session.get(User, machine.owner_id)
+    make_booking(owner, gpus_of(lab)[:1], now - timedelta(hours=1), now + timedelta(hours=1))
+    page = client.post("/machines/gamma/rebuild", {"typed": "gamma"})
+    assert page.status == 422
+    assert "A booking with this machine is running." in page.text
+
+
+PAGES = ["/machines/gamma/care", "/machines/gamma/rebuild", "/machines/gamma/rename", "/machines/gamma/snapshots"]
 PAGES += [f"/machines/gamma/snapshots/hand-1/{what}" for what in ("restore", "remove")]
-CHANGES = [f"/machines/gamma/{what}" for what in ("pause", "size", "autostart", "rename", "keep", "delete")]
+CHANGES = [f"/machines/gamma/{what}" for what in ("pause", "size", "autostart", "rename", "rebuild", "keep", "delete")]
 CHANGES += ["/machines/gamma/snapshots", "/machines/gamma/snapshots/schedule", *PAGES[-2:]]
 
 

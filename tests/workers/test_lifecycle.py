@@ -212,6 +212,17 @@ def test_a_kept_machine_is_not_deleted(home: Home, house: House, freeze: Freeze)
     assert "alice" in home.lxd.observe().instances
 
 
+def test_a_rebuild_leaves_it_running_without_the_password_of_before(home: Home, house: House) -> None:
+    home.set(image="base", password_at=NOW, keys_at=NOW, status=InstanceStatus.STOPPED)
+    house.host.images = [{"alias": "base"}]
+    home.lxd.snapshot("alice", "hand-1")
+    home.lxd.stop("alice")
+    care.rebuild(house.alice, home.machine)
+    assert home.do().state == OperationState.DONE
+    assert (home.status(), home.machine.status, snapshots.of(home.machine)) == ("running", "running", [])
+    assert (home.machine.password_at, home.machine.keys_at) == (None, None)
+
+
 def test_what_was_made_by_hand_is_taken_over(home: Home, house: House) -> None:
     home.lxd.add_instance("by-hand")
     home.survey()

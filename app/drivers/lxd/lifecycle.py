@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from app.drivers.base import TAG_PREFIX, GiveUp, TryAgain
+from app.drivers.base import TAG_PREFIX, GiveUp, InstanceSpec, Progress, TryAgain
 from app.drivers.lifecycle import FILLED, SHRINKABLE, SNAPSHOT_NAME, Size
-from app.drivers.lxd import instances, shapes
+from app.drivers.lxd import instances, rebuild, shapes
 from app.drivers.lxd.errors import RefusedError, as_driver_errors
 from app.drivers.lxd.shapes import Json
 from app.drivers.lxd.survey import Surveyor, size_of
@@ -108,6 +108,10 @@ class Lifecycle:
             self._known(instance, what)
             if self._snapshot(instance, name, what) is not None:
                 self._wire.send("delete", "instances", instance, "snapshots", name, limit=SNAPSHOT_TIMEOUT)
+
+    def rebuild(self, spec: InstanceSpec, progress: Progress) -> None:
+        """Make it anew, /home kept."""
+        rebuild.rebuild(self._wire, self._update, spec, progress)
 
     def adopt(self, instance: str, owner: str) -> None:
         """Mark it as Berth's."""
