@@ -215,6 +215,7 @@ def test_a_kept_machine_is_not_deleted(home: Home, house: House, freeze: Freeze)
 def test_a_rebuild_leaves_it_running_without_the_password_of_before(home: Home, house: House) -> None:
     home.set(image="base", password_at=NOW, keys_at=NOW, status=InstanceStatus.STOPPED)
     house.host.images = [{"alias": "base"}]
+    db.session.commit()
     home.lxd.snapshot("alice", "hand-1")
     home.lxd.stop("alice")
     care.rebuild(house.alice, home.machine)
