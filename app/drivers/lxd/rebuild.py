@@ -38,7 +38,7 @@ Update = Callable[..., None]
 
 
 def rebuild(wire: Wire, update: Update, spec: InstanceSpec, progress: Progress) -> None:
-    """See above. What failed before the old one lost its name leaves that as it was, but stopped at worst."""
+    """See above. What fails before the old one has lost its name leaves that as it was, and running."""
     what, new, old = f"Rebuild {spec.name}", f"{spec.name}-NEW", f"{spec.name}-OLD"
     with as_driver_errors(what):
         if wire.find(old)[0] is None:
