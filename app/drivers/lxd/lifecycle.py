@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from app.drivers.base import TAG_PREFIX, GiveUp, InstanceSpec, Progress, TryAgain
+from app.drivers.base import GiveUp, InstanceSpec, Progress, TryAgain
 from app.drivers.lifecycle import FILLED, SHRINKABLE, SNAPSHOT_NAME, Size
 from app.drivers.lxd import instances, rebuild, shapes
 from app.drivers.lxd.errors import RefusedError, as_driver_errors
@@ -15,8 +15,6 @@ from app.drivers.survey import HostUse
 
 MOVE_TIMEOUT = 60.0  # seconds for a rename
 SNAPSHOT_TIMEOUT = 900.0  # a pool without copy-on-write copies all of it
-# A machine that somebody may own is never privileged, and never started by LXD itself: its GPUs would be back.
-_ALWAYS = {"boot.autostart": "false", "security.privileged": "false"}
 
 
 class Lifecycle:
@@ -86,14 +84,11 @@ class Lifecycle:
             if kept["status"].lower() != "stopped":
                 raise TryAgain(what, f"it is {kept['status'].lower()}", "Stop it first.")
             self._wire.send("put", "instances", instance, json={"restore": name}, limit=SNAPSHOT_TIMEOUT)
-        config = {key: value for key, value in kept["config"].items() if not key.startswith("volatile.")}
-        gpus = shapes.gpu_devices(kept).keys()
-        config = {key: value for key, value in config.items() if key.removeprefix(TAG_PREFIX) not in gpus} | _ALWAYS
-        devices = {key: value for key, value in kept["devices"].items() if key not in gpus}
+        config, devices = shapes.without_gpus(kept)
 
         def change(_current: Json, body: Json) -> bool:
-            volatile = {key: value for key, value in body["config"].items() if key.startswith("volatile.")}
-            wanted = volatile | config, devices, kept["profiles"]
+            of_lxd = {key: value for key, value in body["config"].items() if key.startswith(("volatile.", "image."))}
+            wanted = of_lxd | config, devices, kept["profiles"]
             if wanted == (body["config"], body["devices"], body["profiles"]):
                 return False
             body["config"], body["devices"], body["profiles"] = wanted
@@ -125,7 +120,7 @@ class Lifecycle:
             if body["config"].get(shapes.OWNER, owner) != owner:
                 raise GiveUp(what, "it is marked as somebody else's", f"Unset {shapes.OWNER} on it if that is wrong.")
             before = dict(body["config"])
-            body["config"].update({shapes.OWNER: owner, **_ALWAYS})
+            body["config"].update({shapes.OWNER: owner, **shapes.ALWAYS})
             return before != body["config"]
 
         self._update(instance, what, change)

@@ -19,7 +19,7 @@ from dataclasses import replace
 from websockets.exceptions import ConnectionClosed, WebSocketException
 from websockets.sync.client import ClientConnection, unix_connect
 
-from app.drivers.base import TAG_PREFIX, DriverError, GiveUp, HostUnreachable, InstanceSpec, Progress, TryAgain
+from app.drivers.base import DriverError, GiveUp, HostUnreachable, InstanceSpec, Progress, TryAgain
 from app.drivers.inside import PATH
 from app.drivers.lxd import instances, shapes
 from app.drivers.lxd.errors import as_driver_errors
@@ -140,14 +140,8 @@ def _dress(wire: Wire, update: Update, old: str, new: str, what: str) -> None:
     kept = wire.find(old)[0]
     if kept is None:
         raise GiveUp(what, "the old instance is gone", "Create the instance anew.")
-    gpus = shapes.gpu_devices(kept).keys()
-    config = {
-        key: value
-        for key, value in kept["config"].items()
-        if not key.startswith(("volatile.", "image.")) and key.removeprefix(TAG_PREFIX) not in gpus
-    }
-    config |= {"boot.autostart": "false", "security.privileged": "false"}
-    devices = {key: value for key, value in kept["devices"].items() if key not in gpus and value.get("path") != "/"}
+    config, every = shapes.without_gpus(kept)
+    devices = {key: value for key, value in every.items() if value.get("path") != "/"}
 
     def change(_current: Json, body: Json) -> bool:
         before = dict(body["config"]), dict(body["devices"])
