@@ -12,7 +12,6 @@ import threading
 import time
 from collections.abc import Callable
 from datetime import datetime
-from functools import partial
 from pathlib import Path
 
 from flask import Flask
@@ -29,18 +28,15 @@ from app.errors import NotFound
 from app.extensions import db, transaction
 from app.services import audit, inventory, operations
 from app.services.plan import Plan
-from workers.checker import Checker
-from workers.doorman import Doorman
+from workers.beside import side_work
 from workers.evictor import Evictor
 from workers.handover import Hands
 from workers.jobs import CHECK, DOORS, LOOK, SHARE, WORK
-from workers.librarian import Librarian
 from workers.listener import Listener
 from workers.locks import Held, exclusive
 from workers.reconciler import PassResult, describe, run_pass
 from workers.sharer import Sharer
-from workers.terminals import Terminals
-from workers.warner import Warner
+from workers.surveyor import after_reboot
 from workers.works import run_operations
 
 log = logging.getLogger(__name__)
@@ -72,28 +68,22 @@ class Agent:
         self.stop = threading.Event()
         self.pass_began = 0.0  # monotonic; 0 between passes
         self.last_sign = time.monotonic()
+        self.looked = threading.Event()  # operations wait for it: after a reboot until a pass could look
+        self.looked.set()
         self._told = ""
 
     def run(self) -> None:
         """Work until SIGTERM or SIGINT. From the main thread."""
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: self.stop.set())
-        warner = Warner(self.app, self.host_name, self.driver, self.kernel)
-        checker = Checker(self.app, self.host_name, self.driver)
-        doorman = Doorman(self.app, self.host_name, self.driver)
-        where = (self.settings.terminal_listen, self.settings.terminal_url)
         work: dict[str, Callable[[], None]] = {
             "passes": self._passes,
             "operations": self._operations,
             "events": self._events,
-            "warnings": partial(warner.run, self.stop),
-            "checks": partial(checker.run, self.stop, CHECK),
-            "doors": partial(doorman.run, self.stop, DOORS),
-            "libraries": partial(Librarian(self.host_name, self.driver).run, self.stop),
-            "terminals": partial(Terminals(self.app, self.host_name, self.driver, *where).run, self.stop),
-            "shares": partial(self.sharer.run, self.stop, SHARE, self.settings.tick),
+            **side_work(self.app, self.host_name, self.driver, self.kernel, self.sharer, self.stop),
         }
         threads = [threading.Thread(target=target, name=name, daemon=True) for name, target in work.items()]
+        self._after_reboot()
         if self.settings.redis_agent_url:
             Listener(self.settings.redis_agent_url, self.host_name, self.note_refusal).start()
         for thread in threads:
@@ -140,6 +130,8 @@ class Agent:
             try:
                 result = self.one_pass()
                 boundary, todo = result.next_boundary, result.plan
+                if result.ok:
+                    self.looked.set()
                 self._tell(result)
             except Exception:
                 log.exception("the pass over %s failed", self.host_name)
@@ -159,6 +151,8 @@ class Agent:
 
     def _operations(self) -> None:
         while not self.stop.is_set():
+            if not self.looked.wait(self.settings.tick):
+                continue
             WORK.clear()
             try:
                 if self.work(wait=False):
@@ -192,6 +186,13 @@ class Agent:
         if result.trouble != self._told:
             log.warning("%s: %s", self.host_name, result.trouble or "all is well again")
             self._told = result.trouble
+
+    def _after_reboot(self) -> None:
+        try:
+            if after_reboot(self.app, self.host_name, self.settings.data_dir):
+                self.looked.clear()  # a GPU that LXD still lists must be out before a machine starts with it
+        except (SQLAlchemyError, NotFound, OSError) as error:
+            log.warning("%s: whether the host was rebooted is not known: %s", self.host_name, error)
 
     def _give_sign(self) -> None:
         """A sign of life between two passes, or during a long one."""

@@ -15,7 +15,7 @@ from app.errors import DomainError
 from app.extensions import transaction
 from app.models import Instance, Operation, OperationKind, Template
 from app.services import inventory, operations
-from workers import moving_in, templates
+from workers import lifecycle, moving_in, templates
 
 log = logging.getLogger(__name__)
 
@@ -72,6 +72,14 @@ HANDLERS: dict[OperationKind, Callable[[Work], None]] = {
     OperationKind.BUILD: templates.build,
     OperationKind.DISCARD: templates.discard,
     OperationKind.PASSWORD: moving_in.set_password,
+    OperationKind.FREEZE: lifecycle.freeze,
+    OperationKind.RENAME: lifecycle.rename,
+    OperationKind.RESIZE: lifecycle.resize,
+    OperationKind.SNAPSHOT: lifecycle.snapshot,
+    OperationKind.RESTORE: lifecycle.restore,
+    OperationKind.FORGET: lifecycle.forget,
+    OperationKind.REBUILD: lifecycle.rebuild,
+    OperationKind.ADOPT: lifecycle.adopt,
 }
 
 

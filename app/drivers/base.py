@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Protocol
 from app.drivers.doors import DoorDriver
 from app.drivers.images import ImageDriver
 from app.drivers.libraries import LibraryDriver
+from app.drivers.lifecycle import LifecycleDriver
 from app.drivers.shares import ShareDriver
 from app.drivers.terminal import TerminalDriver
 
@@ -193,7 +194,7 @@ Progress = Callable[[str, int], None]
 """Called with a step's code (see services.instances.STEPS) and per cent done."""
 
 
-class LxdDriver(DoorDriver, ImageDriver, LibraryDriver, ShareDriver, TerminalDriver, Protocol):
+class LxdDriver(DoorDriver, ImageDriver, LibraryDriver, LifecycleDriver, ShareDriver, TerminalDriver, Protocol):
     """One host's LXD. Safe to use from several threads at once. What goes wrong is raised as a kind of DriverError."""
 
     def server(self) -> ServerInfo:

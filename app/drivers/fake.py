@@ -5,6 +5,7 @@ It keeps the rules of the real one, and can be told to fail and to lie; what it 
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 
 from app.drivers.base import (
@@ -30,6 +31,7 @@ from app.drivers.facts import HostFacts
 from app.drivers.fake_doors import FakeDoors, says
 from app.drivers.fake_facts import host_facts
 from app.drivers.fake_images import FakeImages
+from app.drivers.fake_lifecycle import FakeLifecycle
 from app.drivers.fake_shares import FakeShares
 from app.drivers.inside import Answer, Command, Heard
 from app.drivers.libraries import Way
@@ -40,7 +42,7 @@ _STARTING = [("starting", 0, 0.5), ("checking", 0, 0.3), ("checking", 100, 0.0)]
 _PLUG_SECONDS = 0.05
 
 
-class FakeLxd(FakeDoors, FakeImages, FakeShares):
+class FakeLxd(FakeDoors, FakeImages, FakeLifecycle, FakeShares):
     """LxdDriver for a host that exists only in a file."""
 
     def server(self) -> ServerInfo:
@@ -117,7 +119,9 @@ class FakeLxd(FakeDoors, FakeImages, FakeShares):
                 raise GiveUp(what, f"no image {spec.image!r} on this host", "Import it there, or choose another one.")
         self._report(progress, _CREATION)
         with self._open() as state:
-            state["instances"].setdefault(spec.name, new_instance("stopped", owner=spec.owner) | {"image": spec.image})
+            made = new_instance("stopped", owner=spec.owner) | {"image": spec.image}
+            item = state["instances"].setdefault(spec.name, made)
+            item["size"] = [spec.cpus, spec.memory_mib, spec.disk_gib]
         self._report(progress, _STARTING[:1])
         self._power(spec.name, "start", "running")
         self._report(progress, _STARTING[1:])
@@ -196,7 +200,7 @@ class FakeLxd(FakeDoors, FakeImages, FakeShares):
             if status == "running" and item["status"] == "stopped":
                 self.refuse_taken(state, what, item)
             if item["status"] != status:
-                item["status"] = status
+                item["status"], item["started"] = status, time.time()
                 item["nodes"] = list(item["devices"]) if status == "running" else []
 
     def _report(self, progress: Progress, steps: list[tuple[str, int, float]]) -> None:

@@ -11,6 +11,7 @@ from app.models.inventory import (
     Host,
     Instance,
     InstanceStatus,
+    Schedule,
 )
 from app.models.ledger import EntryKind, LedgerEntry
 from app.models.operations import Operation, OperationKind, OperationState
@@ -42,6 +43,7 @@ __all__ = [
     "Purpose",
     "Refusal",
     "Role",
+    "Schedule",
     "SharedDirectory",
     "SignIn",
     "SshKey",

@@ -40,6 +40,10 @@ class Host(Base):
     observed: Mapped[dict[str, Any]] = mapped_column(server_default="{}")
     findings: Mapped[list[dict[str, str]]] = mapped_column(JSONB, server_default="[]")
     checked_at: Mapped[datetime | None]  # when the findings were made
+    # What the agent's slow look found on it, instances that are not Berth's too (see services.surveys): large, so it is
+    # loaded only where it is shown.
+    survey: Mapped[dict[str, Any]] = mapped_column(JSONB, server_default="{}", deferred=True)
+    surveyed_at: Mapped[datetime | None]
     # Where people reach its machines; "": by the host's name. Their ports are of this range, both ends included.
     address: Mapped[str] = mapped_column(String(255), server_default="")
     listen: Mapped[str] = mapped_column(String(64), server_default="0.0.0.0")  # noqa: S104 - people come over the network
@@ -94,12 +98,22 @@ class InstanceStatus(StrEnum):
     MISSING = "missing"  # the host does not have it (any more)
 
 
+class Schedule(StrEnum):
+    """How often the agent makes a snapshot of a machine by itself."""
+
+    NEVER = "never"
+    DAILY = "daily"
+    WEEKLY = "weekly"
+
+
 class Instance(Base):
     """An LXD container that belongs to one person; the pages say "machine"."""
 
     __tablename__ = "instances"
     __table_args__ = (
         one_of("status", InstanceStatus),
+        one_of("schedule", Schedule),
+        CheckConstraint("keep > 0", name="keep"),
         # One name over all hosts: people type it, and hosts that share a kernel share its cgroup.
         Index("uq_instances_name", "name", unique=True, postgresql_where=text("deleted_at IS NULL")),
         CheckConstraint("cpus > 0 AND memory_mib > 0 AND disk_gib > 0", name="limits"),
@@ -122,6 +136,12 @@ class Instance(Base):
     keys_at: Mapped[datetime | None]  # when its owner's SSH keys were last written into it
     # What the agent last saw of the ways in: see services.access.
     health: Mapped[dict[str, Any]] = mapped_column(server_default="{}")
+    # What the agent's slow look saw of it, its snapshots too: see services.surveys.
+    observed: Mapped[dict[str, Any]] = mapped_column(server_default="{}")
+    autostart: Mapped[bool] = mapped_column(server_default=text("true"))  # started after a reboot of its host
+    delete_at: Mapped[datetime | None]  # somebody asked for its deletion; until then it can be kept
+    schedule: Mapped[Schedule] = mapped_column(String(8), server_default=Schedule.NEVER)
+    keep: Mapped[int] = mapped_column(server_default="3")  # so many of the snapshots made by schedule
 
     host: Mapped[Host] = relationship(lazy="raise")
     owner: Mapped[User] = relationship(lazy="raise")

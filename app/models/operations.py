@@ -15,7 +15,7 @@ from app.models.templates import Template
 
 
 class OperationKind(StrEnum):
-    """What is done: on a machine, or (the last two) on a template."""
+    """What is done: on a machine, or (build and discard) on a template."""
 
     CREATE = "create"
     START = "start"
@@ -30,6 +30,7 @@ class OperationKind(StrEnum):
     SNAPSHOT = "snapshot"
     RESTORE = "restore"
     FORGET = "forget"  # delete a snapshot
+    ADOPT = "adopt"  # take over an instance that Berth did not make
     BUILD = "build"  # a template, in whichever way
     DISCARD = "discard"  # a template's image
 

@@ -30,3 +30,5 @@ class Policy(Base):
     max_disk_gib: Mapped[int] = mapped_column(server_default="100")
     grace_seconds: Mapped[int] = mapped_column(server_default="20")  # from "please end" to the kill
     force_stop: Mapped[bool] = mapped_column(server_default=text("false"))  # a machine that does not let go is stopped
+    max_snapshots: Mapped[int] = mapped_column(server_default="5")  # of one machine
+    delete_days: Mapped[int] = mapped_column(server_default="7")  # from asking for a deletion to the deletion

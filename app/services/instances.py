@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from flask_babel import gettext as _
 from sqlalchemy import func, select
@@ -107,7 +108,7 @@ def request_create(
         raise InvalidInput(_("%(host)s has no image %(image)s.", host=host.name, image=image), field="image")
     elif not as_admin and templates.has_any(host.id):
         raise InvalidInput(_("On %(host)s machines are made from templates.", host=host.name), field="image")
-    _check_size(rules, cpus, memory_gib, disk_gib, as_admin=as_admin)
+    check_size(rules, cpus, memory_gib, disk_gib, as_admin=as_admin)
     instance = Instance(
         name=name,
         host_id=host.id,
@@ -123,11 +124,15 @@ def request_create(
     return operations.enqueue(actor, instance, OperationKind.CREATE)
 
 
-def request(actor: User | None, instance: Instance, kind: OperationKind, **details: bool) -> Operation:
-    """Ask for a machine to be started, stopped, restarted or deleted. Raises Conflict while other work is under way."""
+def request(actor: User | None, instance: Instance, kind: OperationKind, **details: Any) -> Operation:
+    """Ask for work on a machine. Raises Conflict while other work is under way, RuleRefused for one to be deleted."""
     if kind == OperationKind.CREATE and instance.status != InstanceStatus.FAILED:
         raise Conflict(_("This machine exists already."))
-    if kind == OperationKind.DELETE and _holds_gpu(instance):
+    if instance.delete_at is not None and kind not in {OperationKind.DELETE, OperationKind.STOP}:
+        raise RuleRefused(
+            _("%(name)s is to be deleted.", name=instance.name), _("Keep it first, on its page."), rule="deleted"
+        )
+    if kind == OperationKind.DELETE and holds_gpu(instance):
         raise RuleRefused(_("A booking with this machine is running."), _("End the booking first."), rule="booked")
     return operations.enqueue(actor, instance, kind, **details)
 
@@ -200,7 +205,8 @@ def _refuse_user(actor: User | None, owner: User, rules: Policy) -> None:
         )
 
 
-def _check_size(rules: Policy, cpus: int, memory_gib: int, disk_gib: int, *, as_admin: bool) -> None:
+def check_size(rules: Policy, cpus: int, memory_gib: int, disk_gib: int, *, as_admin: bool) -> None:
+    """Refuse limits beyond the rules, or for an admin beyond what the rules could be. Raises InvalidInput."""
     for field, value, most in (
         ("cpus", cpus, rules.max_cpus),
         ("memory_gib", memory_gib, rules.max_memory_gib),
@@ -211,7 +217,8 @@ def _check_size(rules: Policy, cpus: int, memory_gib: int, disk_gib: int, *, as_
             raise InvalidInput(_("This must be a whole number from 1 to %(max)s.", max=limit), field=field)
 
 
-def _holds_gpu(instance: Instance) -> bool:
+def holds_gpu(instance: Instance) -> bool:
+    """Whether a booking of its owner's runs on its host."""
     now = clock.now()
     query = (
         select(Allocation.id)

@@ -25,7 +25,7 @@ from app.models import (
     TemplateState,
     User,
 )
-from app.services import audit, ports
+from app.services import audit, outcomes, ports
 
 OPEN = (OperationState.QUEUED, OperationState.RUNNING)
 HEAVY = frozenset({OperationKind.BUILD})  # minutes of a host's processor and disk: one at a time there
@@ -146,6 +146,14 @@ def note(operation_id: int, text: str) -> None:
         db.session.flush()
 
 
+def remember(operation_id: int, **details: Any) -> None:
+    """Keep what a later try, or the end, has to know of it."""
+    operation = db.session.get(Operation, operation_id)
+    if operation is not None:
+        operation.details = operation.details | details
+        db.session.flush()
+
+
 def finish(operation_id: int, actor: str, error: str = "") -> None:
     """Close an operation and write what it did to the record of its machine or template."""
     query = (
@@ -167,6 +175,7 @@ def finish(operation_id: int, actor: str, error: str = "") -> None:
         _template_after(target, operation.kind, error)
     else:
         _instance_after(target, operation.kind, error)
+        outcomes.of(operation, target, error)
     db.session.flush()
     noun = _noun(target)
     action = f"{noun}.{operation.kind}" + (".failed" if error else "")

@@ -21,6 +21,8 @@ LIMITS = {  # what an admin may set: field → (lowest, highest)
     "max_cpus": (1, 1024),
     "max_memory_gib": (1, 16_384),
     "max_disk_gib": (1, 65_536),
+    "max_snapshots": (0, 100),
+    "delete_days": (0, 365),
     "grace_seconds": (0, 600),
 }
 

@@ -6,6 +6,7 @@ from flask import Flask
 
 from app.extensions import csrf
 from app.web import (
+    all_machines,
     api,
     audit,
     auth,
@@ -17,6 +18,7 @@ from app.web import (
     home,
     hosts,
     locale,
+    machine_care,
     machines,
     navigation,
     people,
@@ -27,41 +29,28 @@ from app.web import (
     security,
     settings,
     shares,
+    snapshots,
     ssh_keys,
     static,
     templates,
     terminal,
+    uses,
     ways,
 )
 
 __all__ = ["init_app", "locale", "people_access"]
 
 PAGES = (
-    auth,
-    home,
-    calendar,
-    bookings,
-    machines,
-    ways,
-    terminal,
-    quota,
-    settings,
-    ssh_keys,
-    people,
-    hosts,
-    shares,
-    templates,
-    policy,
-    audit,
-    health,
-    api,
-)
+    auth, home, calendar, bookings, machines, machine_care, snapshots, ways, terminal, quota, settings, ssh_keys,
+    people, hosts, shares, templates, all_machines, policy, audit, health, api,
+)  # fmt: skip
 
 
 def init_app(app: Flask) -> None:
     """Give the application its guard, its pages and its error pages."""
     static.init_app(app)
     render.init_app(app)
+    uses.init_app(app)
     navigation.init_app(app)
     errors.init_app(app)
     security.init_app(app)

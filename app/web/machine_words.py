@@ -31,6 +31,14 @@ UNDER_WAY = {
     OperationKind.RESTART: ("starting", _l("Restarting")),
     OperationKind.DELETE: ("stopping", _l("Being deleted")),
     OperationKind.PASSWORD: ("running", _l("Password being set")),
+    OperationKind.FREEZE: ("stopping", _l("Being paused")),
+    OperationKind.RENAME: ("starting", _l("Being renamed")),
+    OperationKind.RESIZE: ("starting", _l("Being resized")),
+    OperationKind.SNAPSHOT: ("starting", _l("Making a snapshot")),
+    OperationKind.RESTORE: ("starting", _l("Being put back")),
+    OperationKind.FORGET: ("starting", _l("Deleting a snapshot")),
+    OperationKind.REBUILD: ("creating", _l("Being rebuilt")),
+    OperationKind.ADOPT: ("starting", _l("Being taken over")),
 }
 STEPS = {
     "queued": _l("Waiting for the host"),
@@ -41,6 +49,11 @@ STEPS = {
     "deleting": _l("Deleting"),
     "checking": _l("Checking that it works"),
     "account": _l("Making the account in it, opening its ports"),
+    "renaming": _l("Giving it the new name"),
+    "resizing": _l("Setting its limits"),
+    "keeping": _l("Keeping its disk as it is now"),
+    "carrying": _l("Carrying /home over"),
+    "restoring": _l("Putting its disk back"),
     "done": _l("Done"),
     "failed": _l("Failed"),
 }
@@ -51,6 +64,14 @@ FAILED = {
     OperationKind.RESTART: _l("The machine could not be restarted."),
     OperationKind.DELETE: _l("The machine could not be deleted."),
     OperationKind.PASSWORD: _l("The new password could not be set. The old one, if there is one, still counts."),
+    OperationKind.FREEZE: _l("The machine could not be paused."),
+    OperationKind.RENAME: _l("The machine could not be renamed."),
+    OperationKind.RESIZE: _l("The machine could not be resized."),
+    OperationKind.SNAPSHOT: _l("The snapshot could not be made."),
+    OperationKind.RESTORE: _l("The machine could not be put back to the snapshot."),
+    OperationKind.FORGET: _l("The snapshot could not be deleted."),
+    OperationKind.REBUILD: _l("The machine could not be rebuilt."),
+    OperationKind.ADOPT: _l("The instance could not be taken over."),
 }
 DONE = {
     OperationKind.CREATE: _l("%(name)s is ready."),
@@ -59,6 +80,14 @@ DONE = {
     OperationKind.RESTART: _l("%(name)s runs again."),
     OperationKind.DELETE: _l("%(name)s is deleted."),
     OperationKind.PASSWORD: _l("The new password of %(name)s counts."),
+    OperationKind.FREEZE: _l("%(name)s is paused."),
+    OperationKind.RENAME: _l("It is called %(name)s now."),
+    OperationKind.RESIZE: _l("%(name)s has its new size."),
+    OperationKind.SNAPSHOT: _l("The snapshot of %(name)s is made."),
+    OperationKind.RESTORE: _l("%(name)s is put back to the snapshot."),
+    OperationKind.FORGET: _l("The snapshot of %(name)s is deleted."),
+    OperationKind.REBUILD: _l("%(name)s is rebuilt."),
+    OperationKind.ADOPT: _l("%(name)s is a machine of Berth's now."),
 }
 
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 from flask import Blueprint, Response, flash, request, url_for
 from flask_babel import gettext as _
 from flask_babel import lazy_gettext as _l
-from wtforms import StringField
+from wtforms import BooleanField, StringField
 
 from app import queue
 from app.errors import Conflict, DomainError, InvalidInput, NotFound
 from app.extensions import transaction
 from app.models import Instance, InstanceStatus, OperationKind
-from app.services import instances, policy
+from app.services import care, instances, policy
 from app.web import machine_form, machine_words, ways
 from app.web.forms import PageForm
 from app.web.render import go, is_fragment, render
@@ -23,9 +23,10 @@ SWITCHES = {"start": OperationKind.START, "stop": OperationKind.STOP, "restart":
 
 
 class DeleteForm(PageForm):
-    """The machine's name, typed."""
+    """The machine's name, typed. `at_once`: for admins, who need not wait."""
 
     typed = StringField(_l("Type the machine's name to delete it"))
+    at_once = BooleanField(_l("Delete it at once"))
 
 
 @bp.get("")
@@ -118,7 +119,7 @@ def ask_delete(name: str) -> Response:
 
 @bp.post("/<name>/delete")
 def delete(name: str) -> Response:
-    """Delete a machine and all that is on it, if its name was typed."""
+    """Stop a machine, and some days later delete it and all that is on it, if its name was typed."""
     machine, form = instances.get(me(), name), DeleteForm()
     if (form.typed.data or "").strip() != machine.name:
         error = InvalidInput(_("That is not its name. Type %(name)s.", name=machine.name), field="typed")
@@ -126,10 +127,13 @@ def delete(name: str) -> Response:
         form.refuse(error)
         return _delete_page(machine, form, 422)
     try:
-        return _request(machine, OperationKind.DELETE)
+        with transaction():
+            care.request_delete(me(), machine, at_once=form.at_once.data)
     except DomainError as error:
         form.form_errors.append(str(error))
         return _delete_page(machine, form, 422)
+    queue.wake(machine.host.name)
+    return go(url_for("machines.show", name=machine.name))
 
 
 def _request(machine: Instance, kind: OperationKind) -> Response:
@@ -162,4 +166,11 @@ def _page(machine: Instance, status: int = 200) -> Response:
 
 
 def _delete_page(machine: Instance, form: DeleteForm, status: int = 200) -> Response:
-    return render("machines/delete.html", machine=machine, form=form, errors_found=bool(form.errors), status=status)
+    return render(
+        "machines/delete.html",
+        machine=machine,
+        form=form,
+        days=policy.current().delete_days if machine.status in care.THERE else 0,
+        errors_found=bool(form.errors),
+        status=status,
+    )

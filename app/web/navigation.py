@@ -73,6 +73,7 @@ def _links(person: User) -> list[Link]:
             ("people.index", people),
             ("hosts.index", hosts),
             ("templates.index", _("Templates")),
+            ("all_machines.index", _("All machines")),
             ("reports.index", _("Reports")),
             ("policy.index", _("Rules")),
             ("audit.index", _("Audit")),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from dataclasses import dataclass
 
 from flask import Flask
@@ -31,10 +32,12 @@ from app.services.shares import Terms
 from app.services.template_rules import Wish
 from tests.browser.demo import Demo
 from tests.runtime.running import wait_for
+from workers.surveyor import Surveyor
 
 # What a browser may get, but nobody reads.
 NO_PAGES = {"static", "health.healthz", "health.metrics", "quota.csv_file", "ways.rdp", "ways.ssh_config"}
 PUBLIC_KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIGCQcJMpJvnZXo768L78WLI0oNDif+furp1W/yB68l/O"
+SNAPSHOT = "hand-20261103-140000"
 
 
 @dataclass(frozen=True)
@@ -98,6 +101,11 @@ class Scene:
             ("machine-health", f"/machines/{self.user}/health"),
             ("machine-stop", f"/machines/{self.user}/stop"),
             ("machine-delete", f"/machines/{self.user}/delete"),
+            ("machine-care", f"/machines/{self.user}/care"),
+            ("machine-rename", f"/machines/{self.user}/rename"),
+            ("machine-rebuild", f"/machines/{self.user}/rebuild"),
+            ("machine-snapshots", f"/machines/{self.user}/snapshots"),
+            ("machine-restore", f"/machines/{self.user}/snapshots/{SNAPSHOT}/restore"),
             ("quota", "/quota"),
             ("settings", "/settings"),
             ("keys", "/settings/keys"),
@@ -132,6 +140,9 @@ class Scene:
             ("share-new", "/hosts/sim1/shares/new"),
             ("share", "/hosts/sim1/shares/sets"),
             ("share-retire", "/hosts/sim1/shares/sets/retire"),
+            ("all-machines", "/admin/machines"),
+            ("all-machines-one", f"/admin/machines/sim1/{self.user}"),
+            ("all-machines-foreign", "/admin/machines/sim2/by-hand"),
             ("rules", "/rules"),
             ("audit", "/audit"),
         ]
@@ -188,6 +199,7 @@ def make(demo: Demo) -> Scene:
     _shares(demo)
     broken = _broken_machine(demo, user)
     made = _templates(demo)
+    _surveyed(demo, user)
     return Scene(demo, user, other, admin, waiting, running, upcoming, ended, stuck, broken, *made)
 
 
@@ -273,6 +285,13 @@ def _shares(demo: Demo) -> None:
         shares.switch("admin", host, sets, on=True)
         homes = shares.add("admin", host, Terms("homes", "/unfit/homes", "/srv/home", read_only=False, own=True))
         shares.record(homes.id, (Found(BAD, "flags", "/unfit: nosuid, nodev"),), "agent:sim1")
+
+
+def _surveyed(demo: Demo, user: str) -> None:
+    """What the machines use and a snapshot, without waiting for the next slow look."""
+    FakeLxd(demo.berth.data / "sim" / "sim1.json").snapshot(user, SNAPSHOT)
+    for name in ("sim1", "sim2"):
+        Surveyor(demo.app, name, FakeLxd(demo.berth.data / "sim" / f"{name}.json"), threading.Event()).step()
 
 
 def _broken_machine(demo: Demo, user: str) -> str:

@@ -264,6 +264,7 @@ def test_a_failed_switch_is_said_and_leaves_the_buttons(client: Client) -> None:
 
 
 def test_deleting_takes_the_name(client: Client, woken: list[str]) -> None:
+    policy.current().delete_days = 0  # else it is stopped first: see test_machine_care
     user = make_user("liwei")
     make_instance(user, host(), "liwei")
     client.login_as(user)

@@ -21,8 +21,8 @@ PUBLIC = {
     "health.healthz",
     "health.metrics",
 }
-ADMINS_ONLY = {"people", "policy", "audit", "hosts", "shares", "templates"}
-SAMPLES = {"way": "recipe", "role": "user", "what": "stop", "filename": "app.css"}
+ADMINS_ONLY = {"people", "policy", "audit", "hosts", "shares", "templates", "all_machines"}
+SAMPLES = {"way": "recipe", "role": "user", "what": "stop", "deed": "restore", "filename": "app.css"}
 ROLES = ["nobody", "user", "admin"]
 
 

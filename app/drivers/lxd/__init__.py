@@ -21,32 +21,21 @@ from app.drivers.base import (
     TryAgain,
     device_name,
 )
-from app.drivers.doors import DEVICES as DEVICES
-from app.drivers.doors import Door as Door
-from app.drivers.doors import Doorway as Doorway
 from app.drivers.facts import HostFacts
 from app.drivers.inside import Answer, Command, Heard
-from app.drivers.knocking import PortTaken as PortTaken
-from app.drivers.knocking import knock_here as knock_here
-from app.drivers.knocking import taken_here as taken_here
 from app.drivers.libraries import Way
 from app.drivers.lxd import events, examine, execute, instances, libraries, shapes, tell
-from app.drivers.lxd import images as images
-from app.drivers.lxd import pty as pty
-from app.drivers.lxd import shares as shares
-from app.drivers.lxd.errors import RefusedError as RefusedError
 from app.drivers.lxd.errors import as_driver_errors
 from app.drivers.lxd.examine import Examiner
 from app.drivers.lxd.images import TemplateSide
+from app.drivers.lxd.lifecycle import Lifecycle
 from app.drivers.lxd.look import Eye
 from app.drivers.lxd.shapes import Json
 from app.drivers.lxd.ways_in import WaysIn
 from app.drivers.lxd.wire import Wire
-from app.drivers.shares import Share as Share
-from app.drivers.shares import SharesSeen as SharesSeen
 
 
-class PylxdDriver(WaysIn, TemplateSide):
+class PylxdDriver(WaysIn, TemplateSide, Lifecycle):
     """LxdDriver for a socket or an https address, which takes the `lxc` command's client certificate."""
 
     def __init__(self, endpoint: str) -> None:

@@ -76,19 +76,20 @@ def alone(wire: Wire) -> Iterator[None]:
 
 
 def power(wire: Wire, name: str, action: str, *, force: bool = False) -> None:
-    """start, stop or restart; what is so already is fine. A restart is forced where a clean one is not obeyed."""
+    """start, stop, restart, freeze; what is so already is fine. A restart is forced where a clean one is not obeyed."""
     what = f"{action.capitalize()} {name}"
     with as_driver_errors(what):
         current = wire.find(name)[0]
         if current is None:
             raise GiveUp(what, "the host has no such instance", "Create the instance anew.")
         status = current["status"].lower()
-        if (action, status) in {("start", "running"), ("stop", "stopped")}:
+        if (action, status) in {("start", "running"), ("stop", "stopped"), ("freeze", "frozen")}:
             return
-        if action == "restart" and status == "stopped":
-            action = "start"
-        if action == "start" and status == "frozen":
-            action = "unfreeze"
+        if action == "freeze" and status != "running":
+            raise TryAgain(what, f"the instance is {status}", "Start the instance.")
+        if status == "frozen" and action in {"stop", "restart"} and not force:  # it could not shut down
+            power(wire, name, "start")
+        action = {("restart", "stopped"): "start", ("start", "frozen"): "unfreeze"}.get((action, status), action)
         request = {"action": action, "timeout": STOP_TIMEOUT, "force": force}
         try:
             _switch(wire, name, request)

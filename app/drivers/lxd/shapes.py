@@ -29,6 +29,7 @@ Json = dict[str, Any]
 
 OWNER = TAG_PREFIX + "owner"
 PROTECTED = "security.protection.delete"  # against a slip of whoever types lxc delete; Berth's own delete lifts it
+ALWAYS = {"boot.autostart": "false", "security.privileged": "false"}  # of every instance that is Berth's
 _WRITABLE = ("architecture", "config", "devices", "ephemeral", "profiles", "description", "stateful")
 _NUMBER = re.compile(r"(\d{1,4}):(\d{1,7})")
 _NVIDIA_NODE = re.compile(r"/dev/nvidia\d+")
@@ -42,6 +43,27 @@ def writable(instance: Json) -> Json:
 def privileged(instance: Json) -> bool:
     """Whether root in there is root on the host."""
     return str(instance.get("expanded_config", {}).get("security.privileged", "")).lower() in {"true", "1", "yes", "on"}
+
+
+def root_disk(instance: Json) -> tuple[str, Json]:
+    """Name and settings of the instance's root disk, from a profile too. Raises ValueError where it has none."""
+    for name, device in instance.get("expanded_devices", {}).items():
+        if device.get("type") == "disk" and device.get("path") == "/":
+            return name, dict(device)
+    raise ValueError("the instance has no root disk")
+
+
+def without_gpus(instance: Json) -> tuple[Json, Json]:
+    """An instance's own configuration and devices, but for GPUs, their tags, and what LXD keeps there for itself. Never
+    privileged, and never started by LXD itself: its GPUs would be back."""
+    gpus = gpu_devices(instance).keys()
+    config = {
+        key: value
+        for key, value in instance["config"].items()
+        if not key.startswith(("volatile.", "image.")) and not DEVICE_NAME.match(key.removeprefix(TAG_PREFIX))
+    }
+    devices = {key: value for key, value in instance["devices"].items() if key not in gpus}
+    return config | ALWAYS, devices
 
 
 def plug(body: Json, gpu: GpuInfo, tag: Tag) -> bool:

@@ -1,0 +1,151 @@
+"""Freezing, renaming, resizing, snapshots and taking over: on a simulated host, by the rules of the real one."""
+
+from __future__ import annotations
+
+import time
+
+from app.drivers.base import TAG_PREFIX, GiveUp, InstanceSpec, Progress, TryAgain
+from app.drivers.lifecycle import Size
+from app.drivers.simulated import OWNER, SimulatedHost, State, instance_of
+from app.drivers.survey import HostUse, InstanceUse, PoolUse, ProfileUse, SnapshotSeen
+
+_USED = 3_100_000_000  # bytes of each simulated disk
+_MEMORY = 420_000_000
+
+
+class FakeLifecycle(SimulatedHost):
+    """A part of FakeLxd."""
+
+    def survey(self, names: frozenset[str] | None = None) -> HostUse:
+        """Instances with what they would use."""
+        with self._call("survey") as state:
+            found = {
+                name: _use(number, name, item)
+                for number, (name, item) in enumerate(state["instances"].items(), start=2)
+                if names is None or name in names
+            }
+            pools = (PoolUse("pool", "btrfs", 120_000_000_000, 900_000_000_000),)
+            return HostUse(found, pools, (ProfileUse("default", "", ("root: disk path=/ pool=pool",), len(found)),))
+
+    def freeze(self, instance: str) -> None:
+        """Pause it."""
+        with self._call("freeze") as state:
+            what = f"Freeze {instance}"
+            item = instance_of(state, what, instance)
+            if item["status"] not in {"running", "frozen"}:
+                raise TryAgain(what, f"the instance is {item['status']}", "Start the instance.")
+            item["status"] = "frozen"
+
+    def rename(self, instance: str, new: str) -> None:
+        """Give it another name."""
+        with self._call("rename") as state:
+            what = f"Rename {instance} to {new}"
+            if instance not in state["instances"] and new in state["instances"]:
+                return
+            item = instance_of(state, what, instance)
+            if new in state["instances"]:
+                raise GiveUp(what, "the host has an instance of that name", "Choose another name.")
+            if item["status"] != "stopped":
+                raise TryAgain(what, f"it is {item['status']}", "Stop it first.")
+            state["instances"][new] = state["instances"].pop(instance)
+
+    def resize(self, instance: str, size: Size) -> None:
+        """Set its limits. The simulated pool can make a disk smaller, down to what is used."""
+        with self._call("resize") as state:
+            what = f"Resize {instance}"
+            item = instance_of(state, what, instance)
+            if 0 < size.disk_gib << 30 < _USED:
+                raise GiveUp(what, "2.9 GiB of its disk are in use", "Remove files from it, or choose a larger size.")
+            disk = size.disk_gib or item.get("size", [0, 0, 0])[2]
+            item["size"] = [size.cpus, size.memory_mib, disk]
+
+    def snapshot(self, instance: str, name: str) -> None:
+        """Keep its settings; a simulated disk has nothing on it."""
+        with self._call("snapshot") as state:
+            item = instance_of(state, f"Snapshot {instance}", instance)
+            kept = {"at": time.time(), "config": dict(item["config"]), "devices": dict(item["devices"])}
+            item.setdefault("snapshots", {}).setdefault(name, kept)
+
+    def restore(self, instance: str, name: str) -> None:
+        """Put it back, its settings but no GPU's."""
+        with self._call("restore") as state:
+            what = f"Restore {instance}"
+            item = instance_of(state, what, instance)
+            if name not in item.get("snapshots", {}):
+                raise GiveUp(what, f"there is no snapshot {name}", "Choose another one.")
+            if item["status"] != "stopped":
+                raise TryAgain(what, f"it is {item['status']}", "Stop it first.")
+            gone = set(item["devices"])
+            item["config"] = {key: text for key, text in item["config"].items() if key[len(TAG_PREFIX) :] not in gone}
+            item["devices"], item["nodes"], item["restored"] = {}, [], name
+
+    def forget(self, instance: str, name: str) -> None:
+        """Remove a snapshot."""
+        with self._call("forget") as state:
+            instance_of(state, f"Delete a snapshot of {instance}", instance).get("snapshots", {}).pop(name, None)
+
+    def rebuild(self, spec: InstanceSpec, progress: Progress) -> None:
+        """Nothing is on a simulated disk; the snapshots go."""
+        with self._call("rebuild") as state:
+            what = f"Rebuild {spec.name}"
+            item = instance_of(state, what, spec.name)
+            if spec.image not in {image["alias"] for image in state["images"]}:
+                raise GiveUp(what, f"no image {spec.image!r} on this host", "Import it there, or choose another one.")
+        progress("carrying", 40)
+        self._pause(1.0)
+        with self._open() as state:
+            item = instance_of(state, what, spec.name)
+            gone = set(item["devices"])
+            item["config"] = {key: text for key, text in item["config"].items() if key[len(TAG_PREFIX) :] not in gone}
+            item |= {"devices": {}, "nodes": [], "snapshots": {}, "status": "running", "started": time.time()}
+            state["instances"][spec.name] = item
+
+    def adopt(self, instance: str, owner: str) -> None:
+        """Mark it as Berth's."""
+        with self._call("adopt") as state:
+            what = f"Take over {instance}"
+            item = instance_of(state, what, instance)
+            if item["privileged"]:
+                raise GiveUp(what, "the instance is privileged", "Set security.privileged=false and restart it.")
+            if item["config"].get(OWNER, owner) != owner:
+                raise GiveUp(what, "it is marked as somebody else's", f"Unset {OWNER} on it if that is wrong.")
+            item["config"][OWNER] = owner
+
+    def restored(self, instance: str) -> str:
+        """The snapshot that it was last put back to."""
+        with self._open() as state:
+            return str(state["instances"][instance].get("restored", ""))
+
+    def size(self, instance: str) -> list[int]:
+        """CPUs, MiB and GiB as last set."""
+        with self._open() as state:
+            return list(state["instances"][instance].get("size", []))
+
+
+def _use(number: int, name: str, item: State) -> InstanceUse:
+    runs = item["status"] in {"running", "frozen"}
+    cpus, memory, disk = item.get("size", [4, 16384, 50])
+    ours = {device: f"gpu pci={known['pci']}" for device, known in item["devices"].items()}
+    return InstanceUse(
+        name=name,
+        status=item["status"],
+        owner=item["config"].get(OWNER, ""),
+        privileged=item["privileged"],
+        isolated=bool(item["config"].get(OWNER)),
+        image="Debian with SSH",
+        cpu_seconds=time.time() % 1_000_000 / 4 if runs else None,
+        memory=_MEMORY if runs else None,
+        disk=_USED,
+        processes=31 if runs else None,
+        addresses=(f"10.80.0.{number % 250}",) if runs else (),
+        started_at=item.get("started") if runs else None,
+        cpus=str(cpus),
+        memory_limit=f"{memory}MiB",
+        disk_limit=f"{disk}GiB" if disk else "",
+        pool="pool",
+        profiles=("default",),
+        config={key: str(value) for key, value in item["config"].items()},
+        devices={"root": "disk path=/ pool=pool", **ours},
+        gpus=tuple(item["devices"]),
+        snapshots=tuple(SnapshotSeen(name, kept["at"], 12_000_000) for name, kept in item.get("snapshots", {}).items()),
+    )

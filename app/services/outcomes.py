@@ -1,0 +1,37 @@
+"""What an operation that ended means for its machine, beyond whether that runs: a new size, a name, an owner."""
+
+from __future__ import annotations
+
+from sqlalchemy.exc import IntegrityError
+
+from app import clock
+from app.extensions import db
+from app.models import Instance, InstanceStatus, Operation, OperationKind
+
+
+def of(operation: Operation, instance: Instance, error: str) -> None:
+    """Write it down. `operation` is closed already; `error` is "" where all went well."""
+    if operation.kind == OperationKind.RESIZE and not error:
+        for name in ("cpus", "memory_mib", "disk_gib"):
+            setattr(instance, name, int(operation.details[name]))
+    elif operation.kind == OperationKind.RENAME and error and not operation.details.get("renamed"):
+        _old_name(instance, str(operation.details["old"]))
+    elif operation.kind == OperationKind.REBUILD and not error:
+        # The account inside is gone with the old disk: the agent makes it anew, and writes the keys.
+        instance.password_at, instance.keys_at, instance.health = None, None, {}
+    elif operation.kind == OperationKind.ADOPT:
+        if error:  # it stays what it was: not Berth's
+            instance.deleted_at = clock.now()
+        elif instance.observed.get("status") in {status.value for status in InstanceStatus}:
+            instance.status = InstanceStatus(instance.observed["status"])
+    db.session.flush()
+
+
+def _old_name(instance: Instance, name: str) -> None:
+    """Back to the name that its host knows; if somebody has taken that meanwhile, an admin has to see to it."""
+    try:
+        with db.session.begin_nested():
+            instance.name = name
+            db.session.flush()
+    except IntegrityError:
+        db.session.refresh(instance)

@@ -1,0 +1,147 @@
+"""What the agents' slow looks found, kept for pages that have no way to a host: written here, and listed for admins."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from flask_babel import gettext as _
+from sqlalchemy import select, update
+from sqlalchemy.orm import joinedload, undefer
+
+from app import clock
+from app.drivers.survey import HostUse, InstanceUse
+from app.errors import NotFound
+from app.extensions import db
+from app.models import Host, Instance
+
+PAGE = 50
+FOREIGN = "-"  # in place of an owner's name, which has no hyphen in front: instances that are not Berth's
+
+
+def record(host: Host, found: HostUse, cpu: Mapping[str, float]) -> None:
+    """Write down a slow look: each machine's part with the machine, all else with the host. `cpu`: CPUs in use."""
+    query = (
+        select(Instance.id, Instance.name)
+        .where(Instance.host_id == host.id, Instance.deleted_at.is_(None))
+        .order_by(Instance.id)
+    )
+    ours = {name: number for number, name in db.session.execute(query)}
+    drivers = {pool.name: pool.driver for pool in found.pools}
+    seen = {name: _shown(use, drivers, cpu.get(name)) for name, use in found.instances.items()}
+    rows = [{"id": number, "observed": seen[name]} for name, number in ours.items() if name in seen]
+    host.survey = {
+        "instances": {name: one for name, one in seen.items() if name not in ours},
+        "pools": [asdict(pool) for pool in found.pools],
+        "profiles": [asdict(profile) for profile in found.profiles],
+    }
+    host.surveyed_at = clock.now()
+    db.session.flush()
+    if rows:
+        db.session.execute(update(Instance), rows)
+
+
+def record_one(instance_id: int, found: HostUse) -> None:
+    """Write down what one machine has after work on it."""
+    instance = db.session.get(Instance, instance_id)
+    use = found.instances.get(instance.name) if instance is not None else None
+    if instance is not None and use is not None:
+        drivers = {pool.name: pool.driver for pool in found.pools}
+        instance.observed = _shown(use, drivers, instance.observed.get("cpu"))
+        db.session.flush()
+
+
+def _shown(use: InstanceUse, drivers: Mapping[str, str], cpu: float | None) -> dict[str, Any]:
+    found = asdict(use) | {"cpu": cpu, "pool_driver": drivers.get(use.pool, "")}
+    del found["cpu_seconds"]
+    found["snapshots"] = [{"name": one.name, "at": one.created_at, "size": one.size} for one in use.snapshots]
+    return found
+
+
+@dataclass(frozen=True)
+class Row:
+    """One instance of a host, Berth's (`machine`) or not. `seen`: what the last slow look found, empty if nothing."""
+
+    host: Host
+    name: str
+    status: str
+    seen: dict[str, Any]
+    machine: Instance | None = None
+
+    @property
+    def owner(self) -> str:
+        """Whose it is; "" for nobody's."""
+        return self.machine.owner.username if self.machine else ""
+
+    @property
+    def image(self) -> str:
+        """What it was made from."""
+        return self.machine.image if self.machine else str(self.seen.get("image", ""))
+
+    def matches(self, text: str, host: str, status: str, owner: str) -> bool:
+        """Whether it is among what is looked for; "" asks for nothing."""
+        words = (self.name, self.owner, self.image, self.host.name, *self.seen.get("addresses", ()))
+        return (
+            (not text or any(text in word.lower() for word in words))
+            and host in {"", self.host.name}
+            and status in {"", self.status}
+            and owner in {"", self.owner or FOREIGN}
+        )
+
+
+@dataclass(frozen=True)
+class Listing:
+    """A page of the list, how many match in all, and what there is to choose from."""
+
+    rows: list[Row]
+    total: int
+    hosts: list[str]
+    statuses: list[str]
+    owners: list[str]
+
+
+def listing(text: str = "", host: str = "", status: str = "", owner: str = "", page: int = 1) -> Listing:
+    """All instances of all hosts by host and name, in two queries."""
+    hosts = list(db.session.scalars(select(Host).options(undefer(Host.survey)).order_by(Host.name)))
+    query = select(Instance).where(Instance.deleted_at.is_(None))
+    query = query.options(joinedload(Instance.host), joinedload(Instance.owner))
+    rows = [_own(machine) for machine in db.session.scalars(query)]
+    ours = {(row.host.id, row.name) for row in rows}  # one may have become Berth's since the last look
+    rows += [row for one in hosts for row in _foreign(one) if (row.host.id, row.name) not in ours]
+    found = sorted(
+        (row for row in rows if row.matches(text.strip().lower(), host, status, owner)),
+        key=lambda row: (row.host.name, row.name),
+    )
+    return Listing(
+        found[(page - 1) * PAGE : page * PAGE],
+        len(found),
+        [one.name for one in hosts],
+        sorted({row.status for row in rows}),
+        sorted({row.owner for row in rows if row.owner}),
+    )
+
+
+def find(host: Host, name: str) -> Row:
+    """One instance of a host, Berth's or not. Raises NotFound."""
+    query = (
+        select(Instance)
+        .where(Instance.host_id == host.id, Instance.name == name, Instance.deleted_at.is_(None))
+        .options(joinedload(Instance.host), joinedload(Instance.owner))
+    )
+    machine = db.session.scalar(query)
+    if machine is not None:
+        return _own(machine)
+    for row in _foreign(host):
+        if row.name == name:
+            return row
+    raise NotFound(_("%(host)s has no instance %(name)s.", host=host.name, name=name))
+
+
+def _own(machine: Instance) -> Row:
+    return Row(machine.host, machine.name, str(machine.status), machine.observed, machine)
+
+
+def _foreign(host: Host) -> list[Row]:
+    found: dict[str, dict[str, Any]] = host.survey.get("instances", {})
+    return [Row(host, name, str(seen["status"]), seen) for name, seen in found.items()]

@@ -1,0 +1,66 @@
+"""What a host's agent asks for by itself: snapshots that are due, deletions whose days are over, and machines that ran
+before the host was rebooted."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+from sqlalchemy import Select, select
+from sqlalchemy.orm import joinedload
+
+from app import clock
+from app.errors import DomainError
+from app.extensions import db
+from app.models import Instance, InstanceStatus, Operation, OperationKind, Schedule
+from app.services import instances, operations, snapshots
+
+AGAIN = timedelta(hours=1)  # after one that failed
+
+
+def due(host_id: int) -> int:
+    """Ask for what is due on this host; how much that is."""
+    now, asked = clock.now(), 0
+    query = _idle(host_id).where((Instance.delete_at <= now) | (Instance.schedule != Schedule.NEVER))
+    for instance in db.session.scalars(query).all():
+        if instance.delete_at is not None:
+            asked += instance.delete_at <= now and _ask(instance, OperationKind.DELETE)
+        elif instance.status in {InstanceStatus.RUNNING, InstanceStatus.STOPPED} and snapshots.is_due(instance, now):
+            asked += _ask(instance, OperationKind.SNAPSHOT)
+    return asked
+
+
+def after_reboot(host_id: int) -> int:
+    """Ask for the machines to be started that ran when the host went down; how many."""
+    query = _idle(host_id).where(
+        Instance.status == InstanceStatus.RUNNING, Instance.autostart, Instance.delete_at.is_(None)
+    )
+    return sum(_ask(instance, OperationKind.START) for instance in db.session.scalars(query).all())
+
+
+def _ask(instance: Instance, kind: OperationKind) -> bool:
+    """Ask, unless that failed a short while ago or is refused now: the next look tries again."""
+    newest = operations.last(instance.id)
+    if newest is not None and newest.kind == kind and newest.error and clock.now() - newest.created_at < AGAIN:
+        return False
+    try:
+        with db.session.begin_nested():
+            if kind == OperationKind.SNAPSHOT:
+                snapshots.take(None, instance, auto=True)
+            else:
+                instances.request(None, instance, kind)
+    except DomainError:
+        return False
+    return True
+
+
+def _idle(host_id: int) -> Select[Instance]:
+    """The host's machines on which no work is under way."""
+    busy = select(Operation.instance_id).where(
+        Operation.host_id == host_id, Operation.state.in_(operations.OPEN), Operation.instance_id.is_not(None)
+    )
+    return (
+        select(Instance)
+        .where(Instance.host_id == host_id, Instance.deleted_at.is_(None), Instance.id.not_in(busy))
+        .options(joinedload(Instance.owner), joinedload(Instance.host))
+        .order_by(Instance.id)
+    )

@@ -1,0 +1,228 @@
+"""A machine's life on a real LXD, by the pages' own services and a running agent: another size seen in its cgroup,
+another name, back to a snapshot that has a GPU in its settings, deleted after its days, taken over, made anew."""
+
+from __future__ import annotations
+
+import os
+import stat
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+from sqlalchemy.orm import undefer
+
+from app import clock
+from app.drivers.base import InstanceSpec
+from app.drivers.lxd import rebuild
+from app.extensions import db, transaction
+from app.models import Host, Instance, Operation, OperationState
+from app.services import accounts, adoption, care, instances, inventory, operations, snapshots, surveys
+from tests.lab.fixtures import Hosts
+from tests.lab.lab import Lab
+from tests.lab.looking import connect
+from tests.lab.scene import AS_BERTH_DOES, Scene, scene
+from tests.runtime.running import wait_for
+from workers.surveyor import Surveyor
+
+pytestmark = pytest.mark.lab
+
+CGROUPS = Path("/sys/fs/cgroup")
+PERIOD = 0.003  # seconds between two looks for a node
+
+
+class Life:
+    """A Berth on one host, and what is asked of it."""
+
+    def __init__(self, here: Scene, host: Lab) -> None:
+        self.here, self.host = here, host
+        self.surveyor = Surveyor(here.app, self.row().name, connect(host), threading.Event())
+
+    def row(self) -> Host:
+        with self.here.app.app_context():
+            return self.here.row(self.host)
+
+    def machine(self, name: str) -> Instance:
+        with self.here.app.app_context():
+            return instances.get(None, name)
+
+    def do(self, name: str, ask: Callable[[Instance], Operation | None]) -> float:
+        """Ask for work on a machine, and wait until it is done; how long that took."""
+        began = time.monotonic()
+        with self.here.app.app_context(), transaction():
+            operation = ask(instances.get(None, name))
+            assert operation is not None
+            number = operation.id
+        self.here.wake(self.host)
+        wait_for(lambda: self._ended(number), 40, "the work to be done")
+        return time.monotonic() - began
+
+    def _ended(self, number: int) -> bool:
+        with self.here.app.app_context():
+            state, error = operations.outcome(number)
+            assert not error, error
+            return state == OperationState.DONE
+
+    def look(self) -> None:
+        self.surveyor.step()
+        self.here.wake(self.host)
+
+    def nodes(self, name: str) -> set[int]:
+        """The minors of NVIDIA nodes in there now: in LXD's directory for it, and in its own /dev."""
+        folders = [self.host.lxd_dir / "devices" / name]
+        for file in ("cgroup.procs", "init.scope/cgroup.procs"):  # until systemd moves itself, and after that
+            with suppress(OSError, StopIteration):
+                folders += [Path(f"/proc/{pid}/root/dev") for pid in group(name, file).read_text().split()[:1]]
+        found = set()
+        for folder in folders:
+            with suppress(OSError):
+                if folder.samefile("/dev"):  # it starts just now, and has its own root in a moment
+                    continue
+                for entry in os.scandir(folder):
+                    node = entry.stat(follow_symlinks=False)
+                    if stat.S_ISCHR(node.st_mode) and os.major(node.st_rdev) == 195:
+                        found.add(os.minor(node.st_rdev))
+        return found - {255}
+
+    @contextmanager
+    def watched(self, name: str) -> Iterator[set[int]]:
+        """Every node that is in there at any moment meanwhile."""
+        seen, over, looks = set[int](), threading.Event(), [0]
+
+        def watch() -> None:
+            while not over.wait(PERIOD):
+                seen.update(self.nodes(name))
+                looks[0] += 1
+
+        thread = threading.Thread(target=watch)
+        thread.start()
+        try:
+            yield seen
+        finally:
+            over.set()
+            thread.join()
+        assert looks[0] > 20
+
+
+def group(name: str, file: str) -> Path:
+    """A file of the machine's cgroup, of whichever version this kernel has."""
+    tops = (CGROUPS, CGROUPS / "unified", CGROUPS / "memory", CGROUPS / "cpuset", CGROUPS / "devices")
+    found = [top / f"lxc.payload.{name}" / file for top in tops]
+    return next(path for path in found if path.exists())
+
+
+def memory_limit(name: str) -> int:
+    with suppress(StopIteration):
+        return int(group(name, "memory.max").read_text())
+    return int(group(name, "memory.limit_in_bytes").read_text())
+
+
+@pytest.fixture(scope="module")
+def life(lab: Hosts) -> Iterator[Life]:
+    with scene(lab.ws1, BERTH_TICK="5") as here:
+        yield Life(here, lab.ws1)
+
+
+def test_another_size_and_another_name(life: Life) -> None:
+    (name,) = life.here.people(life.host, 1, options=())
+    owner = life.machine(name).owner
+    took = life.do(name, lambda found: care.resize(owner, found, cpus=1, memory_gib=1, disk_gib=60))
+    assert took < 10
+    assert memory_limit(name) == 1 << 30
+    config = life.host.lxc("config", "show", name)
+    assert "size: 60GiB" in config
+    assert 'limits.cpu: "1"' in config
+    new = life.host.unique("n")
+    life.here.machines.append((life.host, new))
+    life.do(name, lambda found: care.rename(owner, found, new))
+    assert life.machine(new).status == "running"
+    assert memory_limit(new) == 1 << 30
+    assert name not in life.host.lxc("list", "-c", "n", "-f", "csv").split()
+
+
+def test_a_restore_never_brings_a_gpu_back_not_for_a_moment(life: Life) -> None:
+    (name,) = life.here.people(life.host, 1, options=())
+    owner, minor = life.machine(name).owner, life.host.minors[0]
+    life.host.run(name, "sh", "-c", "echo before > /root/note")
+    end = time.time() + 7
+    life.here.book(name, life.host, 0, time.time() - 1, end)
+    life.here.wake(life.host)
+    wait_for(lambda: life.nodes(name) == {minor}, 7, "the GPU")
+    life.do(name, lambda found: snapshots.take(owner, found))
+    assert "gpu-0000-01-00-0" in life.host.lxc("query", f"/1.0/instances/{name}/snapshots?recursion=1")
+    life.host.run(name, "sh", "-c", "echo after > /root/note")
+    wait_for(lambda: life.nodes(name) == set(), end - time.time() + 15, "the end")
+    (made,) = snapshots.of(life.machine(name))
+    with life.watched(name) as seen:
+        life.do(name, lambda found: snapshots.restore(owner, found, made.name))
+        time.sleep(1)  # what LXD or a pass would do late
+    assert seen == set()
+    assert life.host.run(name, "cat", "/root/note").strip() == "before"
+    assert "gpu" not in life.host.lxc("config", "show", name)
+    assert life.machine(name).status == "running"
+
+
+def test_a_deleted_machine_is_there_until_its_days_are_over(life: Life) -> None:
+    (name,) = life.here.people(life.host, 1, options=())
+    owner = life.machine(name).owner
+    life.do(name, lambda found: care.request_delete(owner, found))
+    life.look()
+    assert "STOPPED" in life.host.lxc("list", name, "-c", "s", "-f", "csv")
+    with life.here.app.app_context(), transaction():
+        instances.get(None, name).delete_at = clock.now() - timedelta(seconds=1)
+    life.look()
+    wait_for(lambda: life.host.lxc("list", name, "-f", "csv") == "", 15, "the deletion")
+
+
+def test_what_was_made_by_hand_is_seen_and_taken_over(life: Life) -> None:
+    name = life.host.unique("h")
+    life.here.machines.append((life.host, name))
+    life.host.lxc("launch", "base", name, "-c", "limits.memory=300MiB", *AS_BERTH_DOES)
+    life.look()
+    with life.here.app.app_context(), transaction():
+        host = db.session.get(Host, life.row().id, options=[undefer(Host.survey)])
+        row = surveys.find(inventory.host(host.name), name)
+        assert row.seen["memory"] > 0
+        owner = accounts.get(life.here.people(life.host, 1)[0])
+        number = adoption.adopt(owner, row, owner).id
+    life.here.wake(life.host)
+    wait_for(lambda: life._ended(number), 15, "the work to be done")
+    found = life.machine(name)
+    assert (found.owner.username, found.status, found.memory_mib) == (owner.username, "running", 300)
+    assert f"user.berth.owner: {owner.username}" in life.host.lxc("config", "show", name)
+
+
+class KilledError(Exception):
+    """As kill -9 is: nothing is cleaned up."""
+
+
+def test_a_rebuild_keeps_home_with_its_owners_and_goes_on_where_it_was_killed(
+    life: Life, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    driver, name = connect(life.host), life.host.unique("r")
+    life.here.machines += [(life.host, f"{name}{end}") for end in ("", "-NEW", "-OLD")]
+    spec = InstanceSpec(name, "base", 1, 512, 3, "alice")
+    driver.create(spec, lambda *_: None)
+    script = """mkdir -p /home/li/work && echo kept > /home/li/work/note && ln -s /etc/hostname /home/li/link
+        chmod 640 /home/li/work/note && chown -R 1234:1235 /home/li && echo gone > /root/note"""
+    life.host.run(name, "sh", "-c", script)
+    life.host.lxc("config", "device", "add", name, "ssh", "proxy", "listen=tcp:127.0.0.1:0", "connect=tcp:127.0.0.1:22")
+    life.host.lxc("config", "set", name, "user.berth.gpu-0000-01-00-0", "v1 1 1 1")
+    for step in ("carry", "_dress"):
+        with monkeypatch.context() as patch:
+            patch.setattr(rebuild, step, lambda *_: (_ for _ in ()).throw(KilledError))
+            with pytest.raises(KilledError):
+                driver.rebuild(spec, lambda *_: None)
+    driver.rebuild(spec, lambda *_: None)
+    assert life.host.run(name, "stat", "-c", "%u:%g %a", "/home/li/work/note").strip() == "1234:1235 640"
+    assert life.host.run(name, "cat", "/home/li/work/note").strip() == "kept"
+    assert life.host.run(name, "readlink", "/home/li/link").strip() == "/etc/hostname"
+    assert "gone" not in life.host.run(name, "cat", "/root/note")
+    config = life.host.lxc("config", "show", name)
+    assert "type: proxy" in config
+    assert "gpu" not in config
+    left = life.host.lxc("list", "-c", "n", "-f", "csv").split()
+    assert [one for one in left if one.startswith(name)] == [name]

@@ -1,0 +1,259 @@
+"""Name, size, pause, autostart and deletion with days to change one's mind, as pages."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+import pytest
+from flask import Flask
+
+from app import clock
+from app.extensions import db
+from app.models import Host, Instance, InstanceStatus, Operation, OperationKind, User
+from app.services import operations, policy
+from tests.factories import gpus_of, make_admin, make_booking, make_host, make_instance, make_user
+from tests.page import Client
+
+
+@pytest.fixture
+def woken(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    found: list[str] = []
+    monkeypatch.setattr("app.queue.wake", found.append)
+    return found
+
+
+@pytest.fixture
+def lab(app: Flask) -> Host:
+    return make_host("lab03", seen_at=clock.now())
+
+
+@pytest.fixture
+def machine(client: Client, lab: Host) -> Instance:
+    """Li Wei's, and he is signed in."""
+    user = make_user("liwei")
+    made = make_instance(user, lab, "gamma")
+    client.login_as(user)
+    return made
+
+
+def fresh(machine: Instance) -> Instance:
+    db.session.expire_all()
+    return db.session.get(Instance, machine.id)
+
+
+def last(machine: Instance) -> Operation:
+    found = operations.last(machine.id)
+    assert found is not None
+    return found
+
+
+def test_a_new_size_is_asked_for_and_holds_once_it_is_done(client: Client, machine: Instance, woken: list[str]) -> None:
+    page = client.get(client.get("/machines/gamma").link("Name, size and more"))
+    answer = client.submit(page.form("Set size").fill(**{"CPUs": 8, "Memory (GiB)": 16, "Disk (GiB)": 80}))
+    assert (answer.status, answer.location, woken) == (303, "/machines/gamma", ["lab03"])
+    operation = last(machine)
+    assert (operation.kind, operation.details) == ("resize", {"cpus": 8, "memory_mib": 16384, "disk_gib": 80})
+    assert fresh(machine).cpus == 4, "not before it is so"
+    operations.finish(operation.id, "agent:lab03")
+    db.session.commit()
+    after = fresh(machine)
+    assert (after.cpus, after.memory_mib, after.disk_gib, after.status) == (8, 16384, 80, "running")
+
+
+def test_a_size_that_failed_is_not_written_down(client: Client, machine: Instance, woken: list[str]) -> None:
+    client.post("/machines/gamma/size", {"cpus": "2", "memory_gib": "4", "disk_gib": "10"})
+    operations.finish(last(machine).id, "agent:lab03", "Resize gamma: a dir pool cannot make a disk smaller.")
+    db.session.commit()
+    assert fresh(machine).disk_gib == 50
+    page = client.get("/machines/gamma")
+    assert "The machine could not be resized." in page.text
+    assert "cannot make a disk smaller" in page.text
+
+
+@pytest.mark.parametrize(("field", "value"), [("cpus", "9"), ("memory_gib", "33"), ("disk_gib", "101"), ("cpus", "x")])
+def test_a_size_beyond_the_rules_is_named(
+    client: Client, machine: Instance, woken: list[str], field: str, value: str
+) -> None:
+    page = client.post("/machines/gamma/size", {"cpus": "2", "memory_gib": "4", "disk_gib": "50", field: value})
+    assert page.status == 422
+    assert page.texts(f"//*[@id='{field}-error']")
+    assert (operations.last(machine.id), woken) == (None, [])
+
+
+def test_a_rename_takes_the_name_at_once_and_gives_it_back_if_it_fails(
+    client: Client, machine: Instance, woken: list[str]
+) -> None:
+    page = client.get("/machines/gamma/rename")
+    assert "whatever runs on it is ended" in page.text
+    answer = client.submit(page.form("Rename").fill(**{"New name": "delta"}))
+    assert (answer.status, answer.location) == (303, "/machines/delta")
+    assert "Being renamed" in client.get("/machines/delta").text
+    assert client.get("/machines/gamma").status == 404
+    assert last(machine).details == {"old": "gamma", "new": "delta", "ran": True}
+    operations.finish(last(machine).id, "agent:lab03", "Rename gamma to delta: LXD did not answer in time.")
+    db.session.commit()
+    assert fresh(machine).name == "gamma"
+
+
+def test_a_rename_that_was_done_keeps_the_name_whatever_failed_then(
+    client: Client, machine: Instance, woken: list[str]
+) -> None:
+    client.post("/machines/gamma/rename", {"name": "delta"})
+    operations.remember(last(machine).id, renamed=True)
+    operations.finish(last(machine).id, "agent:lab03", "Start delta: no room.")
+    db.session.commit()
+    assert fresh(machine).name == "delta"
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [("beta", "is taken"), ("gamma", "already"), ("-x", "starts with"), ("new", "starts with"), ("", "Fill this in")],
+)
+def test_names_that_are_none(
+    client: Client, lab: Host, machine: Instance, woken: list[str], name: str, words: str
+) -> None:
+    make_instance(make_user("chenyu"), lab, "beta")
+    page = client.post("/machines/gamma/rename", {"name": name})
+    assert page.status == 422
+    assert words in page.texts("//*[@id='name-error']")[0]
+    assert (fresh(machine).name, operations.last(machine.id), woken) == ("gamma", None, [])
+
+
+def test_a_machine_with_a_running_booking_keeps_its_name(client: Client, lab: Host, machine: Instance) -> None:
+    now = clock.now()
+    owner = db.session.get(User, machine.owner_id)
+    make_booking(owner, gpus_of(lab)[:1], now - timedelta(hours=1), now + timedelta(hours=1))
+    page = client.post("/machines/gamma/rename", {"name": "delta"})
+    assert page.status == 422
+    assert "A booking with this machine is running." in page.text
+
+
+def test_pausing_and_going_on(client: Client, machine: Instance, woken: list[str]) -> None:
+    client.submit(client.get("/machines/gamma/care").form("Pause it"))
+    operation = last(machine)
+    assert operation.kind == OperationKind.FREEZE
+    operations.finish(operation.id, "agent:lab03")
+    db.session.commit()
+    assert fresh(machine).status == InstanceStatus.FROZEN
+    page = client.get("/machines/gamma/care")
+    client.submit(page.form("Let it go on"))
+    assert last(machine).kind == OperationKind.START
+    assert client.post("/machines/gamma/pause").status == 409
+
+
+def test_a_stopped_machine_cannot_be_paused(client: Client, machine: Instance) -> None:
+    machine.status = InstanceStatus.STOPPED
+    db.session.commit()
+    assert "Pause it" not in client.get("/machines/gamma/care").buttons()
+    assert "does not run" in client.post("/machines/gamma/pause").text
+
+
+def test_autostart_is_switched(client: Client, machine: Instance) -> None:
+    client.submit(client.get("/machines/gamma/care").form("Leave it stopped"))
+    assert fresh(machine).autostart is False
+    client.submit(client.get("/machines/gamma/care").form("Start it again"))
+    assert fresh(machine).autostart is True
+
+
+def delete(client: Client, **more: str):
+    return client.post("/machines/gamma/delete", {"typed": "gamma", **more})
+
+
+def test_deleting_stops_it_and_it_can_be_kept(client: Client, machine: Instance, woken: list[str]) -> None:
+    assert "deleted for good in 7 days" in client.get("/machines/gamma/delete").text
+    assert delete(client).location == "/machines/gamma"
+    assert last(machine).kind == OperationKind.STOP
+    assert fresh(machine).delete_at - clock.now() > timedelta(days=6.9)
+    operations.finish(last(machine).id, "agent:lab03")
+    db.session.commit()
+    assert "is to be deleted" in client.post("/machines/gamma/start").text
+    page = client.get("/machines/gamma")
+    assert "To be deleted for good" in page.text
+    client.submit(page.form("Keep it"))
+    assert fresh(machine).delete_at is None
+    assert client.post("/machines/gamma/start").status == 303
+
+
+def test_only_an_admin_deletes_at_once(client: Client, machine: Instance, woken: list[str]) -> None:
+    assert "Delete it at once" not in client.get("/machines/gamma/delete").text
+    assert "Only an admin" in delete(client, at_once="y").text
+    client.login_as(make_admin())
+    page = client.get("/machines/gamma/delete")
+    assert "Delete it at once" in page.text
+    assert delete(client, at_once="y").status == 303
+    assert last(machine).kind == OperationKind.DELETE
+
+
+def test_without_days_of_grace_a_machine_goes_at_once(client: Client, machine: Instance, woken: list[str]) -> None:
+    policy.current().delete_days = 0
+    db.session.commit()
+    assert "This cannot be undone." in client.get("/machines/gamma/delete").text
+    delete(client)
+    assert last(machine).kind == OperationKind.DELETE
+
+
+def test_a_deletion_that_has_begun_cannot_be_taken_back(client: Client, machine: Instance, woken: list[str]) -> None:
+    machine.delete_at = clock.now()
+    operations.enqueue(None, machine, OperationKind.DELETE)
+    db.session.commit()
+    assert client.post("/machines/gamma/keep").status == 409
+    assert fresh(machine).delete_at is not None
+
+
+def test_what_it_uses_is_on_its_card_without_a_query_more(client: Client, machine: Instance, count_queries) -> None:
+    with count_queries() as before:
+        assert "Disk:" not in client.get("/machines/gamma").text
+    machine.observed = {
+        "disk": 3 << 30, "memory": 1 << 29, "started_at": 1_800_000_000, "snapshots": [], "pool_driver": "dir",
+    }  # fmt: skip
+    db.session.commit()
+    with count_queries() as after:
+        page = client.get("/machines/gamma")
+    assert "Disk: 3.0 GiB of 50 GiB · Memory: 0.5 GiB of 8 GiB · up since" in page.text
+    assert len(after) == len(before)
+    assert "does not keep to a disk's size" in client.get("/machines/gamma/care").text
+
+
+def test_a_rebuild_takes_the_name_and_an_image_that_is_there(
+    client: Client, lab: Host, machine: Instance, woken: list[str]
+) -> None:
+    page = client.get(client.get("/machines/gamma/care").link("Rebuild…"))
+    assert "everything in /home" in page.text
+    form = page.form("Rebuild")
+    wrong = client.submit(form.fill(**{"Type the machine's name to rebuild it": "GAMMA"}))
+    assert (wrong.status, wrong.texts("//*[@id='typed-error']")) == (422, ["That is not its name. Type gamma."])
+    form = page.form("Rebuild").fill(**{"Type the machine's name to rebuild it": "gamma"})
+    assert "has no image ubuntu/24.04" in client.submit(form).text
+    assert operations.last(machine.id) is None
+    lab.images = [{"alias": "ubuntu/24.04", "description": ""}]
+    db.session.commit()
+    assert client.submit(form).location == "/machines/gamma"
+    assert last(machine).kind == OperationKind.REBUILD
+
+
+def test_a_machine_with_a_running_booking_is_not_rebuilt(client: Client, lab: Host, machine: Instance) -> None:
+    now = clock.now()
+    owner = db.session.get(User, machine.owner_id)
+    make_booking(owner, gpus_of(lab)[:1], now - timedelta(hours=1), now + timedelta(hours=1))
+    page = client.post("/machines/gamma/rebuild", {"typed": "gamma"})
+    assert page.status == 422
+    assert "A booking with this machine is running." in page.text
+
+
+PAGES = ["/machines/gamma/care", "/machines/gamma/rebuild", "/machines/gamma/rename", "/machines/gamma/snapshots"]
+PAGES += [f"/machines/gamma/snapshots/hand-1/{what}" for what in ("restore", "remove")]
+CHANGES = [f"/machines/gamma/{what}" for what in ("pause", "size", "autostart", "rename", "rebuild", "keep", "delete")]
+CHANGES += ["/machines/gamma/snapshots", "/machines/gamma/snapshots/schedule", *PAGES[-2:]]
+
+
+def test_another_persons_machine_is_not_there(client: Client, machine: Instance, woken: list[str]) -> None:
+    machine.observed = {"snapshots": [{"name": "hand-1", "at": 1, "size": None}]}
+    db.session.commit()
+    assert all(client.get(url).status == 200 for url in PAGES)
+    client.login_as(make_user("eve"))
+    assert [client.get(url).status for url in PAGES] == [404] * len(PAGES)
+    form = {"name": "mine", "typed": "gamma", "cpus": "1", "memory_gib": "1", "disk_gib": "1", "schedule": "daily"}
+    assert [client.post(url, form | {"keep": "1"}).status for url in CHANGES] == [404] * len(CHANGES)
+    kept = fresh(machine)
+    assert (kept.name, kept.delete_at, kept.schedule, kept.autostart) == ("gamma", None, "never", True)
+    assert (operations.last(machine.id), woken) == (None, [])

@@ -1,0 +1,282 @@
+"""A machine's life as its host's agent does it: on a simulated host, and again after each place where it was killed."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+from flask import Flask
+from sqlalchemy.orm import joinedload
+
+from app import clock
+from app.drivers.base import GiveUp, TryAgain
+from app.extensions import db
+from app.models import Instance, InstanceStatus, Operation, OperationKind, OperationState, Schedule
+from app.services import adoption, care, instances, operations, snapshots, surveys, upkeep
+from tests.workers.house import NOW, House
+from workers.surveyor import Surveyor, after_reboot
+from workers.works import run_operations
+
+Freeze = Callable[..., None]
+
+
+class Home:
+    """Alice's machine on the house's host."""
+
+    def __init__(self, app: Flask, house: House) -> None:
+        self.app, self.house, self.lxd = app, house, house.lxd
+        self.work = threading.Event()
+        self.surveyor = Surveyor(app, "lab", house.lxd, self.work)
+
+    @property
+    def machine(self) -> Instance:
+        db.session.expire_all()
+        query = db.select(Instance).where(Instance.owner_id == self.house.alice.id).order_by(Instance.id)
+        query = query.options(joinedload(Instance.owner), joinedload(Instance.host))
+        return db.session.scalars(query).first()
+
+    def do(self) -> Operation:
+        """What is queued, by the agent; the last operation on the machine."""
+        db.session.commit()
+        run_operations(self.app, "lab", self.lxd)
+        db.session.expire_all()
+        return operations.last(self.machine.id)
+
+    def survey(self) -> None:
+        db.session.commit()
+        self.surveyor.step()
+        db.session.expire_all()
+
+    def set(self, **values: object) -> None:
+        db.session.execute(db.update(Instance).where(Instance.owner_id == self.house.alice.id).values(**values))
+        db.session.commit()
+
+    def status(self, name: str = "alice") -> str:
+        return self.lxd.observe().instances[name].status
+
+    def snapshots(self) -> list[str]:
+        return [one.name for one in self.lxd.survey().instances["alice"].snapshots]
+
+
+@pytest.fixture
+def home(app: Flask, house: House, monkeypatch: pytest.MonkeyPatch) -> Home:
+    monkeypatch.setattr("workers.works.threading.Thread", _Now)  # the test has one connection only
+    return Home(app, house)
+
+
+class _Now:
+    """A thread that has ended when it starts."""
+
+    def __init__(self, *, target: Callable[..., None], args: tuple[object, ...], **_more: object) -> None:
+        self._run = lambda: target(*args)
+
+    def start(self) -> None:
+        self._run()
+
+    def is_alive(self) -> bool:
+        return False
+
+
+def test_pause_and_resize(home: Home, house: House) -> None:
+    care.freeze(house.alice, home.machine)
+    assert (home.do().state, home.status()) == ("done", "frozen")
+    assert home.machine.status == InstanceStatus.FROZEN
+    instances.request(house.alice, home.machine, OperationKind.START)
+    home.do()
+    care.resize(house.alice, home.machine, cpus=2, memory_gib=6, disk_gib=30)
+    assert home.do().state == OperationState.DONE
+    assert home.lxd.size("alice") == [2, 6144, 30]
+    assert (home.machine.cpus, home.machine.observed["cpus"]) == (2, "2")
+
+
+def test_a_rename_goes_through_a_stop(home: Home, house: House) -> None:
+    care.rename(house.alice, home.machine, "alina")
+    assert home.do().state == OperationState.DONE
+    assert (home.machine.name, home.status("alina")) == ("alina", "running")
+    assert home.lxd.calls().index("stop") < home.lxd.calls().index("rename") < home.lxd.calls().index("start")
+
+
+def test_a_rename_that_was_killed_after_it_was_done_is_finished(home: Home, house: House) -> None:
+    care.rename(house.alice, home.machine, "alina")
+    home.lxd.stop("alice")
+    home.lxd.rename("alice", "alina")
+    assert home.do().state == OperationState.DONE
+    assert home.status("alina") == "running"
+
+
+def test_a_rename_in_vain_leaves_it_running_under_the_old_name(home: Home, house: House) -> None:
+    home.lxd.add_instance("alina")
+    care.rename(house.alice, home.machine, "alina")
+    assert "of that name" in home.do().error
+    assert (home.machine.name, home.status("alice")) == ("alice", "running")
+
+
+def test_a_stopped_machine_stays_stopped_when_renamed(home: Home, house: House) -> None:
+    home.lxd.stop("alice")
+    home.set(status=InstanceStatus.STOPPED)
+    care.rename(house.alice, home.machine, "alina")
+    home.do()
+    assert home.status("alina") == "stopped"
+
+
+def test_a_snapshot_is_made_shown_put_back_and_deleted(home: Home, house: House) -> None:
+    home.survey()
+    snapshots.take(house.alice, home.machine)
+    assert home.do().state == OperationState.DONE
+    (made,) = snapshots.of(home.machine)
+    home.lxd.plug("alice", "gpu-0000-01-00-0", "0000:01:00.0", tag="v1 1 1 1")
+    snapshots.restore(house.alice, home.machine, made.name)
+    assert home.do().state == OperationState.DONE
+    assert (home.lxd.restored("alice"), home.status()) == (made.name, "running")
+    assert home.lxd.observe().instances["alice"].devices == ()
+    assert home.machine.status == InstanceStatus.RUNNING
+    snapshots.forget(house.alice, home.machine, made.name)
+    assert home.do().state == OperationState.DONE
+    assert snapshots.of(home.machine) == []
+
+
+def test_a_restore_in_vain_starts_it_again(home: Home, house: House) -> None:
+    home.set(observed={"snapshots": [{"name": "hand-1", "at": 1, "size": None}]})
+    snapshots.restore(house.alice, home.machine, "hand-1")
+    assert "no snapshot" in home.do().error
+    assert home.status() == "running"
+
+
+def test_the_host_counts_snapshots_too(home: Home, house: House) -> None:
+    for number in range(5):
+        home.lxd.snapshot("alice", f"hand-{number}")
+    snapshots.take(house.alice, home.machine)  # what is mirrored is older
+    assert "it has 5 already" in home.do().error
+    assert len(home.snapshots()) == 5
+
+
+def test_by_schedule_the_oldest_make_room(home: Home, house: House, freeze: Freeze) -> None:
+    snapshots.set_schedule(house.alice, home.machine, Schedule.DAILY, keep=2)
+    home.lxd.snapshot("alice", "hand-1")
+    made = []
+    for day in range(4):
+        freeze(NOW + timedelta(days=day, minutes=day))
+        home.survey()
+        home.survey()  # asked for once
+        assert home.work.is_set()
+        assert home.do().state == OperationState.DONE
+        made.append(f"auto-{clock.now():%Y%m%d-%H%M%S}")
+        _date(home, made[-1])
+    assert sorted(home.snapshots()) == [*made[-2:], "hand-1"]
+    db.session.commit()
+    home.survey()
+    assert upkeep.due(house.host.id) == 0
+
+
+def _date(home: Home, name: str) -> None:
+    """The simulated host's clock is not the frozen one."""
+    with home.lxd._open() as state:
+        state["instances"]["alice"]["snapshots"][name]["at"] = clock.now().timestamp()
+
+
+def test_a_schedule_with_no_room_for_more_is_said_and_not_tried_all_the_time(home: Home, house: House) -> None:
+    snapshots.set_schedule(house.alice, home.machine, Schedule.WEEKLY, keep=1)
+    for number in range(5):
+        home.lxd.snapshot("alice", f"hand-{number}")
+    home.survey()
+    assert "it has 5 already" in home.do().error
+    home.survey()
+    assert home.do().state == OperationState.FAILED
+    assert len(home.snapshots()) == 5
+
+
+def test_a_deletion_waits_for_its_days(home: Home, house: House, freeze: Freeze) -> None:
+    care.request_delete(house.alice, home.machine)
+    assert (home.do().kind, home.status()) == (OperationKind.STOP, "stopped")
+    freeze(NOW + timedelta(days=6, hours=23))
+    home.survey()
+    assert home.do().kind == OperationKind.STOP
+    assert "alice" in home.lxd.observe().instances
+    freeze(NOW + timedelta(days=7, seconds=1))
+    home.survey()
+    assert home.do().kind == OperationKind.DELETE
+    assert "alice" not in home.lxd.observe().instances
+    assert home.machine.deleted_at is not None
+
+
+def test_a_kept_machine_is_not_deleted(home: Home, house: House, freeze: Freeze) -> None:
+    care.request_delete(house.alice, home.machine)
+    home.do()
+    care.keep(house.alice, home.machine)
+    freeze(NOW + timedelta(days=8))
+    home.survey()
+    home.do()
+    assert "alice" in home.lxd.observe().instances
+
+
+def test_a_rebuild_leaves_it_running_without_the_password_of_before(home: Home, house: House) -> None:
+    home.set(image="base", password_at=NOW, keys_at=NOW, status=InstanceStatus.STOPPED)
+    house.host.images = [{"alias": "base"}]
+    db.session.commit()
+    home.lxd.snapshot("alice", "hand-1")
+    home.lxd.stop("alice")
+    care.rebuild(house.alice, home.machine)
+    assert home.do().state == OperationState.DONE
+    assert (home.status(), home.machine.status, snapshots.of(home.machine)) == ("running", "running", [])
+    assert (home.machine.password_at, home.machine.keys_at) == (None, None)
+
+
+def test_what_was_made_by_hand_is_taken_over(home: Home, house: House) -> None:
+    home.lxd.add_instance("by-hand")
+    home.survey()
+    assert [row.name for row in surveys.listing(owner=surveys.FOREIGN).rows] == ["by-hand"]
+    operation = adoption.adopt(house.bob, surveys.find(house.host, "by-hand"), house.bob)
+    home.do()
+    assert operations.outcome(operation.id) == ("done", "")
+    assert home.lxd.survey().instances["by-hand"].owner == "bob"
+    assert instances.get(house.bob, "by-hand").status == InstanceStatus.RUNNING
+    for _ in range(2):
+        assert [row.owner for row in surveys.listing("by-hand").rows] == ["bob"], "once, before the next look too"
+        home.survey()
+
+
+def test_what_turned_privileged_meanwhile_is_left_alone(home: Home, house: House) -> None:
+    home.lxd.add_instance("by-hand", privileged=True)
+    home.survey()
+    row = surveys.find(house.host, "by-hand")
+    row.seen["privileged"] = False
+    operation = adoption.adopt(house.bob, row, house.bob)
+    home.do()
+    assert "privileged" in operations.outcome(operation.id)[1]
+    assert "privileged" in adoption.failure(house.host, "by-hand")
+    assert [row.name for row in surveys.listing(owner=surveys.FOREIGN).rows] == ["by-hand"]
+
+
+def test_after_a_reboot_what_ran_is_started(home: Home, house: House, tmp_path: Path) -> None:
+    boot = tmp_path / "boot_id"
+    for word, expected in (("one", 0), ("one", 0), ("two", 1), ("two", 0)):
+        boot.write_text(word)
+        db.session.execute(db.update(Instance).values(autostart=Instance.name == "alice"))
+        db.session.commit()
+        assert after_reboot(home.app, "lab", tmp_path, boot) == expected
+        if expected:
+            home.lxd.stop("alice")  # as LXD left it
+            assert (home.do().kind, home.status()) == (OperationKind.START, "running")
+    assert operations.last(db.session.scalar(db.select(Instance.id).where(Instance.name == "bob"))) is None
+
+
+@pytest.mark.parametrize("change", [{"autostart": False}, {"delete_at": NOW}, {"status": InstanceStatus.STOPPED}])
+def test_after_a_reboot_the_rest_stays_as_it_was(home: Home, house: House, change: dict[str, object]) -> None:
+    db.session.execute(db.update(Instance).values(**change))
+    assert upkeep.after_reboot(house.host.id) == 0
+
+
+@pytest.mark.parametrize("error", [GiveUp("Look", "odd"), TryAgain("Look", "slow")])
+def test_a_slow_look_in_vain_leaves_what_is_known(home: Home, house: House, error: Exception) -> None:
+    home.survey()
+    before = home.machine.observed
+    assert before["status"] == "running"
+    home.lxd.fail_next("survey", error)
+    with pytest.raises(type(error)):
+        home.survey()
+    assert home.machine.observed == before
+    home.survey()
+    assert home.machine.observed["cpu"] is not None

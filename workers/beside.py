@@ -1,0 +1,39 @@
+"""What an agent does beside passes, operations and events: each in a thread of its own, none in need of another."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from functools import partial
+
+from flask import Flask
+
+from app.config import Settings
+from app.drivers.base import LxdDriver
+from app.drivers.kernel import Kernel
+from workers.checker import Checker
+from workers.doorman import Doorman
+from workers.jobs import CHECK, DOORS, SHARE, WORK
+from workers.librarian import Librarian
+from workers.sharer import Sharer
+from workers.surveyor import Surveyor
+from workers.terminals import Terminals
+from workers.warner import Warner
+
+
+def side_work(
+    app: Flask, host_name: str, driver: LxdDriver, kernel: Kernel | None, sharer: Sharer, stop: threading.Event
+) -> dict[str, Callable[[], None]]:
+    """The work by name; each goes on until `stop`."""
+    settings: Settings = app.extensions["berth"]
+    host = app, host_name, driver
+    where = settings.terminal_listen, settings.terminal_url
+    return {
+        "warnings": partial(Warner(*host, kernel).run, stop),
+        "checks": partial(Checker(*host).run, stop, CHECK),
+        "doors": partial(Doorman(*host).run, stop, DOORS),
+        "libraries": partial(Librarian(host_name, driver).run, stop),
+        "terminals": partial(Terminals(*host, *where).run, stop),
+        "shares": partial(sharer.run, stop, SHARE, settings.tick),
+        "surveys": partial(Surveyor(*host, WORK).run, stop),
+    }

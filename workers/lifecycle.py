@@ -1,0 +1,144 @@
+"""Operations on a machine's life: freeze, rename, resize, snapshots, taking over. Each may be done again."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+from app.drivers.base import DriverError, GiveUp, HostUnreachable, LxdDriver, TryAgain
+from app.drivers.lifecycle import Size
+from app.extensions import transaction
+from app.services import instances, operations, surveys
+from app.services.snapshots import AUTO
+
+if TYPE_CHECKING:
+    from workers.works import Work
+
+
+def freeze(work: Work) -> None:
+    """Pause it."""
+    work.driver.freeze(work.instance.name)
+
+
+def rename(work: Work) -> None:
+    """Stop, rename, and start what ran. The database has the new name already."""
+    details, new = work.operation.details, work.instance.name
+    old = str(details["old"])
+    work.progress("stopping", 10)
+    try:
+        if old in work.driver.observe(frozenset({old})).instances:
+            halt(work.driver, old)
+        work.progress("renaming", 50)
+        work.driver.rename(old, new)
+    except DriverError:
+        if details["ran"]:
+            with suppress(DriverError):  # the first error is the one to tell of
+                work.driver.start(old)
+        raise
+    with transaction():
+        operations.remember(work.operation.id, renamed=True)
+    if details["ran"]:
+        work.progress("starting", 70)
+        work.driver.start(new)
+
+
+def resize(work: Work) -> None:
+    """Set its limits."""
+    details = work.operation.details
+    work.progress("resizing", 20)
+    work.driver.resize(
+        work.instance.name, Size(int(details["cpus"]), int(details["memory_mib"]), int(details["disk_gib"]))
+    )
+    _mirror(work)
+
+
+def snapshot(work: Work) -> None:
+    """Make one. One by schedule takes the place of the oldest of its kind when there are enough."""
+    name, details = str(work.operation.details["snapshot"]), work.operation.details
+    machine = work.instance.name
+    work.progress("keeping", 10)
+    there = _snapshots(work.driver, machine)
+    if name not in there:
+        autos = sorted(one for one in there if one.startswith(AUTO)) if name.startswith(AUTO) else []
+        spare = max(len(there) - int(details["most"]) + 1, len(autos) - int(details["keep"]) + 1, 0)
+        if len(there) - min(spare, len(autos)) >= int(details["most"]):
+            raise GiveUp(f"Snapshot {machine}", f"it has {len(there)} already", "Delete one that is not needed.")
+        work.driver.snapshot(machine, name)
+        for one in autos[:spare]:
+            work.driver.forget(machine, one)
+    _mirror(work)
+
+
+def restore(work: Work) -> None:
+    """Stop it, put its disk back, and start it if it ran. It starts with the settings it had, and without a GPU: what
+    is booked is plugged in again by the next pass."""
+    details, machine = work.operation.details, work.instance
+    work.progress("stopping", 10)
+    halt(work.driver, machine.name)
+    try:
+        work.progress("restoring", 40)
+        work.driver.restore(machine.name, str(details["snapshot"]))
+    except HostUnreachable:
+        raise
+    except DriverError:
+        if details["ran"]:
+            _start_again(work)
+        raise
+    # A try that was killed half-way left the settings of that day: what Berth counts on is set again.
+    work.driver.adopt(machine.name, machine.owner.username)
+    work.driver.resize(machine.name, Size(machine.cpus, machine.memory_mib, 0))
+    if details["ran"]:
+        work.progress("starting", 80)
+        work.driver.start(machine.name)
+    _mirror(work)
+
+
+def forget(work: Work) -> None:
+    """Remove a snapshot."""
+    work.progress("deleting", 10)
+    work.driver.forget(work.instance.name, str(work.operation.details["snapshot"]))
+    _mirror(work)
+
+
+def rebuild(work: Work) -> None:
+    """Make it anew from its image, /home kept."""
+    work.driver.rebuild(instances.spec(work.instance), work.progress)
+    _mirror(work)
+
+
+def adopt(work: Work) -> None:
+    """Mark it as Berth's, and give it the limits that it is on record with."""
+    machine = work.instance
+    work.progress("preparing", 10)
+    work.driver.adopt(machine.name, machine.owner.username)
+    work.driver.resize(machine.name, Size(machine.cpus, machine.memory_mib, 0))
+    _mirror(work)
+
+
+def halt(driver: LxdDriver, instance: str) -> None:
+    """Stop it, at once where it does not obey."""
+    try:
+        driver.stop(instance)
+    except TryAgain:
+        driver.stop(instance, force=True)
+
+
+def _start_again(work: Work) -> None:
+    """After a restore that did not work: as it was before. Not where GPUs may have come back: then it stays stopped."""
+    with suppress(DriverError, KeyError):
+        name = work.instance.name
+        if not work.driver.survey(frozenset({name})).instances[name].gpus:
+            work.driver.start(name)
+
+
+def _snapshots(driver: LxdDriver, instance: str) -> list[str]:
+    found = driver.survey(frozenset({instance})).instances.get(instance)
+    return [one.name for one in found.snapshots] if found else []
+
+
+def _mirror(work: Work) -> None:
+    """Show at once what changed; what cannot be seen now, the next slow look shows."""
+    with suppress(DriverError):
+        found = work.driver.survey(frozenset({work.instance.name}))
+        with transaction():
+            surveys.record_one(work.instance.id, found)
