@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 from collections.abc import Iterator
@@ -9,9 +10,13 @@ from pathlib import Path
 
 import pytest
 
+from app.drivers.images import Origin
+from app.drivers.inside import Command
 from app.models import OperationState, TemplateKind, TemplateState
+from app.services.recipes import steps
 from tests.lab.kitchen import Kitchen
 from tests.lab.lab import Lab
+from tests.lab.looking import connect
 from tests.lab.scene import scene
 from tests.runtime.running import wait_for
 
@@ -73,3 +78,19 @@ def test_an_agent_killed_half_way_leaves_no_orphan(kitchen: Kitchen, base: int) 
     kitchen.retire(number)
     kitchen.ready(number)
     assert kitchen.left() == {f"berth-template-{base}"}
+
+
+def test_a_host_without_a_network_has_one_while_it_builds(lab_directory: Path) -> None:
+    with Lab(lab_directory / "lonely", gpus=0) as host:
+        driver, number = connect(host), 7
+        builder = driver.prepare(number, Origin(alias="base"), lambda _step, _percent: None)
+        (network, sources, *_) = steps("base", {})
+        for step in (network, sources):
+            answer = driver.run(
+                builder, Command(("/bin/sh", "-c", step.script), step.environment, limit=90, most=1 << 20)
+            )
+            assert answer.well, answer.text
+        assert "InRelease" in answer.text
+        driver.scrap(number)
+        left = [one["name"] for one in json.loads(host.lxc("network", "list", "--format", "json")) if one["managed"]]
+        assert left == []

@@ -10,15 +10,15 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
 
-from app.drivers.base import TAG_PREFIX, GiveUp, InstanceSpec, Progress, TryAgain
+from app.drivers.base import GiveUp, InstanceSpec, Progress, TryAgain
 from app.drivers.images import Origin, builder_name, image_alias, trial_name
-from app.drivers.lxd import instances, shapes
+from app.drivers.lxd import build_network, instances, shapes
+from app.drivers.lxd.build_network import BUILDER
 from app.drivers.lxd.errors import RefusedError, as_driver_errors
 from app.drivers.lxd.shapes import Json
 from app.drivers.lxd.updates import Updates
 from app.drivers.lxd.wire import Wire
 
-BUILDER = TAG_PREFIX + "builder"
 _PROPERTY = "berth.template"
 _KEPT = ("volatile.", "image.")  # LXD's own keys of an instance
 _GET_TIMEOUT = 1800.0  # an image from far away
@@ -48,6 +48,8 @@ def prepare(wire: Wire, template: int, origin: Origin, progress: Progress) -> st
         progress("preparing", 0)
         with _source(wire, what, origin, progress) as source, instances.alone(wire):
             body = _body(wire, what, template, name) | {"source": source}
+            if not _has_network(wire, body):
+                body["devices"] |= build_network.nic(wire, template)
             _make(wire, body, lambda done: progress("copying", done))
         if origin.instance:
             _strip(wire, name, body)
@@ -73,6 +75,7 @@ def publish(wire: Wire, template: int, description: str, progress: Progress) -> 
         told = partial(progress, "publishing")
         wire.send("post", "images", json=request, limit=_PUBLISH_TIMEOUT, progress=told)
         _remove(wire, name, template)
+        build_network.remove(wire, template)
         _try_out(wire, template, progress)
         fingerprint = wire.get("images", "aliases", alias)["target"]
         return int(wire.get("images", fingerprint)["size"])
@@ -83,6 +86,7 @@ def scrap(wire: Wire, template: int) -> None:
     with as_driver_errors("Remove what is left of the template"):
         for name in (builder_name(template), trial_name(template)):
             _remove(wire, name, template)
+        build_network.remove(wire, template)
         for image in wire.get("images", recursion=1) or []:
             aliases = {alias["name"] for alias in image.get("aliases") or []}
             if image_alias(template) in aliases or (image.get("properties") or {}).get(_PROPERTY) == str(template):
@@ -109,6 +113,11 @@ def _body(wire: Wire, what: str, template: int, name: str) -> Json:
     body["config"][BUILDER] = str(template)
     body["devices"]["root"].pop("size", None)
     return body
+
+
+def _has_network(wire: Wire, body: Json) -> bool:
+    devices = {**wire.get("profiles", "default")["devices"], **body["devices"]}
+    return any(device.get("type") == "nic" for device in devices.values())
 
 
 @contextmanager

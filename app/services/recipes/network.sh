@@ -14,8 +14,7 @@ done
 if ! wait_online $patience; then
     set -- /sys/class/net/e*
     if [ ! -e "$1" ]; then
-        echo "This host gives machines no network: its default profile has no network device."
-        echo "As root on the host: lxc network create lxdbr0, then lxc network attach-profile lxdbr0 default eth0"
+        echo "This machine has no network device: look at the host's default profile, or run berth host init there."
         exit 1
     fi
     mkdir -p /etc/systemd/network /run/udev/data
