@@ -136,13 +136,13 @@ def _status(wire: Wire, operation: str, deadline: float) -> int:
 
 
 def _dress(wire: Wire, update: Update, old: str, new: str, what: str) -> None:
-    """The old one's settings and devices, such as its ports, for the new one: all but GPUs, its disk, and its NIC, whose
-    address no other may have while the old one is there."""
+    """The old one's settings and devices, such as its ports, for the new one. Not its GPUs, its disk, and its NIC: no
+    other may have its address while the old one is there."""
     kept = wire.find(old)[0]
     if kept is None:
         raise GiveUp(what, "the old instance is gone", "Create the instance anew.")
     config, every = shapes.without_gpus(kept)
-    devices = {key: value for key, value in every.items() if value.get("path") != "/" and value.get("type") != "nic"}
+    devices = {key: one for key, one in every.items() if one.get("path") != "/" and one.get("type") != "nic"}
 
     def change(_current: Json, body: Json) -> bool:
         before = dict(body["config"]), dict(body["devices"])
