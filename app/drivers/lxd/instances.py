@@ -7,10 +7,12 @@ import time
 from app.drivers.base import GiveUp, InstanceSpec, Progress, TryAgain
 from app.drivers.lxd import shapes
 from app.drivers.lxd.errors import RefusedError, as_driver_errors
+from app.drivers.lxd.shapes import Json
 from app.drivers.lxd.wire import Wire
 
 POWER_TIMEOUT = 60.0
 STOP_TIMEOUT = 30  # so long LXD waits for a clean shutdown
+TURN_TIMEOUT = 40.0  # a change that hangs has an instance to itself for 30 s in LXD, which refuses all else meanwhile
 COPY_TIMEOUT = 900.0  # the first instance of an image has to unpack it
 
 
@@ -53,7 +55,7 @@ def power(wire: Wire, name: str, action: str, *, force: bool = False) -> None:
             action = "unfreeze"
         request = {"action": action, "timeout": STOP_TIMEOUT, "force": force}
         try:
-            wire.send("put", "instances", name, "state", json=request, limit=POWER_TIMEOUT)
+            _in_turn(wire, name, request)
         except RefusedError as error:
             if "is already " in str(error):  # running, stopped: somebody was faster
                 return
@@ -82,6 +84,20 @@ def delete(wire: Wire, name: str) -> None:
                 raise
         if wire.find(name)[0]:
             raise TryAgain(what, "LXD still lists it", "It is tried again by itself.")
+
+
+def _in_turn(wire: Wire, name: str, request: Json) -> None:
+    """Ask for another state as soon as LXD is not at something else with the instance."""
+    deadline = time.monotonic() + TURN_TIMEOUT
+    while True:
+        try:
+            wire.send("put", "instances", name, "state", json=request, limit=POWER_TIMEOUT)
+        except RefusedError as error:
+            if "is busy running" not in str(error) or time.monotonic() > deadline:
+                raise
+            time.sleep(0.2)
+        else:
+            return
 
 
 def _join(wire: Wire, name: str, progress: Progress) -> None:
