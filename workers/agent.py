@@ -33,7 +33,8 @@ from workers.handover import Hands
 from workers.jobs import CHECK, LOOK, WORK
 from workers.listener import Listener
 from workers.locks import Held, exclusive
-from workers.reconciler import PassResult, describe, run_operations, run_pass
+from workers.reconciler import PassResult, run_operations, run_pass
+from workers.telling import describe
 from workers.warner import Warner
 
 log = logging.getLogger(__name__)
@@ -53,7 +54,7 @@ class Agent:
         settings: Settings = app.extensions["berth"]
         self.app, self.host_name, self.driver, self.settings = app, host_name, driver, settings
         self.kernel = kernel
-        self.hands = Hands(Evictor(driver, kernel))
+        self.hands = Hands(Evictor(driver, kernel), settings.tick)
         self.stop = threading.Event()
         self.pass_began = 0.0  # monotonic; 0 between passes
         self.last_sign = time.monotonic()
