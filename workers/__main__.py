@@ -44,7 +44,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _agent(options: argparse.Namespace) -> int:
-    from workers import agent, reconciler  # noqa: PLC0415 - the supervisor needs none of it
+    from workers import agent, telling  # noqa: PLC0415 - the supervisor needs none of it
     from workers.doorman import Doorman  # noqa: PLC0415
 
     looking_after = agent.make(create_core(Settings.load()), options.host)
@@ -59,7 +59,7 @@ def _agent(options: argparse.Namespace) -> int:
         looking_after.sharer.step()
         return 0
     result = looking_after.one_pass()
-    lines = reconciler.describe(result)
+    lines = telling.describe(result)
     if options.json:
         print(json.dumps({"ok": result.ok, "ms": result.milliseconds, "trouble": result.trouble, "done": lines}))
     else:

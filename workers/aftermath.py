@@ -18,6 +18,8 @@ from workers.handover import Outcome
 from workers.verdicts import State, Verdict
 from workers.watch import Watch
 
+MOST = 50  # processes that are written down one by one
+
 
 def record(host: Host, watch: Watch, outcome: Outcome) -> None:
     """Write it down, and give those whose GPU is held back another one where there is one."""
@@ -41,11 +43,14 @@ def record(host: Host, watch: Watch, outcome: Outcome) -> None:
 
 
 def _record_ended(actor: str, host: Host, gpu: Gpu, watch: Watch, verdict: Verdict) -> None:
-    """Each process that was ended for the GPU, once. No blame: a descriptor may have been planted on its holder."""
+    """Each process that was ended for the GPU, once. No blame: a descriptor may have been planted on its holder.
+
+    Of thousands, some: with the last of these it says how many more there were."""
     ending = watch.endings.get(gpu.pci_address)
-    for holder in verdict.ended:
+    listed, more = verdict.ended[:MOST], len(verdict.ended[MOST:])
+    for holder in listed:
         rightly = ending is not None and holder.instance == ending.instance
-        details = _details(host, gpu, holder)
+        details = _details(host, gpu, holder) | ({"more": more} if more and holder is listed[-1] else {})
         if ending is not None:
             details |= {"booking": ending.tag.booking_id, "booked_by": ending.instance}
         audit.record(

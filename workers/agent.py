@@ -34,9 +34,10 @@ from workers.handover import Hands
 from workers.jobs import CHECK, DOORS, LOOK, SHARE, WORK
 from workers.listener import Listener
 from workers.locks import Held, exclusive
-from workers.reconciler import PassResult, describe, run_pass
+from workers.reconciler import PassResult, run_pass
 from workers.sharer import Sharer
 from workers.surveyor import after_reboot
+from workers.telling import describe
 from workers.works import run_operations
 
 log = logging.getLogger(__name__)
@@ -64,7 +65,7 @@ class Agent:
         self.app, self.host_name, self.driver, self.settings = app, host_name, driver, settings
         self.kernel = kernel
         self.sharer = Sharer(app, host_name, driver, directories or NoDirectories())
-        self.hands = Hands(Evictor(driver, kernel))
+        self.hands = Hands(Evictor(driver, kernel), settings.tick)
         self.stop = threading.Event()
         self.pass_began = 0.0  # monotonic; 0 between passes
         self.last_sign = time.monotonic()

@@ -25,6 +25,7 @@ from workers.watch import Watch
 log = logging.getLogger(__name__)
 
 SWEEP_EVERY = 4.9  # seconds between two looks for holders on the whole host: at every tick
+AHEAD = timedelta(seconds=2)  # which such a look may take, where containers have much to look at
 INTRUDER_GRACE = timedelta(seconds=2)  # for who holds a GPU that was never theirs to hold at that time
 SHORT = 0.2  # seconds between the signals to a process that was not asked before, and to be killed now
 DEATH = 1.0  # seconds for killed processes to be gone
@@ -94,8 +95,11 @@ class Evictor:
 
         Who holds one that is out of service is looked for too: it is listed, and left alone."""
         numbers = frozenset().union(*(watch.of(gpu.pci_address) for gpu in watch.want.gpus))
-        if self.kernel is None or not numbers or time.monotonic() - self._swept < SWEEP_EVERY:
+        coming, waited = watch.want.next_boundary, time.monotonic() - self._swept
+        if self.kernel is None or not numbers or waited < SWEEP_EVERY:
             return set()
+        if coming is not None and coming - clock.now() < AHEAD and waited < 2 * SWEEP_EVERY:
+            return set()  # a GPU is due in a moment, and would be late for this
         self._swept = time.monotonic()
         self.scan = self.kernel.scan(watch.seen, numbers, thorough=False)
         alive = {(holder.pid, holder.start) for holder in self.scan.holders}
@@ -107,7 +111,8 @@ class Evictor:
         """Ask what holds GPUs to end, since somebody else comes next; the allocations for which that was done.
 
         One look for all of them: the ends are near, and the pass that keeps them comes after this one."""
-        soon = {ending: watch.of(ending.gpu.pci_address) for ending in watch.want.soon}
+        now = clock.now().timestamp()
+        soon = {one: watch.of(one.gpu.pci_address) for one in watch.want.soon if one.tag.ends_at > now}
         if self.kernel is None or not soon:
             return set()
         scan = self.kernel.scan(watch.seen, frozenset().union(*soon.values()), thorough=True)
@@ -136,12 +141,13 @@ class Evictor:
         ending = watch.endings.get(pci)
         where = {ending.instance} if ending and ending.instance else set()
         verdict = Verdict(State.HELD, text="it is taken up again and again")
-        for _ in range(ROUNDS):
+        for number in range(ROUNDS):
             with self.kernel.still(watch.seen, where):
                 scan = self.kernel.scan(watch.seen, watch.of(pci), thorough=True)
                 suspects, fresh = self._suspects(watch, scan, pci)
                 verdict = self._judge(watch, pci, watch.intruders(scan, pci) + suspects, fresh, scan)
-                unasked = self._unasked(verdict.holders)
+                # Who comes up once the others were asked is killed as it is found: else it is always a new one that is.
+                unasked = self._unasked(verdict.holders) if number == 0 else []
                 if verdict.holders and not unasked:
                     ended += self._kill(verdict.holders)
             if unasked:
@@ -171,13 +177,9 @@ class Evictor:
         due = tuple(holder for holder in holders if holder not in later and not holder.spared)
         doubt = self._doubt(watch, pci, scan)
         if kept and not due:
-            name = kept[0].instance
-            what = (
-                f"the first process of {name} holds it"
-                if kept[0].first
-                else f"NVML lists process {kept[0].pid} of {name}"
-            )
-            return Verdict(State.HELD, text=what, instances=(name,))
+            pid, name = kept[0].pid, kept[0].instance
+            text = f"the first process of {name} holds it" if kept[0].first else f"NVML lists process {pid} of {name}"
+            return Verdict(State.HELD, text=text, instances=(name,))
         if due:
             names = tuple(sorted({holder.instance for holder in due}))
             text = f"{due[0].name} (process {due[0].pid} in {due[0].instance}) does not let go of it"
@@ -204,12 +206,8 @@ class Evictor:
     def _doubt(self, watch: Watch, pci: str, scan: Scan) -> tuple[str, str] | None:
         """Why the instance that had the GPU may still have it though no holder was found."""
         ending = watch.endings.get(pci)
-        if ending is None or ending.instance is None:
-            return None
-        name = ending.instance
-        if name in scan.doubts:
-            return name, f"{name} could not be looked at: {scan.doubts[name]}"
-        return None
+        name = (ending.instance if ending else None) or ""
+        return (name, f"{name} could not be looked at: {scan.doubts[name]}") if name in scan.doubts else None
 
     def _suspects(self, watch: Watch, scan: Scan, pci: str) -> tuple[list[Holder], bool]:
         """Who keeps descriptors that cannot be told, in the instance that had the GPU: those who have kept them for a
@@ -217,9 +215,11 @@ class Evictor:
         ending = watch.endings.get(pci)
         if ending is None:
             return [], False
-        kept = [one for one in scan.holders if not one.numbers and one.instance == ending.instance]
+        every = {(one.pid, one.start): one for one in scan.holders if not one.numbers}
+        kept = [one for one in every.values() if one.instance == ending.instance]
         now = time.monotonic()
         with self._lock:
+            self._suspected = {key: since for key, since in self._suspected.items() if key in every}
             for one in kept:
                 self._suspected.setdefault((one.pid, one.start), now)
             old = [one for one in kept if now - self._suspected[one.pid, one.start] >= SUSPECT_AFTER]

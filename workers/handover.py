@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import logging
+import math
+import time
 from collections import defaultdict
 from collections.abc import Collection
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field, replace
 
+from app import clock
 from app.drivers.base import DriverError
-from app.services.plan import Attach, Detach, Plan, Trouble
+from app.services.plan import Attach, Detach, Plan, Trouble, is_in
 from workers.evictor import Evictor
 from workers.verdicts import State, Verdict
 from workers.watch import Watch
@@ -17,12 +20,14 @@ from workers.watch import Watch
 log = logging.getLogger(__name__)
 
 AT_ONCE = 16  # GPUs handed over side by side; one instance's updates are serialised by the driver
-PATIENCE = (
-    4.0  # seconds that a pass waits for its GPUs; one that takes longer goes on while the others are looked after
-)
+PATIENCE = 4.0  # seconds that a pass waits for its GPUs; what takes longer goes on while the others are looked after
+AT_LAST = 8.0  # after which a GPU is given up at which one attempt goes on and on
+MOMENT = 0.5  # which it waits also where another GPU is due before
 
 Errors = dict[int, tuple[Trouble, str]]
 """By allocation id, why its GPU was not plugged in."""
+Done = tuple[Verdict | None, Errors]
+"""What came of one GPU; no verdict where there was nothing to take back."""
 
 
 @dataclass
@@ -46,64 +51,80 @@ class _Chain:
     detaches: list[Detach] = field(default_factory=list)
     attaches: list[Attach] = field(default_factory=list)
 
+    def stays(self, watch: Watch, pci: str) -> bool:
+        """Whether the GPU is in its place already, and only its tag is to be brought up to date."""
+        ends = bool(self.detaches) or pci in watch.endings or pci in watch.want.quarantined
+        return bool(self.attaches) and not ends and all(is_in(item.want, watch.seen) for item in self.attaches)
+
 
 class Hands:
     """Threads that outlive a pass: one that LXD, or a container, keeps waiting must not keep the others."""
 
-    def __init__(self, evictor: Evictor) -> None:
+    def __init__(self, evictor: Evictor, patience: float = PATIENCE) -> None:
+        """`patience`: no longer than between two passes, else the others are late for one."""
         self.evictor = evictor
-        self._late: dict[str, Future[tuple[Verdict, Errors]]] = {}  # of earlier passes, by GPU
+        self._patience = min(patience, PATIENCE)
+        self._late: dict[str, Future[Done]] = {}  # of earlier passes, by GPU
+        self._begun: dict[str, float] = {}  # by GPU, the last attempt
+        self._why: dict[str, str] = {}  # by GPU, what keeps it from being free; "" once it is
         self._pool = ThreadPoolExecutor(max_workers=AT_ONCE, thread_name_prefix="gpu")
 
     def act(self, watch: Watch, todo: Plan, also: Collection[str] = ()) -> Outcome:
         """Do the plan, and see that the GPUs in `also` are free."""
         chains = _chains(todo, also)
-        outcome = Outcome()
-        futures: dict[Future[tuple[Verdict, Errors]], str] = {}
+        outcome, belated = Outcome(), self._belated()
+        futures: dict[Future[Done], str] = {}
         for pci, chain in chains.items():
             if pci in self.evictor.busy or pci in self.evictor.begun:
-                self._not_done(outcome, pci, chain)
+                self._not_done(outcome, watch, pci, chain)
                 continue
             self.evictor.busy.add(pci)
+            self._begun[pci] = time.monotonic()
             futures[self._pool.submit(self._hand_over, watch, pci, chain)] = pci
-        done, late = wait(futures, timeout=PATIENCE)
+        done, late = wait(futures, timeout=self._time(watch))
         for future in done:
             verdict, errors = future.result()
-            outcome.verdicts[futures[future]] = verdict
+            outcome.verdicts |= {futures[future]: verdict} if verdict else {}
             outcome.errors |= errors
-        self._belated(outcome)
         for future in late:
             log.warning("GPU %s: still at it, going on without", futures[future])
             self._late[futures[future]] = future
-            self._not_done(outcome, futures[future], chains[futures[future]])
+            self._not_done(outcome, watch, futures[future], chains[futures[future]])
+        for pci, verdict in belated.items():
+            outcome.verdicts[pci] = _with_earlier(verdict, outcome.verdicts.get(pci, Verdict(State.WAITING)))
         return outcome
 
-    def _belated(self, outcome: Outcome) -> None:
-        """Add what came of GPUs that an earlier pass did not wait for: whom it ended and stopped has to be on record.
+    def _time(self, watch: Watch) -> float:
+        """Seconds to wait for what was begun: others' bookings that begin or end meanwhile are for the next pass."""
+        coming = watch.want.next_boundary
+        left = (coming - clock.now()).total_seconds() if coming else self._patience
+        return max(MOMENT, min(left, self._patience))
 
-        What it found out about the GPU is old by now: that it is free, or never will be, only a new look can tell."""
-        for pci in [pci for pci, future in self._late.items() if future.done()]:
-            future = self._late.pop(pci)
-            if future.cancelled() or future.exception() is not None:
-                continue
-            old, now = future.result()[0], outcome.verdicts.get(pci, Verdict(State.WAITING))
-            if old.ended or old.stopped:
-                text = old.text if old.stopped else now.text
-                ended, stopped = old.ended + now.ended, now.stopped or old.stopped
-                outcome.verdicts[pci] = replace(now, ended=ended, stopped=stopped, text=text)
+    def _belated(self) -> dict[str, Verdict]:
+        """What came of GPUs that an earlier pass did not wait for, where there is something to put on record."""
+        done = {pci: future for pci, future in self._late.items() if future.done()}
+        self._late = {pci: future for pci, future in self._late.items() if pci not in done}
+        ended = {pci: one.result()[0] for pci, one in done.items() if not one.cancelled() and one.exception() is None}
+        return {pci: old for pci, old in ended.items() if old and (old.ended or old.stopped or old.quarantine)}
 
     def close(self) -> None:
         """Start nothing more."""
         self._pool.shutdown(wait=False, cancel_futures=True)
 
-    def _not_done(self, outcome: Outcome, pci: str, chain: _Chain) -> None:
-        text = "the last attempt at it is still under way"
-        outcome.verdicts[pci] = Verdict(State.HELD, text=text)
+    def _not_done(self, outcome: Outcome, watch: Watch, pci: str, chain: _Chain) -> None:
+        """It goes on without this pass; a GPU that is not proven free for too long, nobody gets."""
+        why = self._why.get(pci, "")
+        ends = why != "" and pci in watch.endings and pci not in watch.want.quarantined
+        text = why or "the last attempt at it is still under way"
+        given_up = ends and time.monotonic() - self._begun.get(pci, math.inf) > AT_LAST
+        outcome.verdicts[pci] = Verdict(State.HELD, text=text, quarantine=given_up)
         outcome.errors |= {item.want.tag.allocation_id: (Trouble.HELD, text) for item in chain.attaches}
 
-    def _hand_over(self, watch: Watch, pci: str, chain: _Chain) -> tuple[Verdict, Errors]:
+    def _hand_over(self, watch: Watch, pci: str, chain: _Chain) -> Done:
         """One GPU: out of every instance that should not have it, proven free, then into the one that should."""
         try:
+            if chain.stays(watch, pci):
+                return None, self._give(watch, pci, chain.attaches)
             verdict = self._take_back(watch, pci, chain.detaches)
             if verdict.state != State.FREE:
                 trouble = Trouble.EVICTING if verdict.state == State.WAITING else Trouble.HELD
@@ -130,14 +151,17 @@ class Hands:
     def _try(self, watch: Watch, pci: str, detaches: list[Detach]) -> Verdict:
         failed = None
         for item in detaches:
+            self._why[pci] = f"{item.device} is still being detached from {item.instance}"
             try:
                 self.evictor.remove(item)
             except DriverError as error:
                 log.warning("detach of %s from %s: %s", item.device, item.instance, error)
                 failed = Verdict(State.HELD, text=str(error), instances=(item.instance,))
+        self._why[pci] = failed.text if failed else "what holds it is still being looked for, and ended"
         verdict = self.evictor.clear(watch, pci)  # also after a detach that failed: the fence holds, holders can end
         if failed is not None and verdict.state == State.FREE:
-            return replace(failed, ended=verdict.ended)
+            verdict = replace(failed, ended=verdict.ended)
+        self._why[pci] = verdict.text if verdict.state == State.HELD else ""
         return verdict
 
     def _last_resort(self, watch: Watch, pci: str, detaches: list[Detach], verdict: Verdict) -> Verdict:
@@ -166,6 +190,16 @@ class Hands:
                 log.warning("attach of %s to %s: %s", want.device, want.instance, error)
                 errors[want.tag.allocation_id] = (Trouble.ERROR, f"{error} {error.todo}".strip())
         return errors
+
+
+def _with_earlier(old: Verdict, now: Verdict) -> Verdict:
+    """Whom an earlier pass ended and stopped has to be on record, and that it could not prove the GPU free, unless this
+    one has. That it is free, only a new look can tell."""
+    held = old.quarantine and now.state != State.FREE
+    return replace(
+        now, ended=old.ended + now.ended, stopped=now.stopped or old.stopped, quarantine=now.quarantine or held,
+        text=old.text if old.stopped or held else now.text,
+    )  # fmt: skip
 
 
 def _chains(todo: Plan, also: Collection[str]) -> dict[str, _Chain]:

@@ -175,25 +175,5 @@ def _pass_alone(host_name: str, hands: Hands, started: float, error: Exception) 
     return PassResult(False, todo, outcome, _next(want, outcome), _since(started), "the database is away")
 
 
-def describe(result: PassResult) -> list[str]:
-    """What a pass did, a line each, for a terminal."""
-    lines = [f"detached {item.device} from {item.instance}" for item in result.plan.detaches]
-    lines += [
-        f"attached {item.want.device} to {item.want.instance}"
-        for item in result.plan.attaches
-        if item.want.tag.allocation_id not in result.errors
-    ]
-    lines += [f"not attached {item.want.device}: {item.trouble}" for item in result.plan.waits]
-    lines += [f"not attached (allocation {key}): {why} {text}" for key, (why, text) in result.errors.items()]
-    lines += [f"foreign {item.device} on {item.instance}, left alone" for item in result.plan.foreign]
-    for pci, verdict in result.outcome.verdicts.items():
-        lines += [f"ended {one.name} (process {one.pid} of {one.instance}) on {pci}" for one in verdict.ended]
-        if verdict.stopped:
-            lines.append(f"stopped {verdict.stopped}, which did not let go of {pci}: {verdict.text}")
-        if verdict.quarantine:
-            lines.append(f"quarantined {pci}: {verdict.text}")
-    return lines
-
-
 def _since(started: float) -> int:
     return round((time.monotonic() - started) * 1000)

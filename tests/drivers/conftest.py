@@ -10,7 +10,9 @@ import pytest
 
 from app.drivers.base import GpuInfo, InstanceSeen, InstanceSpec, LxdDriver
 from app.drivers.fake import FakeLxd
+from app.drivers.holders.host import HostKernel
 from app.drivers.lxd import PylxdDriver
+from tests.drivers.boxes import Box, unique
 from tests.drivers.nvml_stub import Stub, build
 from tests.lab.lab import Lab
 
@@ -98,3 +100,20 @@ def nvml_library(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def stub(nvml_library: Path, tmp_path: Path) -> Stub:
     return Stub(nvml_library, tmp_path / "nvml.state")
+
+
+# The real kernel's: each file says which kernel.
+
+
+@pytest.fixture
+def box(kernel: HostKernel) -> Iterator[Box]:
+    made = Box(unique())
+    yield made
+    made.remove()
+
+
+@pytest.fixture
+def other(kernel: HostKernel) -> Iterator[Box]:
+    made = Box(unique())
+    yield made
+    made.remove()

@@ -17,7 +17,7 @@ from app.drivers.base import DriverError, HostSeen
 from app.drivers.holders.host import HostKernel
 from app.drivers.holders.nodes import start_time
 from app.drivers.kernel import HOST, Holder, How, Parted
-from tests.drivers.boxes import FULL, Box, host, unique
+from tests.drivers.boxes import FULL, Box, host
 from tests.drivers.nvml_stub import DRIVER_NOT_LOADED, HANGS, Gpu, Stub
 from tests.require import need
 
@@ -36,13 +36,6 @@ def kernel(stub: Stub) -> Iterator[HostKernel]:
     found = HostKernel(lambda: None, nvml=stub.listed())
     yield found
     found.close()
-
-
-@pytest.fixture
-def box(kernel: HostKernel) -> Iterator[Box]:
-    made = Box(unique())
-    yield made
-    made.remove()
 
 
 @pytest.fixture

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -12,12 +14,13 @@ from pathlib import Path
 
 import pytest
 
+from app.drivers.base import DriverError
 from app.drivers.holders import scanner as scanning
 from app.drivers.holders.cgroups import hierarchies
 from app.drivers.holders.host import HostKernel
 from app.drivers.holders.scanner import Found, Scanner
 from app.drivers.kernel import HOST, Holder, How
-from tests.drivers.boxes import FULL, ZERO, Box, host, unique, version_2_only
+from tests.drivers.boxes import FULL, ZERO, Box, host, version_2_only
 from tests.require import need
 from tests.runtime.running import wait_for
 
@@ -75,20 +78,6 @@ def kernel() -> Iterator[HostKernel]:
     found = HostKernel(lambda: None)
     yield found
     found.close()
-
-
-@pytest.fixture
-def box(kernel: HostKernel) -> Iterator[Box]:
-    made = Box(unique())
-    yield made
-    made.remove()
-
-
-@pytest.fixture
-def other(kernel: HostKernel) -> Iterator[Box]:
-    made = Box(unique())
-    yield made
-    made.remove()
 
 
 def holders(kernel: HostKernel, *boxes: Box, thorough: bool = True) -> list[Holder]:
@@ -220,6 +209,34 @@ def test_a_number_that_passed_to_another_process_is_left_alone(kernel: HostKerne
     pid = box.run(OPEN_FULL)
     (found,) = holders(kernel, box)
     assert kernel.kill([replace(found, start=found.start - 1)], 0.1) == ()
+    assert box.alive(pid)
+
+
+def test_more_than_there_are_descriptors_for_are_ended(kernel: HostKernel, box: Box) -> None:
+    box.run(OPEN_FULL + "\nfor _ in range(600):\n    if not os.fork(): import time; time.sleep(600)\n")
+    found = holders(kernel, box)
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (400, before[1]))
+    try:
+        assert len(found) == 601
+        assert kernel.kill(found, 5) == ()
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
+    assert holders(kernel, box) == []
+
+
+def test_where_there_is_no_descriptor_to_be_had_nobody_is_taken_for_gone(
+    kernel: HostKernel, box: Box, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pid = box.run(OPEN_FULL)
+    (holder,) = holders(kernel, box)
+
+    def none_left(_pid: int) -> int:
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    monkeypatch.setattr(os, "pidfd_open", none_left)
+    with pytest.raises(DriverError, match="Too many"):
+        kernel.kill([holder], 1)
     assert box.alive(pid)
 
 

@@ -14,11 +14,13 @@ from typing import Any
 
 import pytest
 
+from app.drivers import lxd
 from app.drivers.base import GiveUp, GpuInfo, HostUnreachable, InstanceSpec, Tag, TryAgain
 from app.drivers.lxd import PylxdDriver, wire
 
 GPU = GpuInfo("0000:01:00.0", "NVIDIA RTX A6000", 0)
 TAG = Tag(1, 2, 3)
+RUNNING, DONE = {"status_code": 103}, {"status_code": 200}
 
 
 def instance(**more: Any) -> dict[str, Any]:
@@ -166,6 +168,44 @@ def test_an_update_that_never_takes_is_not_called_done(server: Server, driver: P
     server.answers["GET", "/1.0/operations/op/wait"] = {"status_code": 200}
     with pytest.raises(TryAgain, match="not so"):
         driver.attach("t1", GPU, TAG)
+
+
+def test_while_a_change_hangs_no_other_one_is_made(
+    server: Server, driver: PylxdDriver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lxd, "DETACH_TIMEOUT", 0.1)
+    with_gpu = instance(devices={"gpu-0000-01-00-0": {"type": "gpu", "pci": "0000:01:00.0"}})
+    server.answers["GET", "/1.0/instances/t1"] = with_gpu
+    server.answers["PUT", "/1.0/instances/t1"] = (202, "op")
+    server.answers["GET", "/1.0/operations/op/wait"] = server.answers["GET", "/1.0/operations/op"] = RUNNING
+    for _ in range(3):
+        with pytest.raises(TryAgain, match="still at"):
+            driver.detach("t1", "gpu-0000-01-00-0")
+    assert server.requests.count(("PUT", "/1.0/instances/t1")) == 1
+    server.answers["GET", "/1.0/operations/op"] = server.answers["GET", "/1.0/operations/op/wait"] = DONE
+    server.answers["GET", "/1.0/instances/t1"] = [with_gpu, instance()]
+    driver.detach("t1", "gpu-0000-01-00-0")
+
+
+def test_a_stop_waits_for_its_turn(server: Server, driver: PylxdDriver) -> None:
+    server.answers["GET", "/1.0/instances/t1"] = instance()
+    server.answers["PUT", "/1.0/instances/t1/state"] = [
+        (400, 'Instance is busy running a "update" operation'), (202, "refused"), (202, "op"),
+    ]  # fmt: skip
+    busy = {"status_code": 400, "err": 'Instance is busy running a "update" operation'}
+    server.answers["GET", "/1.0/operations/refused/wait"] = busy
+    server.answers["GET", "/1.0/operations/op/wait"] = DONE
+    driver.stop("t1", force=True)
+    assert server.requests.count(("PUT", "/1.0/instances/t1/state")) == 3
+
+
+def test_a_thread_keeps_few_connections(driver: PylxdDriver) -> None:
+    ours = Path("/proc/self/fd")
+    before = len(list(ours.iterdir()))
+    for number in range(20):
+        with pytest.raises(GiveUp, match="no such instance"):
+            driver.attach(f"t{number}", GPU, TAG)
+    assert len(list(ours.iterdir())) - before <= 2 * 3, "the server's ends are counted too"
 
 
 def test_a_forgotten_operation_is_looked_after(server: Server, driver: PylxdDriver) -> None:

@@ -55,7 +55,7 @@ def remove(directory: Path) -> None:
     names = {path.name for kind in ("containers", "devices") for path in _entries(lxd_dir / kind)}
     names |= {name for pid in _pids() if (name := _monitored(pid, lxd_dir))}
     _kill(lxd_dir)
-    _end_left_behind(names)
+    end_processes(names)
     for line in reversed(Path("/proc/mounts").read_text().splitlines()):
         point = line.split()[1]
         if Path(point).is_relative_to(directory):
@@ -74,6 +74,18 @@ def remove(directory: Path) -> None:
         (directory / name).unlink(missing_ok=True)
     with suppress(OSError):
         directory.rmdir()
+
+
+def end_processes(names: set[str]) -> None:
+    """Kill all that is in these containers. Who was frozen by its own root does not end with its container: it is let
+    run, and is gone."""
+    for group in (group for name in names for group in Path("/sys/fs/cgroup").glob(f"*/lxc.payload.{name}")):
+        for folder in [Path(path) for path, _, _ in os.walk(group)]:
+            with suppress(OSError):
+                (folder / "freezer.state").write_text("THAWED")
+            with suppress(OSError):
+                for line in (folder / "cgroup.procs").read_text().split():
+                    os.kill(int(line), signal.SIGKILL)
 
 
 def alive(pid: int) -> bool:
@@ -109,17 +121,6 @@ def _read(pid: int, name: str) -> bytes:
         return Path(f"/proc/{pid}/{name}").read_bytes()
     except OSError:
         return b""
-
-
-def _end_left_behind(names: set[str]) -> None:
-    """Who was frozen by its own root did not end with its container: let it run, and it is gone."""
-    for group in (group for name in names for group in Path("/sys/fs/cgroup").glob(f"*/lxc.payload.{name}")):
-        for folder in (group, *(path for path in group.rglob("*") if path.is_dir())):
-            with suppress(OSError):
-                (folder / "freezer.state").write_text("THAWED")
-            with suppress(OSError):
-                for line in (folder / "cgroup.procs").read_text().split():
-                    os.kill(int(line), signal.SIGKILL)
 
 
 def _monitored(pid: int, lxd_dir: Path) -> str:

@@ -2,29 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 
 import pytest
-from flask import Flask
 
 from app.extensions import db
 from app.models import Allocation, Booking, Host, User
 from app.services import aligning, bookings, endings, policy
-from tests.factories import gpus_of, make_booking, make_host, make_instance, make_user
+from tests.factories import gpus_of, make_booking, make_instance, make_user
+from tests.services.conftest import NOW, Freeze
 
-NOW = datetime(2026, 11, 3, 14, 0, tzinfo=UTC)
 END = NOW + timedelta(minutes=10)
 HOUR = timedelta(hours=1)
-
-Freeze = Callable[[datetime], None]
-
-
-@pytest.fixture
-def host(app: Flask, freeze: Freeze) -> Host:
-    freeze(NOW)
-    policy.current().grace_seconds = 20
-    return make_host("lab03")
 
 
 @pytest.fixture

@@ -2,40 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 
 import pytest
-from flask import Flask
 
 from app.drivers.base import NVIDIA_MAJOR, GpuInfo
 from app.drivers.kernel import Holder, How, Scan
 from app.extensions import db
 from app.models import Allocation, Booking, Host, User
-from app.services import changes, policy, warning_words, warnings
+from app.services import changes, warning_words, warnings
 from app.services.warnings import Due
 from tests.factories import gpus_of, make_booking, make_host, make_user
+from tests.services.conftest import NOW, Freeze
 
-NOW = datetime(2026, 11, 3, 14, 0, tzinfo=UTC)  # 22:00 in the lab
 END = NOW + timedelta(hours=2)
 END_TEXT = "00:00 Asia/Shanghai"
 WHAT_HAPPENS = "Programs that still run there are asked to end (SIGTERM) and killed 20 s later (SIGKILL)."
 HOUR = timedelta(hours=1)
 MINUTE = timedelta(minutes=1)
-
-Freeze = Callable[[datetime], None]
-
-
-@pytest.fixture
-def host(app: Flask, freeze: Freeze) -> Host:
-    freeze(NOW)
-    policy.current().grace_seconds = 20
-    return make_host("lab03")
-
-
-@pytest.fixture
-def alice(host: Host) -> User:
-    return make_user("alice", hours=100)
 
 
 @pytest.fixture

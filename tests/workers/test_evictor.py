@@ -16,7 +16,9 @@ from tests.factories import make_booking, make_user
 from tests.workers.house import NOW, House
 from tests.workers.test_reconciler import audited
 from workers import evictor
+from workers.aftermath import MOST
 from workers.dues import PROVE_WITHIN
+from workers.telling import describe
 
 HOUR, GRACE = timedelta(hours=1), timedelta(seconds=20)
 CARDS = [(NVIDIA_MAJOR, minor) for minor in range(4)]
@@ -119,6 +121,18 @@ def test_others_processes_live_on(house: House, freeze: Freeze) -> None:
     house.run()
     assert house.kernel.processes() == bystanders
     assert both not in house.kernel.processes(), "it held the one that ended too"
+
+
+def test_of_thousands_of_processes_some_are_written_down(house: House, freeze: Freeze) -> None:
+    booked(house, freeze)
+    for _ in range(MOST + 7):
+        house.kernel.add_process("alice", CARDS[0], stubborn=True)
+    freeze(NOW + HOUR + GRACE)
+    lines = describe(house.run())
+    assert house.kernel.processes() == []
+    events = told("gpu.process_ended")
+    assert [event.details.get("more") for event in events] == [*[None] * (MOST - 1), 7]
+    assert len(lines) < MOST
 
 
 # What cannot be proven
@@ -245,6 +259,8 @@ def test_descriptors_that_cannot_be_told_count_after_a_moment(
     house.run()
     assert house.kernel.processes() == [innocent]
     assert suspect != innocent
+    house.run()
+    assert house.hands.evictor._suspected == {}, "who is gone is forgotten"
 
 
 # The guard

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import select
 import signal
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator
 from contextlib import ExitStack, suppress
+from itertools import islice
 
 from app.drivers.base import DriverError
 from app.drivers.holders.cgroups import payload
@@ -17,19 +19,25 @@ from app.drivers.kernel import Holder, Parted
 
 log = logging.getLogger(__name__)
 
+_AT_ONCE = 200  # processes; a service may often have no more than 1024 descriptors
+_GONE = {errno.ESRCH, errno.EINVAL}  # the latter: the number is a thread's now
+
 
 def send(
     holders: Collection[Holder], number: signal.Signals, groups: dict[str, str], stack: ExitStack
 ) -> dict[int, Holder]:
     """Signal each that is still who it was, in the container it was in (`groups`: instance → cgroup).
 
-    Returns those that may be alive, by a descriptor that becomes readable when they end; `stack` closes it."""
+    Returns those that may be alive, by a descriptor that becomes readable when they end; `stack` closes it. Raises
+    DriverError where there is no descriptor to be had: that says nothing of them."""
     sent: dict[int, Holder] = {}
     for holder in holders:
         try:
             handle = os.pidfd_open(holder.pid)
-        except OSError:  # gone
-            continue
+        except OSError as error:
+            if error.errno in _GONE:
+                continue
+            raise DriverError(f"End process {holder.pid}", str(error), "Let the agent open more files.") from error
         stack.callback(os.close, handle)
         # After the descriptor is there: the number cannot pass to another process any more without our seeing it.
         if start_time(holder.pid) != holder.start or not groups.get(holder.instance):
@@ -41,6 +49,13 @@ def send(
             signal.pidfd_send_signal(handle, number)
             sent[handle] = holder
     return sent
+
+
+def portions(holders: Collection[Holder]) -> Iterator[tuple[Holder, ...]]:
+    """So many at a time as there surely are descriptors for."""
+    left = iter(holders)
+    while some := tuple(islice(left, _AT_ONCE)):
+        yield some
 
 
 def wait(sent: dict[int, Holder], seconds: float) -> tuple[Holder, ...]:

@@ -92,16 +92,26 @@ class HostKernel:
 
     def ask(self, holders: Collection[Holder], seconds: float) -> tuple[Holder, ...]:
         """SIGTERM."""
-        with ExitStack() as stack:
-            return ending.wait(ending.send(holders, signal.SIGTERM, self._known(), stack), seconds)
+        left: list[Holder] = []
+        deadline = time.monotonic() + seconds
+        for some in ending.portions(holders):
+            with ExitStack() as stack:
+                sent = ending.send(some, signal.SIGTERM, self._known(), stack)
+                left += ending.wait(sent, deadline - time.monotonic())
+        return tuple(left)
 
     def kill(self, holders: Collection[Holder], seconds: float) -> tuple[Holder, ...]:
         """SIGKILL. Who is frozen in a version 1 cgroup dies when it thaws; what its instance was, it is afterwards."""
-        targets = [holder for holder in holders if not holder.first and holder.instance != HOST]
+        left: list[Holder] = []
+        deadline = time.monotonic() + seconds
+        for some in ending.portions([holder for holder in holders if not holder.first and holder.instance != HOST]):
+            left += self._kill(some, deadline)
+        return tuple(left)
+
+    def _kill(self, targets: Collection[Holder], deadline: float) -> tuple[Holder, ...]:
         with ExitStack() as stack:
             sent = ending.send(targets, signal.SIGKILL, self._known(), stack)
-            left = ending.wait(sent, min(seconds, _THAW_EVERY))
-            deadline = time.monotonic() + seconds
+            left = ending.wait(sent, min(deadline - time.monotonic(), _THAW_EVERY))
             while left and time.monotonic() < deadline:
                 self._thaw({holder.instance for holder in left})
                 alive = {handle: holder for handle, holder in sent.items() if holder in left}

@@ -22,19 +22,18 @@ import resource
 import stat
 import sys
 import time
-from collections import defaultdict
 from contextlib import suppress
 from typing import Any, NamedTuple
 
 from app.drivers.holders import cgroups, maps, threads, unread
 from app.drivers.holders.idle import Idle
 from app.drivers.holders.nodes import name_of, start_time
+from app.drivers.holders.shares import Shares
 from app.drivers.holders.syscalls import Statx, device
 
 _PLAIN = {stat.S_IFCHR, stat.S_IFDIR, stat.S_IFIFO, stat.S_IFBLK, stat.S_IFLNK}
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 _NO_FOLDER = -100  # AT_FDCWD: the path is a whole one
-_BUDGET = 1.0  # seconds for all of one container; an honest one takes some milliseconds
 _OURS = {errno.EMFILE, errno.ENFILE, errno.ENOMEM}  # what this process lacks says nothing of the one it looks at
 _DESCRIPTORS = 16_384  # for this process: it takes copies of what is in flight
 
@@ -57,7 +56,7 @@ class Table(NamedTuple):
 class Look:
     """One look over the host for these devices."""
 
-    def __init__(self, numbers: list[list[int]], beat: memoryview, idle: Idle | None = None) -> None:
+    def __init__(self, numbers: list[list[int]], beat: memoryview, shares: Shares, idle: Idle | None = None) -> None:
         """`idle`: what earlier looks for the same devices found; of use to one that is not thorough only."""
         self.wanted = {device(major, minor): (major, minor) for major, minor in numbers}
         self.beat = beat
@@ -66,7 +65,7 @@ class Look:
         self.doubts: dict[str, str] = {}
         self._statx = Statx()
         self._groups = cgroups.members()
-        self._spent: defaultdict[str, float] = defaultdict(float)  # by container: seconds
+        self._shares = shares
         self._until = float("inf")  # when the container that is being looked at has had its time
         self._ways: dict[str, set[int]] = {}  # how the process that is being looked at holds what
         # By container, file system and inode, what was found to be mapped: most of it are libraries, again and again.
@@ -77,6 +76,7 @@ class Look:
     ) -> int:
         """Look at every process; returns how many there were."""
         number, leave = 0, leave or {}
+        self._shares.begin()
         pids = [int(text) for text in os.listdir("/proc") if text[0] <= "9"]
         if self.idle is not None:
             self.idle.begin(self.wanted, pids)
@@ -98,9 +98,9 @@ class Look:
         return number
 
     def _within_budget(self, pid: int, group: str, *, deep: bool) -> bool:
-        """One process, as far as its container has time left. The host's own have all the time they need."""
+        """One process, as far as its container has time left."""
         began = time.monotonic()
-        self._until = began + _BUDGET - self._spent[group] if group else float("inf")
+        self._until = began + self._shares.left(group)
         self._ways = {}
         there = True
         before = self.idle.before(pid) if self.idle is not None else None
@@ -110,8 +110,9 @@ class Look:
             if self.idle is not None:
                 self.idle.after(pid, before, self._ways)
         except TooMuchError:
-            self.doubts[group] = f"it has more to look at than fits into {_BUDGET:.0f} s, process {pid} for one"
-        self._spent[group] += time.monotonic() - began
+            self._shares.overran(group)
+            self.doubts[group] = f"it has more to look at than there is time for, process {pid} for one"
+        self._shares.spend(group, time.monotonic() - began)
         self._note_all(pid, self._ways)
         return there
 
@@ -220,11 +221,11 @@ def main() -> None:
     with suppress(OSError, ValueError):
         resource.setrlimit(resource.RLIMIT_NOFILE, (min(most, _DESCRIPTORS), most))
     unread.handle_folder()
-    idle = Idle()
+    idle, shares = Idle(), Shares()
     with mmap.mmap(int(sys.argv[-1]), mmap.PAGESIZE) as shared, memoryview(shared) as view, view.cast("q") as beat:
         for line in sys.stdin.buffer:
             try:
-                answer = _answer(json.loads(line), beat, idle)
+                answer = _answer(json.loads(line), beat, shares, idle)
             except (OSError, MemoryError) as error:
                 if isinstance(error, MemoryError) or error.errno in _OURS:
                     beat[0] = 0  # nobody's fault but this process's, which ends
@@ -233,8 +234,8 @@ def main() -> None:
             sys.stdout.flush()
 
 
-def _answer(asked: dict[str, Any], beat: memoryview, idle: Idle) -> dict[str, object]:
-    look = Look(asked["numbers"], beat, None if asked["thorough"] else idle)
+def _answer(asked: dict[str, Any], beat: memoryview, shares: Shares, idle: Idle) -> dict[str, object]:
+    look = Look(asked["numbers"], beat, shares, None if asked["thorough"] else idle)
     number = look.over(
         thorough=asked["thorough"], turn=asked["turn"], turns=asked["turns"], skip=frozenset(asked["skip"]),
         leave=asked["leave"],

@@ -31,6 +31,7 @@ class Stillness:
     def __init__(self, trees: Hierarchies) -> None:
         self._trees = trees
         self._held: Counter[str] = Counter()
+        self._by: dict[str, Path] = {}  # the file by which it is held
         self._lock = threading.Lock()
 
     @contextmanager
@@ -58,28 +59,33 @@ class Stillness:
     def _freeze(self, group: str) -> bool:
         """Freeze, or join who has frozen it; whether `_thaw` is due afterwards."""
         with self._lock:
-            if self._held[group]:
-                self._held[group] += 1
-                return True
-            for file, still, _runs in self._files(group):
-                try:
-                    if file.read_text().strip() not in {"0", "THAWED"}:
-                        return False  # somebody else's
-                    os.setxattr(file.parent, MARK, b"1")
-                    file.write_text(still)
-                except OSError as error:
-                    log.warning("%s cannot be held still: %s", group, error)
-                    continue
-                _await(file)
-                self._held[group] = 1
-                return True
-            return False
+            file = self._by.get(group) or self._begin(group)
+            if file is None:
+                return False
+            self._by[group] = file
+            self._held[group] += 1
+        _await(file)  # without the lock: one that does not freeze keeps nobody else waiting
+        return True
+
+    def _begin(self, group: str) -> Path | None:
+        for file, still, _runs in self._files(group):
+            try:
+                if file.read_text().strip() not in {"0", "THAWED"}:
+                    return None  # somebody else's
+                os.setxattr(file.parent, MARK, b"1")
+                file.write_text(still)
+            except OSError as error:
+                log.warning("%s cannot be held still: %s", group, error)
+                continue
+            return file
+        return None
 
     def _thaw(self, group: str) -> None:
         with self._lock:
             self._held[group] -= 1
             if self._held[group]:
                 return
+            del self._held[group], self._by[group]
             for file, _still, runs in self._files(group):
                 with suppress(OSError):  # it has ended
                     if _marked(file.parent):

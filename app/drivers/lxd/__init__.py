@@ -34,6 +34,8 @@ from app.drivers.lxd.shapes import Json
 from app.drivers.lxd.ways_in import WaysIn
 from app.drivers.lxd.wire import Wire
 
+DETACH_TIMEOUT = 4.0  # to unplug one; a container can make that hang for ever, and what holds the device is to be ended
+
 
 class PylxdDriver(WaysIn, TemplateSide, Lifecycle):
     """LxdDriver for a socket or an https address, which takes the `lxc` command's client certificate."""
@@ -111,7 +113,7 @@ class PylxdDriver(WaysIn, TemplateSide, Lifecycle):
                 raise GiveUp(what, "the device comes from a profile", "Remove it from the instance's profiles.")
             return self._plug_over_orphan(current, body, device) or shapes.unplug(body, device)
 
-        self._update(instance, what, change, missing_ok=True)
+        self._update(instance, what, change, missing_ok=True, limit=DETACH_TIMEOUT)
 
     def create(self, spec: InstanceSpec, progress: Progress) -> None:
         """Make the instance and start it."""

@@ -32,6 +32,14 @@ class RefusedError(Exception):
         return self.code in {409, 412, 503} or bool(_BUSY.search(str(self)))
 
 
+class UnfinishedError(RefusedError):
+    """LXD has not done with a background operation in the time that it was given, and goes on with it."""
+
+    def __init__(self, operation: str, limit: float) -> None:
+        super().__init__(f"timed out: LXD is still at it after {limit:.0f} s")
+        self.operation = operation
+
+
 @contextmanager
 def as_driver_errors(what: str, kind: type[DriverError] | None = None) -> Iterator[None]:
     """Let nothing but DriverErrors out; `what` was tried. With a `kind`, whatever LXD does wrong is that."""

@@ -22,6 +22,7 @@ START_TRIES, START_PAUSE = 3, 0.5  # seconds between them
 # The linker's cache names the directory's links, and stays true when what they lead to is renewed.
 LINK = shell(f"/sbin/ldconfig; ln -sf {INSIDE}/bin/nvidia-smi /usr/local/bin/nvidia-smi")
 STOP_TIMEOUT = 30  # so long LXD waits for a clean shutdown
+TURN_TIMEOUT = 40.0  # a change that hangs has an instance to itself for 30 s in LXD, which refuses all else meanwhile
 COPY_TIMEOUT = 900.0  # the first instance of an image has to unpack it
 _making: dict[tuple[int, str], threading.Lock] = {}  # by process too: a fork may copy a held one
 
@@ -104,14 +105,18 @@ def power(wire: Wire, name: str, action: str, *, force: bool = False) -> None:
 
 
 def _switch(wire: Wire, name: str, request: Json) -> None:
-    """Of several that start at once LXD 5.0 sometimes fails to start one (forkstart ends with 1): then once more."""
-    for left in reversed(range(START_TRIES)):
+    """Ask for another state as soon as LXD is not at something else with the instance. Of several that start at once
+    LXD 5.0 sometimes fails to start one (forkstart ends with 1): then once more."""
+    deadline, left = time.monotonic() + TURN_TIMEOUT, START_TRIES
+    while True:
         try:
             wire.send("put", "instances", name, "state", json=request, limit=POWER_TIMEOUT)
         except RefusedError as error:
-            if not left or "lxd forkstart" not in str(error):
+            left -= "lxd forkstart" in str(error)
+            waits = "is busy running" in str(error) and time.monotonic() < deadline
+            if not waits and not ("lxd forkstart" in str(error) and left):
                 raise
-            time.sleep(START_PAUSE)
+            time.sleep(0.2 if waits else START_PAUSE)
         else:
             return
 

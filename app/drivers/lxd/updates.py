@@ -9,11 +9,11 @@ from collections.abc import Callable
 
 from app.drivers.base import GiveUp, TryAgain
 from app.drivers.lxd import shapes
-from app.drivers.lxd.errors import RefusedError, as_driver_errors
+from app.drivers.lxd.errors import RefusedError, UnfinishedError, as_driver_errors
 from app.drivers.lxd.shapes import Json
 from app.drivers.lxd.wire import Wire
 
-UPDATE_TIMEOUT = 30.0  # seconds for LXD to plug or unplug a device
+UPDATE_TIMEOUT = 30.0  # seconds for LXD to plug a device
 UPDATE_TRIES = 6
 
 
@@ -22,15 +22,25 @@ class Updates:
 
     def __init__(self, wire: Wire) -> None:
         self._wire = wire
+        self._unfinished: dict[str, str] = {}  # by instance: an update that LXD had not done in its time
         self._locks: dict[tuple[int, str], threading.Lock] = {}  # by process too: a fork may copy a held one
 
-    def _update(self, name: str, what: str, change: Callable[[Json, Json], bool], *, missing_ok: bool = False) -> None:
+    def _update(
+        self,
+        name: str,
+        what: str,
+        change: Callable[[Json, Json], bool],
+        *,
+        missing_ok: bool = False,
+        limit: float = UPDATE_TIMEOUT,
+    ) -> None:
         """Change until a fresh look finds nothing left to change.
 
         LXD's answer proves nothing: in 5.0.2 two updates can both pass its ETag check, one of them in vain."""
         trouble = "LXD says done, and it is not so"
         with self._locks.setdefault((os.getpid(), name), threading.Lock()), as_driver_errors(what):
-            deadline = time.monotonic() + UPDATE_TIMEOUT
+            self._check_finished(name, what)
+            deadline = time.monotonic() + limit
             for attempt in range(UPDATE_TRIES):
                 current, etag = self._wire.find(name)
                 if current is None and missing_ok:
@@ -41,10 +51,19 @@ class Updates:
                 if not change(current, body):
                     return
                 try:
-                    self._wire.send("put", "instances", name, json=body, etag=etag, limit=UPDATE_TIMEOUT)
+                    self._wire.send("put", "instances", name, json=body, etag=etag, limit=limit)
+                except UnfinishedError as error:
+                    self._unfinished[name] = error.operation
+                    raise
                 except RefusedError as error:
                     if not error.busy or time.monotonic() > deadline:
                         raise
                     trouble = str(error)
                     time.sleep(0.02 * 2**attempt)
         raise TryAgain(what, trouble, "Another program keeps changing the instance.")
+
+    def _check_finished(self, name: str, what: str) -> None:
+        """A container can make an update hang: another one would hang beside it, and keep a stop from its turn."""
+        if name in self._unfinished and self._wire.runs(self._unfinished[name]):
+            raise TryAgain(what, "LXD is still at the last change of it", "If that does not end, stop the instance.")
+        self._unfinished.pop(name, None)

@@ -16,11 +16,11 @@ from typing import Any
 from urllib.parse import quote, urlsplit
 
 import requests
-from pylxd.client import CERTS_PATH, DEFAULT_CERTS, Client, get_session_for_url
+from pylxd.client import CERTS_PATH, DEFAULT_CERTS, DEFAULT_SCHEME, Client, _UnixAdapter, get_session_for_url
 from pylxd.exceptions import ClientConnectionFailed, LXDAPIException
 
 from app.drivers.base import GiveUp, HostUnreachable
-from app.drivers.lxd.errors import RefusedError
+from app.drivers.lxd.errors import RefusedError, UnfinishedError
 from app.drivers.lxd.shapes import Json
 
 CALL_TIMEOUT = 10.0  # seconds for one request
@@ -108,7 +108,16 @@ class Wire:
                 raise RefusedError(str(state.get("err") or state.get("status")))
             if progress and (percent := _PERCENT.search(str(state.get("metadata")))):
                 progress(min(int(percent[1]), 100))
-        raise RefusedError(f"timed out: LXD is still at it after {limit:.0f} s")
+        raise UnfinishedError(operation, limit)
+
+    def runs(self, operation: str) -> bool:
+        """Whether LXD is still at a background operation."""
+        try:
+            return int(self.get("operations", operation)["status_code"]) < 200
+        except RefusedError as error:
+            if error.code == 404:
+                return False
+            raise
 
     def _call(self, method: str, path: tuple[str, ...], **arguments: Any) -> Any:
         try:
@@ -139,6 +148,8 @@ def _connect(endpoint: str, timeout: float) -> Any:
     cert = DEFAULT_CERTS if Path(DEFAULT_CERTS.cert).exists() and Path(DEFAULT_CERTS.key).exists() else None
     session = get_session_for_url(endpoint, verify=str(pin) if pin.exists() else True, cert=cert)
     session.trust_env = False
+    if endpoint.startswith(DEFAULT_SCHEME):  # pylxd keeps a connection per path, 25 of them for each of our threads
+        session.mount(DEFAULT_SCHEME, _UnixAdapter(pool_connections=2))
     try:
         client = Client(endpoint=endpoint, cert=cert, timeout=timeout, session=session)
     except LXDAPIException as error:

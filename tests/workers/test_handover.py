@@ -1,0 +1,203 @@
+"""GPUs handed over side by side: what takes one of them long, or for ever, is no delay to the others."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from datetime import datetime, timedelta
+
+import pytest
+
+from app.drivers.base import Tag
+from app.drivers.kernel import Scan
+from app.extensions import db
+from app.models import Gpu, GpuState
+from app.services.plan import Trouble
+from tests.factories import make_booking
+from tests.runtime.running import wait_for
+from tests.workers.house import NOW, House
+from tests.workers.test_reconciler import audited
+from workers import evictor, handover
+from workers.dues import PROVE_WITHIN
+from workers.handover import Hands
+from workers.telling import describe
+
+HOUR = timedelta(hours=1)
+FIRST = "gpu-0000-01-00-0"
+
+Freeze = Callable[[datetime], None]
+
+
+@pytest.fixture(autouse=True)
+def quick(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(evictor, "SHORT", 0.0)
+    monkeypatch.setattr(house.hands, "_patience", 0.3)
+
+
+@pytest.fixture
+def goes_on(house: House, monkeypatch: pytest.MonkeyPatch) -> Iterator[threading.Event]:
+    """Until it is set, the first GPU's detach does not return."""
+    gate, detach = threading.Event(), house.lxd.detach
+
+    def held_up(instance: str, device: str) -> None:
+        if device == FIRST:
+            gate.wait(20)
+        detach(instance, device)
+
+    monkeypatch.setattr(house.lxd, "detach", held_up)
+    yield gate
+    gate.set()
+
+
+def state_of(house: House) -> str:
+    """The first GPU's."""
+    return str(db.session.scalar(db.select(Gpu.state).where(Gpu.id == house.gpus[0].id)))
+
+
+def settled(house: House) -> None:
+    wait_for(lambda: not house.hands.evictor.busy, 5, "what goes on by itself is done")
+
+
+def test_a_detach_that_hangs_delays_nobody_and_nobody_gets_the_gpu(
+    house: House, freeze: Freeze, goes_on: threading.Event, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = make_booking(house.alice, house.gpus[:1], NOW, NOW + HOUR)
+    next_one = make_booking(house.bob, house.gpus[:1], NOW + HOUR, NOW + 2 * HOUR)
+    other = make_booking(house.bob, house.gpus[1:2], NOW + HOUR, NOW + 2 * HOUR)
+    house.run()
+    freeze(NOW + HOUR)
+    said = describe(house.run())
+    assert house.allocation(other).attached_at == NOW + HOUR
+    assert house.allocation(next_one).trouble == Trouble.HELD
+    assert [line for line in said if line.startswith("detached")] == []
+    assert state_of(house) == GpuState.IN_SERVICE, "a little time to be proven"
+    monkeypatch.setattr(handover, "AT_LAST", 0.0)
+    house.run()
+    assert state_of(house) == GpuState.QUARANTINE
+    assert house.allocation(first).detached_at is None
+    why = db.session.scalar(db.select(Gpu.quarantine_reason).where(Gpu.id == house.gpus[0].id))
+    assert why == f"{FIRST} is still being detached from alice"
+    goes_on.set()
+    settled(house)
+    house.run()
+    assert (state_of(house), audited("gpu.quarantined")) == (GpuState.IN_SERVICE, 1)
+    assert house.allocation(first).detached_at is not None
+
+
+def test_what_a_pass_did_not_wait_for_is_put_on_record_by_the_next(
+    house: House, freeze: Freeze, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_booking(house.alice, house.gpus[:1], NOW, NOW + HOUR)
+    house.run()
+    house.kernel.add_process("alice", (195, 0), stubborn=True)
+    house.kernel.add_process("alice", (195, 0), stubborn=True, immortal=True)
+    freeze(NOW + HOUR + timedelta(seconds=20))
+    house.run()
+    scan = house.kernel.scan
+    monkeypatch.setattr(house.kernel, "scan", lambda *words, **more: (time.sleep(0.2), scan(*words, **more))[1])
+    freeze(NOW + HOUR + timedelta(seconds=20) + PROVE_WITHIN)
+    house.run()
+    settled(house)
+    assert state_of(house) == GpuState.IN_SERVICE, "nobody was told yet"
+    house.run()
+    assert state_of(house) == GpuState.QUARANTINE
+    assert audited("gpu.process_ended") == 2
+    why = db.session.scalar(db.select(Gpu.quarantine_reason).where(Gpu.id == house.gpus[0].id))
+    assert "does not let go of it" in str(why)
+    settled(house)
+
+
+def test_a_gpu_that_was_proven_free_is_not_held_back_for_a_slow_attach(
+    house: House, freeze: Freeze, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gate, attach = threading.Event(), house.lxd.attach
+    monkeypatch.setattr(house.lxd, "attach", lambda *words: (gate.wait(20), attach(*words)))
+    make_booking(house.alice, house.gpus[:1], NOW, NOW + HOUR)
+    make_booking(house.bob, house.gpus[:1], NOW + HOUR, NOW + 2 * HOUR)
+    gate.set()
+    house.run()
+    gate.clear()
+    monkeypatch.setattr(handover, "AT_LAST", 0.0)
+    freeze(NOW + HOUR)
+    for _ in range(3):
+        house.run()
+        assert state_of(house) == GpuState.IN_SERVICE
+    gate.set()
+    settled(house)
+    house.run()
+    assert house.inside("bob") == {"0000:01:00.0"}
+
+
+def test_a_pass_waits_no_longer_than_to_what_is_due_next(
+    house: House, freeze: Freeze, goes_on: threading.Event, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(house.hands, "_patience", 20.0)
+    monkeypatch.setattr(handover, "MOMENT", 0.1)
+    make_booking(house.alice, house.gpus[:1], NOW, NOW + HOUR)
+    make_booking(house.bob, house.gpus[1:2], NOW + HOUR + timedelta(seconds=1), NOW + 2 * HOUR)
+    house.run()
+    freeze(NOW + HOUR)
+    assert house.run().milliseconds < 5000
+    assert not goes_on.is_set()
+
+
+def test_nor_than_to_the_next_tick(house: House) -> None:
+    hands = Hands(house.hands.evictor, 1.0)
+    assert hands._patience == 1.0
+    hands.close()
+    assert Hands(house.hands.evictor, 300.0)._patience == handover.PATIENCE
+
+
+def test_a_tag_that_changes_takes_no_look(house: House) -> None:
+    booking = make_booking(house.alice, house.gpus[:1], NOW, NOW + HOUR)
+    house.run()
+    looks = house.lxd.calls().count("scan")
+    db.session.get_one(type(booking), booking.id).ends_at = NOW + 2 * HOUR
+    house.allocation(booking).ends_at = NOW + 2 * HOUR
+    house.run()
+    assert house.lxd.calls().count("scan") == looks
+    (device,) = house.lxd.observe().instances["alice"].devices
+    assert isinstance(device.tag, Tag)
+    assert device.tag.ends_at == (NOW + 2 * HOUR).timestamp()
+
+
+def test_a_holder_that_is_another_one_each_time_is_ended(
+    house: House, freeze: Freeze, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    booking = make_booking(house.alice, house.gpus[:1], NOW, NOW + HOUR)
+    house.run()
+    house.kernel.add_process("alice", (195, 0), stubborn=True)
+    scan, killed, starts = house.kernel.scan, threading.Event(), iter(range(1, 1000))
+
+    def changing(*words: object, **more: bool) -> Scan:
+        found = scan(*words, **more)
+        return replace(found, holders=tuple(replace(one, start=next(starts)) for one in found.holders))
+
+    kill = house.kernel.kill
+    monkeypatch.setattr(house.kernel, "scan", changing)
+    monkeypatch.setattr(house.kernel, "kill", lambda *words: (killed.set(), kill(*words))[1])
+    freeze(NOW + HOUR + timedelta(seconds=20))
+    house.run()
+    assert killed.is_set()
+    assert house.allocation(booking).detached_at is not None
+
+
+def test_a_look_over_the_whole_host_is_put_off_where_a_gpu_is_due(
+    house: House, freeze: Freeze, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(evictor, "SWEEP_EVERY", 0.2)
+    make_booking(house.bob, house.gpus[:1], NOW + HOUR, NOW + 2 * HOUR)
+    freeze(NOW + HOUR - timedelta(seconds=1))
+    house.hands.evictor._swept = 0.0
+    house.run()
+    late = house.lxd.calls().count("scan")
+    assert late == 1, "it was long due"
+    monkeypatch.setattr(evictor, "SWEEP_EVERY", 60.0)
+    house.hands.evictor._swept -= 61.0
+    house.run()
+    assert house.lxd.calls().count("scan") == late
+    freeze(NOW + timedelta(minutes=30))
+    house.run()
+    assert house.lxd.calls().count("scan") == late + 1
