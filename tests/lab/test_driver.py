@@ -119,7 +119,9 @@ def test_an_instance_is_made_as_confined_as_promised(lab: Hosts) -> None:
             "security.privileged": "false", "security.nesting": "false", "security.devlxd": "false",
             "security.idmap.isolated": "true", "boot.autostart": "false", "user.berth.owner": "alice",
             "limits.cpu": "1", "limits.memory": "300MiB", "limits.processes": "4096",
+            "limits.memory.enforce": "hard", "limits.memory.swap": "false", "security.protection.delete": "true",
             "security.syscalls.deny": DENIED_CALLS,
+            "security.syscalls.deny_compat": "true", "security.syscalls.deny_default": "true",
         }  # fmt: skip
         assert instance["devices"]["root"] == {"type": "disk", "path": "/", "pool": "pool", "size": "3GiB"}
         assert host.run(spec.name, "nproc").strip() == "1"

@@ -6,6 +6,7 @@ mark is ever removed here.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
@@ -22,6 +23,7 @@ from app.drivers.lxd.wire import Wire
 _PROPERTY = "berth.template"
 _KEPT = ("volatile.", "image.")  # LXD's own keys of an instance
 _GET_TIMEOUT = 1800.0  # an image from far away
+_REMOVAL = 30.0  # seconds within which LXD has let go of an instance
 _PUBLISH_TIMEOUT = 1800.0
 
 
@@ -190,9 +192,21 @@ def _remove(wire: Wire, name: str, template: int) -> None:
         raise GiveUp(what, f"it has no {BUILDER}={template}: Berth did not make it", "Rename or delete it.")
     if current["status"].lower() != "stopped":
         instances.power(wire, name, "stop", force=True)
-    _forgiving(lambda: wire.send("delete", "instances", name, limit=instances.POWER_TIMEOUT))
-    if wire.find(name)[0]:
-        raise TryAgain(what, "LXD still lists it", "Try again.")
+    _delete(wire, name, what)
+
+
+def _delete(wire: Wire, name: str, what: str) -> None:
+    """LXD that is still making it, or is at taking it away itself, fails at this for a while."""
+    deadline, trouble = time.monotonic() + _REMOVAL, ""
+    while time.monotonic() < deadline:
+        try:
+            wire.send("delete", "instances", name, limit=instances.POWER_TIMEOUT)
+        except RefusedError as error:
+            trouble = str(error)
+        if wire.find(name)[0] is None:
+            return
+        time.sleep(0.5)
+    raise TryAgain(what, trouble or "LXD still lists it", "Try again.")
 
 
 def _forgiving(call: Callable[[], None]) -> None:

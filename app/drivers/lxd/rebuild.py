@@ -114,8 +114,8 @@ def _exec(wire: Wire, stack: ExitStack, name: str, script: str) -> tuple[str, di
     for stream, secret in sorted(begun["metadata"]["fds"].items()):
         uri = f"ws://lxd/1.0/operations/{begun['id']}/websocket?secret={secret}"
         made = unix_connect(wire.socket, uri, open_timeout=5, close_timeout=0.2, compression=None, ping_interval=None)
-        # Who does not read any more must not hold us for ever.
-        made.socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("ll", STALLED, 0))
+        with suppress(OSError):  # the command has ended already; else who does not read must not hold us for ever
+            made.socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("ll", STALLED, 0))
         ends[stream] = stack.enter_context(made)
     return str(begun["id"]), ends
 
