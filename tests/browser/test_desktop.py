@@ -21,7 +21,7 @@ from tests.lab.scene import scene
 from tests.require import need
 from tests.runtime.running import wait_for
 
-pytestmark = [pytest.mark.lab, pytest.mark.timed]
+pytestmark = pytest.mark.lab
 
 BUILT = 600_000  # milliseconds for a desktop from scratch: packages come over the network
 SSH_WITHIN, RDP_WITHIN = 10.0, 20.0  # seconds from the click

@@ -103,7 +103,8 @@ class Known:
             )
             raise Trouble(f"where Berth's database and Valkey are is not known: no {', '.join(missing)}", todo)
         text = "".join(f"{name}={_quoted(name, value)}\n" for name, value in sorted(wanted.items()))
-        add = (self.wish.berth, "host", "add", self.wish.name, "--lxd", _socket(system))
+        ports = f"{self.wish.first_port}-{self.wish.last_port}"
+        add = (self.wish.berth, "host", "add", self.wish.name, "--lxd", _socket(system), "--ports", ports)
         listed = system.run([self.wish.berth, "host", "list", "--json"], more=wanted | _DATA)
         known = listed.ok and self.wish.name in {host["name"] for host in json.loads(listed.text)}
         return [File(ENVIRONMENT, text, 0o600), *([] if known else [Command(add, more=wanted | _DATA)])]
