@@ -87,9 +87,9 @@ class Agent:
         self._after_reboot()
         if self.settings.redis_agent_url:
             Listener(self.settings.redis_agent_url, self.host_name, self.note_refusal).start()
+        log.info("agent of %s: started, a pass at least every %d s", self.host_name, self.settings.tick)
         for thread in threads:
             thread.start()
-        log.info("agent of %s: started, a pass at least every %d s", self.host_name, self.settings.tick)
         while not self.stop.wait(1.0):
             self._bark(threads)
             if time.monotonic() - self.last_sign > SIGN_EVERY:
