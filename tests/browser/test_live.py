@@ -33,7 +33,8 @@ def test_a_machine_comes_up_before_ones_eyes(reader: Reader, demo: Demo) -> None
     expect(reader.page.get_by_text("Running", exact=True)).to_be_visible(timeout=15_000)
     reader.sees(f"{name} is ready.")
     assert reader.page.evaluate("window.swaps") >= 1
-    assert reader.page.locator("[hx-get]").count() == 0, "it asks no more"
+    assert reader.page.locator("#machines[hx-get]").count() == 0, "it asks no more"
+    expect(reader.page.locator("[hx-get]"), "once all that is there answers").to_have_count(0, timeout=30_000)
     reader.click("link", "Stop…")
     reader.click("button", "Stop")
     expect(reader.page.get_by_text("Stopped", exact=True)).to_be_visible(timeout=15_000)

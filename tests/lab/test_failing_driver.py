@@ -36,7 +36,7 @@ KINDS = (
     DriverError("kernel", "gone"), GiveUp("any", "thing"), HostUnreachable("LXD", "away"), TryAgain("any", "busy"),
 )  # fmt: skip
 FEWEST, MOST = 5, 60  # calls that an eviction makes
-DEAF = "trap '' TERM; exec 3< {}; while :; do sleep 0.2; done"
+DEAF = "exec > /dev/null 2>&1 < /dev/null; trap '' TERM; exec 3< {}; while :; do sleep 0.2; done"
 Freeze = Callable[[datetime], None]
 
 
@@ -131,7 +131,7 @@ def test_whichever_call_fails(house: House, freeze: Freeze) -> None:
         freeze(start)
         house.until(lambda: house.have() == {first}, "the first has it")
         node = f"/dev/dri/card{house.lab.minors[0]}"
-        house.lab.run(first, "setsid", "-f", "sh", "-c", DEAF.format(node) + " > /dev/null 2>&1 < /dev/null")
+        house.lab.run(first, "setsid", "-f", "sh", "-c", DEAF.format(node))
         wait_for(lambda: grips(house.numbers, [first]) != set(), 5, "it is held")
         before = [audited(action) for action in ("gpu.attached", "gpu.detached", "booking.settled")]
         freeze(start + HOUR)
