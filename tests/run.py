@@ -22,7 +22,7 @@ CHECKS = (["ruff", "check", "."], ["mypy"], ["lint-imports"])
 # The quick ones and browsers side by side, and labs by the file; what measures time one after the other.
 SUITES = {
     "quick": ["-n", "2", "-m", "not lab and not browser", "--ignore", "tests/runtime", "tests"],
-    "runtime": ["-n", "2", "-m", "not lab and not browser", "tests/runtime"],
+    "runtime": ["-m", "not lab and not browser", "tests/runtime"],
     "lab": ["-n", "2", "--dist", "loadfile", "-m", "lab and not timed", "tests"],
     "timed": ["-m", "lab and timed", "tests"],
     "browser": ["-n", "2", "-m", "browser and not lab", "tests"],
