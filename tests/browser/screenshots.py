@@ -11,12 +11,13 @@ from pathlib import Path
 
 from playwright.sync_api import Browser
 
+from app.web.locale import COOKIE
 from tests.browser import chromium, scene
 from tests.browser.demo import running
 from tests.browser.reader import Reader
 from tests.browser.scene import Sample, Scene
 
-LANGUAGES = {"en": "en-GB", "zh": "zh-CN"}
+LANGUAGES = {"en": "en", "zh": "zh_Hans_CN"}
 
 
 def main() -> None:
@@ -46,7 +47,7 @@ def _take(
         page = context.new_page()
         if who:
             Reader(page).sign_in(who)
-        page.set_extra_http_headers({"Accept-Language": LANGUAGES[language]})
+        context.add_cookies([{"name": COOKIE, "value": LANGUAGES[language], "url": lab.demo.url}])
         for sample in samples:
             if sample.who != who:
                 continue
