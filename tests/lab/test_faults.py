@@ -25,13 +25,16 @@ SHRINK = float(os.environ.get("BERTH_FAULTS_SHRINK", "0"))
 
 
 @pytest.fixture(scope="module")
-def host(lab_directory: Path) -> Iterator[FaultLab]:
-    with FaultLab(lab_directory / "faults", gpus=GPUS, readable=True) as made:
+def host(lab_directory: Path, request: pytest.FixtureRequest) -> Iterator[FaultLab]:
+    """LXD's device directory is in sight, or hidden as in LXD from a snap."""
+    hidden = getattr(request, "param", False)
+    with FaultLab(lab_directory / f"faults-{hidden}", gpus=GPUS, readable=True, snap=hidden) as made:
         yield made
 
 
 @pytest.mark.lab
 @pytest.mark.timed
+@pytest.mark.parametrize("host", [False, True], ids=["in-sight", "snap"], indirect=True)
 def test_whatever_happens(host: FaultLab, capsys: pytest.CaptureFixture[str]) -> None:
     result = carry_out(SEED, chosen(SEED, NUMBER), host)
     with capsys.disabled():

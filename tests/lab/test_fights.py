@@ -43,7 +43,6 @@ BATCHES = {
                                        ("delete", "--force", "{}-x"))),
     ],
 }  # fmt: skip
-HIDDEN = {"gone"}  # fought where LXD's device directory is hidden, as in LXD from a snap
 NO_FIGHT = {"fight", "fuse"}
 
 
@@ -67,7 +66,7 @@ def ring_of(lab_directory: Path) -> Iterator[Callable[[bool], Ring]]:
 @contextmanager
 def ring(directory: Path, *, hidden: bool) -> Iterator[Ring]:
     folder = directory / f"fights-{hidden}"
-    with Lab(directory / f"ring-{hidden}", gpus=14, snap=hidden) as host:
+    with Lab(directory / f"ring-{hidden}", gpus=16, snap=hidden) as host:
         furnish(host, folder, attack.furnish)
         canaries = Canaries(folder)
         try:
@@ -91,8 +90,9 @@ def test_every_fight_there_is_is_fought() -> None:
 
 
 @pytest.mark.parametrize("name", BATCHES)
-def test_a_batch(ring_of: Callable[[bool], Ring], name: str, capsys: pytest.CaptureFixture[str]) -> None:
-    fights, here = BATCHES[name], ring_of(name in HIDDEN)
+@pytest.mark.parametrize("hidden", [False, True], ids=["in-sight", "snap"])
+def test_a_batch(ring_of: Callable[[bool], Ring], hidden: bool, name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    fights, here = BATCHES[name], ring_of(hidden)
     rules(here.scene, force_stop=any(fight.stopped for fight in fights))
     seen = here.fight(fights)
     with capsys.disabled():
