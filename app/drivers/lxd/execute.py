@@ -6,24 +6,21 @@ Without websockets LXD 5.0 writes all that a command says to a log on the host, 
 from __future__ import annotations
 
 import codecs
-import logging
 import time
 from contextlib import ExitStack
 
 from websockets.exceptions import ConnectionClosed, WebSocketException
-from websockets.sync.client import ClientConnection, unix_connect
+from websockets.sync.client import ClientConnection
 
-from app.drivers.base import GiveUp, TryAgain
+from app.drivers.base import TryAgain
 from app.drivers.inside import PATH, Answer, Command, Heard
+from app.drivers.lxd import streams
 from app.drivers.lxd.errors import as_driver_errors
 from app.drivers.lxd.shapes import Json
 from app.drivers.lxd.wire import Wire
 
 LARGEST_INPUT = 1 << 15  # what fits into a pipe, whether it is read or not
 _KEPT = 1 << 16  # bytes of a long answer that are kept, its end
-_CONTROL = "control"
-# LXD ends its connections without a goodbye; what that means for us is decided here and need not be logged there too.
-logging.getLogger("websockets").setLevel(logging.CRITICAL)
 
 
 def run(wire: Wire, name: str, command: Command, heard: Heard | None = None) -> Answer:
@@ -31,17 +28,11 @@ def run(wire: Wire, name: str, command: Command, heard: Heard | None = None) -> 
     what = f"Run {command.argv[0]} in {name}"
     assert len(command.stdin) <= LARGEST_INPUT
     with as_driver_errors(what):
-        current = wire.find(name)[0]
-        if current is None:
-            raise GiveUp(what, "the host has no such instance", "Create the instance anew.")
-        if (status := current["status"].lower()) != "running":
-            raise TryAgain(what, f"the instance is {status}", "Start the instance.")
-        if not wire.socket:
-            raise GiveUp(what, "the host is on another machine", "Run its agent beside it.")
+        streams.require_running(wire, name, what)
         deadline = time.monotonic() + command.limit
         begun = wire.begin("instances", name, "exec", json=_request(command))
         try:
-            text = _talk(wire.socket, begun, command, deadline, heard)
+            text = _talk(wire, begun, command, deadline, heard)
         except WebSocketException as error:
             raise TryAgain(what, f"the connection broke: {error}", "Look at LXD's log.") from error
         if text is None:
@@ -49,15 +40,12 @@ def run(wire: Wire, name: str, command: Command, heard: Heard | None = None) -> 
         return Answer(_status(wire, str(begun["id"])), text)
 
 
-def _talk(path: str, begun: Json, command: Command, deadline: float, heard: Heard | None) -> str | None:
+def _talk(wire: Wire, begun: Json, command: Command, deadline: float, heard: Heard | None) -> str | None:
     """What the command said, its end where that is long; None for one that went beyond its limits. With the control
     connection closed, LXD kills what still runs."""
     with ExitStack() as stack:
-        ends: dict[str, ClientConnection] = {}
-        for stream, secret in sorted(begun["metadata"]["fds"].items()):
-            uri = f"ws://lxd/1.0/operations/{begun['id']}/websocket?secret={secret}"
-            made = unix_connect(path, uri, open_timeout=5, close_timeout=0.2, compression=None, ping_interval=None)
-            ends[stream] = stack.enter_context(made)
+        fds = sorted(begun["metadata"]["fds"])
+        ends = {stream: stack.enter_context(streams.connect(wire, begun, stream)) for stream in fds}
         if command.stdin:
             ends["0"].send(command.stdin)
         ends["0"].send("")  # LXD's sign for the end of the input

@@ -7,11 +7,13 @@ import socket
 from contextlib import ExitStack, suppress
 
 from websockets.exceptions import ConnectionClosed, WebSocketException
-from websockets.sync.client import ClientConnection, unix_connect
+from websockets.sync.client import ClientConnection
 
-from app.drivers.base import GiveUp, TryAgain
+from app.drivers.base import TryAgain
 from app.drivers.inside import PATH
+from app.drivers.lxd import streams
 from app.drivers.lxd.errors import as_driver_errors
+from app.drivers.lxd.shapes import Json
 from app.drivers.lxd.wire import Wire
 from app.drivers.terminal import LARGEST
 
@@ -60,13 +62,7 @@ def terminal(wire: Wire, name: str, columns: int, rows: int) -> LxdPty:
     """Open one in the running instance."""
     what = f"Open a terminal in {name}"
     with as_driver_errors(what):
-        current = wire.find(name)[0]
-        if current is None:
-            raise GiveUp(what, "the host has no such instance", "Create the instance anew.")
-        if (status := current["status"].lower()) != "running":
-            raise TryAgain(what, f"the instance is {status}", "Start the instance.")
-        if not wire.socket:
-            raise GiveUp(what, "the host is on another machine", "Run its agent beside it.")
+        streams.require_running(wire, name, what)
         request = {
             "command": ["/bin/sh", "-c", SHELL],
             "environment": ENVIRONMENT,
@@ -76,24 +72,13 @@ def terminal(wire: Wire, name: str, columns: int, rows: int) -> LxdPty:
             "height": rows,
         }
         begun = wire.begin("instances", name, "exec", json=request)
-        secrets = begun["metadata"]["fds"]
-        base = f"ws://lxd/1.0/operations/{begun['id']}/websocket?secret="
         try:
-            stream, control = (_connect(wire.socket, base + str(secrets[key])) for key in ("0", "control"))
+            stream, control = (_connect(wire, begun, key) for key in ("0", "control"))
         except WebSocketException as error:
             raise TryAgain(what, f"the connection broke: {error}", "Look at LXD's log.") from error
         return LxdPty(stream, control)
 
 
-def _connect(path: str, uri: str) -> ClientConnection:
-    made = unix_connect(
-        path,
-        uri,
-        open_timeout=5,
-        close_timeout=0.2,
-        compression=None,
-        ping_interval=None,
-        max_size=FRAME,
-        max_queue=FRAMES,
-    )
+def _connect(wire: Wire, begun: Json, stream: str) -> ClientConnection:
+    made = streams.connect(wire, begun, stream, max_size=FRAME, max_queue=FRAMES)
     return ExitStack().enter_context(made)  # closed by LxdPty.close, not by a block

@@ -17,11 +17,11 @@ from contextlib import ExitStack, suppress
 from dataclasses import replace
 
 from websockets.exceptions import ConnectionClosed, WebSocketException
-from websockets.sync.client import ClientConnection, unix_connect
+from websockets.sync.client import ClientConnection
 
 from app.drivers.base import DriverError, GiveUp, HostUnreachable, InstanceSpec, Progress, TryAgain
 from app.drivers.inside import PATH
-from app.drivers.lxd import instances, shapes
+from app.drivers.lxd import instances, shapes, streams
 from app.drivers.lxd.errors import as_driver_errors
 from app.drivers.lxd.shapes import Json
 from app.drivers.lxd.wire import Wire
@@ -111,9 +111,8 @@ def _exec(wire: Wire, stack: ExitStack, name: str, script: str) -> tuple[str, di
     }
     begun = wire.begin("instances", name, "exec", json=request)
     ends: dict[str, ClientConnection] = {}
-    for stream, secret in sorted(begun["metadata"]["fds"].items()):
-        uri = f"ws://lxd/1.0/operations/{begun['id']}/websocket?secret={secret}"
-        made = unix_connect(wire.socket, uri, open_timeout=5, close_timeout=0.2, compression=None, ping_interval=None)
+    for stream in sorted(begun["metadata"]["fds"]):
+        made = streams.connect(wire, begun, stream)
         with suppress(OSError):  # the command has ended already; else who does not read must not hold us for ever
             made.socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("ll", STALLED, 0))
         ends[stream] = stack.enter_context(made)

@@ -13,7 +13,7 @@ from base64 import b64encode
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 
-from app.drivers.base import GiveUp, TryAgain
+from app.drivers.lxd import streams
 from app.drivers.lxd.errors import as_driver_errors
 from app.drivers.lxd.shapes import Json
 from app.drivers.lxd.wire import Wire
@@ -74,13 +74,7 @@ def tell(wire: Wire, name: str, title: str, text: str) -> None:
     """Show the message in there. Done means that LXD ran the command: what came of it, only its people know."""
     what = f"Tell {name}"
     with as_driver_errors(what):
-        current = wire.find(name)[0]
-        if current is None:
-            raise GiveUp(what, "the host has no such instance", "Create the instance anew.")
-        if (status := current["status"].lower()) != "running":
-            raise TryAgain(what, f"the instance is {status}", "Start the instance.")
-        if not wire.socket:
-            raise GiveUp(what, "the host is on another machine", "Run its agent beside it.")
+        streams.require_running(wire, name, what)
         begun = wire.begin("instances", name, "exec", json=_request(title, text))
         with _connected(wire.socket, begun):
             wire.join(str(begun["id"]), LIMIT)
@@ -90,11 +84,11 @@ def tell(wire: Wire, name: str, title: str, text: str) -> None:
 def _connected(path: str, begun: Json) -> Iterator[None]:
     """Hold the command's standard streams, unread, and its control. That one closed, LXD kills what still runs."""
     with ExitStack() as stack:
-        streams = {}
+        ends = {}
         for name, secret in begun["metadata"]["fds"].items():
             target = f"/1.0/operations/{begun['id']}/websocket?secret={secret}"
-            streams[name] = stack.enter_context(_websocket(path, target))
-        streams["0"].sendall(_CLOSED_INPUT)
+            ends[name] = stack.enter_context(_websocket(path, target))
+        ends["0"].sendall(_CLOSED_INPUT)
         yield
 
 
