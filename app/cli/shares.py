@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import time
-from datetime import timedelta
 from typing import Any
 
 import click
 
-from app import clock, queue
+from app import queue
 from app.cli import running
-from app.cli.base import ACTOR, Failed, json_option, print_json, settings, show, with_app
+from app.cli.base import ACTOR, Failed, json_option, print_json, show, with_app
+from app.cli.work import ASK_EVERY, is_alive
 from app.extensions import transaction
-from app.models import Host, SharedDirectory
+from app.models import SharedDirectory
 from app.services import accounts, inventory, share_findings, shares
 from app.services.shares import Terms
 
-ASK_EVERY = 0.2  # seconds
 PATIENCE = 60.0  # seconds for the agent's look
 
 
@@ -93,18 +92,13 @@ def _looked_at(host_name: str, name: str) -> SharedDirectory:
             found = shares.get(host, name)
             if found.checked_at is not None:
                 return found
-            alive = _alive(host)
+            alive = is_alive(host)
         if not alive and not helped:
             click.echo(f"No agent of {host_name} is alive: looking from here.", err=True)
             running.share(host_name)
             helped = True
         time.sleep(ASK_EVERY)
     raise Failed(f"{name} is added, and nobody has looked at it. Start the agent: berth agent {host_name}")
-
-
-def _alive(host: Host) -> bool:
-    lately = timedelta(seconds=3 * settings().tick + 5)
-    return host.seen_at is not None and clock.now() - host.seen_at < lately
 
 
 def _why_not(found: SharedDirectory) -> str:

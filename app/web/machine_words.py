@@ -12,8 +12,9 @@ from flask_babel import lazy_gettext as _l
 
 from app import clock
 from app.config import Settings
-from app.models import Allocation, Host, Instance, Operation, OperationKind, OperationState
+from app.models import Allocation, Host, Instance, Operation, OperationKind
 from app.services import attachments, operations
+from app.web.operation_words import Worked
 from app.web.times import ago
 
 STATUS = {  # InstanceStatus → the code in app.web.states, and a word of its own where that has another
@@ -92,23 +93,13 @@ DONE = {
 
 
 @dataclass(frozen=True)
-class Card:
+class Card(Worked):
     """One machine as its card shows it."""
 
     machine: Instance
     operation: Operation | None  # the newest, open or not
     gpus: tuple[Allocation, ...]
     silence: str
-
-    @property
-    def busy(self) -> bool:
-        """Whether work on it is under way."""
-        return self.operation is not None and self.operation.state in operations.OPEN
-
-    @property
-    def failed(self) -> bool:
-        """Whether the last thing that was asked for did not work."""
-        return self.operation is not None and self.operation.state == OperationState.FAILED
 
     @property
     def state(self) -> tuple[str, LazyString]:

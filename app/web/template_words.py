@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from flask_babel import LazyString
 from flask_babel import lazy_gettext as _l
 
-from app.models import Operation, OperationKind, OperationState, Template, TemplateKind, TemplateState
-from app.services import operations
+from app.models import Operation, OperationKind, Template, TemplateKind, TemplateState
+from app.web.operation_words import Worked
 
 STEPS = {  # of workers.templates, app.services.recipes and the drivers
     "queued": _l("Waiting for the host"),
@@ -35,21 +35,11 @@ TAIL = 25  # lines of the log that are shown while it grows
 
 
 @dataclass(frozen=True)
-class Sight:
+class Sight(Worked):
     """One template as its page shows it."""
 
     template: Template
     operation: Operation | None  # the newest
-
-    @property
-    def busy(self) -> bool:
-        """Whether work on it is under way."""
-        return self.operation is not None and self.operation.state in operations.OPEN
-
-    @property
-    def failed(self) -> bool:
-        """Whether the last thing that was asked for did not work."""
-        return self.operation is not None and self.operation.state == OperationState.FAILED
 
     @property
     def state(self) -> tuple[str, LazyString]:
