@@ -21,13 +21,6 @@ USE = {
 
 
 @pytest.fixture
-def woken(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    found: list[str] = []
-    monkeypatch.setattr("app.queue.wake", found.append)
-    return found
-
-
-@pytest.fixture
 def lab(client: Client, woken: list[str]) -> Host:
     """A host with Li Wei's machine and one that somebody made by hand; an admin is signed in."""
     pools = [{"name": "pool", "driver": "btrfs", "used": 1 << 30, "total": 9 << 30}]

@@ -18,12 +18,10 @@ FIELDS = {"start_date": "2026-11-04", "start_time": "20:00", "end_time": "08:00"
 
 
 @pytest.fixture(autouse=True)
-def woken(freeze: Callable[[datetime], None], monkeypatch: pytest.MonkeyPatch) -> list[str]:
+def woken(woken: list[str], freeze: Callable[[datetime], None]) -> list[str]:
     """Time stands still; the hosts whose agents were woken are noted."""
     freeze(NOW)
-    found: list[str] = []
-    monkeypatch.setattr("app.queue.wake", found.append)
-    return found
+    return woken
 
 
 @pytest.fixture

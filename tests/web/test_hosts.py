@@ -19,14 +19,6 @@ from tests.page import Client
 
 
 @pytest.fixture
-def woken(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """The hosts whose agents were woken."""
-    found: list[str] = []
-    monkeypatch.setattr("app.queue.wake", found.append)
-    return found
-
-
-@pytest.fixture
 def admin(client: Client) -> Client:
     return client.login_as(make_admin("boss"))
 

@@ -16,13 +16,6 @@ from tests.page import Client
 
 
 @pytest.fixture
-def woken(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    found: list[str] = []
-    monkeypatch.setattr("app.queue.wake", found.append)
-    return found
-
-
-@pytest.fixture
 def lab(app: Flask) -> Host:
     return make_host("lab03", seen_at=clock.now())
 

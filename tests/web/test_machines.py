@@ -19,14 +19,6 @@ IMAGES = [{"alias": "base", "description": "Debian with SSH"}, {"alias": "ubuntu
 FIELDS = {"name": "liwei", "place": "lab03/base", "cpus": "4", "memory_gib": "8", "disk_gib": "40"}
 
 
-@pytest.fixture
-def woken(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """The hosts whose agents were woken."""
-    found: list[str] = []
-    monkeypatch.setattr("app.queue.wake", found.append)
-    return found
-
-
 def host(name: str = "lab03", **values: object):
     return make_host(name, images=IMAGES, seen_at=clock.now(), **values)
 

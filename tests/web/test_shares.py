@@ -15,13 +15,6 @@ FIELDS = {"Name": "sets", "Directory on the host": "/srv/sets", "Place in the ma
 
 
 @pytest.fixture
-def woken(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    found: list[str] = []
-    monkeypatch.setattr("app.queue.wake", found.append)
-    return found
-
-
-@pytest.fixture
 def host(client: Client) -> Host:
     return make_host("ws1")
 

@@ -18,13 +18,6 @@ AT = datetime(2026, 11, 3, 14, 0, tzinfo=UTC).timestamp()
 
 
 @pytest.fixture
-def woken(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    found: list[str] = []
-    monkeypatch.setattr("app.queue.wake", found.append)
-    return found
-
-
-@pytest.fixture
 def machine(client: Client, woken: list[str]) -> Instance:
     user = make_user("liwei")
     made = make_instance(user, make_host("lab03", seen_at=clock.now()), "gamma", observed=has("hand-1", "auto-2"))

@@ -16,13 +16,6 @@ MACHINE = {"name": "gamma", "cpus": "4", "memory_gib": "8", "disk_gib": "40"}
 
 
 @pytest.fixture
-def woken(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    found: list[str] = []
-    monkeypatch.setattr("app.queue.wake", found.append)
-    return found
-
-
-@pytest.fixture
 def admin(client: Client) -> Client:
     client.login_as(make_admin("root-of-lab"))
     return client

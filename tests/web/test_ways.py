@@ -30,13 +30,6 @@ Host gamma
 
 
 @pytest.fixture
-def woken(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    found: list[str] = []
-    monkeypatch.setattr("app.queue.wake", found.append)
-    return found
-
-
-@pytest.fixture
 def liwei(app: Flask) -> User:
     return make_user("liwei")
 
