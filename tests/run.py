@@ -19,14 +19,16 @@ from tests.require import required
 ROOT = Path(__file__).resolve().parent.parent
 BIN = Path(sys.executable).parent
 CHECKS = (["ruff", "check", "."], ["mypy"], ["lint-imports"])
-# The quick ones and browsers side by side, and labs by the file; what measures time one after the other.
+# The quick ones and browsers side by side, and labs by the file; what measures time one after the other, by itself.
 SUITES = {
     "quick": ["-n", "2", "-m", "not lab and not browser", "--ignore", "tests/runtime", "tests"],
     "runtime": ["-m", "not lab and not browser", "tests/runtime"],
-    "lab": ["-n", "2", "--dist", "loadfile", "-m", "lab and not timed", "tests"],
+    "lab": ["-n", "2", "--dist", "loadfile", "-m", "lab and not timed and not holds", "tests"],
+    "holds": ["-m", "holds", "tests"],
     "timed": ["-m", "lab and timed", "tests"],
     "browser": ["-n", "2", "-m", "browser and not lab", "tests"],
 }
+BESIDE = {"lab": "holds"}  # labs wait more than they work: the one runs while the other does
 PACKAGES = [
     "chromium", "fonts-noto-cjk", "gcc", "libc6-dev", "openssh-client", "freerdp2-x11", "xvfb", "imagemagick",
     *LAB_PACKAGES,
@@ -45,17 +47,43 @@ def main(arguments: list[str]) -> int:
     with tempfile.TemporaryDirectory(prefix="berth-results-") as folder:
         counts = Counter(errors=len(broken))
         skips: Counter[str] = Counter()
-        for name in chosen:
-            report = Path(folder, f"{name}.xml")
-            status = step(name, [sys.executable, "-m", "pytest", "-q", f"--junitxml={report}", *SUITES[name]])
-            well = well and status in {0, NO_TESTS}
-            read(report, counts, skips)
-            if status not in {0, 1, NO_TESTS} or not report.exists():
-                counts["errors"] += not (counts["failed"] or counts["errors"])
+        for names in abreast(chosen):
+            for name, status in side_by_side(names, Path(folder)).items():
+                report = Path(folder, f"{name}.xml")
+                well = well and status in {0, NO_TESTS}
+                read(report, counts, skips)
+                if status not in {0, 1, NO_TESTS} or not report.exists():
+                    counts["errors"] += not (counts["failed"] or counts["errors"])
     well = tell_skips(skips) and well
     print("\n".join(f"{name} finds fault: see above" for name in broken), flush=True)
     print(closing_line(counts, time.monotonic() - began), flush=True)
     return 0 if well else 1
+
+
+def abreast(chosen: list[str]) -> list[list[str]]:
+    """The suites in their order, those that run at the same time together."""
+    pairs = {second: first for first, second in BESIDE.items() if {first, second} <= set(chosen)}
+    return [[name, *(second for second in pairs if pairs[second] == name)] for name in chosen if name not in pairs]
+
+
+def side_by_side(names: list[str], folder: Path) -> dict[str, int]:
+    """Run suites at the same time, and return their exit statuses. What the first says is shown as it comes, what the
+    others say when they end."""
+    began = time.monotonic()
+    commands = {
+        name: [sys.executable, "-m", "pytest", "-q", f"--junitxml={folder / name}.xml", *SUITES[name]] for name in names
+    }
+    others: dict[str, subprocess.Popen[bytes]] = {}
+    for name in names[1:]:
+        with (folder / f"{name}.log").open("wb") as log:
+            others[name] = subprocess.Popen(commands[name], cwd=ROOT, stdout=log, stderr=subprocess.STDOUT)
+    statuses = {names[0]: step(names[0], commands[names[0]])}
+    for name, process in others.items():
+        statuses[name] = process.wait()
+        print(f"\n== beside it, {name}: {' '.join(SUITES[name])}", flush=True)
+        sys.stdout.write((folder / f"{name}.log").read_text(errors="replace"))
+    print(f"== {' and '.join(names)}: {time.monotonic() - began:.0f} s", flush=True)
+    return statuses
 
 
 def step(name: str, command: list[str]) -> int:

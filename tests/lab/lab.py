@@ -61,7 +61,8 @@ class Lab:
         self.lxd_dir = self.directory / "lxd"
         self.socket = self.lxd_dir / "unix.socket"
         self.minors: list[int] = []
-        self._wish = (gpus, first_minor, snap, owned)
+        self.snap = snap
+        self._wish = (gpus, first_minor, owned)
         self._readable, self._preload = readable, preload
         self.bridge = bridge_name(self.directory) if bridge else ""
         self._daemon: subprocess.Popen[bytes] | None = None
@@ -92,11 +93,11 @@ class Lab:
         """Start the daemon and make its storage pool and image ready; `bare`: nothing but the daemon."""
         tarball = image("networked" if self.bridge else "base") if with_image and not bare else None
         sweep()
-        gpus, first_minor, snap, owned = self._wish
+        gpus, first_minor, owned = self._wish
         record = registry.enter(self.directory, gpus, first_minor, owned=owned, readable=self._readable)
         self.minors = record.minors
         try:
-            record.daemon = self._start(snap=snap)
+            record.daemon = self._start()
             registry.write(record)
             self.lxc("config", "set", "images.auto_update_interval", "0")
             if bare:
@@ -165,6 +166,8 @@ class Lab:
     def gpu_nodes(self, instance: str) -> set[int]:
         """Which /dev/nvidiaN the instance itself sees."""
         names = self.run(instance, "ls", "/dev").split()
+        if "null" not in names:
+            raise RuntimeError(f"ls /dev in {instance}: {' '.join(names)}")
         return {int(name[6:]) for name in names if name.startswith("nvidia") and name[6:].isdigit()}
 
     def sql(self, statement: str) -> None:
@@ -198,7 +201,7 @@ class Lab:
         config = {**BRIDGE_CONFIG, "ipv4.address": f"{self.gateway}/24"}
         self.lxc("network", "create", self.bridge, *(f"{key}={value}" for key, value in config.items()))
 
-    def _start(self, *, snap: bool) -> int:
+    def _start(self) -> int:
         self.lxd_dir.mkdir(parents=True)
         for folder in self.lxd_dir.parents:  # container root is nobody on the host, and has to get through to its files
             if not folder.stat().st_mode & 0o001:
@@ -208,7 +211,7 @@ class Lab:
             "emulated": str(self.directory / "emulated"),
             "gpus": [(address, minor, "".join(f"{a}:{b}" for a, b in drm)) for address, minor, drm in self._cards()],
             "model": MODEL,
-            "snap": snap,
+            "snap": self.snap,
         }
         script = Path(__file__).with_name("host.py")
         return self._spawn(

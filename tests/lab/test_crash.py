@@ -20,7 +20,7 @@ from tests.lab.scene import Scene, scene, second_from_now
 from tests.lab.watch import Watch
 from tests.runtime.running import wait_for
 
-pytestmark = [pytest.mark.lab, pytest.mark.timed]
+pytestmark = [pytest.mark.lab, pytest.mark.holds]
 
 AGAIN = 20.0  # seconds for what was killed to be back, and for a pass after that
 UNWRITTEN = "is not recorded yet"  # the agent says so of a pass that lost the database half-way

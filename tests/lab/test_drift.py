@@ -24,7 +24,7 @@ from tests.lab.place import HERE, SOON, Place, place
 from tests.lab.scene import scene, second_from_now
 from tests.runtime.running import wait_for
 
-pytestmark = [pytest.mark.lab, pytest.mark.timed]
+pytestmark = [pytest.mark.lab, pytest.mark.holds]
 
 SWEPT = 20.0  # seconds for a holder without a booking to be found, asked and killed
 GIVEN_UP = 15.0  # seconds for a GPU that cannot be freed to be held back

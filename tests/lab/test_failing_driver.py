@@ -29,7 +29,7 @@ from workers.evictor import Evictor
 from workers.handover import Hands
 from workers.reconciler import run_pass
 
-pytestmark = [pytest.mark.lab, pytest.mark.timed]  # holds what another lab's Berth would take for a GPU
+pytestmark = [pytest.mark.lab, pytest.mark.holds]
 
 HOUR = timedelta(hours=1)
 KINDS = (
