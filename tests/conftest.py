@@ -10,11 +10,13 @@ from typing import Any
 
 import pytest
 import sqlalchemy as sa
+from argon2 import PasswordHasher
 from flask import Flask
 
 from app import clock, create_app
 from app.config import Settings
 from app.extensions import db
+from app.services import passwords
 from tests import postgres
 from tests.page import Client
 
@@ -31,6 +33,15 @@ def pytest_configure(config: pytest.Config) -> None:
 
 def pytest_unconfigure() -> None:
     _server.close()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def real_hasher() -> Iterator[PasswordHasher]:
+    """What hashes people's passwords; the tests' own are hashed cheaply, since many of them sign in."""
+    real = passwords._hasher
+    passwords._hasher = PasswordHasher(time_cost=1, memory_cost=8, parallelism=1)
+    yield real
+    passwords._hasher = real
 
 
 @pytest.fixture(scope="session")

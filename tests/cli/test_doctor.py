@@ -21,10 +21,14 @@ def host(lab: Berth, environment: Path) -> FakeLxd:
 @pytest.fixture
 def healthy(lab: Berth, engine: sa.Engine, monkeypatch: pytest.MonkeyPatch) -> Berth:
     """Valkey and an agent seem to be there."""
+    all_there(engine, monkeypatch)
+    return lab
+
+
+def all_there(engine: sa.Engine, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("app.queue.reachable", lambda: True)
     with engine.begin() as connection:
         connection.execute(sa.text("UPDATE hosts SET seen_at = now()"))
-    return lab
 
 
 def found(berth: Berth, *options: str) -> list[tuple[str, str]]:
@@ -46,10 +50,11 @@ def test_what_is_missing_and_what_to_do(lab: Berth, engine: sa.Engine) -> None:
     assert found(lab) == [("bad", "valkey"), ("bad", "ws1: GPUs"), ("warn", "ws1: GPUs")]
 
 
-def test_all_well_is_said_and_exits_with_0(healthy: Berth) -> None:
-    made = healthy("instance", "create", "m1", "--host", "ws1", "--image", "base", "--owner", "liwei")
+def test_all_well_is_said_and_exits_with_0(lab: Berth, engine: sa.Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = lab("instance", "create", "m1", "--host", "ws1", "--image", "base", "--owner", "liwei")  # by no agent
     assert made.status == 0, made.err
-    said = healthy("doctor", "--strict")
+    all_there(engine, monkeypatch)
+    said = lab("doctor", "--strict")
     assert said.status == 0, said.out
     assert "ok   ws1: machines: nothing to object to in 1 of 1" in said.out
     assert "FAIL" not in said.out + said.err
