@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
+from dataclasses import asdict
 
 from flask_babel import gettext as _
 from sqlalchemy import func, select
@@ -12,9 +13,10 @@ from sqlalchemy.dialects.postgresql import insert
 from app import clock
 from app.drivers.base import LxdDriver
 from app.drivers.images import IMAGE_PREFIX
+from app.drivers.libraries import Brought
 from app.errors import InvalidInput, NotFound
 from app.extensions import db
-from app.models import Allocation, Gpu, GpuState, Host
+from app.models import Allocation, Gpu, GpuState, Host, LibraryChoice
 from app.services import audit
 
 # A name or an IP, as it goes into configuration files and .rdp files: nothing that could be read as anything else.
@@ -148,6 +150,20 @@ def set_enabled(actor: str, target: Host, enabled: bool) -> None:
     target.enabled = enabled
     db.session.flush()
     audit.record(actor, "host.enabled" if enabled else "host.disabled", f"host:{target.name}")
+
+
+def set_libraries(actor: str, target: Host, choice: LibraryChoice) -> None:
+    """Choose how NVIDIA's libraries come into the host's new machines; what it cannot do, it does the next best way."""
+    if target.libraries != choice:
+        target.libraries = choice
+        db.session.flush()
+        audit.record(actor, "host.libraries", f"host:{target.name}", choice=choice)
+
+
+def record_libraries(target: Host, brought: Brought) -> None:
+    """Write down how they do come."""
+    target.libraries_seen = {**asdict(brought), "choice": target.libraries}
+    db.session.flush()
 
 
 def saw_agent(host_id: int) -> None:
