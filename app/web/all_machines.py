@@ -64,7 +64,7 @@ def index() -> Response:
     )
 
 
-@bp.get(".csv")
+@bp.get("/list.csv")
 @admin_required
 def csv_file() -> Response:
     """All that match as a file, by the filters of the page: sizes in bytes, times in UTC."""
