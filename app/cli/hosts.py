@@ -79,8 +79,9 @@ def set_(
     else:
         where = f"at {target.address or target.name}, ports {target.first_port}-{target.last_port} of {target.listen}"
         click.echo(f"{target.name}: machines are reached {where}.")
-        way = target.libraries_seen.get("way", "not known yet")
-        click.echo(f"NVIDIA's libraries in new machines: {target.libraries}; how they come now: {way}.")
+        if libraries is not None:
+            way = target.libraries_seen.get("way", "not known yet")
+            click.echo(f"NVIDIA's libraries in new machines: {target.libraries}; so far they come by: {way}.")
 
 
 @host.command()

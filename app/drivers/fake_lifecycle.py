@@ -27,7 +27,7 @@ class FakeLifecycle(SimulatedHost):
             }
             pools = (PoolUse("pool", "btrfs", 120_000_000_000, 900_000_000_000),)
             profiles = (ProfileUse("default", "", ("root: disk path=/ pool=pool",), len(found)),)
-            networks = (NetworkUse("berthbr0", "bridge", managed=True, ours=True, subnet="10.80.0.1/24"),)
+            networks = (NetworkUse("berthbr0", "bridge", True, True, "10.80.0.1/24", len(found)),)
             return HostUse(found, pools, profiles, networks)
 
     def read_log(self, instance: str) -> str:

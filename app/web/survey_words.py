@@ -11,7 +11,7 @@ from flask_babel import lazy_gettext as _l
 
 from app.models import Host, LibraryChoice
 
-ORIGINS = {"berth": _l("Berth"), "hand": _l("by hand")}
+ORIGINS = {"berth": _l("Berth itself"), "hand": _l("by hand")}
 POOLS = {  # by driver: whether a machine is kept to its disk's size
     "zfs": _l("keeps machines to their disk's size"),
     "btrfs": _l("keeps machines to their disk's size, but root in one can get around it"),

@@ -311,18 +311,19 @@ def test_how_nvidias_libraries_come_and_why(admin: Client) -> None:
     make_host("lab02", seen_at=clock.now(), libraries_seen=SEEN | {"way": "nvidia.runtime", "why": "best", "cdi": True})
     make_host("lab03", seen_at=clock.now())
     page = admin.get("/hosts/lab01")
-    assert "New machines have them read-only at /usr/local/nvidia. NVIDIA's container tools, which" in page.text
-    assert "The driver that is loaded is 580.95.05." in page.text
+    assert "New machines have them read-only at /usr/local/nvidia." in page.text
+    assert "Why this wayNVIDIA's container tools, which" in page.text
+    assert "Driver580.95.05" in page.text
     assert "CDI" not in page.text
     page = admin.get("/hosts/lab02")
-    assert "(nvidia.runtime). NVIDIA's container tools reach the driver." in page.text
+    assert "Why this wayNVIDIA's container tools reach the driver." in page.text
     assert "Berth does not use that" in page.text
     assert "The host's agent has not said yet." in admin.get("/hosts/lab03").text
 
 
 def test_an_admin_chooses_how_they_come(admin: Client, woken: list[str]) -> None:
     host = make_host("lab01", seen_at=clock.now(), libraries_seen=SEEN)
-    form = admin.get("/hosts/lab01").form("Set")
+    form = admin.get("/hosts/lab01").form("Use this way")
     form.fill(**{"How they come into new machines": "runtime"})
     answer = admin.submit(form)
     assert (answer.location, woken) == ("/hosts/lab01#libraries", ["lab01"])
