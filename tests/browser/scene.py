@@ -36,7 +36,10 @@ from tests.runtime.running import wait_for
 from workers.surveyor import Surveyor
 
 # What a browser may get, but nobody reads.
-NO_PAGES = {"static", "health.healthz", "health.metrics", "quota.csv_file", "ways.rdp", "ways.ssh_config"}
+NO_PAGES = {
+    "static", "health.healthz", "health.metrics", "quota.csv_file", "all_machines.csv_file", "ways.rdp",
+    "ways.ssh_config",
+}  # fmt: skip
 PUBLIC_KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIGCQcJMpJvnZXo768L78WLI0oNDif+furp1W/yB68l/O"
 SNAPSHOT = "hand-20261103-140000"
 
