@@ -11,7 +11,7 @@ from sqlalchemy import func, select
 from sqlalchemy.dialects.postgresql import insert
 
 from app import clock
-from app.drivers.base import LxdDriver
+from app.drivers.base import ImageInfo, LxdDriver
 from app.drivers.images import IMAGE_PREFIX
 from app.drivers.libraries import Brought
 from app.errors import InvalidInput, NotFound
@@ -77,12 +77,7 @@ def add_host(actor: str, name: str, endpoint: str, driver: LxdDriver) -> Host:
 
 def sync_host(actor: str, target: Host, driver: LxdDriver) -> list[Gpu]:
     """Bring a host's version, images and GPUs up to date. One that is gone stays, in maintenance."""
-    target.lxd_version = driver.server().version
-    target.images = [
-        {"alias": image.alias, "description": image.description}
-        for image in driver.images()
-        if not image.alias.startswith(IMAGE_PREFIX)  # a template's: it is offered as that
-    ]
+    saw_lxd(target, driver.server().version, driver.images())
     found = driver.gpus()
     for gpu in found:
         values = {"model": gpu.model, "minor": gpu.minor, "uuid": gpu.uuid}
@@ -97,6 +92,19 @@ def sync_host(actor: str, target: Host, driver: LxdDriver) -> list[Gpu]:
     db.session.flush()
     audit.record(actor, "host.synced", f"host:{target.name}", gpus=sorted(present))
     return known
+
+
+def saw_lxd(target: Host, version: str, images: list[ImageInfo]) -> None:
+    """Write down which LXD a host has, and the images with a name that machines can be made from."""
+    listed = [
+        {"alias": image.alias, "description": image.description}
+        for image in images
+        if not image.alias.startswith(IMAGE_PREFIX)  # a template's: it is offered as that
+    ]
+    version = version[:32]
+    if (target.lxd_version, target.images) != (version, listed):
+        target.lxd_version, target.images = version, listed
+        db.session.flush()
 
 
 def set_ways(
