@@ -31,7 +31,7 @@ from app.services.plan import Plan
 from workers.beside import side_work
 from workers.evictor import Evictor
 from workers.handover import Hands
-from workers.jobs import CHECK, DOORS, LOOK, SHARE, WORK
+from workers.jobs import DOORS, EVERY_ONE, LOOK, WORK
 from workers.listener import Listener
 from workers.locks import Held, exclusive
 from workers.reconciler import PassResult, run_pass
@@ -94,7 +94,7 @@ class Agent:
             self._bark(threads)
             if time.monotonic() - self.last_sign > SIGN_EVERY:
                 self._give_sign()
-        for event in (LOOK, WORK, CHECK, DOORS, SHARE):
+        for event in EVERY_ONE:
             event.set()
         deadline = time.monotonic() + GOODBYE
         for thread in threads:

@@ -13,8 +13,9 @@ from app.drivers.base import LxdDriver
 from app.drivers.kernel import Kernel
 from workers.checker import Checker
 from workers.doorman import Doorman
-from workers.jobs import CHECK, DOORS, SHARE, WORK
+from workers.jobs import BRING, CHECK, DOORS, READ, SHARE, WORK
 from workers.librarian import Librarian
+from workers.reader import Reader
 from workers.sharer import Sharer
 from workers.surveyor import Surveyor
 from workers.terminals import Terminals
@@ -32,7 +33,8 @@ def side_work(
         "warnings": partial(Warner(*host, kernel).run, stop),
         "checks": partial(Checker(*host).run, stop, CHECK),
         "doors": partial(Doorman(*host).run, stop, DOORS),
-        "libraries": partial(Librarian(host_name, driver).run, stop),
+        "libraries": partial(Librarian(*host).run, stop, BRING),
+        "readings": partial(Reader(*host).run, stop, READ),
         "terminals": partial(Terminals(*host, *where).run, stop),
         "shares": partial(sharer.run, stop, SHARE, settings.tick),
         "surveys": partial(Surveyor(*host, WORK).run, stop),

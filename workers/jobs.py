@@ -22,6 +22,9 @@ WORK = threading.Event()  # there may be operations to do
 CHECK = threading.Event()  # the host may be examined again, if that was not done just now
 DOORS = threading.Event()  # keys may have changed that belong into machines
 SHARE = threading.Event()  # shared directories may have changed
+READ = threading.Event()  # a log may be asked for
+BRING = threading.Event()  # another way for NVIDIA's libraries may have been chosen
+EVERY_ONE = (LOOK, WORK, CHECK, DOORS, SHARE, READ, BRING)
 
 LARGEST = 1024  # bytes of a wake's data; more is no wake
 SHOWN = 80  # characters of a refused job's function name that are kept
@@ -41,7 +44,7 @@ FORBIDDEN = (
 
 def wake(host_name: str) -> None:  # noqa: ARG001 - which host is clear from the queue; it is there for people to read
     """Look now."""
-    for event in (LOOK, WORK, CHECK, DOORS, SHARE):
+    for event in EVERY_ONE:
         event.set()
 
 

@@ -51,12 +51,14 @@ class Surveyor:
 
     def step(self) -> HostUse:
         """One look, written down, and what is due asked for."""
-        found = self.driver.survey()
+        found, version, images = self.driver.survey(), self.driver.server().version, self.driver.images()
         cpu = self._cpus(found)
         with self.app.app_context():
             try:
                 with transaction():
-                    surveys.record(inventory.host(self.host_name), found, cpu)
+                    host = inventory.host(self.host_name)
+                    surveys.record(host, found, cpu)
+                    inventory.saw_lxd(host, version, images)
                 with transaction():
                     asked = upkeep.due(inventory.host(self.host_name).id)
             finally:

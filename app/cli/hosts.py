@@ -12,7 +12,7 @@ from app.cli import init
 from app.cli.base import ACTOR, driver_of, json_option, print_json, settings, show, with_app
 from app.drivers.connect import connect
 from app.extensions import transaction
-from app.models import Gpu, Host
+from app.models import Gpu, Host, LibraryChoice
 from app.services import inventory
 
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -55,19 +55,33 @@ def add(name: str, endpoint: str, address: str | None, listen: str | None, span:
 @host.command("set")
 @click.argument("name")
 @_ways
+@click.option(
+    "--libraries",
+    type=click.Choice([choice.value for choice in LibraryChoice]),
+    help="How NVIDIA's libraries come into new machines; auto: the best way the host can do.",
+)
 @json_option
 @with_app
-def set_(name: str, address: str | None, listen: str | None, span: str | None, as_json: bool) -> None:
-    """Change how people reach a workstation's machines. Ports that machines have already stay theirs."""
+def set_(
+    name: str, address: str | None, listen: str | None, span: str | None, libraries: str | None, as_json: bool
+) -> None:
+    """Change how people reach a workstation's machines, or how NVIDIA's libraries come into new ones. Ports and
+    libraries that machines have already stay theirs."""
     with transaction():
         target = inventory.host(name)
-        inventory.set_ways(ACTOR, target, address=address, listen=listen, span=span)
+        if libraries is not None:
+            inventory.set_libraries(ACTOR, target, LibraryChoice(libraries))
+        if libraries is None or (address, listen, span) != (None, None, None):
+            inventory.set_ways(ACTOR, target, address=address, listen=listen, span=span)
         gpus = [gpu for gpu, _host in inventory.gpus(target.id)]
     if as_json:
         print_json(_row(target, gpus))
     else:
         where = f"at {target.address or target.name}, ports {target.first_port}-{target.last_port} of {target.listen}"
         click.echo(f"{target.name}: machines are reached {where}.")
+        if libraries is not None:
+            way = target.libraries_seen.get("way", "not known yet")
+            click.echo(f"NVIDIA's libraries in new machines: {target.libraries}; so far they come by: {way}.")
 
 
 @host.command()
@@ -116,6 +130,8 @@ def _row(found: Host, gpus: list[Gpu]) -> dict[str, Any]:
         "trouble": found.trouble,
         "address": found.address or found.name,
         "listen": found.listen,
+        "libraries": found.libraries,
+        "libraries_by": found.libraries_seen.get("way", ""),
         "ports": f"{found.first_port}-{found.last_port}",
     }
 

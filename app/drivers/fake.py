@@ -29,12 +29,12 @@ from app.drivers.base import (
 )
 from app.drivers.facts import HostFacts
 from app.drivers.fake_doors import FakeDoors, says
-from app.drivers.fake_facts import host_facts
+from app.drivers.fake_facts import DRIVER, host_facts
 from app.drivers.fake_images import FakeImages
 from app.drivers.fake_lifecycle import FakeLifecycle
 from app.drivers.fake_shares import FakeShares
 from app.drivers.inside import Answer, Command, Heard
-from app.drivers.libraries import Way
+from app.drivers.libraries import Brought, Way, Why
 from app.drivers.simulated import OWNER, State, instance_of, new_instance
 
 _CREATION = [("preparing", 0, 0.2), *(("copying", done, 0.25) for done in (0, 25, 50, 75)), ("copying", 100, 0.0)]
@@ -156,10 +156,10 @@ class FakeLxd(FakeDoors, FakeImages, FakeLifecycle, FakeShares):
                 raise GiveUp(what, f"it has no {OWNER}: Berth did not make it", "Delete it with lxc delete.")
             state["instances"].pop(instance, None)
 
-    def bring_libraries(self) -> Way:
-        """Nothing runs in simulated machines."""
+    def bring_libraries(self, wanted: Way | None = None) -> Brought:
+        """Nothing runs in simulated machines: each way is as good."""
         with self._call("bring_libraries"):
-            return Way.MOUNT
+            return Brought(wanted or Way.MOUNT, Why.CHOSEN if wanted else Why.NO_TOOLS, DRIVER)
 
     def tell(self, instance: str, title: str, text: str) -> None:
         """Keep the message."""

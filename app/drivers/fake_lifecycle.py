@@ -6,8 +6,9 @@ import time
 
 from app.drivers.base import TAG_PREFIX, GiveUp, InstanceSpec, Progress, TryAgain
 from app.drivers.lifecycle import Size
+from app.drivers.readout import plain
 from app.drivers.simulated import OWNER, SimulatedHost, State, instance_of
-from app.drivers.survey import HostUse, InstanceUse, PoolUse, ProfileUse, SnapshotSeen
+from app.drivers.survey import BERTH, HAND, HostUse, InstanceUse, NetworkUse, PoolUse, ProfileUse, SnapshotSeen
 
 _USED = 3_100_000_000  # bytes of each simulated disk
 _MEMORY = 420_000_000
@@ -25,7 +26,28 @@ class FakeLifecycle(SimulatedHost):
                 if names is None or name in names
             }
             pools = (PoolUse("pool", "btrfs", 120_000_000_000, 900_000_000_000),)
-            return HostUse(found, pools, (ProfileUse("default", "", ("root: disk path=/ pool=pool",), len(found)),))
+            profiles = (ProfileUse("default", "", ("root: disk path=/ pool=pool",), len(found)),)
+            networks = (NetworkUse("berthbr0", "bridge", True, True, "10.80.0.1/24", len(found)),)
+            return HostUse(found, pools, profiles, networks)
+
+    def read_log(self, instance: str) -> str:
+        """A line about its start."""
+        with self._call("read_log") as state:
+            item = instance_of(state, f"Read LXD's log of {instance}", instance)
+            started = f"lxc {instance} simulated: it started without trouble" if "started" in item else ""
+            return plain(str(item.get("log", started)).encode())
+
+    def read_console(self, instance: str) -> str:
+        """As if it had just come up."""
+        with self._call("read_console") as state:
+            item = instance_of(state, f"Read the console of {instance}", instance)
+            greeting = f"[  OK  ] Reached target Multi-User System.\n\nDebian GNU/Linux 12 {instance} console\n"
+            return plain(str(item.get("console", greeting)).encode())
+
+    def write_logs(self, instance: str, **texts: str) -> None:
+        """Let its `log` or `console` be this."""
+        with self._open() as state:
+            state["instances"][instance].update(texts)
 
     def freeze(self, instance: str) -> None:
         """Pause it."""
@@ -146,6 +168,15 @@ def _use(number: int, name: str, item: State) -> InstanceUse:
         profiles=("default",),
         config={key: str(value) for key, value in item["config"].items()},
         devices={"root": "disk path=/ pool=pool", **ours},
+        origins={"root": BERTH if item["config"].get(OWNER) else "profile:default", **_origins(item)},
         gpus=tuple(item["devices"]),
         snapshots=tuple(SnapshotSeen(name, kept["at"], 12_000_000) for name, kept in item.get("snapshots", {}).items()),
     )
+
+
+def _origins(item: State) -> dict[str, str]:
+    tags = item["config"]
+    return {
+        name: "profile:default" if not known["own"] else BERTH if TAG_PREFIX + name in tags else HAND
+        for name, known in item["devices"].items()
+    }

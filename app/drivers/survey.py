@@ -14,6 +14,9 @@ DEVICES = 64
 TEXT = 200  # characters of a value that is shown
 
 
+BERTH, HAND = "berth", "hand"  # who put a device there, where no profile did: a profile stands as `profile:NAME`
+
+
 @dataclass(frozen=True)
 class SnapshotSeen:
     """A snapshot. `created_at`: seconds since 1970. `size`: bytes of its own, None where the pool does not know."""
@@ -50,6 +53,7 @@ class InstanceUse:
     profiles: tuple[str, ...] = ()
     config: Mapping[str, str] = field(default_factory=dict)
     devices: Mapping[str, str] = field(default_factory=dict)  # by name, in words of LXD's
+    origins: Mapping[str, str] = field(default_factory=dict)  # by the device's name: BERTH, HAND, or `profile:NAME`
     gpus: tuple[str, ...] = ()  # names of devices that bring a GPU
     snapshots: tuple[SnapshotSeen, ...] = ()
 
@@ -75,9 +79,22 @@ class ProfileUse:
 
 
 @dataclass(frozen=True)
+class NetworkUse:
+    """A network. `kind`: bridge, physical, …; `managed`: LXD's own; `ours`: Berth's; `subnet`: its addresses."""
+
+    name: str
+    kind: str
+    managed: bool = False
+    ours: bool = False
+    subnet: str = ""
+    used_by: int = 0
+
+
+@dataclass(frozen=True)
 class HostUse:
     """Everything the slow look found, by instance name."""
 
     instances: Mapping[str, InstanceUse] = field(default_factory=dict)
     pools: tuple[PoolUse, ...] = ()
     profiles: tuple[ProfileUse, ...] = ()
+    networks: tuple[NetworkUse, ...] = ()

@@ -11,11 +11,13 @@ from app.models.inventory import (
     Host,
     Instance,
     InstanceStatus,
+    LibraryChoice,
     Schedule,
 )
 from app.models.ledger import EntryKind, LedgerEntry
 from app.models.operations import Operation, OperationKind, OperationState
 from app.models.policy import Policy
+from app.models.readings import Readable, Reading
 from app.models.shares import SharedDirectory
 from app.models.templates import Template, TemplateKind, TemplateState
 from app.models.terminals import Terminal
@@ -34,6 +36,7 @@ __all__ = [
     "Instance",
     "InstanceStatus",
     "LedgerEntry",
+    "LibraryChoice",
     "Operation",
     "OperationKind",
     "OperationState",
@@ -41,6 +44,8 @@ __all__ = [
     "Policy",
     "Port",
     "Purpose",
+    "Readable",
+    "Reading",
     "Refusal",
     "Role",
     "Schedule",

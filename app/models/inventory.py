@@ -17,12 +17,22 @@ if TYPE_CHECKING:
     from app.models.templates import Template
 
 
+class LibraryChoice(StrEnum):
+    """How an admin wants NVIDIA's libraries to come into a host's new machines."""
+
+    AUTO = "auto"  # the best way that the host can do
+    RUNTIME = "runtime"  # by LXD's nvidia.runtime
+    MOUNT = "mount"  # a read-only directory that the agent keeps
+    OWN = "own"  # each machine brings its own
+
+
 class Host(Base):
     """A workstation that runs LXD and has GPUs. `endpoint`: an LXD socket, an https address, or `sim:`."""
 
     __tablename__ = "hosts"
     __table_args__ = (
         CheckConstraint("1024 <= first_port AND first_port <= last_port AND last_port <= 65535", name="ports"),
+        one_of("libraries", LibraryChoice),
     )
 
     id: Mapped[int] = mapped_column(primary_key=True)
@@ -50,6 +60,9 @@ class Host(Base):
     first_port: Mapped[int] = mapped_column(server_default="22000")
     last_port: Mapped[int] = mapped_column(server_default="22999")
     terminal_url: Mapped[str] = mapped_column(String(255), server_default="")  # where its agent serves terminals
+    libraries: Mapped[LibraryChoice] = mapped_column(String(8), server_default=LibraryChoice.AUTO)
+    # How they do come, and why so: see app.drivers.libraries.Brought. Empty until the agent has said it.
+    libraries_seen: Mapped[dict[str, Any]] = mapped_column(server_default="{}")
 
     @property
     def simulated(self) -> bool:

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import ipaddress
 import re
+from dataclasses import asdict
 
 from flask_babel import gettext as _
 from sqlalchemy import func, select
 from sqlalchemy.dialects.postgresql import insert
 
 from app import clock
-from app.drivers.base import LxdDriver
+from app.drivers.base import ImageInfo, LxdDriver
 from app.drivers.images import IMAGE_PREFIX
+from app.drivers.libraries import Brought
 from app.errors import InvalidInput, NotFound
 from app.extensions import db
-from app.models import Allocation, Gpu, GpuState, Host
+from app.models import Allocation, Gpu, GpuState, Host, LibraryChoice
 from app.services import audit
 
 # A name or an IP, as it goes into configuration files and .rdp files: nothing that could be read as anything else.
@@ -75,12 +77,7 @@ def add_host(actor: str, name: str, endpoint: str, driver: LxdDriver) -> Host:
 
 def sync_host(actor: str, target: Host, driver: LxdDriver) -> list[Gpu]:
     """Bring a host's version, images and GPUs up to date. One that is gone stays, in maintenance."""
-    target.lxd_version = driver.server().version
-    target.images = [
-        {"alias": image.alias, "description": image.description}
-        for image in driver.images()
-        if not image.alias.startswith(IMAGE_PREFIX)  # a template's: it is offered as that
-    ]
+    saw_lxd(target, driver.server().version, driver.images())
     found = driver.gpus()
     for gpu in found:
         values = {"model": gpu.model, "minor": gpu.minor, "uuid": gpu.uuid}
@@ -95,6 +92,19 @@ def sync_host(actor: str, target: Host, driver: LxdDriver) -> list[Gpu]:
     db.session.flush()
     audit.record(actor, "host.synced", f"host:{target.name}", gpus=sorted(present))
     return known
+
+
+def saw_lxd(target: Host, version: str, images: list[ImageInfo]) -> None:
+    """Write down which LXD a host has, and the images with a name that machines can be made from."""
+    listed = [
+        {"alias": image.alias, "description": image.description}
+        for image in images
+        if not image.alias.startswith(IMAGE_PREFIX)  # a template's: it is offered as that
+    ]
+    version = version[:32]
+    if (target.lxd_version, target.images) != (version, listed):
+        target.lxd_version, target.images = version, listed
+        db.session.flush()
 
 
 def set_ways(
@@ -148,6 +158,20 @@ def set_enabled(actor: str, target: Host, enabled: bool) -> None:
     target.enabled = enabled
     db.session.flush()
     audit.record(actor, "host.enabled" if enabled else "host.disabled", f"host:{target.name}")
+
+
+def set_libraries(actor: str, target: Host, choice: LibraryChoice) -> None:
+    """Choose how NVIDIA's libraries come into the host's new machines; what it cannot do, it does the next best way."""
+    if target.libraries != choice:
+        target.libraries = choice
+        db.session.flush()
+        audit.record(actor, "host.libraries", f"host:{target.name}", choice=choice)
+
+
+def record_libraries(target: Host, brought: Brought) -> None:
+    """Write down how they do come."""
+    target.libraries_seen = {**asdict(brought), "choice": target.libraries}
+    db.session.flush()
 
 
 def saw_agent(host_id: int) -> None:

@@ -35,6 +35,7 @@ def record(host: Host, found: HostUse, cpu: Mapping[str, float]) -> None:
         "instances": {name: one for name, one in seen.items() if name not in ours},
         "pools": [asdict(pool) for pool in found.pools],
         "profiles": [asdict(profile) for profile in found.profiles],
+        "networks": [asdict(network) for network in found.networks],
     }
     host.surveyed_at = clock.now()
     db.session.flush()
@@ -102,7 +103,7 @@ class Listing:
 
 
 def listing(text: str = "", host: str = "", status: str = "", owner: str = "", page: int = 1) -> Listing:
-    """All instances of all hosts by host and name, in two queries."""
+    """All instances of all hosts by host and name, in two queries. Page 0: all that match."""
     hosts = list(db.session.scalars(select(Host).options(undefer(Host.survey)).order_by(Host.name)))
     query = select(Instance).where(Instance.deleted_at.is_(None))
     query = query.options(joinedload(Instance.host), joinedload(Instance.owner))
@@ -114,7 +115,7 @@ def listing(text: str = "", host: str = "", status: str = "", owner: str = "", p
         key=lambda row: (row.host.name, row.name),
     )
     return Listing(
-        found[(page - 1) * PAGE : page * PAGE],
+        found[(page - 1) * PAGE : page * PAGE] if page else found,
         len(found),
         [one.name for one in hosts],
         sorted({row.status for row in rows}),

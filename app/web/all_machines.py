@@ -11,10 +11,20 @@ from wtforms import SelectField
 from app import queue
 from app.errors import Conflict, DomainError, InvalidInput
 from app.extensions import transaction
-from app.models import Host
-from app.services import accounts, adoption, attachments, instances, inventory, operations, snapshots, surveys
+from app.models import Host, Readable
+from app.services import (
+    accounts,
+    adoption,
+    attachments,
+    instances,
+    inventory,
+    operations,
+    readings,
+    snapshots,
+    surveys,
+)
 from app.services.surveys import Row
-from app.web import machine_words
+from app.web import csv_files, machine_table, machine_words, survey_words
 from app.web.forms import PageForm
 from app.web.render import go, render
 from app.web.security import admin_required
@@ -36,9 +46,9 @@ class AdoptForm(PageForm):
 @admin_required
 def index() -> Response:
     """All of them, to search and to filter."""
-    chosen = {name: request.args.get(name, "") for name in FILTERS}
+    chosen = _chosen()
     page = max(1, request.args.get("page", 1, type=int))
-    listing = surveys.listing(chosen["q"], chosen["host"], chosen["state"], chosen["owner"], page)
+    listing = _listing(chosen, page)
     machines = [row.machine for row in listing.rows if row.machine]
     gpus = attachments.by_machine(machines) if machines else {}
     return render(
@@ -52,6 +62,14 @@ def index() -> Response:
         words=words_of,
         foreign=surveys.FOREIGN,
     )
+
+
+@bp.get("/list.csv")
+@admin_required
+def csv_file() -> Response:
+    """All that match as a file, by the filters of the page: sizes in bytes, times in UTC."""
+    found = _listing(_chosen(), 0)
+    return csv_files.answer("machines.csv", machine_table.HEADER, map(machine_table.row, found.rows))
 
 
 @bp.get("/<host_name>/<name>")
@@ -87,9 +105,29 @@ def adopt(host_name: str, name: str) -> Response:
     return _page(host, surveys.find(host, name), form, 422)
 
 
+@bp.post("/<host_name>/<name>/read/<any(log, console):source>")
+@admin_required
+def read(host_name: str, name: str, source: str) -> Response:
+    """Have a log of it read out by its host's agent."""
+    host = inventory.host(host_name)
+    row = surveys.find(host, name)
+    with transaction():
+        readings.ask(me(), host, row.name, Readable(source))
+    queue.wake(host.name)
+    return go(url_for("all_machines.show", host_name=host.name, name=row.name, _anchor="logs"))
+
+
 def words_of(status: str) -> tuple[str, Any]:
     """The code in app.web.states and the word for what LXD or Berth calls so."""
     return machine_words.STATUS.get(status) or OTHER.get(status, OTHER["unknown"])
+
+
+def _chosen() -> dict[str, str]:
+    return {name: request.args.get(name, "")[:120] for name in FILTERS}
+
+
+def _listing(chosen: dict[str, str], page: int) -> surveys.Listing:
+    return surveys.listing(chosen["q"], chosen["host"], chosen["state"], chosen["owner"], page)
 
 
 def _form(row: Row, *, sent: bool = False) -> AdoptForm:
@@ -102,8 +140,14 @@ def _form(row: Row, *, sent: bool = False) -> AdoptForm:
 def _page(host: Host, row: Row, form: AdoptForm, status: int = 200) -> Response:
     machine = row.machine
     newest = operations.last(machine.id) if machine else None
+    asked = readings.of_instance(host, row.name)
     return render(
         "all_machines/show.html",
+        fragment="all_machines/_logs.html",
+        readings=asked,
+        waiting=any(one.answered_at is None for one in asked),
+        silence=machine_words.silence_of(host),
+        words=survey_words,
         host=host,
         row=row,
         form=form,

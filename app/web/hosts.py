@@ -8,12 +8,12 @@ from flask import Blueprint, Response, flash, request, url_for
 from flask_babel import gettext as _
 
 from app import queue
-from app.errors import NotFound
+from app.errors import InvalidInput, NotFound
 from app.extensions import transaction
-from app.models import Gpu, GpuState, Host
+from app.models import Gpu, GpuState, Host, LibraryChoice
 from app.services import alarms, attachments, instances, inventory
 from app.services.quarantine import release_quarantine
-from app.web import host_words, machine_words
+from app.web import host_words, machine_words, survey_words
 from app.web.host_cards import HostCard, lines
 from app.web.machine_words import silence_of
 from app.web.render import go, render
@@ -56,6 +56,8 @@ def show(name: str) -> Response:
         events=alarms.events(host, [gpu.id for gpu in gpus]),
         number_of={gpu.pci_address: gpu.minor for gpu in gpus},
         words=host_words,
+        found=survey_words,
+        libraries=survey_words.libraries(host),
         machines=machines,
         machine_status=machine_words.STATUS,
     )
@@ -87,6 +89,21 @@ def offer(name: str) -> Response:
     else:
         flash(_("%(host)s is not offered any more. What is booked stays booked.", host=host.name))
     return go(url_for("hosts.show", name=host.name))
+
+
+@bp.post("/<name>/libraries")
+@admin_required
+def libraries(name: str) -> Response:
+    """Choose how NVIDIA's libraries come into the host's new machines."""
+    host = inventory.host(name)
+    try:
+        choice = LibraryChoice(request.form.get("libraries", ""))
+    except ValueError as error:
+        raise InvalidInput(_("There is no such way."), field="libraries") from error
+    with transaction():
+        inventory.set_libraries(me().username, host, choice)
+    queue.wake(host.name)
+    return go(url_for("hosts.show", name=host.name, _anchor="libraries"))
 
 
 @bp.get("/<name>/gpus/<int:gpu_id>/out")

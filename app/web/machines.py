@@ -11,8 +11,8 @@ from app import queue
 from app.errors import Conflict, DomainError, InvalidInput, NotFound
 from app.extensions import transaction
 from app.models import Instance, InstanceStatus, OperationKind
-from app.services import care, instances, policy
-from app.web import machine_form, machine_words, ways
+from app.services import care, instances, policy, visits
+from app.web import machine_form, machine_words, survey_words, ways
 from app.web.forms import PageForm
 from app.web.render import go, is_fragment, render
 from app.web.sessions import me
@@ -160,6 +160,8 @@ def _page(machine: Instance, status: int = 200) -> Response:
         cards=[card],
         alone=True,
         poll=here if card.busy else "",
+        visits=[] if is_fragment() else visits.of(machine),
+        deeds=survey_words.DEEDS,
         can_delete=not card.busy and machine.status != InstanceStatus.CREATING,
         **ways.context(machine),
     )

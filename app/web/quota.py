@@ -18,6 +18,7 @@ from app.services import accounts, people, quota, statement, words
 from app.services.statement import Line, Standing
 from app.services.windows import hours_text
 from app.web import times
+from app.web.csv_files import harmless
 from app.web.render import render
 from app.web.sessions import me
 
@@ -46,7 +47,7 @@ def csv_file() -> Response:
     writer.writerow(["time", "what", "note", "booking", "change_hours", "balance_hours"])
     for line in statement.lines(account_id, MOST_CSV_LINES):
         entry = line.entry
-        cells = [entry.created_at.isoformat(timespec="seconds"), line.word, _harmless(entry.note)]
+        cells = [entry.created_at.isoformat(timespec="seconds"), line.word, harmless(entry.note)]
         writer.writerow([*cells, entry.booking_id or "", hours_text(entry.amount), hours_text(entry.balance_after)])
     headers = {"Content-Disposition": "attachment; filename=ledger.csv"}
     return Response(file.getvalue(), mimetype="text/csv", headers=headers)
@@ -130,8 +131,3 @@ def _bar(standing: Standing) -> dict[str, float]:
         span = quota.next_month(now, times.lab_zone()) - standing.since
         bar["today"] = round((now - standing.since) / span * WIDTH, 1)
     return bar
-
-
-def _harmless(text: str) -> str:
-    """A cell that no spreadsheet takes for a formula."""
-    return f"'{text}" if text.startswith(("=", "+", "-", "@", "\t", "\r")) else text

@@ -21,12 +21,13 @@ from app.models import (
     GpuState,
     Host,
     Instance,
+    Readable,
     Refusal,
     SshKey,
     TemplateKind,
     TemplateState,
 )
-from app.services import accounts, instances, inventory, shares, ssh_keys, templates, tokens
+from app.services import accounts, instances, inventory, readings, shares, ssh_keys, templates, tokens
 from app.services.quarantine import quarantine
 from app.services.shares import Terms
 from app.services.template_rules import Wish
@@ -35,7 +36,10 @@ from tests.runtime.running import wait_for
 from workers.surveyor import Surveyor
 
 # What a browser may get, but nobody reads.
-NO_PAGES = {"static", "health.healthz", "health.metrics", "quota.csv_file", "ways.rdp", "ways.ssh_config"}
+NO_PAGES = {
+    "static", "health.healthz", "health.metrics", "quota.csv_file", "all_machines.csv_file", "ways.rdp",
+    "ways.ssh_config",
+}  # fmt: skip
 PUBLIC_KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIGCQcJMpJvnZXo768L78WLI0oNDif+furp1W/yB68l/O"
 SNAPSHOT = "hand-20261103-140000"
 
@@ -200,6 +204,7 @@ def make(demo: Demo) -> Scene:
     broken = _broken_machine(demo, user)
     made = _templates(demo)
     _surveyed(demo, user)
+    _read(demo, user, admin)
     return Scene(demo, user, other, admin, waiting, running, upcoming, ended, stuck, broken, *made)
 
 
@@ -292,6 +297,20 @@ def _surveyed(demo: Demo, user: str) -> None:
     FakeLxd(demo.berth.data / "sim" / "sim1.json").snapshot(user, SNAPSHOT)
     for name in ("sim1", "sim2"):
         Surveyor(demo.app, name, FakeLxd(demo.berth.data / "sim" / f"{name}.json"), threading.Event()).step()
+
+
+def _read(demo: Demo, user: str, admin: str) -> None:
+    """A log that an admin had read out, which the machine's owner is told of."""
+    with demo.app.app_context():
+        with transaction():
+            readings.ask(accounts.get(admin), inventory.host("sim1"), user, Readable.CONSOLE)
+        queue.wake("sim1")
+
+    def read() -> bool:
+        with demo.app.app_context():
+            return all(one.answered_at for one in readings.of_instance(inventory.host("sim1"), user))
+
+    wait_for(read, 15, "the agent to read")
 
 
 def _broken_machine(demo: Demo, user: str) -> str:

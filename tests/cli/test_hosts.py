@@ -34,6 +34,16 @@ def test_an_lxd_that_is_away_is_not_taken_in(berth: Berth, tmp_path: Path) -> No
     assert berth("host", "list", "--json").json() == []
 
 
+def test_how_nvidias_libraries_come_is_chosen(lab: Berth) -> None:
+    said = lab("host", "set", "ws1", "--libraries", "own")
+    assert (said.status, said.out.splitlines()[1:]) == (
+        0,
+        ["NVIDIA's libraries in new machines: own; so far they come by: not known yet."],
+    )
+    assert lab("host", "set", "ws1", "--libraries", "auto", "--json").json()["libraries"] == "auto"
+    assert lab("host", "set", "ws1", "--libraries", "cdi").status == 2
+
+
 def test_plan_and_one_pass(lab: Berth, engine: sa.Engine, environment: Path) -> None:
     first = lab("plan", "ws1").out.splitlines()
     assert first[0] == "Nothing to do."

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from app.drivers.libraries import Way
+from app.drivers.libraries import Way, Why
 from app.drivers.lxd import libraries
 
 
@@ -88,18 +88,56 @@ def test_a_copy_that_was_cut_short_is_made_again(tmp_path: Path) -> None:
 
 def test_the_way_is_chosen_by_what_the_host_can_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     driver, nothing = Driver(tmp_path / "host", "580.95.05"), Driver(tmp_path / "other", "1.1")
-    has = ["nvidia_runtime"]
-    assert libraries.bring(None, "580.95.05", has, driver.listing) is Way.INSTALL
-    assert libraries.bring(tmp_path, "580.95.05", has, nothing.listing) is Way.INSTALL
+
+    def bring(
+        folder: Path | None, has: str, files: Driver, wanted: Way | None = None, version: str = "580.95.05"
+    ) -> tuple[Way, Why]:
+        brought = libraries.bring(folder, version, has.split(), files.listing, wanted)
+        assert (brought.version, brought.cdi) == (version, "gpu_cdi_hotplug" in has)
+        return brought.way, brought.why
+
+    has = "nvidia_runtime gpu_cdi_hotplug"
+    assert bring(None, has, driver) == (Way.INSTALL, Why.REMOTE)
+    assert bring(tmp_path, has, driver, version="") == (Way.INSTALL, Why.NO_DRIVER)
+    assert bring(tmp_path, has, nothing) == (Way.INSTALL, Why.NO_FILES)
     assert libraries.for_new(tmp_path) == ({}, {})
-    assert libraries.bring(tmp_path, "580.95.05", has, driver.listing) is Way.MOUNT
+    assert bring(tmp_path, has, driver) == (Way.MOUNT, Why.NO_TOOLS)
     config, devices = libraries.for_new(tmp_path)
     assert config == {}
     assert [(device["path"], device["readonly"]) for device in devices.values()] == [
         ("/usr/local/nvidia", "true"), ("/etc/ld.so.conf.d/00-berth-nvidia.conf", "true"),
     ]  # fmt: skip
     monkeypatch.setattr(libraries, "_runtime", lambda: True)
-    assert libraries.bring(tmp_path, "580.95.05", [], driver.listing) is Way.MOUNT
-    assert libraries.bring(tmp_path, "580.95.05", has, driver.listing) is Way.RUNTIME
+    assert bring(tmp_path, "", driver) == (Way.MOUNT, Why.NO_RUNTIME)
+    assert bring(tmp_path, has, driver) == (Way.RUNTIME, Why.BEST)
     config, devices = libraries.for_new(tmp_path)
     assert (config["nvidia.runtime"], devices) == ("true", {})
+
+
+def test_what_an_admin_chose_is_done_if_the_host_can(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    driver = Driver(tmp_path / "host", "580.95.05")
+
+    def bring(wanted: Way, *has: str) -> tuple[Way, Why]:
+        brought = libraries.bring(tmp_path, "580.95.05", has, driver.listing, wanted)
+        return brought.way, brought.why
+
+    assert bring(Way.RUNTIME) == (Way.MOUNT, Why.NO_RUNTIME)  # it would keep each machine from starting
+    assert bring(Way.RUNTIME, "nvidia_runtime") == (Way.MOUNT, Why.NO_TOOLS)
+    monkeypatch.setattr(libraries, "_runtime", lambda: True)
+    assert bring(Way.RUNTIME, "nvidia_runtime") == (Way.RUNTIME, Why.CHOSEN)
+    assert bring(Way.MOUNT, "nvidia_runtime") == (Way.MOUNT, Why.CHOSEN)
+    assert libraries.for_new(tmp_path)[1]
+    assert bring(Way.INSTALL, "nvidia_runtime") == (Way.INSTALL, Why.CHOSEN)
+    assert libraries.for_new(tmp_path) == ({}, {})
+
+
+@pytest.mark.parametrize("way", [Way.RUNTIME, Way.INSTALL])
+def test_machines_that_have_the_directory_get_a_new_driver_there_whatever_new_machines_get(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, way: Way
+) -> None:
+    monkeypatch.setattr(libraries, "_runtime", lambda: True)
+    old, new = Driver(tmp_path / "old", "570.1.2"), Driver(tmp_path / "new", "580.95.05")
+    libraries.bring(tmp_path, "570.1.2", ["nvidia_runtime"], old.listing, Way.MOUNT)
+    assert libraries.bring(tmp_path, "580.95.05", ["nvidia_runtime"], new.listing, way).way is way
+    assert libraries.mounted_version(tmp_path) == "580.95.05"
+    assert libraries.decided(tmp_path) is way

@@ -40,6 +40,9 @@ def test_a_survey_says_what_instances_use(subject: Subject) -> None:
     assert [(pool.name, pool.driver) for pool in found.pools] == [("pool", "btrfs")]
     assert (found.pools[0].used or 0) < (found.pools[0].total or 0)
     assert [profile.name for profile in found.profiles] == ["default"]
+    assert (one.origins["root"], other.origins["root"]) == ("berth", "profile:default")
+    assert one.origins.keys() == one.devices.keys()
+    assert all(network.kind for network in found.networks)
     assert subject.driver.survey(frozenset({"no-such"})).instances == {}
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from app.drivers.base import InstanceSpec
-from app.drivers.libraries import Way
+from app.drivers.libraries import Brought, Way, Why
 from app.drivers.lxd import libraries
 from app.services import checkup
 from app.services.checkup import BAD, OK, WARN, Finding, Known
@@ -45,7 +45,7 @@ def driver(tmp_path: Path, lab: Hosts, monkeypatch: pytest.MonkeyPatch) -> Calla
 def test_a_machine_finds_the_libraries_of_the_loaded_driver(lab: Hosts, driver: Callable[[str], None]) -> None:
     host, to = lab.ws2, connect(lab.ws2)
     driver(OLD)
-    assert to.bring_libraries() is Way.INSTALL  # nothing of the loaded driver's version
+    assert to.bring_libraries() == Brought(Way.INSTALL, Why.NO_FILES, LOADED)  # nothing of the driver's version
     libraries.fill(host.lxd_dir, OLD, libraries.listed())  # as an older driver would have left it
     (host.lxd_dir / libraries.FOLDER / "way").write_text(Way.MOUNT)
     name = host.unique()
@@ -57,7 +57,7 @@ def test_a_machine_finds_the_libraries_of_the_loaded_driver(lab: Hosts, driver: 
             (BAD, f"machine {name}"),
         ]
         driver(LOADED)
-        assert to.bring_libraries() is Way.MOUNT
+        assert to.bring_libraries() == Brought(Way.MOUNT, Why.NO_TOOLS, LOADED)
         assert host.run(name, "python3", "-c", WHICH) == "580\n"
         assert [(one.level, one.detail.split(",")[0]) for one in about(host, name)] == [(OK, LOADED)]
         assert "Read-only" in host.run(name, "touch", "/usr/local/nvidia/lib/x")

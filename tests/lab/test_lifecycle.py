@@ -19,8 +19,9 @@ from app import clock
 from app.drivers.base import InstanceSpec
 from app.drivers.lxd import rebuild
 from app.extensions import db, transaction
-from app.models import Host, Instance, Operation, OperationState
-from app.services import accounts, adoption, care, instances, inventory, operations, snapshots, surveys
+from app.models import Host, Instance, Operation, OperationKind, OperationState, Readable, Reading
+from app.services import accounts, adoption, care, instances, inventory, operations, readings, snapshots, surveys
+from tests.factories import make_admin
 from tests.lab.fixtures import Hosts
 from tests.lab.lab import Lab
 from tests.lab.looking import connect
@@ -65,6 +66,11 @@ class Life:
             state, error = operations.outcome(number)
             assert not error, error
             return state == OperationState.DONE
+
+    def told(self, name: str, file: str) -> float:
+        """What a program in there wrote down last; 0 for nothing."""
+        text = self.host.run(name, "sh", "-c", f"cat {file} 2>/dev/null || true").strip()
+        return float(text or 0)
 
     def look(self) -> None:
         self.surveyor.step()
@@ -163,6 +169,65 @@ def test_a_restore_never_brings_a_gpu_back_not_for_a_moment(life: Life) -> None:
     assert life.host.run(name, "cat", "/root/note").strip() == "before"
     assert "gpu" not in life.host.lxc("config", "show", name)
     assert life.machine(name).status == "running"
+
+
+# Each writes down now and then that it runs; the second also keeps hold of the GPU, without opening it.
+CLOCK = "import time, sys\nwhile True: open(sys.argv[1], 'w').write(str(time.time())); time.sleep(0.05)"
+HOLDER = f"import os; os.open('/dev/nvidia%d', os.O_PATH)\n{CLOCK}"
+
+
+def test_a_paused_machine_loses_its_gpu_on_time_and_goes_on_where_it_was(life: Life) -> None:
+    first, second = life.here.people(life.host, 2, options=())
+    owner, minor = life.machine(first).owner, life.host.minors[1]
+    end = time.time() + 8
+    life.here.book(first, life.host, 1, time.time() - 1, end)
+    life.here.book(second, life.host, 1, end, end + 60)
+    life.here.wake(life.host)
+    wait_for(lambda: life.nodes(first) == {minor}, 7, "the GPU")
+    for program, file in ((CLOCK, "/run/clock"), (HOLDER % minor, "/run/holder")):
+        life.host.run(first, "systemd-run", "python3", "-c", program, file)
+        wait_for(lambda file=file: life.told(first, file), 5, "the program")
+    life.do(first, lambda found: care.freeze(owner, found))
+    assert time.time() < end
+    wait_for(lambda: life.nodes(second) == {minor}, end - time.time() + 10, "the GPU in the next machine")
+    late = time.time() - end
+    assert life.nodes(first) == set()
+    assert "FROZEN" in life.host.lxc("list", first, "-c", "s", "-f", "csv")
+    assert life.machine(first).status == "frozen"
+    life.do(first, lambda found: instances.request(owner, found, OperationKind.START))
+    assert life.machine(first).status == "running"
+    before = life.told(first, "/run/clock")
+    wait_for(lambda: life.told(first, "/run/clock") > before, 5, "what ran in it goes on")
+    assert life.nodes(first) == set()
+    held = life.told(first, "/run/holder")
+    time.sleep(0.3)  # six times as long as it takes to write
+    assert life.told(first, "/run/holder") == held, "what held the GPU has ended"
+    assert late < 8
+
+
+def test_an_admin_reads_the_logs_and_who_put_which_device_there(life: Life) -> None:
+    (name,) = life.here.people(life.host, 1, options=())
+    life.host.run(name, "sh", "-c", "printf '\\033[2J\\033]0;title\\007shown\\n' > /dev/console")
+    life.host.lxc("config", "device", "add", name, "data", "disk", "source=/usr/share/doc", "path=/data")
+    with life.here.app.app_context(), transaction():
+        admin, host = make_admin(), life.here.row(life.host)
+        for what in Readable:
+            readings.ask(admin, host, name, what)
+    life.here.wake(life.host)
+
+    def answered() -> dict[str, Reading]:
+        with life.here.app.app_context():
+            found = readings.of_instance(life.here.row(life.host), name)
+            return {str(one.what): one for one in found if one.answered_at}
+
+    wait_for(lambda: len(answered()) == len(Readable), 10, "the agent to read")
+    log, console = answered()["log"], answered()["console"]
+    assert (log.error, console.error) == ("", "")
+    assert any(line.endswith("shown") for line in console.text.splitlines()), console.text
+    assert "title" not in console.text
+    life.look()
+    origins = life.machine(name).observed["origins"]
+    assert (origins["root"], origins["data"]) == ("profile:default", "hand")
 
 
 def test_a_deleted_machine_is_there_until_its_days_are_over(life: Life) -> None:

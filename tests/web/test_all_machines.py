@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import csv
+from datetime import timedelta
+
 import pytest
 
 from app import clock
 from app.extensions import db
-from app.models import Host, Instance, OperationKind, User
-from app.services import operations, surveys
+from app.models import AuditEvent, Host, Instance, OperationKind, Readable, User
+from app.services import operations, readings, surveys
 from tests.factories import make_admin, make_host, make_instance, make_user
 from tests.page import Client
 
@@ -16,7 +19,7 @@ USE = {
     "cpu": 1.5, "memory": 2 << 30, "disk": 3 << 30, "processes": 31, "addresses": ["10.0.0.9"],
     "started_at": 1_790_000_000, "cpus": "3", "memory_limit": "6GiB", "disk_limit": "20GiB", "pool": "pool",
     "pool_driver": "btrfs", "profiles": ["default"], "config": {"limits.cpu": "3"}, "devices": {"root": "disk path=/"},
-    "gpus": ["card"], "snapshots": [],
+    "gpus": ["card"], "snapshots": [], "origins": {"root": "profile:default"},
 }  # fmt: skip
 
 
@@ -83,13 +86,78 @@ def test_fifty_a_page_and_as_many_queries_as_for_two(client: Client, lab: Host, 
 
 def test_one_instance_with_settings_and_its_host(client: Client, lab: Host) -> None:
     page = client.get("/admin/machines/lab03/gamma")
-    for words in ("limits.cpu", "disk path=/", "pool (btrfs): 1.0 GiB of 9.0 GiB in use", "of 2 instances"):
-        assert words in page.text
+    assert "limits.cpu" in page.text
+    assert page.texts("//table[.//caption='Devices']/tbody/tr") == ["root disk path=/ profile default"]
+    assert client.get(page.link("Terminal in the browser")).status == 200
+    assert page.link("Restart…") == "/machines/gamma/restart"
     assert "Take it over" not in page.buttons()
+    below = client.get(page.link("Pools, networks, profiles and images of lab03").partition("#")[0])
+    for words in ("pool btrfs 1.0 GiB of 9.0 GiB (11 %)", "root in one can get around it", "of 2 instances"):
+        assert words in below.text
     client.submit(page.form("Pause it"))
     assert operations.last(machine("gamma").id).kind == OperationKind.FREEZE
     assert client.get("/admin/machines/lab03/nothing").status == 404
     assert client.get("/admin/machines/lab09/gamma").status == 404
+
+
+@pytest.mark.parametrize(
+    ("origin", "words"),
+    [("berth", "Berth itself"), ("hand", "by hand"), ("profile:gpu <b>", "profile gpu <b>"), ("", "not known")],
+)
+def test_who_put_a_device_there(client: Client, lab: Host, origin: str, words: str) -> None:
+    lab.survey = lab.survey | {"instances": {"old-box": USE | {"origins": {"root": origin}}}}
+    db.session.commit()
+    page = client.get("/admin/machines/lab03/old-box")
+    assert page.texts("//table[.//caption='Devices']/tbody/tr") == [f"root disk path=/ {words}"]
+
+
+@pytest.mark.parametrize("name", ["gamma", "old-box"])  # Berth's, and one that is not
+def test_a_log_is_read_out_by_the_hosts_agent(client: Client, lab: Host, woken: list[str], name: str) -> None:
+    here = f"/admin/machines/lab03/{name}"
+    answer = client.submit(client.get(here).form("Read its console"))
+    assert (answer.location, woken) == (f"{here}#logs", ["lab03"])
+    waiting = client.get(here)
+    assert "Its console Being read" in waiting.text
+    assert waiting.all("//*[@id='logs'][@hx-trigger='every 1s']")
+    [asked] = readings.waiting(lab.id)
+    readings.answer(asked, "line one\n<script>line two")
+    db.session.commit()
+    page = client.get(here, headers={"HX-Request": "true"})
+    assert page.texts("//pre") == ["line one <script>line two"]
+    assert not page.all("//*[@hx-trigger]")
+    event = db.session.scalars(db.select(AuditEvent).where(AuditEvent.action == "instance.read")).one()
+    assert (event.actor, event.target, event.details["what"]) == ("root1", f"instance:{name}", "console")
+
+
+def test_a_log_that_cannot_be_read_says_why_and_a_silent_host_keeps_nobody_waiting(client: Client, lab: Host) -> None:
+    here = "/admin/machines/lab03/gamma"
+    client.submit(client.get(here).form("Read LXD's log"))
+    readings.answer(readings.waiting(lab.id)[0], error="Read LXD's log of gamma: LXD did not answer in time.")
+    lab.seen_at = clock.now() - timedelta(minutes=9)
+    readings.ask(make_admin(), lab, "gamma", Readable.CONSOLE)
+    db.session.commit()
+    page = client.get(here)
+    assert "LXD did not answer in time." in page.text
+    assert "lab03 reported last 9 minutes ago." in page.text
+    assert not page.all("//*[@hx-trigger]")
+
+
+def test_the_list_as_a_file_by_the_filters_of_the_page(client: Client, lab: Host) -> None:
+    lab.survey = lab.survey | {"instances": {"old-box": USE | {"image": "=cmd()"}}}
+    db.session.commit()
+    whole = client.get(client.get("/admin/machines").link("Download this list (CSV)"))
+    assert whole.headers["Content-Type"].startswith("text/csv")
+    rows = list(csv.DictReader(whole.body.splitlines()))
+    assert [(row["name"], row["owner"]) for row in rows] == [("gamma", "liwei"), ("old-box", "")]
+    assert rows[0]["up_since"] == "2026-09-21T14:13:20+00:00"
+    assert rows[0]["memory_bytes"] == str(2 << 30)
+    assert rows[1]["image"] == "'=cmd()", "no spreadsheet takes it for a formula"
+    some = client.get(client.get("/admin/machines?q=10.0.0.9&state=running").link("Download this list (CSV)"))
+    assert [row["name"] for row in csv.DictReader(some.body.splitlines())] == ["old-box"]
+    for number in range(60):
+        make_instance(make_user(f"p{number}"), lab, f"m{number:02}", observed=USE)
+    db.session.commit()
+    assert len(client.get("/admin/machines/list.csv").body.splitlines()) == 63
 
 
 def machine(name: str) -> Instance:
@@ -159,5 +227,8 @@ def test_nobody_else_sees_them(client: Client, lab: Host) -> None:
     assert "All machines" not in client.get("/").links()
     for url in ("/admin/machines", "/admin/machines/lab03/gamma", "/admin/machines/lab03/old-box"):
         assert client.get(url).status == 403
+    assert client.get("/admin/machines/list.csv").status == 403
     assert client.post("/admin/machines/lab03/old-box/adopt", {"owner": "eve"}).status == 403
+    assert client.post("/admin/machines/lab03/gamma/read/log").status == 403
+    assert readings.waiting(lab.id) == []
     assert machine("old-box") is None

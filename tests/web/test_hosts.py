@@ -10,7 +10,7 @@ import pytest
 
 from app import clock
 from app.extensions import db
-from app.models import AuditEvent, Gpu, GpuState
+from app.models import AuditEvent, Gpu, GpuState, LibraryChoice
 from app.services import bookings
 from app.services.claims import Ask
 from app.services.quarantine import quarantine
@@ -301,3 +301,64 @@ def test_the_list_asks_little_of_the_database(admin: Client, count_queries) -> N
     for number in range(2, 9):
         make_host(f"lab0{number}")
     assert cost() == first
+
+
+SEEN = {"way": "mount", "why": "no_tools", "version": "580.95.05", "cdi": False, "choice": "auto"}
+
+
+def test_how_nvidias_libraries_come_and_why(admin: Client) -> None:
+    make_host("lab01", seen_at=clock.now(), libraries_seen=SEEN)
+    make_host("lab02", seen_at=clock.now(), libraries_seen=SEEN | {"way": "nvidia.runtime", "why": "best", "cdi": True})
+    make_host("lab03", seen_at=clock.now())
+    page = admin.get("/hosts/lab01")
+    assert "New machines have them read-only at /usr/local/nvidia." in page.text
+    assert "Why this wayNVIDIA's container tools, which" in page.text
+    assert "Driver580.95.05" in page.text
+    assert "CDI" not in page.text
+    page = admin.get("/hosts/lab02")
+    assert "Why this wayNVIDIA's container tools reach the driver." in page.text
+    assert "Berth does not use that" in page.text
+    assert "The host's agent has not said yet." in admin.get("/hosts/lab03").text
+
+
+def test_an_admin_chooses_how_they_come(admin: Client, woken: list[str]) -> None:
+    host = make_host("lab01", seen_at=clock.now(), libraries_seen=SEEN)
+    form = admin.get("/hosts/lab01").form("Use this way")
+    form.fill(**{"How they come into new machines": "runtime"})
+    answer = admin.submit(form)
+    assert (answer.location, woken) == ("/hosts/lab01#libraries", ["lab01"])
+    db.session.expire_all()
+    assert host.libraries == LibraryChoice.RUNTIME
+    event = db.session.scalars(db.select(AuditEvent).where(AuditEvent.action == "host.libraries")).one()
+    assert (event.actor, event.target, event.details) == ("boss", "host:lab01", {"choice": "runtime"})
+    assert "Another way was chosen just now." in admin.get("/hosts/lab01").text
+    host.libraries_seen = SEEN | {"choice": "runtime"}
+    db.session.commit()
+    page = admin.get("/hosts/lab01")
+    assert "What was chosen, this host cannot do now: By nvidia.runtime" in page.text
+    assert admin.post("/hosts/lab01/libraries", {"libraries": "cdi"}).status == 422
+
+
+def test_what_lxd_has_besides_machines(admin: Client) -> None:
+    pools = [
+        {"name": "fast", "driver": "zfs", "used": 1 << 30, "total": 4 << 30},
+        {"name": "plain", "driver": "dir", "used": None, "total": None},
+        {"name": "odd", "driver": "cephobject", "used": None, "total": None},
+    ]
+    networks = [
+        {"name": "berthbr0", "kind": "bridge", "managed": True, "ours": True, "subnet": "10.80.0.1/24", "used_by": 3},
+        {"name": "lxdbr0", "kind": "bridge", "managed": True, "ours": False, "subnet": "", "used_by": 0},
+        {"name": "eth0", "kind": "physical", "managed": False, "ours": False, "subnet": "", "used_by": 0},
+    ]
+    make_host("lab01", surveyed_at=clock.now(), survey={"pools": pools, "networks": networks})
+    page = admin.get("/hosts/lab01")
+    assert page.texts("//table[.//caption='Storage pools']/tbody/tr") == [
+        "fast zfs 1.0 GiB of 4.0 GiB (25 %) keeps machines to their disk's size",
+        "plain dir not known of not known does not keep machines to their disk's size",
+        "odd cephobject not known of not known not known whether it keeps machines to their disk's size",
+    ]
+    assert page.texts("//table[.//caption='Networks']/tbody/tr") == [
+        "berthbr0 bridge 10.80.0.1/24 Berth's, for machines 3",
+        "lxdbr0 bridge – LXD's 0",
+        "eth0 physical – the host's own 0",
+    ]

@@ -22,7 +22,7 @@ PUBLIC = {
     "health.metrics",
 }
 ADMINS_ONLY = {"people", "policy", "audit", "hosts", "shares", "templates", "all_machines"}
-SAMPLES = {"way": "recipe", "role": "user", "what": "stop", "deed": "restore", "filename": "app.css"}
+SAMPLES = {"way": "recipe", "role": "user", "what": "stop", "deed": "restore", "source": "log", "filename": "app.css"}
 ROLES = ["nobody", "user", "admin"]
 
 

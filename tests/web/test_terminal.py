@@ -64,7 +64,7 @@ def test_nobody_gets_one_for_anothers_machine(client: Client, host: Host, mine: 
 
 def test_an_admin_is_told_that_it_is_on_record(client: Client, mine: Instance) -> None:
     client.login_as(make_admin("boss"))
-    assert "that you opened it is on record" in client.get("/machines/mine/terminal").text
+    assert "is on record and stands on its page" in client.get("/machines/mine/terminal").text
     assert client.post("/machines/mine/terminal/ticket", headers=HERE).status == 200
 
 

@@ -14,7 +14,7 @@ from sqlalchemy.orm import joinedload
 from app import clock
 from app.drivers.base import GiveUp, TryAgain
 from app.extensions import db
-from app.models import Instance, InstanceStatus, Operation, OperationKind, OperationState, Schedule
+from app.models import Host, Instance, InstanceStatus, Operation, OperationKind, OperationState, Schedule
 from app.services import adoption, care, instances, operations, snapshots, surveys, upkeep
 from tests.workers.house import NOW, House
 from workers.surveyor import Surveyor, after_reboot
@@ -280,3 +280,15 @@ def test_a_slow_look_in_vain_leaves_what_is_known(home: Home, house: House, erro
     assert home.machine.observed == before
     home.survey()
     assert home.machine.observed["cpu"] is not None
+
+
+def test_which_lxd_and_which_images_a_host_has_is_kept_up_to_date(home: Home, house: House) -> None:
+    with house.lxd._open() as state:
+        state["images"] = [
+            {"alias": "noble", "description": "Ubuntu 24.04", "size_bytes": 1},
+            {"alias": "berth-template-7", "description": "offered as a template", "size_bytes": 1},
+        ]
+    home.survey()
+    found = db.session.get_one(Host, house.host.id)
+    assert found.images == [{"alias": "noble", "description": "Ubuntu 24.04"}]
+    assert found.lxd_version == "simulated"

@@ -23,7 +23,7 @@ from app.drivers.base import (
 )
 from app.drivers.facts import HostFacts
 from app.drivers.inside import Answer, Command, Heard
-from app.drivers.libraries import Way
+from app.drivers.libraries import Brought, Way
 from app.drivers.lxd import events, examine, execute, instances, libraries, shapes, tell
 from app.drivers.lxd.errors import as_driver_errors
 from app.drivers.lxd.examine import Examiner
@@ -135,7 +135,7 @@ class PylxdDriver(WaysIn, TemplateSide, Lifecycle):
         """Stop and remove it; a missing one is fine."""
         instances.delete(self._wire, instance)
 
-    def bring_libraries(self) -> Way:
+    def bring_libraries(self, wanted: Way | None = None) -> Brought:
         """Have NVIDIA's libraries ready for machines."""
         with as_driver_errors("Bring NVIDIA's libraries"):
             return libraries.bring(
@@ -143,6 +143,7 @@ class PylxdDriver(WaysIn, TemplateSide, Lifecycle):
                 examine.driver_version(self._wire.get("resources")["gpu"].get("cards") or []),
                 self._wire.get()["api_extensions"],
                 libraries.listed,
+                wanted,
             )
 
     def tell(self, instance: str, title: str, text: str) -> None:

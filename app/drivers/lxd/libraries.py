@@ -9,10 +9,10 @@ from __future__ import annotations
 import re
 import shutil
 import subprocess
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from pathlib import Path
 
-from app.drivers.libraries import INSIDE, Way
+from app.drivers.libraries import INSIDE, Brought, Way, Why
 from app.drivers.lxd.shapes import Json
 
 FOLDER = "berth-nvidia"
@@ -30,19 +30,36 @@ _WAY = "way"
 _CLI = "nvidia-container-cli"
 
 
-def bring(lxd_dir: Path | None, version: str, extensions: Iterable[str], listing: Callable[[], str]) -> Way:
+def bring(
+    lxd_dir: Path | None,
+    version: str,
+    extensions: Collection[str],
+    listing: Callable[[], str],
+    wanted: Way | None = None,
+) -> Brought:
     """Decide which way libraries of this version come, get them ready, and remember it for new machines. A tool that
-    cannot reach the driver would keep every machine from starting, so it is asked."""
+    cannot reach the driver would keep every machine from starting, so it is asked. A directory that machines have
+    mounted already is kept up to date, whichever way is decided on for new ones."""
+    cdi = "gpu_cdi_hotplug" in extensions
     if lxd_dir is None or not version:
-        return Way.INSTALL
-    if "nvidia_runtime" in extensions and _runtime():
-        chosen = Way.RUNTIME
-    else:
-        chosen = Way.MOUNT if fill(lxd_dir, version, listing()) else Way.INSTALL
-    if chosen is not Way.INSTALL or decided(lxd_dir):
+        return Brought(Way.INSTALL, Why.REMOTE if lxd_dir is None else Why.NO_DRIVER, version, cdi)
+    way, why = _choose(extensions, wanted)
+    if (way is Way.MOUNT or mounted_version(lxd_dir)) and not fill(lxd_dir, version, listing()) and way is Way.MOUNT:
+        way, why = Way.INSTALL, Why.NO_FILES
+    if way is not Way.INSTALL or decided(lxd_dir):
         (lxd_dir / FOLDER).mkdir(mode=0o755, exist_ok=True)
-        (lxd_dir / FOLDER / _WAY).write_text(chosen)
-    return chosen
+        (lxd_dir / FOLDER / _WAY).write_text(way)
+    return Brought(way, why, version, cdi)
+
+
+def _choose(extensions: Collection[str], wanted: Way | None) -> tuple[Way, Why]:
+    if wanted in {Way.MOUNT, Way.INSTALL}:
+        return wanted, Why.CHOSEN
+    if "nvidia_runtime" not in extensions:
+        return Way.MOUNT, Why.NO_RUNTIME
+    if not _runtime():
+        return Way.MOUNT, Why.NO_TOOLS
+    return Way.RUNTIME, Why.CHOSEN if wanted else Why.BEST
 
 
 def decided(lxd_dir: Path | None) -> Way | None:

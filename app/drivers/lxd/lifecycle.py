@@ -6,16 +6,16 @@ from app.drivers.base import GiveUp, InstanceSpec, Progress, TryAgain
 from app.drivers.lifecycle import FILLED, SHRINKABLE, SNAPSHOT_NAME, Size
 from app.drivers.lxd import instances, rebuild, shapes
 from app.drivers.lxd.errors import RefusedError, as_driver_errors
+from app.drivers.lxd.readout import Readout
 from app.drivers.lxd.shapes import Json
 from app.drivers.lxd.survey import Surveyor, size_of
-from app.drivers.lxd.updates import Updates
 from app.drivers.survey import HostUse
 
 MOVE_TIMEOUT = 60.0  # seconds for a rename
 SNAPSHOT_TIMEOUT = 900.0  # a pool without copy-on-write copies all of it
 
 
-class Lifecycle(Updates):
+class Lifecycle(Readout):
     """LifecycleDriver's part of the driver."""
 
     def survey(self, names: frozenset[str] | None = None) -> HostUse:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import ipaddress
 import re
+from collections.abc import Collection, Mapping
 from datetime import datetime
 from typing import Any
 
 from app.drivers.base import HostUnreachable
-from app.drivers.lxd import shapes
+from app.drivers.lxd import network, shapes
 from app.drivers.lxd.errors import RefusedError, as_driver_errors
+from app.drivers.lxd.origins import origins
 from app.drivers.lxd.shapes import Json
 from app.drivers.lxd.wire import Wire
 from app.drivers.survey import (
@@ -19,6 +21,7 @@ from app.drivers.survey import (
     TEXT,
     HostUse,
     InstanceUse,
+    NetworkUse,
     PoolUse,
     ProfileUse,
     SnapshotSeen,
@@ -55,10 +58,13 @@ class Surveyor:
         """Instances, pools and profiles."""
         with as_driver_errors("Look what the instances use", HostUnreachable):
             found = self._wire.get("instances", recursion=2) or []
-            instances = {one["name"]: instance_use(one) for one in found if names is None or one["name"] in names}
+            profiles = self._wire.get("profiles", recursion=1) or []
+            devices = {profile["name"]: profile.get("devices") or {} for profile in profiles}
+            wanted = [one for one in found if names is None or one["name"] in names]
+            instances = {one["name"]: instance_use(one, devices) for one in wanted}
             pools = tuple(self._pool(pool) for pool in self._wire.get("storage-pools", recursion=1) or [])
-            profiles = tuple(_profile(profile) for profile in self._wire.get("profiles", recursion=1) or [])
-        return HostUse(instances, pools, profiles)
+            networks = tuple(_network(one) for one in self._wire.get("networks", recursion=1) or [])
+        return HostUse(instances, pools, tuple(_profile(profile) for profile in profiles), networks)
 
     def _pool(self, pool: Json) -> PoolUse:
         name = str(pool["name"])
@@ -69,8 +75,8 @@ class Surveyor:
         return PoolUse(name, str(pool["driver"]), space.get("used"), space.get("total"))
 
 
-def instance_use(found: Json) -> InstanceUse:
-    """One instance of LXD's answer."""
+def instance_use(found: Json, profiles: Mapping[str, Collection[str]]) -> InstanceUse:
+    """One instance of LXD's answer. `profiles`: the names of each profile's devices."""
     state, config = found.get("state") or {}, found.get("expanded_config") or {}
     runs = str(found.get("status", "")).lower() in {"running", "frozen"}
     try:
@@ -99,15 +105,16 @@ def instance_use(found: Json) -> InstanceUse:
         profiles=tuple(str(name)[:TEXT] for name in found.get("profiles") or ()),
         config={key[:TEXT]: str(value)[:TEXT] for key, value in sorted(config.items()) if not key.startswith(_UNSHOWN)},
         devices={name[:TEXT]: _words(device) for name, device in every},
+        origins={name[:TEXT]: text[:TEXT] for name, text in sorted(origins(found, profiles).items())[:DEVICES]},
         gpus=tuple(shapes.gpu_devices(found)),
         snapshots=tuple(_snapshot(one) for one in (found.get("snapshots") or [])[-SNAPSHOTS:]),
     )
 
 
-def addresses(network: Any) -> tuple[str, ...]:
+def addresses(interfaces: Any) -> tuple[str, ...]:
     """The addresses by which an instance can be reached: its root decides what there is to read, and how much."""
     kept: list[str] = []
-    for _name, interface in sorted((network or {}).items())[:ADDRESSES]:
+    for _name, interface in sorted((interfaces or {}).items())[:ADDRESSES]:
         for one in (interface.get("addresses") or [])[:ADDRESSES]:
             if one.get("scope") != "global" or len(kept) >= ADDRESSES:
                 continue
@@ -128,6 +135,19 @@ def _profile(found: Json) -> ProfileUse:
     used = sum("/instances/" in str(user) for user in found.get("used_by") or ())
     devices = tuple(f"{name}: {_words(device)}"[:TEXT] for name, device in sorted((found.get("devices") or {}).items()))
     return ProfileUse(str(found["name"]), str(found.get("description") or "")[:TEXT], devices[:DEVICES], used)
+
+
+def _network(found: Json) -> NetworkUse:
+    config, used = found.get("config") or {}, found.get("used_by") or ()
+    managed = bool(found.get("managed"))
+    return NetworkUse(
+        str(found["name"])[:TEXT],
+        str(found.get("type", ""))[:TEXT],
+        managed,
+        managed and bool(config.get(network.MARK)),
+        str(config.get("ipv4.address", ""))[:TEXT] if managed else "",
+        sum("/instances/" in str(user) for user in used),
+    )
 
 
 def _words(device: Json) -> str:

@@ -24,6 +24,7 @@ from app.drivers.lxd.errors import RefusedError, UnfinishedError
 from app.drivers.lxd.shapes import Json
 
 CALL_TIMEOUT = 10.0  # seconds for one request
+LARGEST = 1 << 24  # bytes of a file that is read for its end
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9-]{0,62}")  # LXD's rule; also keeps a name from being a path
 _PERCENT = re.compile(r"(\d{1,3})%")
 
@@ -54,6 +55,16 @@ class Wire:
     def get(self, *path: str, **params: Any) -> Any:
         """What LXD keeps there."""
         return self._call("get", path, params=params).json()["metadata"]
+
+    def tail(self, *path: str, most: int, limit: float) -> bytes:
+        """The last `most` bytes of a file that LXD hands out, read for at most `limit` seconds and LARGEST bytes."""
+        kept, read, deadline = b"", 0, time.monotonic() + limit
+        with self._call("get", path, stream=True, is_api=False, timeout=limit) as response:
+            for part in response.iter_content(1 << 16):
+                kept, read = (kept + part)[-most:], read + len(part)
+                if read > LARGEST or time.monotonic() > deadline:
+                    break
+        return kept
 
     def client_for_events(self) -> Any:
         """A client of its own for a connection that stays open."""
