@@ -13,7 +13,7 @@ from app.cli.base import ACTOR, driver_of, json_option, print_json, settings, sh
 from app.drivers.connect import connect
 from app.extensions import transaction
 from app.models import Gpu, Host
-from app.services import inventory
+from app.services import desktops, inventory
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -55,13 +55,18 @@ def add(name: str, endpoint: str, address: str | None, listen: str | None, span:
 @host.command("set")
 @click.argument("name")
 @_ways
+@click.option("--desktop", type=int, help="The port of its own desktop, for admins; 0: it is not offered.")
 @json_option
 @with_app
-def set_(name: str, address: str | None, listen: str | None, span: str | None, as_json: bool) -> None:
+def set_(
+    name: str, address: str | None, listen: str | None, span: str | None, desktop: int | None, as_json: bool
+) -> None:
     """Change how people reach a workstation's machines. Ports that machines have already stay theirs."""
     with transaction():
         target = inventory.host(name)
         inventory.set_ways(ACTOR, target, address=address, listen=listen, span=span)
+        if desktop is not None:
+            desktops.offer(ACTOR, target, desktop or None)
         gpus = [gpu for gpu, _host in inventory.gpus(target.id)]
     if as_json:
         print_json(_row(target, gpus))
@@ -117,6 +122,7 @@ def _row(found: Host, gpus: list[Gpu]) -> dict[str, Any]:
         "address": found.address or found.name,
         "listen": found.listen,
         "ports": f"{found.first_port}-{found.last_port}",
+        "desktop": found.desktop_port,
     }
 
 

@@ -23,6 +23,7 @@ class Host(Base):
     __tablename__ = "hosts"
     __table_args__ = (
         CheckConstraint("1024 <= first_port AND first_port <= last_port AND last_port <= 65535", name="ports"),
+        CheckConstraint("desktop_port BETWEEN 1 AND 65535", name="desktop_port"),
     )
 
     id: Mapped[int] = mapped_column(primary_key=True)
@@ -50,6 +51,10 @@ class Host(Base):
     first_port: Mapped[int] = mapped_column(server_default="22000")
     last_port: Mapped[int] = mapped_column(server_default="22999")
     terminal_url: Mapped[str] = mapped_column(String(255), server_default="")  # where its agent serves terminals
+    # The workstation's own desktop, for admins: its port where they are offered it, and whether Remote Desktop answered
+    # there the last time: "" if so, None: not asked yet, else why not (app.drivers.doors).
+    desktop_port: Mapped[int | None]
+    desktop_answer: Mapped[str | None] = mapped_column(String(16))
 
     @property
     def simulated(self) -> bool:

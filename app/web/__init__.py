@@ -16,6 +16,7 @@ from app.web import (
     errors,
     health,
     home,
+    host_desktop,
     hosts,
     locale,
     machine_care,
@@ -42,7 +43,7 @@ __all__ = ["init_app", "locale", "people_access"]
 
 PAGES = (
     auth, home, calendar, bookings, machines, machine_care, snapshots, ways, terminal, quota, settings, ssh_keys,
-    people, hosts, shares, templates, all_machines, policy, audit, health, api,
+    people, hosts, host_desktop, shares, templates, all_machines, policy, audit, health, api,
 )  # fmt: skip
 
 

@@ -13,7 +13,7 @@ from app.extensions import transaction
 from app.models import Gpu, GpuState, Host
 from app.services import alarms, attachments, instances, inventory
 from app.services.quarantine import release_quarantine
-from app.web import host_words, machine_words
+from app.web import host_desktop, host_words, machine_words
 from app.web.host_cards import HostCard, lines
 from app.web.machine_words import silence_of
 from app.web.render import go, render
@@ -58,6 +58,7 @@ def show(name: str) -> Response:
         words=host_words,
         machines=machines,
         machine_status=machine_words.STATUS,
+        **host_desktop.context(host),
     )
 
 
