@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from sqlalchemy import ForeignKey, Index, String, func, text
 from sqlalchemy.orm import Mapped, mapped_column, relationship
 
-from app.models.accounts import SignIn
 from app.models.base import Base
 from app.models.inventory import Instance
+
+KEPT = timedelta(hours=24)  # how long one can be fetched
 
 
 class Backup(Base):
