@@ -4,6 +4,7 @@ another name, back to a snapshot that has a GPU in its settings, deleted after i
 from __future__ import annotations
 
 import os
+import shutil
 import stat
 import tarfile
 import threading
@@ -12,13 +13,14 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import timedelta
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import requests
 from sqlalchemy.orm import undefer
 
 from app import clock
-from app.drivers.base import InstanceSpec
+from app.drivers.base import GiveUp, InstanceSpec
 from app.drivers.lxd import rebuild
 from app.drivers.lxd.backups import PROJECT
 from app.extensions import db, transaction
@@ -244,7 +246,7 @@ def _downloaded_once(life: Life, name: str) -> bytes:
 
 
 def test_a_backup_is_downloaded_with_one_ticket_and_imported_elsewhere_and_brings_files_alone(
-    life: Life, lab: Hosts, tmp_path: Path
+    life: Life, lab: Hosts, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Of a snapshot whose settings have a GPU, a port, a path of the host and a secret of an admin's."""
     host, other = life.host, lab.ws2
@@ -276,6 +278,11 @@ def test_a_backup_is_downloaded_with_one_ticket_and_imported_elsewhere_and_bring
         )
     for secret in ("hush", "10.9.8.7", "gpu", "0000:01", "55555", "port-ssh", str(tmp_path), "user.berth"):
         assert secret not in told, secret
+    for most, why in ((1, "may have 0.0 GiB at most"), (1 << 50, "the host has no room")):
+        with monkeypatch.context() as patch:
+            patch.setattr(shutil, "disk_usage", lambda _place: SimpleNamespace(total=9 << 30, free=2 << 30))
+            with pytest.raises(GiveUp, match=why):
+                connect(host).backup(name, "", tmp_path / "none", most, lambda *_: None)
     other.lxc("import", str(file), timeout=120)
     other.lxc("start", name)
     assert other.run(name, "sh", "-c", "cat /root/note; stat -c %u:%g /root/note") == "then\n1234:1235\n"
