@@ -40,6 +40,7 @@ UNDER_WAY = {
     OperationKind.FORGET: ("starting", _l("Deleting a snapshot")),
     OperationKind.REBUILD: ("creating", _l("Being rebuilt")),
     OperationKind.ADOPT: ("starting", _l("Being taken over")),
+    OperationKind.BACKUP: ("running", _l("Being backed up")),
 }
 STEPS = {
     "queued": _l("Waiting for the host"),

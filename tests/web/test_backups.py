@@ -10,8 +10,10 @@ from app import clock
 from app.extensions import db
 from app.models import Backup, Download, Host, Instance, InstanceStatus, OperationKind, User
 from app.services import operations
+from app.web import machine_words
 from tests.factories import make_host, make_instance, make_user
 from tests.page import Client
+from workers.works import HANDLERS
 
 AT = datetime(2026, 11, 3, 14, 0, tzinfo=UTC).timestamp()
 SEEN = {"snapshots": [{"name": "hand-1", "at": AT, "size": None}]}
@@ -54,6 +56,10 @@ def test_one_is_asked_for_and_takes_the_place_of_the_last(client: Client, machin
     assert (rows(), woken) == ([("", True)], ["lab03"])
     operation = operations.last(machine.id)
     assert operation.kind == OperationKind.BACKUP
+    operations.progress(operation.id, "packing", 40)
+    shown = client.get("/machines/gamma").text
+    assert "Being backed up" in shown
+    assert "Packing its disk into a file, 40 %" in shown
     assert "Work on it is under way." in client.get("/machines/gamma/backup").text
     assert client.post("/machines/gamma/backup").status == 409
     assert rows() == [("", True)], "what is being made stays"
@@ -113,3 +119,11 @@ def test_what_is_over_or_cannot_be(client: Client, machine: Instance) -> None:
     machine.status = InstanceStatus.MISSING
     assert "No backup can be made of it now." in client.get("/machines/gamma/backup").text
     assert client.post("/machines/gamma/backup").status == 409
+
+
+def test_every_kind_of_work_on_a_machine_has_its_words_and_somebody_who_does_it() -> None:
+    kinds = set(OperationKind)
+    of_templates = {OperationKind.BUILD, OperationKind.DISCARD}
+    for words in (machine_words.UNDER_WAY, machine_words.FAILED, machine_words.DONE):
+        assert set(words) == kinds - of_templates
+    assert set(HANDLERS) == kinds
