@@ -56,6 +56,16 @@ class Settings:
             "doc": "how browsers reach that, ws:// or wss:// (default: as it listens)",
         }
     )
+    backup_gib: int = field(
+        metadata={
+            "env": "BERTH_BACKUP_GIB",
+            "doc": "the largest disk that a backup to download is made of (default: 100)",
+        }
+    )
+    rdp_cert: str = field(
+        metadata={"env": "BERTH_RDP_CERT", "doc": "PEM file of a certificate that .rdp files are signed with"}
+    )
+    rdp_key: str = field(metadata={"env": "BERTH_RDP_KEY", "doc": "PEM file of its key, without a password"})
     rate_limits: bool = field(
         metadata={"env": "BERTH_RATE_LIMITS", "doc": "0 switches rate limits off, for benchmarks (default: 1)"}
     )
@@ -97,6 +107,9 @@ class Settings:
             https=env.switch("BERTH_HTTPS", "0"),
             terminal_listen=env.listener("BERTH_TERMINAL_LISTEN", "127.0.0.1:0"),
             terminal_url=env.websocket("BERTH_TERMINAL_URL"),
+            backup_gib=env.number("BERTH_BACKUP_GIB", 100, 1, 100_000),
+            rdp_cert=env.text("BERTH_RDP_CERT"),
+            rdp_key=env.text("BERTH_RDP_KEY"),
             rate_limits=env.switch("BERTH_RATE_LIMITS", "1"),
             secret_key=env.text("SECRET_KEY"),
         )

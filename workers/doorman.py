@@ -15,11 +15,11 @@ from flask import Flask
 from sqlalchemy.exc import SQLAlchemyError
 
 from app.drivers.base import DriverError, LxdDriver
-from app.drivers.doors import REFUSED, Doorway
+from app.drivers.doors import REFUSED, SILENT, Door, Doorway
 from app.drivers.inside import shell
 from app.errors import NotFound
 from app.extensions import db, transaction
-from app.services import access, inventory
+from app.services import access, desktops, inventory
 from app.services.access import Entrance
 from workers import moving_in, scripts
 
@@ -30,6 +30,7 @@ PAUSE = 1.0  # seconds between any two: every wake asks for one
 AT_ONCE = 8  # machines looked after side by side
 CALM = 30.0  # seconds before a door that answered is tried again: sshd writes each try down, and newer ones mind many
 COMING_UP = 20.0  # seconds in which a machine that has just started is tried every second
+_HOST = 0  # stands where a machine's number stands
 AGAIN = 60.0  # seconds before something inside that did not work is tried again
 KEYS_EVERY = 300.0  # seconds between two looks at the host keys of a machine
 
@@ -64,7 +65,9 @@ class Doorman:
         with self.app.app_context():
             try:
                 with transaction():
-                    found = access.entrances(inventory.host(self.host_name))
+                    host = inventory.host(self.host_name)
+                    found, desktop, answer = access.entrances(host), desktops.door(host), host.desktop_answer
+                self._try_desktop(desktop, answer)
             finally:
                 db.session.remove()
         self._forget({entrance.instance_id for entrance in found})
@@ -129,16 +132,30 @@ class Doorman:
             with transaction():
                 access.note(entrance.instance_id, **found)
 
+    def _try_desktop(self, door: Door | None, answered: str | None) -> None:
+        """Whether the workstation itself answers Remote Desktop, where its desktop is offered."""
+        if door is None or (answered in {"", SILENT} and not self._due_now(_HOST, "desktop", CALM)):
+            return
+        answer = self.driver.knock(door)
+        self._due_now(_HOST, "desktop", CALM)
+        with transaction():
+            host = inventory.host(self.host_name)
+            if desktops.door(host) == door:
+                desktops.note(host, answer)
+
     def _is_due(self, entrance: Entrance, what: str, pause: float) -> bool:
+        return self._due_now(entrance.instance_id, what, pause)
+
+    def _due_now(self, instance_id: int, what: str, pause: float) -> bool:
         """Whether that is to be done now; then it is not for a while."""
-        key, now = (entrance.instance_id, what), time.monotonic()
+        key, now = (instance_id, what), time.monotonic()
         if self._due.get(key, 0.0) > now:
             return False
         self._due[key] = now + pause
         return True
 
     def _forget(self, present: set[int]) -> None:
-        self._due = {key: at for key, at in self._due.items() if key[0] in present}
+        self._due = {key: at for key, at in self._due.items() if key[0] in present | {_HOST}}
 
     def _note(self, trouble: str) -> None:
         """Log trouble when it begins and ends."""

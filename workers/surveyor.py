@@ -17,7 +17,8 @@ from app.drivers.base import DriverError, LxdDriver
 from app.drivers.survey import HostUse
 from app.errors import NotFound
 from app.extensions import db, transaction
-from app.services import inventory, surveys, upkeep
+from app.services import backups, inventory, surveys, upkeep
+from workers import backups as backup_files
 
 log = logging.getLogger(__name__)
 
@@ -61,6 +62,9 @@ class Surveyor:
                     inventory.saw_lxd(host, version, images)
                 with transaction():
                     asked = upkeep.due(inventory.host(self.host_name).id)
+                with transaction():
+                    kept = backups.kept(inventory.host(self.host_name))
+                backup_files.tidy(self.app.extensions["berth"], self.host_name, kept)
             finally:
                 db.session.remove()
         if asked:

@@ -1,4 +1,4 @@
-"""The agent's terminals: who may connect, with which ticket, and for how long."""
+"""The agent's terminals: who may connect, with which ticket, and for how long. Backups are handed out here too."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ from app.errors import NotFound
 from app.extensions import db, transaction
 from app.services import inventory, terminals
 from app.services.terminals import Opening
+from workers.downloads import Downloads
 from workers.terminal_session import Session, bye, message, size
 
 log = logging.getLogger(__name__)
@@ -42,6 +43,7 @@ class Terminals:
         self._open: set[Session] = set()
         self._count = threading.BoundedSemaphore(AT_ONCE)
         self._server: Server | None = None
+        self._downloads = Downloads(self._asked, host_name, app.extensions["berth"].data_dir)
 
     def run(self, stop: threading.Event, confirm: float = CONFIRM) -> None:
         """Serve until `stop`. An address that cannot be had is tried again: nothing else waits for it."""
@@ -79,6 +81,7 @@ class Terminals:
             written = written or bool(self._asked(self._write_address))
         for session in list(self._open):
             session.end("agent stopped")
+        self._downloads.close()
 
     def _write_address(self) -> bool:
         host, port = self.address
@@ -100,7 +103,10 @@ class Terminals:
             return None
 
     def _admit(self, connection: ServerConnection, request: Request) -> Response | None:
-        """Nobody but a page of the portal's own, to which a ticket was given just now, may even connect."""
+        """Nobody but a page of the portal's own, to which a ticket was given just now, may even connect; and who has a
+        ticket for a backup."""
+        if key := self._downloads.wanted(request.path):
+            return self._downloads.serve(connection, key)
         origins = request.headers.get_all("Origin")
         origin = origins[0] if len(origins) == 1 else ""
         if origin and self._asked(lambda: terminals.is_awaited(inventory.host(self.host_name), origin)):

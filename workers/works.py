@@ -15,7 +15,7 @@ from app.errors import DomainError
 from app.extensions import transaction
 from app.models import Instance, Operation, OperationKind, Template
 from app.services import inventory, operations
-from workers import lifecycle, moving_in, templates
+from workers import backups, lifecycle, moving_in, templates
 
 log = logging.getLogger(__name__)
 
@@ -80,6 +80,7 @@ HANDLERS: dict[OperationKind, Callable[[Work], None]] = {
     OperationKind.FORGET: lifecycle.forget,
     OperationKind.REBUILD: lifecycle.rebuild,
     OperationKind.ADOPT: lifecycle.adopt,
+    OperationKind.BACKUP: backups.make,
 }
 
 

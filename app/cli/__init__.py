@@ -9,7 +9,21 @@ import sys
 import click
 from sqlalchemy.exc import DBAPIError, OperationalError, ProgrammingError
 
-from app.cli import doctor, entering, gpus, holders, hosts, machines, people, plan, report, running, shares, templates
+from app.cli import (
+    backups,
+    doctor,
+    entering,
+    gpus,
+    holders,
+    hosts,
+    machines,
+    people,
+    plan,
+    report,
+    running,
+    shares,
+    templates,
+)
 from app.cli.base import NOT_RUNNING, Failed
 from app.config import BadSettings
 from app.drivers.base import DriverError
@@ -26,7 +40,7 @@ def cli() -> None:
 for module in (running, hosts, gpus, holders, plan, people, machines, templates, shares, report, doctor):
     for command in module.COMMANDS:
         cli.add_command(command)
-for command in entering.COMMANDS:
+for command in (*entering.COMMANDS, *backups.COMMANDS):
     machines.instance.add_command(command)
 
 

@@ -16,7 +16,7 @@ from app.drivers.base import DriverError
 from app.extensions import db, transaction
 from app.models import Host
 from app.schema import is_current
-from app.services import checkup, findings, inventory
+from app.services import checkup, findings, inventory, rdp_signing
 from app.services.checkup import BAD, OK, WARN, Finding, printable
 
 SILENT = 60  # seconds without a sign of life after which an agent counts as away
@@ -46,6 +46,7 @@ def doctor(as_json: bool, strict: bool) -> int:
 
 def _look(given: Settings) -> Iterator[Finding]:
     yield Finding(OK, "settings", f"data in {given.data_dir}, slot {given.slot} s, zone {given.timezone}")
+    yield from _signing(given)
     if not given.database_url:
         yield Finding(BAD, "database", "none", NOT_RUNNING)
         return
@@ -66,6 +67,20 @@ def _look(given: Settings) -> Iterator[Finding]:
         for host in hosts:
             for one in (*_agent(host), *_host(host)):
                 yield replace(one, what=f"{host.name}: {one.what}")
+
+
+def _signing(given: Settings) -> Iterator[Finding]:
+    """Whether .rdp files can be signed, where they are to be."""
+    if not (given.rdp_cert or given.rdp_key):
+        return
+    try:
+        signer = rdp_signing.load(given.rdp_cert, given.rdp_key)
+    except rdp_signing.CannotSign as error:
+        yield Finding(BAD, "signing .rdp files", f"{error}: they go out unsigned", error.todo)
+        return
+    said = f"as {signer.name}, until {signer.ends:%Y-%m-%d}"
+    ends_soon = signer.ends - clock.now() < rdp_signing.SOON
+    yield Finding(WARN, "signing .rdp files", said, "Renew it.") if ends_soon else _good("signing .rdp files", said)
 
 
 def _database() -> Iterator[Finding]:

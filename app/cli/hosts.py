@@ -13,7 +13,7 @@ from app.cli.base import ACTOR, driver_of, json_option, print_json, settings, sh
 from app.drivers.connect import connect
 from app.extensions import transaction
 from app.models import Gpu, Host, LibraryChoice
-from app.services import inventory
+from app.services import desktops, inventory
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -60,18 +60,27 @@ def add(name: str, endpoint: str, address: str | None, listen: str | None, span:
     type=click.Choice([choice.value for choice in LibraryChoice]),
     help="How NVIDIA's libraries come into new machines; auto: the best way the host can do.",
 )
+@click.option("--desktop", type=int, help="The port of its own desktop, for admins; 0: it is not offered.")
 @json_option
 @with_app
 def set_(
-    name: str, address: str | None, listen: str | None, span: str | None, libraries: str | None, as_json: bool
+    name: str,
+    address: str | None,
+    listen: str | None,
+    span: str | None,
+    libraries: str | None,
+    desktop: int | None,
+    as_json: bool,
 ) -> None:
-    """Change how people reach a workstation's machines, or how NVIDIA's libraries come into new ones. Ports and
+    """Change how people reach a workstation and its machines, or how NVIDIA's libraries come into new ones. Ports and
     libraries that machines have already stay theirs."""
     with transaction():
         target = inventory.host(name)
         if libraries is not None:
             inventory.set_libraries(ACTOR, target, LibraryChoice(libraries))
-        if libraries is None or (address, listen, span) != (None, None, None):
+        if desktop is not None:
+            desktops.offer(ACTOR, target, desktop or None)
+        if (libraries, desktop) == (None, None) or (address, listen, span) != (None, None, None):
             inventory.set_ways(ACTOR, target, address=address, listen=listen, span=span)
         gpus = [gpu for gpu, _host in inventory.gpus(target.id)]
     if as_json:
@@ -133,6 +142,7 @@ def _row(found: Host, gpus: list[Gpu]) -> dict[str, Any]:
         "libraries": found.libraries,
         "libraries_by": found.libraries_seen.get("way", ""),
         "ports": f"{found.first_port}-{found.last_port}",
+        "desktop": found.desktop_port,
     }
 
 

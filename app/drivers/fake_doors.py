@@ -20,6 +20,11 @@ class FakeDoors(SimulatedHost):
         with self._open() as state:
             state["occupied"] = list(numbers)
 
+    def serve_desktop(self, *ports: int) -> None:
+        """Let Remote Desktop of the host itself answer at these ports, and no others."""
+        with self._open() as state:
+            state["desktops"] = list(ports)
+
     def silence(self, *doors: tuple[str, str], why: str = REFUSED) -> None:
         """Let these (instance, purpose), and no others, not answer."""
         with self._open() as state:
@@ -62,6 +67,8 @@ class FakeDoors(SimulatedHost):
     def knock(self, door: Door) -> str:
         """SSH answers in every machine that runs, Remote Desktop in those made from an image with a desktop."""
         with self._call("knock") as state:
+            if door.number in state.get("desktops", []):
+                return ""
             for name, item in state["instances"].items():
                 if item["status"] == "running" and _doors(item).get(DEVICES[door.purpose]) == door.device:
                     if why := state.get("silent", {}).get(f"{name} {door.purpose}"):

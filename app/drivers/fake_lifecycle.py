@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import io
+import tarfile
 import time
+from pathlib import Path
 
 from app.drivers.base import TAG_PREFIX, GiveUp, InstanceSpec, Progress, TryAgain
 from app.drivers.lifecycle import Size
@@ -121,6 +124,26 @@ class FakeLifecycle(SimulatedHost):
             item["config"] = {key: text for key, text in item["config"].items() if key[len(TAG_PREFIX) :] not in gone}
             item |= {"devices": {}, "nodes": [], "snapshots": {}, "status": "running", "started": time.time()}
             state["instances"][spec.name] = item
+
+    def backup(self, instance: str, snapshot: str, into: Path, most: int, progress: Progress) -> int:
+        """A file with a note in it."""
+        with self._call("backup") as state:
+            what = f"Back up {instance}"
+            item = instance_of(state, what, instance)
+            if snapshot and snapshot not in item.get("snapshots", {}):
+                raise GiveUp(what, f"there is no snapshot {snapshot}", "Choose another one.")
+            if most < _USED:
+                detail = f"its disk holds 2.9 GiB, and a backup may have {most / (1 << 30):.1f} GiB at most"
+                raise GiveUp(what, detail, "Remove files from it, or copy what you need over SSH.")
+        for done in (10, 40, 70):
+            progress("packing", done)
+            self._pause(0.5)
+        note = f"{instance} is simulated: there is nothing on its disk.\n".encode()
+        entry = tarfile.TarInfo("backup/README")
+        entry.size = len(note)
+        with tarfile.open(into, "w:gz") as archive:
+            archive.addfile(entry, io.BytesIO(note))
+        return into.stat().st_size
 
     def adopt(self, instance: str, owner: str) -> None:
         """Mark it as Berth's."""

@@ -6,6 +6,7 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
+from app.drivers.backups import BackupDriver
 from app.drivers.readout import ReadoutDriver
 from app.drivers.survey import HostUse
 
@@ -27,7 +28,7 @@ class Size:
     disk_gib: int
 
 
-class LifecycleDriver(ReadoutDriver, Protocol):
+class LifecycleDriver(ReadoutDriver, BackupDriver, Protocol):
     """A part of LxdDriver. Repeating what was done already is fine; a missing instance raises GiveUp."""
 
     def survey(self, names: frozenset[str] | None = None) -> HostUse:

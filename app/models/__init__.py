@@ -3,6 +3,7 @@
 from app.models.access import Port, Purpose, SshKey
 from app.models.accounts import Account, ApiToken, Role, SignIn, User, UserState
 from app.models.audit import AuditEvent
+from app.models.backups import Backup, Download
 from app.models.base import Base
 from app.models.bookings import Allocation, Booking, Phase, Refusal
 from app.models.inventory import (
@@ -27,8 +28,10 @@ __all__ = [
     "Allocation",
     "ApiToken",
     "AuditEvent",
+    "Backup",
     "Base",
     "Booking",
+    "Download",
     "EntryKind",
     "Gpu",
     "GpuState",

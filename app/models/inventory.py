@@ -33,6 +33,7 @@ class Host(Base):
     __table_args__ = (
         CheckConstraint("1024 <= first_port AND first_port <= last_port AND last_port <= 65535", name="ports"),
         one_of("libraries", LibraryChoice),
+        CheckConstraint("desktop_port BETWEEN 1 AND 65535", name="desktop_port"),
     )
 
     id: Mapped[int] = mapped_column(primary_key=True)
@@ -63,6 +64,10 @@ class Host(Base):
     libraries: Mapped[LibraryChoice] = mapped_column(String(8), server_default=LibraryChoice.AUTO)
     # How they do come, and why so: see app.drivers.libraries.Brought. Empty until the agent has said it.
     libraries_seen: Mapped[dict[str, Any]] = mapped_column(server_default="{}")
+    # The workstation's own desktop, for admins: its port where they are offered it, and whether Remote Desktop answered
+    # there the last time: "" if so, None: not asked yet, else why not (app.drivers.doors).
+    desktop_port: Mapped[int | None]
+    desktop_answer: Mapped[str | None] = mapped_column(String(16))
 
     @property
     def simulated(self) -> bool:

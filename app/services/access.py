@@ -61,7 +61,11 @@ def entrances(host: Host, instance_id: int | None = None) -> list[Entrance]:
     if instance_id is not None:
         query = query.where(Instance.id == instance_id)
     else:
-        busy = exists().where(Operation.instance_id == Instance.id, Operation.state.in_(operations.OPEN))
+        busy = exists().where(
+            Operation.instance_id == Instance.id,
+            Operation.state.in_(operations.OPEN),
+            Operation.kind.not_in(operations.QUIET),
+        )
         has_doors = exists().where(Port.instance_id == Instance.id, Port.released_at.is_(None))
         still = Instance.status.in_([InstanceStatus.RUNNING, InstanceStatus.STOPPED])
         query = query.where(has_doors, still, ~busy)

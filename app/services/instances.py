@@ -152,7 +152,10 @@ def spec(instance: Instance) -> InstanceSpec:
 def record_statuses(host_id: int, seen: dict[str, str]) -> None:
     """Write what the host showed of its machines: name → LXD's status, lower case. Missing ones are marked so."""
     busy = select(Operation.instance_id).where(
-        Operation.host_id == host_id, Operation.state.in_(operations.OPEN), Operation.instance_id.is_not(None)
+        Operation.host_id == host_id,
+        Operation.state.in_(operations.OPEN),
+        Operation.kind.not_in(operations.QUIET),
+        Operation.instance_id.is_not(None),
     )
     query = select(Instance).where(
         Instance.host_id == host_id,

@@ -28,7 +28,11 @@ from app.models import (
 from app.services import audit, outcomes, ports
 
 OPEN = (OperationState.QUEUED, OperationState.RUNNING)
-HEAVY = frozenset({OperationKind.BUILD})  # minutes of a host's processor and disk: one at a time there
+# A machine is used, and looked after, as ever meanwhile.
+QUIET = frozenset({OperationKind.BACKUP})
+HEAVY = frozenset(
+    {OperationKind.BUILD, OperationKind.BACKUP}
+)  # minutes of a host's processor and disk: one at a time there
 LONGEST_LOG = 64_000  # characters; what comes first goes first
 # What a machine is after work that went well; the other kinds leave that as it is.
 _BECOMES = {

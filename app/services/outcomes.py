@@ -6,7 +6,8 @@ from sqlalchemy.exc import IntegrityError
 
 from app import clock
 from app.extensions import db
-from app.models import Instance, InstanceStatus, Operation, OperationKind
+from app.models import Backup, Instance, InstanceStatus, Operation, OperationKind
+from app.models.backups import KEPT
 
 
 def of(operation: Operation, instance: Instance, error: str) -> None:
@@ -24,7 +25,18 @@ def of(operation: Operation, instance: Instance, error: str) -> None:
             instance.deleted_at = clock.now()
         elif instance.observed.get("status") in {status.value for status in InstanceStatus}:
             instance.status = InstanceStatus(instance.observed["status"])
+    elif operation.kind == OperationKind.BACKUP:
+        _backup(operation, error)
     db.session.flush()
+
+
+def _backup(operation: Operation, error: str) -> None:
+    backup = db.session.get_one(Backup, operation.details["backup"])
+    if error:
+        backup.removed_at = clock.now()
+    else:
+        backup.size, backup.ready_at = int(operation.details["size"]), clock.now()
+        backup.expires_at = backup.ready_at + KEPT
 
 
 def _old_name(instance: Instance, name: str) -> None:

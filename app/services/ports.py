@@ -87,6 +87,8 @@ def _wait_for_turn(host_id: int) -> None:
 def _free(host: Host, count: int) -> list[int]:
     kept = or_(Port.released_at.is_(None), Port.released_at > clock.now() - REST)
     used = set(db.session.scalars(select(Port.number).where(Port.host_id == host.id, kept)))
+    if host.desktop_port is not None:
+        used.add(host.desktop_port)
     free = [number for number in range(host.first_port, host.last_port + 1) if number not in used]
     if len(free) < count:
         raise RuleRefused(

@@ -91,11 +91,17 @@ def list_of(user: User) -> list[ApiToken]:
     return list(db.session.scalars(query.order_by(ApiToken.id.desc())))
 
 
-def revoke(user: User, token_id: int) -> ApiToken:
-    """End a token of one's own, at once; twice is fine. Raises NotFound for somebody else's."""
+def get(user: User, token_id: int) -> ApiToken:
+    """A token of one's own. Raises NotFound, for somebody else's too."""
     token = db.session.scalar(select(ApiToken).where(ApiToken.id == token_id, ApiToken.user_id == user.id))
     if token is None:
         raise NotFound(_("There is no token %(id)s of yours.", id=token_id))
+    return token
+
+
+def revoke(user: User, token_id: int) -> ApiToken:
+    """End a token of one's own, at once; twice is fine. Raises NotFound for somebody else's."""
+    token = get(user, token_id)
     if token.revoked_at is None:
         token.revoked_at = clock.now()
         db.session.flush()

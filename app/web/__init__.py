@@ -10,12 +10,14 @@ from app.web import (
     api,
     audit,
     auth,
+    backups,
     bookings,
     calendar,
     compression,
     errors,
     health,
     home,
+    host_desktop,
     hosts,
     locale,
     machine_care,
@@ -41,8 +43,8 @@ from app.web import (
 __all__ = ["init_app", "locale", "people_access"]
 
 PAGES = (
-    auth, home, calendar, bookings, machines, machine_care, snapshots, ways, terminal, quota, settings, ssh_keys,
-    people, hosts, shares, templates, all_machines, policy, audit, health, api,
+    auth, home, calendar, bookings, machines, machine_care, snapshots, backups, ways, terminal, quota, settings,
+    ssh_keys, people, hosts, host_desktop, shares, templates, all_machines, policy, audit, health, api,
 )  # fmt: skip
 
 

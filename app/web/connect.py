@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from flask_babel import gettext as _
@@ -11,7 +12,8 @@ from app.errors import Conflict
 from app.extensions import db
 from app.models import Instance, InstanceStatus, Port, Purpose, Template
 from app.services import access, ports, ssh_keys
-from app.web.rdp import rdp_file
+from app.services.rdp_signing import Signer
+from app.web.rdp import rdp_file, signer
 
 PREFERRED = ("ssh-ed25519", "ecdsa-sha2-nistp256", "ssh-rsa")
 
@@ -96,8 +98,17 @@ class Kit:
     def rdp_file(self) -> str:
         """For a Remote Desktop client."""
         assert self.rdp is not None
-        host = f"[{self.address}]" if ":" in self.address else self.address
-        return rdp_file(host, self.rdp.number, self.login)
+        return rdp_file(bracketed(self.address), self.rdp.number, self.login, self.publisher)
+
+    @cached_property
+    def publisher(self) -> Signer | None:
+        """Who signs that file, if anybody does."""
+        return signer()
+
+
+def bracketed(address: str) -> str:
+    """An address as it stands before a port."""
+    return f"[{address}]" if ":" in address else address
 
 
 def kit(machine: Instance) -> Kit:

@@ -13,7 +13,7 @@ from app.extensions import transaction
 from app.models import Gpu, GpuState, Host, LibraryChoice
 from app.services import alarms, attachments, instances, inventory
 from app.services.quarantine import release_quarantine
-from app.web import host_words, machine_words, survey_words
+from app.web import host_desktop, host_words, machine_words, survey_words
 from app.web.host_cards import HostCard, lines
 from app.web.machine_words import silence_of
 from app.web.render import go, render
@@ -60,6 +60,7 @@ def show(name: str) -> Response:
         libraries=survey_words.libraries(host),
         machines=machines,
         machine_status=machine_words.STATUS,
+        **host_desktop.context(host),
     )
 
 

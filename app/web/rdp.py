@@ -2,7 +2,15 @@
 
 from __future__ import annotations
 
+import logging
 import re
+
+from flask import current_app
+
+from app.config import Settings
+from app.services import rdp_signing
+
+log = logging.getLogger(__name__)
 
 # As MS-RDPBCGR's clients read them. The password is asked for and not in the file; no drive, printer or port of one's
 # own computer is handed to the machine; a certificate that cannot be checked is asked about (2).
@@ -32,9 +40,25 @@ _HOST = re.compile(r"[A-Za-z0-9]([A-Za-z0-9.-]{0,253}[A-Za-z0-9])?|\[[0-9a-fA-F:
 _LOGIN = re.compile(r"[a-z][a-z0-9-]{0,31}")
 
 
-def rdp_file(host: str, port: int, login: str) -> str:
-    """The file's text. Raises ValueError for what could be read as more than one property."""
-    if not (_HOST.fullmatch(host) and _LOGIN.fullmatch(login) and 0 < port < 65536):
+def rdp_file(host: str, port: int, login: str | None, signer: rdp_signing.Signer | None = None) -> str:
+    """The file's text, signed where there is a signer; without a login the client asks for one. Raises ValueError for
+    what could be read as more than one property."""
+    known = login is None or _LOGIN.fullmatch(login)
+    if not (_HOST.fullmatch(host) and known and 0 < port < 65536):
         raise ValueError(f"not an address and a login: {host!r} {port!r} {login!r}")
-    lines = [f"full address:s:{host}:{port}", f"username:s:{login}", *_SETTINGS.splitlines()]
-    return "".join(f"{line}\r\n" for line in lines)
+    who = [] if login is None else [f"username:s:{login}"]
+    lines = [f"full address:s:{host}:{port}", *who, *_SETTINGS.splitlines()]
+    text = "".join(f"{line}\r\n" for line in lines)
+    return signer.sign(text) if signer else text
+
+
+def signer() -> rdp_signing.Signer | None:
+    """Who signs the files; None where nobody is to, or the certificate cannot be used: `berth doctor` says why."""
+    settings: Settings = current_app.extensions["berth"]
+    if not (settings.rdp_cert or settings.rdp_key):
+        return None
+    try:
+        return rdp_signing.load(settings.rdp_cert, settings.rdp_key)
+    except rdp_signing.CannotSign as error:
+        log.warning(".rdp files are not signed: %s", error)
+        return None

@@ -145,11 +145,12 @@ def make_token() -> Response:
 @bp.get("/tokens/<int:token_id>/revoke")
 def revoke_form(token_id: int) -> Response:
     """Ask whether it is meant."""
+    token = tokens.get(me(), token_id)
     return render(
         "confirm.html",
-        title=_("Revoke this token?"),
+        title=_("Revoke the token %(name)s?", name=token.name),
         lead=_("Programs that use it are refused from then on. This cannot be undone."),
-        action=url_for("settings.revoke", token_id=token_id),
+        action=url_for("settings.revoke", token_id=token.id),
         button=_("Revoke token"),
         back_url=url_for("settings.index", _anchor="tokens"),
         danger=True,

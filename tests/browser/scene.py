@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from flask import Flask
 
-from app import create_app, queue
+from app import clock, create_app, queue
 from app.drivers.base import NVIDIA_MAJOR, GiveUp
 from app.drivers.fake import FakeLxd
 from app.drivers.fake_kernel import FakeKernel
@@ -16,6 +16,7 @@ from app.drivers.shares import BAD, Found
 from app.extensions import db, transaction
 from app.models import (
     ApiToken,
+    Backup,
     Booking,
     Gpu,
     GpuState,
@@ -27,7 +28,8 @@ from app.models import (
     TemplateKind,
     TemplateState,
 )
-from app.services import accounts, instances, inventory, readings, shares, ssh_keys, templates, tokens
+from app.models.backups import KEPT
+from app.services import accounts, desktops, instances, inventory, readings, shares, ssh_keys, templates, tokens
 from app.services.quarantine import quarantine
 from app.services.shares import Terms
 from app.services.template_rules import Wish
@@ -109,6 +111,7 @@ class Scene:
             ("machine-rename", f"/machines/{self.user}/rename"),
             ("machine-rebuild", f"/machines/{self.user}/rebuild"),
             ("machine-snapshots", f"/machines/{self.user}/snapshots"),
+            ("machine-backup", f"/machines/{self.user}/backup"),
             ("machine-restore", f"/machines/{self.user}/snapshots/{SNAPSHOT}/restore"),
             ("quota", "/quota"),
             ("settings", "/settings"),
@@ -131,6 +134,7 @@ class Scene:
             ("hosts", "/hosts"),
             ("host", "/hosts/sim1"),
             ("host-in-trouble", "/hosts/sim2"),
+            ("host-desktop", "/hosts/sim1/desktop"),
             ("host-gpu-out", f"/hosts/sim1/gpus/{gpu}/out"),
             ("host-gpu-release", f"/hosts/sim2/gpus/{held_back}/release"),
             ("templates", "/templates"),
@@ -293,7 +297,13 @@ def _shares(demo: Demo) -> None:
 
 
 def _surveyed(demo: Demo, user: str) -> None:
-    """What the machines use and a snapshot, without waiting for the next slow look."""
+    """What the machines use, a snapshot, a backup and the desktop of sim1, without waiting for the next slow look."""
+    with demo.app.app_context(), transaction():
+        machine = instances.get(None, user)
+        ready = {"size": 3 << 30, "ready_at": clock.now(), "expires_at": clock.now() + KEPT}
+        db.session.add(Backup(instance_id=machine.id, host_id=machine.host_id, **ready))
+        desktops.offer("admin", inventory.host("sim1"), 3389)
+    FakeLxd(demo.berth.data / "sim" / "sim1.json").serve_desktop(3389)
     FakeLxd(demo.berth.data / "sim" / "sim1.json").snapshot(user, SNAPSHOT)
     for name in ("sim1", "sim2"):
         Surveyor(demo.app, name, FakeLxd(demo.berth.data / "sim" / f"{name}.json"), threading.Event()).step()

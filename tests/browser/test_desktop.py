@@ -15,6 +15,7 @@ from playwright.sync_api import BrowserContext, expect
 from tests.browser import remote
 from tests.browser.reader import Reader
 from tests.browser.test_whole_way import _register
+from tests.certificates import certificate, verified
 from tests.lab.kitchen import SIZE, Kitchen
 from tests.lab.lab import Lab
 from tests.lab.scene import scene
@@ -30,9 +31,16 @@ PANEL = "1600x24+0+0"  # where Xfce has it
 
 
 @pytest.fixture(scope="module")
-def kitchen(lab_directory: Path) -> Iterator[Kitchen]:
+def publisher(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """The lab's certificate, which .rdp files are signed with, and its key."""
+    return certificate(tmp_path_factory.mktemp("publisher"))
+
+
+@pytest.fixture(scope="module")
+def kitchen(lab_directory: Path, publisher: tuple[Path, Path]) -> Iterator[Kitchen]:
     need("lab", not remote.missing(), f"this machine lacks {' '.join(remote.missing())}")
-    with Lab(lab_directory / "desktop", gpus=1, bridge=True) as host, scene(host, BERTH_TICK="5") as berth:
+    signing = {"BERTH_RDP_CERT": str(publisher[0]), "BERTH_RDP_KEY": str(publisher[1])}
+    with Lab(lab_directory / "desktop", gpus=1, bridge=True) as host, scene(host, BERTH_TICK="5", **signing) as berth:
         yield Kitchen(berth, host)
 
 
@@ -43,7 +51,9 @@ def people(kitchen: Kitchen, window: Callable[..., BrowserContext]) -> tuple[Rea
     return Reader(window(url, accept_downloads=True).new_page()), Reader(window(url).new_page())
 
 
-def test_from_nothing_to_a_desktop(kitchen: Kitchen, people: tuple[Reader, Reader], tmp_path: Path) -> None:
+def test_from_nothing_to_a_desktop(
+    kitchen: Kitchen, people: tuple[Reader, Reader], publisher: tuple[Path, Path], tmp_path: Path
+) -> None:
     visitor, admin = people
     name = kitchen.host.unique("desk")
     _sign_in_as_admin(kitchen, admin)
@@ -63,6 +73,7 @@ def test_from_nothing_to_a_desktop(kitchen: Kitchen, people: tuple[Reader, Reade
     rdp = tmp_path / download.value.suggested_filename
     download.value.save_as(rdp)
     assert rdp.name == f"{name}.rdp"
+    verified(rdp.read_bytes().decode(), publisher[0], tmp_path)
     _see_the_desktop(kitchen, name, rdp, password, tmp_path)
     _install_a_package(kitchen, visitor, name, key, tmp_path)
     assert visitor.problems == admin.problems == []

@@ -9,6 +9,7 @@ import pytest
 import sqlalchemy as sa
 
 from app.drivers.fake import FakeLxd
+from tests.certificates import certificate
 from tests.cli.conftest import Berth
 
 
@@ -58,6 +59,28 @@ def test_all_well_is_said_and_exits_with_0(lab: Berth, engine: sa.Engine, monkey
     assert said.status == 0, said.out
     assert "ok   ws1: machines: nothing to object to in 1 of 1" in said.out
     assert "FAIL" not in said.out + said.err
+
+
+def test_a_certificate_for_rdp_files_that_does_not_do(
+    healthy: Berth, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def said() -> tuple[str, str]:
+        every = {one["what"]: one for one in healthy("doctor", "--json").json()}
+        return every["signing .rdp files"]["level"], every["signing .rdp files"]["detail"]
+
+    cert, key = certificate(tmp_path, "Vision Lab")
+    monkeypatch.setenv("BERTH_RDP_CERT", str(cert))
+    assert said() == ("bad", "BERTH_RDP_KEY is not set: they go out unsigned")
+    monkeypatch.setenv("BERTH_RDP_KEY", str(key))
+    assert said()[0] == "ok"
+    assert said()[1].startswith("as Vision Lab, until 20")
+    certificate(tmp_path, days=20)
+    assert said()[0] == "warn"
+    certificate(tmp_path, days=1)
+    assert "is valid from" in said()[1]
+    assert said()[0] == "bad"
+    key.unlink()
+    assert "cannot be read" in said()[1]
 
 
 def test_a_machine_that_is_not_safe(healthy: Berth, host: FakeLxd) -> None:

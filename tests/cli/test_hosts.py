@@ -108,3 +108,11 @@ def test_a_gpu_is_released_from_quarantine(lab: Berth, engine: sa.Engine) -> Non
     assert lab("gpu", "release", "ws1", "0000:0f:00.0").status == 1
     assert lab("gpu", "release", "ws1", "all").status == 2
     assert lab("gpu", "list", "--host", "nope").status == 1
+
+
+def test_the_desktop_of_the_host_itself(lab: Berth) -> None:
+    assert lab("host", "set", "ws1", "--desktop", "3389", "--json").json()["desktop"] == 3389
+    refused = lab("host", "set", "ws1", "--desktop", "22001")
+    assert refused.status == 1
+    assert "for people's machines" in refused.err
+    assert lab("host", "set", "ws1", "--desktop", "0", "--json").json()["desktop"] is None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import tarfile
 import time
 from pathlib import Path
 
@@ -56,3 +57,19 @@ def test_a_machine_that_cannot_be_made(lab: Berth, change: tuple[str, str]) -> N
     refused = lab("instance", "create", "m1", *(part for option in wanted.items() for part in option))
     assert (refused.status, refused.out, len(refused.err.splitlines())) == (1, "", 1)
     assert lab("instance", "list", "--json").json() == []
+
+
+def test_a_machines_disk_is_written_into_a_file(lab: Berth, environment: Path) -> None:
+    file = environment / "out" / "m1.tar.gz"
+    file.parent.mkdir()
+    assert lab("instance", "create", "m1", "--host", "ws1", "--image", "base", "--owner", "liwei").status == 0
+    assert lab("instance", "backup", "m1", "--snapshot", "nope", "--output", str(file)).status == 1
+    made = lab("instance", "backup", "m1", "--output", str(file))
+    assert made.status == 0, made.err
+    assert f"lxc import {file}" in made.out
+    with tarfile.open(file) as archive:
+        assert archive.getnames() == ["backup/README"]
+    assert [path.name for path in file.parent.iterdir()] == ["m1.tar.gz"]
+    again = lab("instance", "backup", "m1", "--output", str(file))
+    assert again.status == 2
+    assert "exists already" in again.err

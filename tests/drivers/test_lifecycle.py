@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -164,3 +165,16 @@ def test_nothing_of_it_is_done_to_a_missing_instance_or_a_host_that_is_away(subj
             call(subject.away, "t1")
     with pytest.raises(HostUnreachable):
         subject.away.survey()
+
+
+def test_a_backup_that_cannot_be_made_leaves_no_file(subject: Subject, tmp_path: Path) -> None:
+    name, file = subject.machine(), tmp_path / "file"
+    for instance, snapshot, most, why in (
+        ("no-such", "", 1 << 40, "no such instance"),
+        (name, "hand-9", 1 << 40, "no snapshot hand-9"),
+        (name, "", 1, "at most"),
+    ):
+        with pytest.raises(GiveUp, match=why):
+            subject.driver.backup(instance, snapshot, file, most, NO_PROGRESS)
+    assert not file.exists()
+    assert subject.seen(name).status == "running"

@@ -4,23 +4,39 @@ another name, back to a snapshot that has a GPU in its settings, deleted after i
 from __future__ import annotations
 
 import os
+import shutil
 import stat
+import tarfile
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import timedelta
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+import requests
 from sqlalchemy.orm import undefer
 
 from app import clock
-from app.drivers.base import InstanceSpec
+from app.drivers.base import GiveUp, InstanceSpec
 from app.drivers.lxd import rebuild
+from app.drivers.lxd.backups import PROJECT
 from app.extensions import db, transaction
 from app.models import Host, Instance, Operation, OperationKind, OperationState, Readable, Reading
-from app.services import accounts, adoption, care, instances, inventory, operations, readings, snapshots, surveys
+from app.services import (
+    accounts,
+    adoption,
+    backups,
+    care,
+    instances,
+    inventory,
+    operations,
+    readings,
+    snapshots,
+    surveys,
+)
 from tests.factories import make_admin
 from tests.lab.fixtures import Hosts
 from tests.lab.lab import Lab
@@ -291,3 +307,58 @@ def test_a_rebuild_keeps_home_with_its_owners_and_goes_on_where_it_was_killed(
     assert "gpu" not in config
     left = life.host.lxc("list", "-c", "n", "-f", "csv").split()
     assert [one for one in left if one.startswith(name)] == [name]
+
+
+def _downloaded_once(life: Life, name: str) -> bytes:
+    """What the agent gives whoever has a ticket, and nobody who comes with the same one again."""
+    with life.here.app.app_context(), transaction():
+        key = backups.ticket(None, instances.get(None, name))
+    url = f"http{life.row().terminal_url.removeprefix('ws')}/?backup={key}"
+    answer = requests.get(url, timeout=20)
+    assert answer.headers["Content-Disposition"].startswith(f'attachment; filename="{name}-')
+    assert len(answer.content) == int(answer.headers["Content-Length"])
+    assert requests.get(url, timeout=20).status_code == 403
+    return answer.content
+
+
+def test_a_backup_is_downloaded_with_one_ticket_and_imported_elsewhere_and_brings_files_alone(
+    life: Life, lab: Hosts, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a snapshot whose settings have a GPU, a port, a path of the host and a secret of an admin's."""
+    host, other = life.host, lab.ws2
+    (name,) = life.here.people(host, 1)
+    life.here.machines.append((other, name))
+    host.run(name, "sh", "-c", "echo then > /root/note; chown 1234:1235 /root/note")
+    host.lxc("config", "set", name, "environment.PROXY=http://li:hush-1@10.9.8.7")
+    host.lxc("profile", "create", "theirs")
+    host.lxc("profile", "set", "theirs", "environment.TOKEN=hush-2")
+    for device, *settings in (
+        ("port-ssh", "proxy", "listen=tcp:127.0.0.1:55555", "connect=tcp:127.0.0.1:22"),
+        ("data", "disk", f"source={tmp_path}", "path=/srv/hush-3"),
+        ("gpu-0000-01-00-0", "gpu", "gputype=physical", "pci=0000:01:00.0"),
+    ):
+        host.lxc("config", "device", "add", name, device, *settings)
+    life.do(name, lambda machine: snapshots.take(None, machine))
+    host.run(name, "sh", "-c", "echo now > /root/note")
+    life.look()
+    (snapshot,) = snapshots.of(life.machine(name))
+    took = life.do(name, lambda machine: backups.request(None, machine, snapshot.name))
+    print(f"\n  a backup takes {took:.1f} s")
+    host.lxc("profile", "delete", "theirs")
+    assert host.lxc("list", "-c", "n", "-f", "csv", "--project", PROJECT) == "", "no copy is left"
+    file = tmp_path / "back.tar.gz"
+    file.write_bytes(_downloaded_once(life, name))
+    with tarfile.open(file) as archive:
+        told = "".join(
+            archive.extractfile(f"backup/{one}").read().decode() for one in ("index.yaml", "container/backup.yaml")
+        )
+    for secret in ("hush", "10.9.8.7", "gpu", "0000:01", "55555", "port-ssh", str(tmp_path), "user.berth"):
+        assert secret not in told, secret
+    for most, why in ((1, "may have 0.0 GiB at most"), (1 << 50, "the host has no room")):
+        with monkeypatch.context() as patch:
+            patch.setattr(shutil, "disk_usage", lambda _place: SimpleNamespace(total=9 << 30, free=2 << 30))
+            with pytest.raises(GiveUp, match=why):
+                connect(host).backup(name, "", tmp_path / "none", most, lambda *_: None)
+    other.lxc("import", str(file), timeout=120)
+    other.lxc("start", name)
+    assert other.run(name, "sh", "-c", "cat /root/note; stat -c %u:%g /root/note") == "then\n1234:1235\n"

@@ -8,13 +8,15 @@ import subprocess
 import zlib
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
 
 from app.drivers import this_host
 from app.drivers.base import InstanceSpec
+from app.drivers.doors import Door
+from app.drivers.knocking import knock_here
 from app.drivers.lxd import network
 from app.services import checkup
 from app.services.checkup import BAD, OK, WARN, Known
@@ -108,6 +110,14 @@ def listening(address: str) -> Iterator[int]:
         yield server.getsockname()[1]
 
 
+def own_addresses(host: Lab) -> list[str]:
+    """The host's address on the machines' bridge, and one of those by which the lab knows it."""
+    listed = subprocess.run(["ip", "-j", "-4", "address"], check=True, capture_output=True).stdout
+    links = {link["ifname"]: link.get("addr_info", []) for link in json.loads(listed)}
+    others = [one["local"] for name, found in sorted(links.items()) if name != host.bridge for one in found]
+    return [host.gateway, *[address for address in others if not address.startswith("127.")][:1]]
+
+
 @pytest.fixture(scope="module")
 def away(host: Lab) -> Iterator[str]:
     """The address of another computer beyond the host, in a private network, that listens on port 8080 and 25."""
@@ -168,6 +178,30 @@ def test_of_the_host_a_machine_reaches_addresses_and_names_alone(host: Lab, two:
             host.run(name, "networkctl", "renew", "eth0")
             wait_for(lambda: two[0][1] in host.run(name, "hostname", "-I"), 5, "its address is renewed")
     assert host.run(name, "ls", "/dev/lxd").startswith("ls: cannot access")
+
+
+def test_no_machine_reaches_anothers_doors_or_the_hosts_own_services(host: Lab, two: list[tuple[str, str]]) -> None:
+    """By whichever address of the host: people come in there, machines do not."""
+    (one, _), (other, _) = two
+    with listening("0.0.0.0") as number:
+        pass  # it was free
+    door = Door("ssh", "0.0.0.0", number)
+    connect(host).open_door(other, door)
+    places = [f"{address}:{number}" for address in own_addresses(host)]
+    try:
+        assert len(places) > 1, "the bridge's, and that by which people know the host"
+        wait_for(lambda: knock_here(door) == "", 10, "SSH answers whoever comes to the host")
+        assert set(knock(host, one, *places).values()) == {"open"}, "as on any bridge of LXD's"
+        with walled(host), ExitStack() as stack:
+            # as the portal, PostgreSQL, Valkey, LXD and an agent's terminals may listen
+            ports = [stack.enter_context(listening(address)) for address in own_addresses(host)]
+            services = [f"{address}:{port}" for address, port in zip(own_addresses(host), ports, strict=True)]
+            assert set(knock(host, one, *places, *services).values()) == {"silence"}
+            assert knock_here(door) == "", "to people it is open as before"
+        with listening("127.0.0.1") as port:  # as they all do by themselves
+            assert "open" not in knock(host, one, *(f"{address}:{port}" for address in own_addresses(host))).values()
+    finally:
+        connect(host).close_door(other, "ssh")
 
 
 def test_beyond_the_host_a_machine_reaches_what_is_not_private(

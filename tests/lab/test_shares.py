@@ -169,6 +169,9 @@ def test_each_sees_only_their_own_and_loses_it_without_a_restart(house: House) -
         )
         own = source / name
         assert (own.stat().st_uid, stat.S_IMODE(own.stat().st_mode)) == (house.uid(name), 0o700)
+    # Root in there, with the other's user id too, finds nothing of the other's: neither the file nor that it is there.
+    look = f"find /srv -print; setpriv --reuid {house.uid(other)} --clear-groups find /srv/home/.. -print"
+    assert other not in house.does(one, f"{look} 2>&1", root=True)
     lab = house.lab
     lab.run(one, "sh", "-c", "cd /srv/home && nohup sleep 999 > /dev/null 2>&1 < /dev/null &")  # busy, all the same
     inits = [seen.init for seen in connect(house.lab).observe().instances.values()]

@@ -21,7 +21,7 @@ PUBLIC = {
     "health.healthz",
     "health.metrics",
 }
-ADMINS_ONLY = {"people", "policy", "audit", "hosts", "shares", "templates", "all_machines"}
+ADMINS_ONLY = {"people", "policy", "audit", "hosts", "host_desktop", "shares", "templates", "all_machines"}
 SAMPLES = {"way": "recipe", "role": "user", "what": "stop", "deed": "restore", "source": "log", "filename": "app.css"}
 ROLES = ["nobody", "user", "admin"]
 

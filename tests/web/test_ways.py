@@ -55,7 +55,8 @@ def test_the_page_has_what_one_pastes(client: Client, liwei: User, machine: Inst
     assert page.all("//*[@id='known-hosts']/@value") == [f"berth-gamma {HOST_KEY}"]
     assert ssh_keys.fingerprint(HOST_KEY) in page.text
     assert {"Copy SSH command", "Make a new password", "Mend"} <= set(page.buttons())
-    assert page.texts("//details/summary")[-4:] == ["Windows", "macOS", "Linux", "VS Code"]
+    helps = ["Windows", "macOS", "Linux", "VS Code", "It answers here, but not to you"]
+    assert page.texts("//details/summary")[-5:] == helps
     assert "Answers SSH, port 22000" in page.text
     assert "Download RDP file (.rdp)" not in page.links(), "this one has no desktop"
     assert "First, your SSH key" not in page.text

@@ -10,7 +10,7 @@ from flask import Flask
 from app.drivers.fake import FakeLxd
 from app.extensions import db
 from app.models import Instance, InstanceStatus, Operation, OperationKind, OperationState, Purpose
-from app.services import access, instances, machine_passwords, operations, ports, ssh_keys
+from app.services import access, desktops, instances, machine_passwords, operations, ports, ssh_keys
 from tests.factories import make_host, make_instance, make_user
 from tests.services.test_ssh_keys import GOOD
 from workers import doorman as doormen
@@ -186,3 +186,24 @@ def test_a_password_goes_in_as_a_hash_and_stays_nowhere(house: House) -> None:
     failed = house.work()
     assert (failed.state, failed.details) == (OperationState.FAILED, {})
     assert "chpasswd: no" in failed.error
+
+
+def test_the_workstations_own_desktop_is_tried_where_it_is_offered(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(doormen, "CALM", 60.0)
+
+    def answer() -> str | None:
+        house.step()
+        db.session.expire_all()
+        return house.host.desktop_answer
+
+    assert answer() is None
+    desktops.offer("test", house.host, 3389)
+    assert answer() == "refused"
+    house.lxd.serve_desktop(3389)
+    assert answer() == ""
+    house.lxd.serve_desktop()
+    assert answer() == "", "one that answered is not asked at each round"
+    desktops.offer("test", house.host, None)
+    assert answer() is None

@@ -6,12 +6,11 @@ mark is ever removed here.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
 
-from app.drivers.base import GiveUp, InstanceSpec, Progress, TryAgain
+from app.drivers.base import GiveUp, InstanceSpec, Progress
 from app.drivers.images import Origin, builder_name, image_alias, trial_name
 from app.drivers.lxd import build_network, instances, shapes
 from app.drivers.lxd.build_network import BUILDER
@@ -21,9 +20,7 @@ from app.drivers.lxd.updates import Updates
 from app.drivers.lxd.wire import Wire
 
 _PROPERTY = "berth.template"
-_KEPT = ("volatile.", "image.")  # LXD's own keys of an instance
 _GET_TIMEOUT = 1800.0  # an image from far away
-_REMOVAL = 30.0  # seconds within which LXD has let go of an instance
 _PUBLISH_TIMEOUT = 1800.0
 
 
@@ -54,7 +51,7 @@ def prepare(wire: Wire, template: int, origin: Origin, progress: Progress) -> st
                 body["devices"] |= build_network.nic(wire, template)
             _make(wire, body, lambda done: progress("copying", done))
         if origin.instance:
-            _strip(wire, name, body)
+            instances.strip(wire, name, body)
         instances.power(wire, name, "start")
         instances.await_init(wire, name, what)
     return name
@@ -170,17 +167,6 @@ def _make(wire: Wire, body: Json, progress: Callable[[int], None]) -> None:
     wire.send("post", "instances", json=body, limit=instances.COPY_TIMEOUT, progress=progress)
 
 
-def _strip(wire: Wire, name: str, body: Json) -> None:
-    """LXD copies what the request does not name: GPUs, doors, shared folders, and marks of whose it was. It has not
-    run yet."""
-    current, etag = wire.find(name)
-    assert current is not None
-    clean = shapes.writable(current)
-    own = {key: value for key, value in current["config"].items() if key.startswith(_KEPT)}
-    clean |= {"config": own | body["config"], "devices": body["devices"], "profiles": body["profiles"]}
-    wire.send("put", "instances", name, json=clean, etag=etag, limit=instances.POWER_TIMEOUT)
-
-
 def _remove(wire: Wire, name: str, template: int) -> None:
     """Stop and remove an instance of ours, also one that LXD is still making for somebody who is gone."""
     what = f"Remove {name}"
@@ -192,21 +178,7 @@ def _remove(wire: Wire, name: str, template: int) -> None:
         raise GiveUp(what, f"it has no {BUILDER}={template}: Berth did not make it", "Rename or delete it.")
     if current["status"].lower() != "stopped":
         instances.power(wire, name, "stop", force=True)
-    _delete(wire, name, what)
-
-
-def _delete(wire: Wire, name: str, what: str) -> None:
-    """LXD that is still making it, or is at taking it away itself, fails at this for a while."""
-    deadline, trouble = time.monotonic() + _REMOVAL, ""
-    while time.monotonic() < deadline:
-        try:
-            wire.send("delete", "instances", name, limit=instances.POWER_TIMEOUT)
-        except RefusedError as error:
-            trouble = str(error)
-        if wire.find(name)[0] is None:
-            return
-        time.sleep(0.5)
-    raise TryAgain(what, trouble or "LXD still lists it", "Try again.")
+    instances.remove(wire, name, what)
 
 
 def _forgiving(call: Callable[[], None]) -> None:

@@ -24,6 +24,8 @@ LINK = shell(f"/sbin/ldconfig; ln -sf {INSIDE}/bin/nvidia-smi /usr/local/bin/nvi
 STOP_TIMEOUT = 30  # so long LXD waits for a clean shutdown
 TURN_TIMEOUT = 40.0  # a change that hangs has an instance to itself for 30 s in LXD, which refuses all else meanwhile
 COPY_TIMEOUT = 900.0  # the first instance of an image has to unpack it
+_KEPT = ("volatile.", "image.")  # LXD's own keys of an instance
+_REMOVAL = 30.0  # seconds within which LXD has let go of an instance
 _making: dict[tuple[int, str], threading.Lock] = {}  # by process too: a fork may copy a held one
 
 
@@ -141,6 +143,31 @@ def delete(wire: Wire, name: str) -> None:
                 raise
         if wire.find(name)[0]:
             raise TryAgain(what, "LXD still lists it", "It is tried again by itself.")
+
+
+def strip(wire: Wire, name: str, body: Json) -> None:
+    """Leave of a new copy what the request for it names. LXD copies the rest too: GPUs, doors, shared folders, and
+    marks of whose it was. It has not run yet."""
+    current, etag = wire.find(name)
+    assert current is not None
+    clean = shapes.writable(current)
+    own = {key: value for key, value in current["config"].items() if key.startswith(_KEPT)}
+    clean |= {"config": own | body["config"], "devices": body["devices"], "profiles": body["profiles"]}
+    wire.send("put", "instances", name, json=clean, etag=etag, limit=POWER_TIMEOUT)
+
+
+def remove(wire: Wire, name: str, what: str) -> None:
+    """Remove a stopped one. LXD that is still making it, or is at taking it away itself, fails at this for a while."""
+    deadline, trouble = time.monotonic() + _REMOVAL, ""
+    while time.monotonic() < deadline:
+        try:
+            wire.send("delete", "instances", name, limit=POWER_TIMEOUT)
+        except RefusedError as error:
+            trouble = str(error)
+        if wire.find(name)[0] is None:
+            return
+        time.sleep(0.5)
+    raise TryAgain(what, trouble or "LXD still lists it", "Try again.")
 
 
 def _unprotect(wire: Wire, name: str) -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from app.drivers.base import GiveUp, InstanceSpec, Progress, TryAgain
 from app.drivers.lifecycle import FILLED, SHRINKABLE, SNAPSHOT_NAME, Size
-from app.drivers.lxd import instances, rebuild, shapes
+from app.drivers.lxd import backups, instances, rebuild, shapes
 from app.drivers.lxd.errors import RefusedError, as_driver_errors
 from app.drivers.lxd.readout import Readout
 from app.drivers.lxd.shapes import Json
@@ -100,6 +102,15 @@ class Lifecycle(Readout):
     def rebuild(self, spec: InstanceSpec, progress: Progress) -> None:
         """Make it anew, /home kept."""
         rebuild.rebuild(self._wire, self._update, spec, progress)
+
+    def backup(self, instance: str, snapshot: str, into: Path, most: int, progress: Progress) -> int:
+        """Write its disk into a file."""
+        what = f"Back up {instance}"
+        with as_driver_errors(what):
+            source = self._known(instance, what)
+            if snapshot and self._snapshot(instance, snapshot, what) is None:
+                raise GiveUp(what, f"there is no snapshot {snapshot}", "Choose another one.")
+        return backups.backup(self._wire, source, snapshot, into, most, progress)
 
     def adopt(self, instance: str, owner: str) -> None:
         """Mark it as Berth's."""

@@ -26,14 +26,16 @@ from app.drivers.lxd.shapes import Json
 CALL_TIMEOUT = 10.0  # seconds for one request
 LARGEST = 1 << 24  # bytes of a file that is read for its end
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9-]{0,62}")  # LXD's rule; also keeps a name from being a path
+_PIECE, _STEP = 1 << 20, 1 << 26  # bytes: read at once; between two words of how far it is
 _PERCENT = re.compile(r"(\d{1,3})%")
 
 
 class Wire:
-    """A server's REST interface. An endpoint is a socket's path or an https address."""
+    """A server's REST interface. An endpoint is a socket's path or an https address; `project`: one of LXD's, not the
+    default one."""
 
-    def __init__(self, endpoint: str, timeout: float = CALL_TIMEOUT) -> None:
-        self._endpoint = endpoint
+    def __init__(self, endpoint: str, timeout: float = CALL_TIMEOUT, project: str | None = None) -> None:
+        self._endpoint, self._project = endpoint, project
         self._timeout = timeout
         self._mine = threading.local()
 
@@ -96,6 +98,23 @@ class Wire:
         if answer.get("type") == "async":
             self.join(answer["operation"].partition("?")[0].rpartition("/")[2], limit, progress)
 
+    def fetch(self, *path: str, into: Path, limit: float, told: Callable[[int, int], None]) -> int:
+        """Write a file of LXD's, which may be large, into one that nobody else reads: its bytes. `told`: how many so
+        far, of how many."""
+        deadline, done = time.monotonic() + limit, 0
+        with self._call("get", path, stream=True) as answer, into.open("wb") as file:
+            size = int(answer.headers.get("Content-Length") or 0)
+            for piece in answer.iter_content(_PIECE):
+                file.write(piece)
+                done += len(piece)
+                if done // _STEP > (done - len(piece)) // _STEP:
+                    told(done, size)
+                if time.monotonic() > deadline:
+                    raise RefusedError(f"timed out: only {done} of {size} bytes came within {limit:.0f} s")
+        if size and done != size:
+            raise RefusedError(f"only {done} of {size} bytes came")
+        return done
+
     def begin(self, *path: str, json: Json) -> Json:
         """Ask for background work and leave it at that: LXD's description of it."""
         return dict(self._call("post", path, json=json).json()["metadata"])
@@ -144,12 +163,12 @@ class Wire:
         if getattr(self._mine, "pid", 0) != os.getpid():
             if self.lxd_dir and not Path(self._endpoint).exists():
                 raise HostUnreachable("Connect to LXD", f"no socket {self._endpoint}", "Is LXD running on this host?")
-            self._mine.client = _connect(self._endpoint, self._timeout)
+            self._mine.client = _connect(self._endpoint, self._timeout, self._project)
             self._mine.pid = os.getpid()
         return self._mine.client
 
 
-def _connect(endpoint: str, timeout: float) -> Any:
+def _connect(endpoint: str, timeout: float, project: str | None = None) -> Any:
     """As pylxd would, but with a session that reads no environment: REQUESTS_CA_BUNDLE would take the place of the
     server's pinned certificate, and a proxy that of the host."""
     if endpoint.startswith("/"):
@@ -162,7 +181,7 @@ def _connect(endpoint: str, timeout: float) -> Any:
     if endpoint.startswith(DEFAULT_SCHEME):  # pylxd keeps a connection per path, 25 of them for each of our threads
         session.mount(DEFAULT_SCHEME, _UnixAdapter(pool_connections=2))
     try:
-        client = Client(endpoint=endpoint, cert=cert, timeout=timeout, session=session)
+        client = Client(endpoint=endpoint, cert=cert, timeout=timeout, session=session, project=project)
     except LXDAPIException as error:
         raise RefusedError(str(error), error.response.status_code) from error
     except ClientConnectionFailed as error:
