@@ -97,6 +97,14 @@ def sync_host(actor: str, target: Host, driver: LxdDriver) -> list[Gpu]:
     return known
 
 
+def saw_image_files(target: Host, directory: str, names: list[str]) -> None:
+    """Note which files of images lie on the host, for pages that have no way to it."""
+    found = {"directory": directory, "names": names}
+    if target.image_files != found:
+        target.image_files = found
+        db.session.flush()
+
+
 def set_ways(
     actor: str, target: Host, *, address: str | None = None, listen: str | None = None, span: str | None = None
 ) -> None:

@@ -11,7 +11,7 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import joinedload, selectinload
 
 from app import clock
-from app.drivers.images import Origin, image_alias
+from app.drivers.images import Made, Origin, image_alias
 from app.errors import Conflict, InvalidInput, NotFound
 from app.extensions import db
 from app.models import (
@@ -39,6 +39,7 @@ class Job:
     description: str
     origin: Origin
     steps: list[Step]
+    checksum: str = ""
 
 
 def every(host_id: int | None = None, *, retired: bool = False) -> list[Template]:
@@ -146,21 +147,42 @@ def job(template_id: int) -> Job:
     template = get(template_id)
     recipe = template.source if template.kind == TemplateKind.RECIPE else ""
     return Job(
-        template.id, template.name, template.description, rules.origin(template), steps(recipe, template.options)
+        template.id,
+        template.name,
+        template.description,
+        rules.origin(template),
+        steps(recipe, template.options),
+        str(template.options.get("checksum", "")),
     )
 
 
-def built(template_id: int, size_bytes: int) -> None:
+def built(template_id: int, made: Made) -> None:
     """Note the image; the end of the operation makes the template ready."""
     template = get(template_id)
-    template.image, template.size_bytes = image_alias(template_id), size_bytes
+    template.image, template.size_bytes = image_alias(template_id), made.size_bytes
+    template.driver_version = made.driver_version
     db.session.flush()
+
+
+def looked_through(template_id: int, sha256: str) -> None:
+    """Keep what a file was, by which it can be told later what machines were made of."""
+    template = get(template_id)
+    template.options = template.options | {"sha256": sha256}
+    actor = f"agent:{template.host.name}"
+    audit.record(actor, "template.file", f"template:{template.name}", file=template.source, sha256=sha256)
+    db.session.flush()
+
+
+def fits_driver(template: Template) -> bool:
+    """Whether the NVIDIA libraries that lie in it are those of its host's driver; without any, the host brings them."""
+    now = template.host.driver_version
+    return not template.driver_version or not now or template.driver_version == now
 
 
 def discarded(template_id: int) -> None:
     """Note that the image is gone."""
     template = get(template_id)
-    template.image, template.size_bytes = "", 0
+    template.image, template.size_bytes, template.picture = "", 0, None
     db.session.flush()
 
 
