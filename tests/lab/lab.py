@@ -181,6 +181,18 @@ class Lab:
         finally:
             registry.make_node(f"nvidia{minor}", 195, minor)
 
+    @contextmanager
+    def filled(self, pool: str) -> Iterator[None]:
+        """A storage pool without room: something else lies in it."""
+        filler = self.lxd_dir / "storage-pools" / pool / "filler"
+        inside = ["nsenter", f"--mount=/proc/{registry.find(self.directory).daemon}/ns/mnt", "sh", "-c"]  # type: ignore[union-attr]
+        fill = f"dd if=/dev/zero of={filler} bs=1M 2> /dev/null; sync {filler}"
+        subprocess.run([*inside, fill], check=True, timeout=60)
+        try:
+            yield
+        finally:
+            subprocess.run([*inside, f"rm {filler}; sync"], check=True, timeout=60)
+
     def remove(self, *names: str) -> None:
         """Delete instances, whatever they are doing."""
         for name in names:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from app import clock
+from app.drivers.images import Made
 from app.extensions import db
 from app.models import Operation, OperationKind, Template, TemplateKind, TemplateState
 from app.services import operations, templates
@@ -127,7 +128,7 @@ def test_it_is_watched_until_it_is_final(admin: Client, woken: list[str]) -> Non
     assert "<b>bold</b>" in log
     assert "line 50 " not in log, "the end of it, while it grows"
     assert "Try again" not in page.buttons()
-    templates.built(only().id, 700 << 20)
+    templates.built(only().id, Made(700 << 20))
     operations.finish(operation().id, "agent:lab03")
     final = admin.get(answer.location, htmx=True)
     assert not final.all("//*[@hx-get]"), "the polling ends"

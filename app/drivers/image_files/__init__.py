@@ -99,10 +99,14 @@ def _checked(folder: int, name: str, what: str, directory: Path) -> Iterator[IO[
     except OSError as error:
         reason = f"there is no such file in {directory} on this host, or it is a link"
         raise GiveUp(what, reason, "Put it there as root.") from error
-    with os.fdopen(file, "rb") as opened:
-        _only_ours(file, what, name)
+    try:
         if not stat.S_ISREG(os.fstat(file).st_mode):
             raise GiveUp(what, "it is no plain file", "Choose another one.")
+        _only_ours(file, what, name)
+    except BaseException:
+        os.close(file)
+        raise
+    with os.fdopen(file, "rb") as opened:
         yield opened
 
 

@@ -165,6 +165,18 @@ def sift(source: Any, target: Any, size: int, wish: dict[str, Any]) -> dict[str,
     return found | {"description": kept["properties"].get("description", "")}
 
 
+def judge(source: Any, target: Any, size: int, wish: dict[str, Any]) -> dict[str, Any]:
+    """What was `found` in the archive, or why it is `refused`."""
+    try:
+        return {"found": sift(source, target, size, wish)}
+    except RefusedError as error:
+        return {"refused": str(error)}
+    except OSError as error:
+        return {"refused": words.trouble(error)}
+    except (tarfile.TarError, EOFError, ValueError, MemoryError, RecursionError, OverflowError, *bounds.DAMAGE):
+        return {"refused": "the archive is damaged, or none that Berth reads"}
+
+
 def _say(**what: Any) -> None:
     sys.stdout.write(json.dumps(what) + "\n")
     sys.stdout.flush()
@@ -176,14 +188,7 @@ def main() -> None:
     with os.fdopen(wish["source"], "rb") as source, os.fdopen(wish["target"], "wb") as target:
         size = os.fstat(source.fileno()).st_size
         bounds.confine(wish["nobody"])
-        try:
-            _say(found=sift(source, target, size, wish))
-        except RefusedError as error:
-            _say(refused=str(error))
-        except OSError as error:
-            _say(refused=words.trouble(error))
-        except (tarfile.TarError, EOFError, ValueError, MemoryError, RecursionError, OverflowError, *bounds.DAMAGE):
-            _say(refused="the archive is damaged, or none that Berth reads")
+        _say(**judge(source, target, size, wish))
 
 
 if __name__ == "__main__":

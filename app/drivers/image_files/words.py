@@ -60,7 +60,9 @@ def trouble(error: OSError) -> str:
     """Why a file could not be read or written."""
     if error.errno in {errno.ENOSPC, errno.EDQUOT}:
         return "the disk is full: what is looked through is written down beside it, unpacked"
-    return f"it cannot be read: {error.strerror or error}"
+    if error.errno is None:  # tarfile's and gzip's own word
+        return "the archive is damaged, or none that Berth reads"
+    return f"it cannot be read: {error.strerror}"
 
 
 def _plain(value: Any) -> str:

@@ -14,7 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import IO
 
-from app.drivers.base import Progress
+from app.drivers.base import GiveUp, Progress
 from app.drivers.image_files import PROPERTY
 from app.drivers.images import Origin
 from app.drivers.lxd.errors import RefusedError
@@ -23,6 +23,7 @@ from app.drivers.lxd.wire import Wire
 
 _FETCH_LIMIT = 1800.0  # seconds for an image from far away
 _TAKE_LIMIT = 900.0  # seconds in which LXD has to take in what it was sent
+_NOT_FETCHED = "Is the server up, and has it that image? Try again, or name another server in BERTH_IMAGE_SERVERS."
 _QUIET = 60.0  # seconds without a byte taken
 
 
@@ -34,7 +35,12 @@ def fetched(wire: Wire, template: int, origin: Origin, progress: Progress) -> It
     alias = f"berth-fetch-{template}-{int(time.time())}"
     far = {"type": "image", "mode": "pull", "protocol": "simplestreams", "server": origin.server, "alias": origin.alias}
     request = {"source": far, "aliases": [{"name": alias, "description": ""}]}
-    wire.send("post", "images", json=request, limit=_FETCH_LIMIT, progress=partial(progress, "copying"))
+    try:
+        wire.send("post", "images", json=request, limit=_FETCH_LIMIT, progress=partial(progress, "copying"))
+    except RefusedError as error:
+        if error.full:
+            raise
+        raise GiveUp(f"Fetch {origin.alias} from {origin.server}", str(error), _NOT_FETCHED) from error
     try:
         yield str(wire.get("images", "aliases", alias)["target"])
     finally:

@@ -33,6 +33,12 @@ class RefusedError(Exception):
         return self.code in {409, 412, 503} or bool(_BUSY.search(str(self)))
 
 
+    @property
+    def full(self) -> bool:
+        """Whether there was no room for it."""
+        return bool(_FULL.search(str(self)))
+
+
 class UnfinishedError(RefusedError):
     """LXD has not done with a background operation in the time that it was given, and goes on with it."""
 
@@ -64,7 +70,7 @@ def _explain(error: Exception) -> tuple[type[DriverError], str, str]:
 
 
 def _refused(error: RefusedError) -> tuple[type[DriverError], str, str]:
-    if _FULL.search(str(error)):  # before all else: LXD may have said so while it was busy
+    if error.full:  # before all else: LXD may have said so while it was busy
         return GiveUp, _short(str(error)), "The host's storage pool or disk is full: make room there, then try again."
     if error.busy:
         return TryAgain, str(error), "It is tried again by itself."
