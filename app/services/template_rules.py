@@ -29,8 +29,9 @@ MOST_PACKAGES, LONGEST_DESCRIPTION = 60, 300
 
 @dataclass(frozen=True)
 class Wish:
-    """A template as it was asked for. `source`: the recipe, the image, its file or the instance, by `kind`. `start`: the
-    image that a recipe starts from, "" for the usual one. `checksum`: the SHA-256 of a file, "" for any."""
+    """A template as it was asked for. `source`: the recipe, the image, its file or the instance, by `kind`.
+
+    `start`: the image that a recipe starts from, "" for the usual one. `checksum`: a file's SHA-256, "" for any."""
 
     name: str
     kind: TemplateKind
@@ -42,6 +43,7 @@ class Wish:
     extras: Collection[str] = ()
     checksum: str = ""
     desktop: bool = False
+    picture: bytes = b""
     for_everyone: bool = True
     users: Collection[str] = field(default_factory=tuple)
 

@@ -24,7 +24,7 @@ from app.models import (
     TemplateState,
     User,
 )
-from app.services import audit, operations
+from app.services import audit, operations, pictures
 from app.services import template_rules as rules
 from app.services.recipes import RECIPES, Step, steps
 from app.services.template_rules import Wish
@@ -80,6 +80,23 @@ def offered(user: User | None) -> list[Template]:
     return list(db.session.scalars(query))
 
 
+def picture(user: User, template_id: int) -> bytes:
+    """The PNG of a template that this person is offered, an admin of every one. Raises NotFound."""
+    query = select(Template.picture).where(Template.id == template_id, Template.picture.is_not(None))
+    if not user.is_admin:
+        query = query.where(Template.retired_at.is_(None))
+        query = query.where(or_(Template.for_everyone, Template.users.any(User.id == user.id)))
+    found = db.session.scalar(query)
+    if found is None:
+        raise NotFound(_("There is no such picture."))
+    return found
+
+
+def with_picture() -> set[int]:
+    """The templates that have one."""
+    return set(db.session.scalars(select(Template.id).where(Template.picture.is_not(None))))
+
+
 def has_any(host_id: int) -> bool:
     """Whether a host has a template that machines can be made from. Then people get those, and no raw image."""
     query = select(Template.id).where(Template.host_id == host_id, Template.retired_at.is_(None))
@@ -101,6 +118,7 @@ def request_build(actor: User | None, host: Host, wish: Wish) -> Operation:
         options=rules.options(host, wish),
         desktop=recipe.desktop if recipe else wish.desktop,
         state=TemplateState.BUILDING,
+        picture=pictures.redraw(wish.picture) if wish.picture else None,
         for_everyone=wish.for_everyone,
         users=_people(wish.users),
     )
@@ -132,10 +150,19 @@ def retire(actor: User | None, template: Template) -> Operation:
 
 
 def change(
-    actor: User | None, template: Template, *, description: str, for_everyone: bool, users: Collection[str]
+    actor: User | None,
+    template: Template,
+    *,
+    description: str,
+    for_everyone: bool,
+    users: Collection[str],
+    picture: bytes | None = None,
 ) -> None:
-    """Describe it anew, and say who may use it. Machines that were made from it stay. Its `users` must be loaded."""
+    """Describe it anew, and say who may use it. Machines that were made from it stay. Its `users` must be loaded.
+    `picture` as a file's content; b"" for none any more, None for the one that it has."""
     rules.check_description(description)
+    if picture is not None:
+        template.picture = pictures.redraw(picture) if picture else None
     template.description, template.for_everyone, template.users = description.strip(), for_everyone, _people(users)
     db.session.flush()
     who = actor.username if actor else audit.SYSTEM

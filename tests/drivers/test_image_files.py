@@ -101,7 +101,8 @@ def test_what_is_kept(shelf: ImageFiles) -> None:
     content = gzip.compress(
         archive(
             folder("./"), entry("./rootfs/etc/motd", "hello", uid=5, gid=65535, mode=0o104755, uname="root"),
-            *GOOD, link("rootfs/etc/mtab", "/proc/mounts"), link("rootfs/etc/name", "rootfs/etc/hostname", tarfile.LNKTYPE),
+            *GOOD, link("rootfs/etc/mtab", "/proc/mounts"),
+            link("rootfs/etc/name", "rootfs/etc/hostname", tarfile.LNKTYPE),
             folder("rootfs/dev"), entry("rootfs/dev/null", type=tarfile.CHRTYPE, devmajor=1, devminor=3),
             entry("rootfs/run/pipe", type=tarfile.FIFOTYPE),
             entry("rootfs/bin/ping", "p", pax_headers={sieve.CAPABILITY: CAPABILITY, "SCHILY.xattr.trusted.x": "1"}),
@@ -147,7 +148,7 @@ def test_what_is_kept(shelf: ImageFiles) -> None:
         ((entry("metadata.yaml", "a: [1\n"), *GOOD[1:]), "is no YAML"),
         ((entry("metadata.yaml", "!!python/object/apply:os.system [id]"), *GOOD[1:]), "is no YAML"),
         ((entry("metadata.yaml", "just text"), *GOOD[1:]), "says nothing"),
-        ((entry("metadata.yaml", "architecture: riscv64"), *GOOD[1:]), f"it is for riscv64, and this host is {MACHINE}"),
+        ((entry("metadata.yaml", "architecture: riscv64"), *GOOD[1:]), f"for riscv64, and this host is {MACHINE}"),
         ((*GOOD, link("templates", "/etc")), "templates is neither a file nor a directory"),
         ((*GOOD, link("templates/x.tpl", "/etc/shadow")), "templates/x.tpl is neither"),
         ((*GOOD, entry("templates/x.tpl", type=tarfile.CHRTYPE)), "templates/x.tpl is neither"),
@@ -205,8 +206,11 @@ def test_the_program_refuses_a_bomb_and_one_file_of_a_terabyte(shelf: ImageFiles
 
 def test_no_more_files_than_may_be(shelf: ImageFiles, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sieve, "MOST_ENTRIES", 4)
-    with tarfile.open(fileobj=io.BytesIO(archive(*GOOD))) as tar:
-        taken = sieve.Sieve(tar, tarfile.open(fileobj=io.BytesIO(), mode="w"))
+    with (
+        tarfile.open(fileobj=io.BytesIO(archive(*GOOD))) as tar,
+        tarfile.open(fileobj=io.BytesIO(), mode="w") as target,
+    ):
+        taken = sieve.Sieve(tar, target)
         for member in tar.getmembers():
             taken.take(member)
         with pytest.raises(bounds.RefusedError, match="more than 4 files"):

@@ -186,7 +186,7 @@ class Lab:
         """A storage pool without room: something else lies in it."""
         filler = self.lxd_dir / "storage-pools" / pool / "filler"
         inside = ["nsenter", f"--mount=/proc/{registry.find(self.directory).daemon}/ns/mnt", "sh", "-c"]  # type: ignore[union-attr]
-        fill = f"dd if=/dev/zero of={filler} bs=1M 2> /dev/null; sync {filler}"
+        fill = f"for size in $(seq 600 -50 50); do fallocate -l ${{size}}M {filler} 2> /dev/null && exit; done; exit 1"
         subprocess.run([*inside, fill], check=True, timeout=60)
         try:
             yield

@@ -9,6 +9,7 @@ import json
 import os
 import pwd
 import re
+import shutil
 import stat
 import subprocess
 import sys
@@ -73,6 +74,29 @@ class ImageFiles:
             finally:
                 path.unlink(missing_ok=True)
 
+    def put(self, file: Path, name: str) -> str:
+        """Copy a file in; under which name it lies there. One that lies there already stays. Raises GiveUp."""
+        what = f"Take the image {file.name}"
+        with self._opened(what):
+            if file.resolve().parent == self.directory.resolve():
+                return file.name
+        target = self.directory / name
+        try:
+            flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+            with file.open("rb") as source, os.fdopen(os.open(target, flags, 0o600), "wb") as copy:
+                shutil.copyfileobj(source, copy, 1 << 20)
+        except FileExistsError as error:
+            raise GiveUp(what, f"{target} is there already", "Remove it, if nobody needs it.") from error
+        except OSError as error:
+            target.unlink(missing_ok=True)
+            raise GiveUp(what, str(error), f"Make room below {self.directory}, or look at the file.") from error
+        return name
+
+    def remove(self, name: str) -> None:
+        """Remove a file; none is fine."""
+        if FILE_NAME.fullmatch(name):
+            (self.directory / name).unlink(missing_ok=True)
+
     def clear(self, template: int) -> None:
         """Remove what a try that was killed has left."""
         with suppress(OSError):
@@ -100,14 +124,13 @@ def _checked(folder: int, name: str, what: str, directory: Path) -> Iterator[IO[
         reason = f"there is no such file in {directory} on this host, or it is a link"
         raise GiveUp(what, reason, "Put it there as root.") from error
     try:
+        _only_ours(file, what, name)
         if not stat.S_ISREG(os.fstat(file).st_mode):
             raise GiveUp(what, "it is no plain file", "Choose another one.")
-        _only_ours(file, what, name)
-    except BaseException:
+        with os.fdopen(file, "rb", closefd=False) as opened:
+            yield opened
+    finally:
         os.close(file)
-        raise
-    with os.fdopen(file, "rb") as opened:
-        yield opened
 
 
 def _only_ours(number: int, what: str, name: str) -> None:

@@ -32,7 +32,6 @@ class RefusedError(Exception):
         """Whether the same request may well succeed a moment later."""
         return self.code in {409, 412, 503} or bool(_BUSY.search(str(self)))
 
-
     @property
     def full(self) -> bool:
         """Whether there was no room for it."""

@@ -86,8 +86,8 @@ class Wire:
             self.join(answer["operation"].partition("?")[0].rpartition("/")[2], limit, progress)
 
     def upload(self, *path: str, body: Any, quiet: float, limit: float) -> None:
-        """Send a file's content, at most `quiet` seconds without a byte taken, and wait at most `limit` seconds until LXD
-        has made of it what it should."""
+        """Send a file's content, at most `quiet` seconds without a byte taken, and wait at most `limit` seconds for
+        what LXD makes of it."""
         headers = {"Content-Type": "application/octet-stream", "X-LXD-public": "0"}
         answer = self._call("post", path, data=body, headers=headers, timeout=quiet).json()
         self.join(answer["operation"].partition("?")[0].rpartition("/")[2], limit)
