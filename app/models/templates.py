@@ -43,8 +43,8 @@ class Template(Base):
     """An image on one host. `source`: the recipe, the image, its file or the instance it is made from, by `kind`.
 
     `options`: what the recipe was told (mirror, packages, …), and of a file its SHA-256. `image`: the alias on the
-    host, once it is ready. For everybody, or for `users` alone. A retired one is offered to nobody; machines made from it go
-    on.
+    host, once it is ready. For everybody, or for `users` alone. A retired one is offered to nobody; machines made from
+    it go on.
     """
 
     __tablename__ = "templates"

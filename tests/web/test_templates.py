@@ -155,7 +155,7 @@ def test_a_recipe_with_more(admin: Client, woken: list[str]) -> None:
     }
     codes = [step.code for step in templates.job(only().id).steps]
     assert codes == ["network", "sources", "base", "miniconda", "jupyter", "seal"]
-    assert "Added miniconda (https://repo.anaconda.com/miniconda)" in admin.get(answer.location).text
+    assert "miniconda (https://repo.anaconda.com/miniconda)" in admin.get(answer.location).text
 
 
 def drawing(kind: str = "PNG", size: tuple[int, int] = (400, 200)) -> bytes:
