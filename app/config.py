@@ -11,6 +11,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from zoneinfo import ZoneInfo, available_timezones
 
+WEB = re.compile(r"https://[A-Za-z0-9.\[\]:-]{1,200}(/[A-Za-z0-9._~/+-]{0,200})?")
+# Where images are fetched from by `server:alias`, as LXD's own client names them. Nothing else is fetched.
+IMAGE_SERVERS = {
+    "ubuntu": "https://cloud-images.ubuntu.com/releases",
+    "images": "https://images.lxd.canonical.com",
+}
+SOURCES = {  # where recipes get what no package of the distribution has
+    "miniconda": "https://repo.anaconda.com/miniconda",
+    "cuda": "https://developer.download.nvidia.com/compute/cuda/repos",
+    "jupyter": "https://pypi.org/simple",
+}
 WEBSOCKET = re.compile(r"wss?://(\[[0-9a-f:]+\]|[A-Za-z0-9.-]+)(:\d{1,5})?(/[A-Za-z0-9._~/-]*)?")
 
 
@@ -66,6 +77,24 @@ class Settings:
         metadata={"env": "BERTH_RDP_CERT", "doc": "PEM file of a certificate that .rdp files are signed with"}
     )
     rdp_key: str = field(metadata={"env": "BERTH_RDP_KEY", "doc": "PEM file of its key, without a password"})
+    image_servers: Mapping[str, str] = field(
+        metadata={
+            "env": "BERTH_IMAGE_SERVERS",
+            "doc": "more servers of images, NAME=https://…, with blanks between them (ubuntu and images are known)",
+        }
+    )
+    sources: Mapping[str, str] = field(
+        metadata={
+            "env": "BERTH_SOURCES",
+            "doc": "mirrors for what recipes add: miniconda=https://… cuda=https://… jupyter=https://…",
+        }
+    )
+    import_anyway: bool = field(
+        metadata={
+            "env": "BERTH_IMPORT_ANYWAY",
+            "doc": "1: take images from files into an LXD whose number is too old, since it was mended (default: 0)",
+        }
+    )
     rate_limits: bool = field(
         metadata={"env": "BERTH_RATE_LIMITS", "doc": "0 switches rate limits off, for benchmarks (default: 1)"}
     )
@@ -77,6 +106,11 @@ class Settings:
     def run_dir(self) -> Path:
         """Sockets, locks and the address book of running services."""
         return self.data_dir / "run"
+
+    @property
+    def images_dir(self) -> Path:
+        """Where an agent looks for files of images on its host."""
+        return self.data_dir / "images"
 
     @property
     def zone(self) -> ZoneInfo:
@@ -110,6 +144,9 @@ class Settings:
             backup_gib=env.number("BERTH_BACKUP_GIB", 100, 1, 100_000),
             rdp_cert=env.text("BERTH_RDP_CERT"),
             rdp_key=env.text("BERTH_RDP_KEY"),
+            image_servers=env.named("BERTH_IMAGE_SERVERS", IMAGE_SERVERS),
+            sources=env.named("BERTH_SOURCES", SOURCES),
+            import_anyway=env.switch("BERTH_IMPORT_ANYWAY", "0"),
             rate_limits=env.switch("BERTH_RATE_LIMITS", "1"),
             secret_key=env.text("SECRET_KEY"),
         )
@@ -158,6 +195,14 @@ class _Environment:
         if text not in {"0", "1", "no", "yes", "false", "true"}:
             self.problems.append(f"{name}={text!r}: must be 0 or 1")
         return text in {"1", "yes", "true"}
+
+    def named(self, name: str, usual: Mapping[str, str]) -> Mapping[str, str]:
+        """Web addresses by name, the usual ones and those given; these may take the place of the usual."""
+        given = dict(word.partition("=")[::2] for word in self.text(name).split())
+        for key, url in given.items():
+            if not (re.fullmatch(r"[a-z][a-z0-9-]{0,29}", key) and WEB.fullmatch(url)):
+                self.problems.append(f"{name}: {key}={url}: must be a name in small letters, =, and an https address")
+        return {**usual, **{key: url.rstrip("/") for key, url in given.items()}}
 
     def address(self, name: str, default: str, schemes: tuple[str, ...]) -> str:
         """An address of one of these schemes, or none."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from flask import current_app
 from flask_babel import Babel
 from flask_limiter import Limiter
 from flask_limiter.util import get_remote_address
@@ -13,12 +14,20 @@ from flask_sqlalchemy import SQLAlchemy
 from flask_wtf.csrf import CSRFProtect
 from sqlalchemy.orm import Session
 
+from app.config import Settings
+
 # expire_on_commit off: what was loaded stays readable after the edge has committed, without more queries.
 db = SQLAlchemy(session_options={"expire_on_commit": False})
 login = LoginManager()
 csrf = CSRFProtect()
 babel = Babel()
 limiter = Limiter(key_func=get_remote_address, default_limits=[])
+
+
+def settings() -> Settings:
+    """What this installation chose, of the app that we run in."""
+    found: Settings = current_app.extensions["berth"]
+    return found
 
 
 @contextmanager

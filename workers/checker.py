@@ -53,7 +53,8 @@ class Checker:
                     known = findings.known(inventory.host(self.host_name), findings.skew())
                 found = [facts] if isinstance(facts, Finding) else checkup.findings(facts, known)
                 with transaction():
-                    findings.store(inventory.host(self.host_name), found)
+                    driver = None if isinstance(facts, Finding) else facts.driver
+                    findings.store(inventory.host(self.host_name), found, driver)
             finally:
                 db.session.remove()
         self._tell(found)

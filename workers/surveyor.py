@@ -13,7 +13,9 @@ from pathlib import Path
 from flask import Flask
 from sqlalchemy.exc import SQLAlchemyError
 
+from app.config import Settings
 from app.drivers.base import DriverError, LxdDriver
+from app.drivers.image_files import ImageFiles
 from app.drivers.survey import HostUse
 from app.errors import NotFound
 from app.extensions import db, transaction
@@ -32,6 +34,8 @@ class Surveyor:
 
     def __init__(self, app: Flask, host_name: str, driver: LxdDriver, work: threading.Event) -> None:
         self.app, self.host_name, self.driver, self.work = app, host_name, driver, work
+        settings: Settings = app.extensions["berth"]
+        self._files = ImageFiles(settings.images_dir)
         self._before: dict[str, tuple[float, float]] = {}  # CPU seconds of each instance, and when that was
 
     def run(self, stop: threading.Event) -> None:
@@ -54,12 +58,14 @@ class Surveyor:
         """One look, written down, and what is due asked for."""
         found, version, images = self.driver.survey(), self.driver.server().version, self.driver.images()
         cpu = self._cpus(found)
+        files = self._files.names()
         with self.app.app_context():
             try:
                 with transaction():
                     host = inventory.host(self.host_name)
                     surveys.record(host, found, cpu)
                     inventory.saw_lxd(host, version, images)
+                    inventory.saw_image_files(host, str(self._files.directory), files)
                 with transaction():
                     asked = upkeep.due(inventory.host(self.host_name).id)
                 with transaction():

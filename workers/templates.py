@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import re
 import time
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
 from app.drivers.base import DriverError, GiveUp, TryAgain
+from app.drivers.image_files import ImageFiles
+from app.drivers.images import Made, Origin
 from app.drivers.inside import Command
-from app.extensions import transaction
+from app.extensions import settings, transaction
 from app.services import templates
+from app.services.checkup.versions import safe_for_images
 from app.services.recipes import Step
 from app.services.templates import Job
 
@@ -61,16 +65,17 @@ def build(work: Work) -> None:
         job = templates.job(work.template.id)
     work.progress("clearing", 0)
     work.driver.scrap(job.template_id)
+    image_files().clear(job.template_id)
     try:
         with Log(work) as log:
-            log(f"== {job.name}: from {job.origin.instance or job.origin.alias} {job.origin.server}".rstrip() + "\n")
-            size = _make(work, job, log)
+            log(f"== {job.name}: from {job.origin} {job.origin.server}".rstrip() + "\n")
+            made = _make(work, job, log)
     except BaseException:
         with suppress(DriverError):  # an unreachable host: the next try, or retiring it, clears up
             work.driver.scrap(job.template_id)
         raise
     with transaction():
-        templates.built(job.template_id, size)
+        templates.built(job.template_id, made)
 
 
 def discard(work: Work) -> None:
@@ -87,8 +92,17 @@ def discard(work: Work) -> None:
         templates.discarded(template_id)
 
 
-def _make(work: Work, job: Job, log: Log) -> int:
-    builder = work.driver.prepare(job.template_id, job.origin, lambda code, at: work.progress(code, at * FROM // 100))
+def image_files() -> ImageFiles:
+    """The files of images on this host."""
+    return ImageFiles(settings().images_dir)
+
+
+def _make(work: Work, job: Job, log: Log) -> Made:
+    begin = FROM // 2 if job.origin.file else 0
+    with _origin(work, job, log) as origin:
+        builder = work.driver.prepare(
+            job.template_id, origin, lambda code, at: work.progress(code, begin + at * (FROM - begin) // 100)
+        )
     whole, done = sum(step.weight for step in job.steps), 0
     for step in job.steps:
         work.progress(step.code, FROM + (TO - FROM) * done // whole)
@@ -102,6 +116,29 @@ def _make(work: Work, job: Job, log: Log) -> int:
         work.progress(code, begin + length * at // 100)
 
     return work.driver.publish(job.template_id, job.description or job.name, tell)
+
+
+@contextmanager
+def _origin(work: Work, job: Job, log: Log) -> Iterator[Origin]:
+    """What the builder is made from; of a file only what is left of it when it was looked through."""
+    if not job.origin.file:
+        yield job.origin
+        return
+    version = work.driver.server().version
+    if not settings().import_anyway and not safe_for_images(version):
+        todo = "Upgrade LXD there. If your distribution mended it under this number, set BERTH_IMPORT_ANYWAY=1 there."
+        detail = f"LXD {version} can be taken over by an image as it reads it; 5.0.9, 5.21.7 and 6.9 cannot"
+        raise GiveUp(f"Take the image {job.origin.file}", detail, todo)
+    log("== looking through it\n")
+    with image_files().sifted(
+        job.origin.file, job.template_id, job.checksum, lambda at: work.progress("looking", at * FROM // 200)
+    ) as found:
+        log(f"{found.entries} files, SHA-256 {found.sha256}\n")
+        if found.left_out:
+            log(f"{found.left_out} left out: templates that LXD would fill in, devices that every machine has anyway\n")
+        with transaction():
+            templates.looked_through(job.template_id, found.sha256)
+        yield Origin(file=str(found.path))
 
 
 def _run(work: Work, builder: str, step: Step, log: Log) -> None:

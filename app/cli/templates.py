@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import click
 
-from app.cli.base import json_option, print_json, printable, show, with_app
+from app.cli.base import Failed, json_option, print_json, printable, settings, show, with_app
 from app.cli.work import carry_out
+from app.drivers.image_files import FILE_NAME, ImageFiles
+from app.errors import InvalidInput
 from app.extensions import transaction
 from app.models import Template, TemplateKind
 from app.services import inventory, operations, templates
+from app.services.recipes import EXTRAS
 from app.services.template_rules import Wish
 
 
@@ -40,11 +44,13 @@ def _common(command: Callable[..., Any]) -> Callable[..., Any]:
 )
 @click.option("--mirror", default="", help="Where packages come from.")
 @click.option("--package", "packages", multiple=True, help="One more package; may be repeated.")
+@click.option("--with", "extras", multiple=True, metavar="WHAT", help=f"Also {', '.join(EXTRAS)}; may be repeated.")
 @_common
 @with_app
-def build(recipe: str, name: str, start: str, mirror: str, packages: tuple[str, ...], **common: Any) -> None:
+def build(recipe: str, name: str, **options: Any) -> None:
     """Build one by a recipe: base or desktop."""
-    _make(name or recipe, TemplateKind.RECIPE, recipe, common, start=start, mirror=mirror, packages=packages)
+    recipe_options = {key: options.pop(key) for key in ("start", "mirror", "packages", "extras")}
+    _make(name or recipe, TemplateKind.RECIPE, recipe, options, **recipe_options)
 
 
 @template.command()
@@ -56,6 +62,36 @@ def build(recipe: str, name: str, start: str, mirror: str, packages: tuple[str, 
 def take(image: str, name: str, desktop: bool, **common: Any) -> None:
     """Make one of an image as it is: the host's own, or ubuntu:24.04, images:debian/12, …"""
     _make(name, TemplateKind.IMAGE, image, common, desktop=desktop)
+
+
+@template.command("import")
+@click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.option("--name", required=True)
+@click.option("--desktop", is_flag=True, help="It has a remote desktop.")
+@click.option("--sha256", "checksum", default="", help="What the file's SHA-256 has to be.")
+@_common
+@with_app
+def import_(file: Path, name: str, desktop: bool, checksum: str, **common: Any) -> None:
+    """Make one of an image's file, on its host as root. It is looked through first.
+
+    A tarball as `lxc image export` writes it: metadata.yaml and rootfs/ in one tar, tar.gz, tar.xz or tar.bz2."""
+    shelf = ImageFiles(settings().images_dir)
+    with transaction():
+        told = inventory.host(common["host_name"]).image_files.get("directory", "")
+    if told and told != str(shelf.directory):
+        raise Failed(
+            f"The agent of {common['host_name']} looks in {told}: set BERTH_DATA={Path(told).parent} here, too."
+        )
+    source = shelf.put(file, file.name if FILE_NAME.fullmatch(file.name) else f"import-{name}")
+    brought = file.resolve().parent != shelf.directory.resolve()
+    try:
+        _make(name, TemplateKind.FILE, source, common, desktop=desktop, checksum=checksum)
+    except InvalidInput:
+        if brought:
+            shelf.remove(source)
+        raise
+    if brought:  # what failed is tried again with the file, on the page too
+        shelf.remove(source)
 
 
 @template.command()
@@ -153,6 +189,7 @@ def _row(found: Template) -> dict[str, Any]:
         "state": str(found.state),
         "desktop": found.desktop,
         "size_bytes": found.size_bytes,
+        "driver_version": found.driver_version,
         "description": found.description,
         "for_everyone": found.for_everyone,
         "ready_at": found.ready_at.isoformat() if found.ready_at else None,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from app.drivers.base import TAG_PREFIX, GiveUp, Progress
-from app.drivers.images import Origin, builder_name, image_alias, trial_name
+from app.drivers.images import Made, Origin, builder_name, image_alias, trial_name
 from app.drivers.simulated import SimulatedHost, State, new_instance
 
 BUILDER = TAG_PREFIX + "builder"
@@ -16,14 +16,14 @@ class FakeImages(SimulatedHost):
 
     def prepare(self, template: int, origin: Origin, progress: Progress) -> str:
         """Make the template's builder; its name."""
-        name, what = builder_name(template), f"Make a builder from {origin.instance or origin.alias}"
+        name, what = builder_name(template), f"Make a builder from {origin}"
         with self._call("prepare") as state:
             source = state["instances"].get(origin.instance)
             if origin.instance and source is None:
                 raise GiveUp(what, "the host has no such instance", "Choose another one.")
             if source and source["privileged"]:
                 raise GiveUp(what, "it is privileged, or no container", "Set security.privileged=false and restart it.")
-            if not origin.instance and not origin.server and not _has_image(state, origin.alias):
+            if origin.alias and not origin.server and not _has_image(state, origin.alias):
                 raise GiveUp(what, f"no image {origin.alias!r} on this host", "Import it there, or choose another one.")
             made = new_instance("running")
             made["config"][BUILDER] = str(template)
@@ -33,7 +33,7 @@ class FakeImages(SimulatedHost):
             self._pause(_SECONDS)
         return name
 
-    def publish(self, template: int, description: str, progress: Progress) -> int:
+    def publish(self, template: int, description: str, progress: Progress) -> Made:
         """Put the image into the list and remove the builder."""
         progress("publishing", 0)
         self._pause(_SECONDS)
@@ -43,7 +43,7 @@ class FakeImages(SimulatedHost):
             del state["instances"][builder_name(template)]
         progress("trying", 0)
         self._pause(_SECONDS)
-        return _SIZE
+        return Made(_SIZE)
 
     def scrap(self, template: int) -> None:
         """Remove whatever there is of a template."""

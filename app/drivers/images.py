@@ -15,11 +15,15 @@ IMAGE_PREFIX = "berth-template-"  # with the template's id: the image's alias on
 @dataclass(frozen=True)
 class Origin:
     """What a builder is made from: an image of the host by its `alias`, or one that `server` (simplestreams) has, or a
-    copy of an `instance` of the host."""
+    copy of an `instance` of the host, or a `file` of it: an archive that was looked through (see image_files)."""
 
     alias: str = ""
     server: str = ""
     instance: str = ""
+    file: str = ""
+
+    def __str__(self) -> str:
+        return self.instance or self.alias or self.file.rpartition("/")[2]
 
 
 def image_alias(template: int) -> str:
@@ -37,6 +41,14 @@ def trial_name(template: int) -> str:
     return f"berth-trial-{template}"
 
 
+@dataclass(frozen=True)
+class Made:
+    """A template's image. `driver_version`: of the NVIDIA libraries that lie in it; "" where there are none."""
+
+    size_bytes: int
+    driver_version: str = ""
+
+
 class ImageDriver(Protocol):
     """The part of a host's driver that makes templates. A template has one builder and one image, by its number."""
 
@@ -45,8 +57,8 @@ class ImageDriver(Protocol):
 
         Raises GiveUp for an image or an instance that is not there, and for a privileged instance."""
 
-    def publish(self, template: int, description: str, progress: Callable[[str, int], None]) -> int:
-        """Make the image of the builder, start a machine of it once, and remove both machines: the image's size."""
+    def publish(self, template: int, description: str, progress: Callable[[str, int], None]) -> Made:
+        """Make the image of the builder, start a machine of it once, and remove both machines."""
 
     def scrap(self, template: int) -> None:
         """Remove whatever there is of a template: builder, trial, image; nothing is fine."""

@@ -60,6 +60,8 @@ class Host(Base):
     listen: Mapped[str] = mapped_column(String(64), server_default="0.0.0.0")  # noqa: S104 - people come over the network
     first_port: Mapped[int] = mapped_column(server_default="22000")
     last_port: Mapped[int] = mapped_column(server_default="22999")
+    image_files: Mapped[dict[str, Any]] = mapped_column(server_default="{}")  # its directory for them, and their names
+    driver_version: Mapped[str] = mapped_column(String(32), server_default="")  # of NVIDIA's driver; "" if not known
     terminal_url: Mapped[str] = mapped_column(String(255), server_default="")  # where its agent serves terminals
     libraries: Mapped[LibraryChoice] = mapped_column(String(8), server_default=LibraryChoice.AUTO)
     # How they do come, and why so: see app.drivers.libraries.Brought. Empty until the agent has said it.

@@ -19,6 +19,7 @@ class TemplateKind(StrEnum):
 
     RECIPE = "recipe"  # by a recipe that Berth brings along
     IMAGE = "image"  # from an image that the host has or can get
+    FILE = "file"  # from an image's file that an admin put on the host
     INSTANCE = "instance"  # from an instance that somebody prepared
 
 
@@ -39,10 +40,11 @@ template_users = Table(
 
 
 class Template(Base):
-    """An image on one host. `source`: the recipe, the image or the instance that it is made from, by `kind`.
+    """An image on one host. `source`: the recipe, the image, its file or the instance it is made from, by `kind`.
 
-    `options`: what the recipe was told (mirror, packages, …). `image`: the alias on the host, once it is ready.
-    For everybody, or for `users` alone. A retired one is offered to nobody; machines made from it go on.
+    `options`: what the recipe was told (mirror, packages, …), and of a file its SHA-256. `image`: the alias on the
+    host, once it is ready. For everybody, or for `users` alone. A retired one is offered to nobody; machines made from
+    it go on.
     """
 
     __tablename__ = "templates"

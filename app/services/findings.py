@@ -37,9 +37,12 @@ def skew() -> float:
     return (before + (after - before) / 2 - theirs).total_seconds()
 
 
-def store(host: Host, found: Iterable[Finding]) -> None:
-    """Keep what is not as it should be, for the pages that have no way to the host."""
+def store(host: Host, found: Iterable[Finding], driver: str | None = None) -> None:
+    """Keep what is not as it should be, for the pages that have no way to the host, and the version of its NVIDIA
+    driver; None where that could not be seen."""
     host.findings = checkup.to_keep(found)
+    if driver is not None:
+        host.driver_version = driver[:32]
     host.checked_at = clock.now()
     db.session.flush()
 

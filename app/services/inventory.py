@@ -104,6 +104,13 @@ def saw_lxd(target: Host, version: str, images: list[ImageInfo]) -> None:
     version = version[:32]
     if (target.lxd_version, target.images) != (version, listed):
         target.lxd_version, target.images = version, listed
+
+
+def saw_image_files(target: Host, directory: str, names: list[str]) -> None:
+    """Note which files of images lie on the host, for pages that have no way to it."""
+    found = {"directory": directory, "names": names}
+    if target.image_files != found:
+        target.image_files = found
         db.session.flush()
 
 

@@ -9,30 +9,29 @@ from typing import Any
 
 from flask_babel import gettext as _
 
+from app.drivers.image_files import FILE_NAME
 from app.drivers.images import Origin
 from app.errors import InvalidInput
+from app.extensions import settings
 from app.models import Host, Template, TemplateKind
 from app.services.names import MACHINE_NAME
-from app.services.recipes import RECIPES
+from app.services.recipes import EXTRAS, RECIPES
 
-# Where images are fetched from by `server:alias`, as LXD's own client names them. Nothing else is fetched.
-SERVERS = {
-    "ubuntu": "https://cloud-images.ubuntu.com/releases",
-    "images": "https://images.lxd.canonical.com",
-}
 USUAL = "ubuntu:24.04"  # what a recipe starts from on a host without an image that looks like one
 _LIKELY = re.compile(r"(base|debian|ubuntu)", re.IGNORECASE)
 _ALIAS = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/+-]{0,119}")
 _PACKAGE = re.compile(r"[a-z0-9][a-z0-9+.-]{1,80}")  # Debian's rule for names; no option, no version, no blank
 _MIRROR = re.compile(r"https?://[A-Za-z0-9.\[\]:-]{1,200}(/[A-Za-z0-9._~/+-]{0,200})?")
+_CHECKSUM = re.compile(r"[0-9a-fA-F]{64}")
 _INSTANCE = re.compile(r"[A-Za-z]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?")
 MOST_PACKAGES, LONGEST_DESCRIPTION = 60, 300
 
 
 @dataclass(frozen=True)
 class Wish:
-    """A template as it was asked for. `source`: the recipe, the image or the instance, by `kind`; `start`: the image
-    that a recipe starts from, "" for the usual one."""
+    """A template as it was asked for. `source`: the recipe, the image, its file or the instance, by `kind`.
+
+    `start`: the image that a recipe starts from, "" for the usual one. `checksum`: a file's SHA-256, "" for any."""
 
     name: str
     kind: TemplateKind
@@ -41,7 +40,10 @@ class Wish:
     start: str = ""
     mirror: str = ""
     packages: Sequence[str] = ()
+    extras: Collection[str] = ()
+    checksum: str = ""
     desktop: bool = False
+    picture: bytes = b""
     for_everyone: bool = True
     users: Collection[str] = field(default_factory=tuple)
 
@@ -61,16 +63,27 @@ def origin(template: Template) -> Origin:
     """What its builder is made from."""
     if template.kind == TemplateKind.INSTANCE:
         return Origin(instance=template.source)
+    if template.kind == TemplateKind.FILE:
+        return Origin(file=template.source)
     text = str(template.options["start"]) if template.kind == TemplateKind.RECIPE else template.source
     server, colon, alias = text.partition(":")
-    return Origin(alias=alias, server=SERVERS[server]) if colon else Origin(alias=text)
+    if not colon:
+        return Origin(alias=text)
+    known = settings().image_servers
+    if server not in known:
+        raise InvalidInput(_("There is no server of images %(name)s.", name=server), _("See BERTH_IMAGE_SERVERS."))
+    return Origin(alias=alias, server=known[server])
 
 
 def options(host: Host, wish: Wish) -> dict[str, Any]:
-    """What is kept of a wish for its recipe."""
+    """What is kept of a wish for its recipe, and of a file what it has to be."""
+    if wish.kind == TemplateKind.FILE:
+        return {"checksum": wish.checksum.lower()}
     if wish.kind != TemplateKind.RECIPE:
         return {}
-    return {"start": wish.start or usual_start(host), "mirror": wish.mirror, "packages": list(wish.packages)}
+    told = {"start": wish.start or usual_start(host), "mirror": wish.mirror, "packages": list(wish.packages)}
+    extras = {name: settings().sources[name] for name in EXTRAS if name in wish.extras}
+    return {**told, "extras": extras} if extras else told
 
 
 def check(host: Host, wish: Wish) -> None:
@@ -83,6 +96,8 @@ def check(host: Host, wish: Wish) -> None:
         _check_recipe(host, wish)
     elif wish.kind == TemplateKind.IMAGE:
         _check_image(host, wish.source, "image")
+    elif wish.kind == TemplateKind.FILE:
+        _check_file(wish)
     elif not _INSTANCE.fullmatch(wish.source):
         raise InvalidInput(_("That is no machine's name."), field="instance")
 
@@ -101,6 +116,10 @@ def _check_recipe(host: Host, wish: Wish) -> None:
         _check_image(host, wish.start, "start")
     if wish.mirror and not _MIRROR.fullmatch(wish.mirror):
         raise InvalidInput(_("Give the mirror's address, such as http://deb.debian.org/debian."), field="mirror")
+    for name in wish.extras:
+        if name not in EXTRAS:
+            known = ", ".join(EXTRAS)
+            raise InvalidInput(_("A recipe can add %(known)s.", known=known), field="extras")
     if len(wish.packages) > MOST_PACKAGES:
         raise InvalidInput(_("Name %(count)s packages at most.", count=MOST_PACKAGES), field="packages")
     for name in wish.packages:
@@ -108,11 +127,19 @@ def _check_recipe(host: Host, wish: Wish) -> None:
             raise InvalidInput(_("%(name)s is no name of a package.", name=name[:60]), field="packages")
 
 
+def _check_file(wish: Wish) -> None:
+    if not FILE_NAME.fullmatch(wish.source):
+        raise InvalidInput(_("Give the file's name alone: letters, digits, dots and hyphens."), field="file")
+    if wish.checksum and not _CHECKSUM.fullmatch(wish.checksum):
+        raise InvalidInput(_("A SHA-256 has 64 digits from 0 to 9 and a to f."), field="checksum")
+
+
 def _check_image(host: Host, text: str, name: str) -> None:
     server, colon, alias = text.partition(":")
-    if colon and server in SERVERS and _ALIAS.fullmatch(alias):
+    servers = settings().image_servers
+    if colon and server in servers and _ALIAS.fullmatch(alias):
         return
     if colon or text not in images_of(host):
-        places = ", ".join(f"{known}:" for known in SERVERS)
+        places = ", ".join(f"{known}:" for known in servers)
         brief = _("%(host)s has no image %(image)s.", host=host.name, image=text[:120])
         raise InvalidInput(brief, _("Images are also fetched from %(places)s.", places=places), field=name)

@@ -11,7 +11,7 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import joinedload, selectinload
 
 from app import clock
-from app.drivers.images import Origin, image_alias
+from app.drivers.images import Made, Origin, image_alias
 from app.errors import Conflict, InvalidInput, NotFound
 from app.extensions import db
 from app.models import (
@@ -24,7 +24,7 @@ from app.models import (
     TemplateState,
     User,
 )
-from app.services import audit, operations
+from app.services import audit, operations, pictures
 from app.services import template_rules as rules
 from app.services.recipes import RECIPES, Step, steps
 from app.services.template_rules import Wish
@@ -39,6 +39,7 @@ class Job:
     description: str
     origin: Origin
     steps: list[Step]
+    checksum: str = ""
 
 
 def every(host_id: int | None = None, *, retired: bool = False) -> list[Template]:
@@ -79,6 +80,23 @@ def offered(user: User | None) -> list[Template]:
     return list(db.session.scalars(query))
 
 
+def picture(user: User, template_id: int) -> bytes:
+    """The PNG of a template that this person is offered, an admin of every one. Raises NotFound."""
+    query = select(Template.picture).where(Template.id == template_id, Template.picture.is_not(None))
+    if not user.is_admin:
+        query = query.where(Template.retired_at.is_(None))
+        query = query.where(or_(Template.for_everyone, Template.users.any(User.id == user.id)))
+    found = db.session.scalar(query)
+    if found is None:
+        raise NotFound(_("There is no such picture."))
+    return found
+
+
+def with_picture() -> set[int]:
+    """The templates that have one."""
+    return set(db.session.scalars(select(Template.id).where(Template.picture.is_not(None))))
+
+
 def has_any(host_id: int) -> bool:
     """Whether a host has a template that machines can be made from. Then people get those, and no raw image."""
     query = select(Template.id).where(Template.host_id == host_id, Template.retired_at.is_(None))
@@ -100,6 +118,7 @@ def request_build(actor: User | None, host: Host, wish: Wish) -> Operation:
         options=rules.options(host, wish),
         desktop=recipe.desktop if recipe else wish.desktop,
         state=TemplateState.BUILDING,
+        picture=pictures.redraw(wish.picture) if wish.picture else None,
         for_everyone=wish.for_everyone,
         users=_people(wish.users),
     )
@@ -131,10 +150,19 @@ def retire(actor: User | None, template: Template) -> Operation:
 
 
 def change(
-    actor: User | None, template: Template, *, description: str, for_everyone: bool, users: Collection[str]
+    actor: User | None,
+    template: Template,
+    *,
+    description: str,
+    for_everyone: bool,
+    users: Collection[str],
+    picture: bytes | None = None,
 ) -> None:
-    """Describe it anew, and say who may use it. Machines that were made from it stay. Its `users` must be loaded."""
+    """Describe it anew, and say who may use it. Machines that were made from it stay. Its `users` must be loaded.
+    `picture` as a file's content; b"" for none any more, None for the one that it has."""
     rules.check_description(description)
+    if picture is not None:
+        template.picture = pictures.redraw(picture) if picture else None
     template.description, template.for_everyone, template.users = description.strip(), for_everyone, _people(users)
     db.session.flush()
     who = actor.username if actor else audit.SYSTEM
@@ -146,21 +174,42 @@ def job(template_id: int) -> Job:
     template = get(template_id)
     recipe = template.source if template.kind == TemplateKind.RECIPE else ""
     return Job(
-        template.id, template.name, template.description, rules.origin(template), steps(recipe, template.options)
+        template.id,
+        template.name,
+        template.description,
+        rules.origin(template),
+        steps(recipe, template.options),
+        str(template.options.get("checksum", "")),
     )
 
 
-def built(template_id: int, size_bytes: int) -> None:
+def built(template_id: int, made: Made) -> None:
     """Note the image; the end of the operation makes the template ready."""
     template = get(template_id)
-    template.image, template.size_bytes = image_alias(template_id), size_bytes
+    template.image, template.size_bytes = image_alias(template_id), made.size_bytes
+    template.driver_version = made.driver_version
     db.session.flush()
+
+
+def looked_through(template_id: int, sha256: str) -> None:
+    """Keep what a file was, by which it can be told later what machines were made of."""
+    template = get(template_id)
+    template.options = template.options | {"sha256": sha256}
+    actor = f"agent:{template.host.name}"
+    audit.record(actor, "template.file", f"template:{template.name}", file=template.source, sha256=sha256)
+    db.session.flush()
+
+
+def fits_driver(template: Template) -> bool:
+    """Whether the NVIDIA libraries that lie in it are those of its host's driver; without any, the host brings them."""
+    now = template.host.driver_version
+    return not template.driver_version or not now or template.driver_version == now
 
 
 def discarded(template_id: int) -> None:
     """Note that the image is gone."""
     template = get(template_id)
-    template.image, template.size_bytes = "", 0
+    template.image, template.size_bytes, template.picture = "", 0, None
     db.session.flush()
 
 

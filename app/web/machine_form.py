@@ -14,11 +14,11 @@ from wtforms.validators import ValidationError
 
 from app.models import Gpu, Host, Template, User
 from app.services import accounts, attachments, instances, inventory, policy, templates
+from app.web import places
 from app.web.forms import PageForm, at_most, required
 from app.web.render import render
 from app.web.sessions import me
 
-_TEMPLATE = "template:"  # no host's name holds a colon
 USUAL = {"cpus": 4, "memory_gib": 16, "disk_gib": 50}
 
 
@@ -78,8 +78,8 @@ def sent() -> MachineForm:
 def chosen(form: MachineForm) -> dict[str, Any]:
     """Where the machine is to be, and from what it is to be made."""
     place = str(form.place.data)
-    if place.startswith(_TEMPLATE):
-        template = templates.get(int(place.removeprefix(_TEMPLATE)))
+    if place.startswith(places.TEMPLATE):
+        template = templates.get(int(place.removeprefix(places.TEMPLATE)))
         return {"host": template.host, "template": template}
     host_name, _slash, image = place.partition("/")
     return {"host": inventory.host(host_name), "image": image}
@@ -100,6 +100,7 @@ def page(form: MachineForm, *, first: bool = False, status: int = 200) -> Respon
         status=status,
         form=form,
         rules=rules,
+        places=form.groups if form.templates else [],
         first=first,
         allowed=allowed,
     )
@@ -118,11 +119,14 @@ def _with_choices(form: MachineForm, first: str = "") -> MachineForm:
     offered = templates.offered(me())
     if offered:
         form.place.label.text = _("Template")
-    choices = {
-        _about(host.name, gpus.get(host.id, []), taken): _sources(host, [x for x in offered if x.host_id == host.id])
-        for host in hosts
+    about = {host.name: _about(host.name, gpus.get(host.id, []), taken) for host in hosts}
+    form.groups = places.groups(hosts, about, {host.name: _images(host, offered) for host in hosts}, offered)
+    form.place.choices = {
+        group.about: [(card.value, card.text) for card in group.cards] + group.images for group in form.groups
     }
-    form.place.choices = {about: sources for about, sources in choices.items() if sources}
+    form.templates = bool(offered)
+    if form.place.data is None and form.groups:
+        form.place.data = form.groups[0].values[0]
     if "owner" in form:
         form["owner"].choices = [
             (user.username, f"{user.display_name} ({user.username})") for user in instances.possible_owners()
@@ -130,22 +134,15 @@ def _with_choices(form: MachineForm, first: str = "") -> MachineForm:
     return form
 
 
-def _sources(host: Host, offered: list[Template]) -> list[tuple[str, str]]:
-    """What a machine there can be made from: templates; images for an admin, and where the host has no template."""
-    found = [(f"{_TEMPLATE}{one.id}", _template(one)) for one in offered]
-    if me().is_admin or not templates.has_any(host.id):
-        for image in host.images:
-            text = _("%(image)s on %(host)s", image=_image(image), host=host.name)
-            found.append((f"{host.name}/{image['alias']}", _("image %(image)s", image=text) if offered else text))
-    return found
-
-
-def _template(template: Template) -> str:
-    about = [template.description] if template.description else []
-    if template.desktop:
-        about.append(_("with a desktop"))
-    name = f"{template.name} ({', '.join(about)})" if about else template.name
-    return _("%(image)s on %(host)s", image=name, host=template.host.name)
+def _images(host: Host, offered: list[Template]) -> list[tuple[str, str]]:
+    """The images that a machine there can be made from: for an admin, and where the host has no template."""
+    if not me().is_admin and templates.has_any(host.id):
+        return []
+    here = any(one.host_id == host.id for one in offered)
+    texts = {image["alias"]: _("%(image)s on %(host)s", image=_image(image), host=host.name) for image in host.images}
+    return [
+        (f"{host.name}/{alias}", _("image %(image)s", image=text) if here else text) for alias, text in texts.items()
+    ]
 
 
 def _about(host: str, gpus: list[Gpu], taken: dict[int, Any]) -> str:

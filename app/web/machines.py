@@ -11,7 +11,7 @@ from app import queue
 from app.errors import Conflict, DomainError, InvalidInput, NotFound
 from app.extensions import transaction
 from app.models import Instance, InstanceStatus, OperationKind
-from app.services import care, instances, policy, visits
+from app.services import care, instances, policy, templates, visits
 from app.web import machine_form, machine_words, survey_words, ways
 from app.web.forms import PageForm
 from app.web.render import go, is_fragment, render
@@ -49,6 +49,14 @@ def index() -> Response:
 def new() -> Response:
     """The form for a machine; `?host=` chooses one."""
     return machine_form.page(machine_form.blank(request.args.get("host", "")))
+
+
+@bp.get("/new/picture/<int:template_id>")
+def template_picture(template_id: int) -> Response:
+    """A template's picture, for those who may use it."""
+    answer = Response(templates.picture(me(), template_id), mimetype="image/png")
+    answer.headers["Cache-Control"] = "private, max-age=300"
+    return answer
 
 
 @bp.post("/new")

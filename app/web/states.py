@@ -43,6 +43,8 @@ STATES = {
     "creating": State("booked", "attaching", _l("Being created")),
     "stopped": State("off", "stopped", _l("Stopped")),
     "not_reachable": State("attention", "no-data", _l("Not reachable")),
+    # templates
+    "unfit": State("attention", "attention", _l("NVIDIA libraries do not fit")),
     # people
     "pending": State("booked waiting", "waiting", _l("Waiting")),
     "active": State("in-use", "ended", _l("Active")),

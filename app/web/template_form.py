@@ -7,11 +7,22 @@ from typing import Any
 
 from flask_babel import gettext as _
 from flask_babel import lazy_gettext as _l
-from wtforms import BooleanField, RadioField, SelectChoice, SelectField, StringField, TextAreaField
+from flask_wtf.file import FileField
+from wtforms import (
+    BooleanField,
+    RadioField,
+    SelectChoice,
+    SelectField,
+    SelectMultipleField,
+    StringField,
+    TextAreaField,
+)
+from wtforms.validators import ValidationError
+from wtforms.widgets import CheckboxInput, ListWidget
 
 from app.models import Host, Template, TemplateKind
 from app.services import instances, inventory
-from app.services.recipes import RECIPES
+from app.services.recipes import EXTRAS, RECIPES
 from app.services.template_rules import LONGEST_DESCRIPTION, Wish
 from app.web.forms import PageForm, at_most, required
 
@@ -29,12 +40,30 @@ class UseForm(PageForm):
         default=EVERYONE,
     )
     users = StringField(_l("Usernames of those who may"), [at_most(5000)])
+    picture = FileField(_l("Picture"))
 
     def use(self) -> dict[str, Any]:
         """The values as the services take them."""
         everyone = self.audience.data == EVERYONE
         users = () if everyone else tuple(_words(self.users.data))
-        return {"description": self.description.data or "", "for_everyone": everyone, "users": users}
+        picture = self.picture.data.read() if self.picture.data else None
+        return {
+            "description": self.description.data or "",
+            "for_everyone": everyone,
+            "users": users,
+            **({"picture": picture} if picture else {}),
+        }
+
+
+class ChangeForm(UseForm):
+    """The same for one that is there."""
+
+    no_picture = BooleanField(_l("Take its picture away"))
+
+    def use(self) -> dict[str, Any]:
+        """The values as the services take them."""
+        found = super().use()
+        return {"picture": b"", **found} if self.no_picture.data else found
 
 
 class NewForm(UseForm):
@@ -69,6 +98,16 @@ class RecipeForm(NewForm):
         ],
         default="desktop",
     )
+    extras = SelectMultipleField(
+        _l("Add"),
+        choices=[
+            SelectChoice("miniconda", _l("Miniconda, for Python environments of everybody's own")),
+            SelectChoice("cuda", _l("CUDA's compiler and libraries (some 8 GiB)")),
+            SelectChoice("jupyter", _l("JupyterLab, notebooks in the browser")),
+        ],
+        widget=ListWidget(prefix_label=False),
+        option_widget=CheckboxInput(),
+    )
     start = StringField(_l("Image to start from"), [at_most(120)])
     mirror = StringField(_l("Package mirror"), [at_most(400)])
     packages = TextAreaField(_l("More packages"), [at_most(5000)])
@@ -76,6 +115,7 @@ class RecipeForm(NewForm):
     def wish(self) -> Wish:
         """What was asked for."""
         assert set(RECIPES) == {choice.value for choice in self.recipe.choices}
+        assert set(EXTRAS) == {choice.value for choice in self.extras.choices}
         return Wish(
             (self.name.data or "").strip(),
             TemplateKind.RECIPE,
@@ -83,6 +123,7 @@ class RecipeForm(NewForm):
             start=(self.start.data or "").strip(),
             mirror=(self.mirror.data or "").strip(),
             packages=tuple(_words(self.packages.data)),
+            extras=tuple(self.extras.data or ()),
             **self.use(),
         )
 
@@ -98,6 +139,38 @@ class ImageForm(NewForm):
         source = (self.image.data or "").strip()
         name = (self.name.data or "").strip()
         return Wish(name, TemplateKind.IMAGE, source, desktop=bool(self.desktop.data), **self.use())
+
+
+class FileForm(NewForm):
+    """From an image's file that lies on a host; `file` is `host/name`."""
+
+    host = None
+    file = SelectField(_l("File"), validate_choice=False)
+    checksum = StringField(_l("SHA-256, if you know it"), [at_most(64)])
+    desktop = BooleanField(_l("It has a remote desktop"))
+
+    def choose(self) -> None:
+        """Offer the files that the hosts' agents have seen."""
+        self.hosts = inventory.hosts()
+        names = {host.name: host.image_files.get("names", []) for host in self.hosts}
+        self.file.choices = {
+            host: [(f"{host}/{name}", name) for name in found] for host, found in names.items() if found
+        }
+
+    def where(self) -> Host:
+        """On which host."""
+        return inventory.host(str(self.file.data).partition("/")[0])
+
+    def wish(self) -> Wish:
+        """What was asked for."""
+        name, checksum = (self.name.data or "").strip(), (self.checksum.data or "").strip()
+        source = str(self.file.data).partition("/")[2]
+        return Wish(name, TemplateKind.FILE, source, checksum=checksum, desktop=bool(self.desktop.data), **self.use())
+
+    def validate_file(self, field: SelectField) -> None:
+        """One of those on offer."""
+        if field.data not in {value for group in field.choices.values() for value, _text in group}:
+            raise ValidationError(_("Choose one from the list."))
 
 
 class MachineForm(NewForm):
@@ -126,12 +199,12 @@ class MachineForm(NewForm):
         return Wish(name, TemplateKind.INSTANCE, source, desktop=bool(self.desktop.data), **self.use())
 
 
-WAYS: dict[str, type[NewForm]] = {"recipe": RecipeForm, "image": ImageForm, "machine": MachineForm}
+WAYS: dict[str, type[NewForm]] = {"recipe": RecipeForm, "image": ImageForm, "file": FileForm, "machine": MachineForm}
 
 
-def changing(template: Template) -> UseForm:
+def changing(template: Template) -> ChangeForm:
     """The form with what holds now."""
-    return UseForm(
+    return ChangeForm(
         formdata=None,
         description=template.description,
         audience=EVERYONE if template.for_everyone else CHOSEN,

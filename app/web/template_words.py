@@ -8,18 +8,23 @@ from flask_babel import LazyString
 from flask_babel import lazy_gettext as _l
 
 from app.models import Operation, OperationKind, Template, TemplateKind, TemplateState
+from app.services import templates
 from app.web.operation_words import Worked
 
 STEPS = {  # of workers.templates, app.services.recipes and the drivers
     "queued": _l("Waiting for the host"),
     "clearing": _l("Clearing up"),
     "preparing": _l("Getting ready"),
+    "looking": _l("Looking through the file"),
     "copying": _l("Fetching what it starts from"),
     "network": _l("Waiting for the network"),
     "sources": _l("Reading the lists of packages"),
     "base": _l("Installing the base system"),
     "desktop": _l("Installing the desktop"),
     "packages": _l("Installing the packages you named"),
+    "miniconda": _l("Installing Miniconda"),
+    "cuda": _l("Installing CUDA"),
+    "jupyter": _l("Installing JupyterLab"),
     "seal": _l("Taking out keys, passwords and traces"),
     "publishing": _l("Making the image"),
     "trying": _l("Starting a machine from it, to see that it works"),
@@ -29,6 +34,7 @@ STEPS = {  # of workers.templates, app.services.recipes and the drivers
 KINDS = {
     TemplateKind.RECIPE: _l("recipe"),
     TemplateKind.IMAGE: _l("image"),
+    TemplateKind.FILE: _l("file"),
     TemplateKind.INSTANCE: _l("machine"),
 }
 TAIL = 25  # lines of the log that are shown while it grows
@@ -64,6 +70,11 @@ class Sight(Worked):
         if self.operation is not None and self.operation.kind == OperationKind.DISCARD:
             return str(_l("The image could not be removed."))
         return str(_l("The template could not be built."))
+
+
+def fits(template: Template) -> bool:
+    """Whether there is nothing to say of its NVIDIA libraries."""
+    return template.retired_at is not None or templates.fits_driver(template)
 
 
 def state_of(template: Template) -> tuple[str, LazyString]:

@@ -7,7 +7,7 @@ from flask_babel import gettext as _
 
 from app import queue
 from app.errors import DomainError, InvalidInput
-from app.extensions import transaction
+from app.extensions import settings, transaction
 from app.models import Template, TemplateState
 from app.services import operations, templates
 from app.web import template_form, template_words
@@ -31,7 +31,7 @@ def index() -> Response:
     )
 
 
-@bp.get("/new/<any(recipe, image, machine):way>")
+@bp.get("/new/<any(recipe, image, file, machine):way>")
 @admin_required
 def new(way: str) -> Response:
     """The form for a template, made this way; `?host=` chooses one."""
@@ -42,7 +42,7 @@ def new(way: str) -> Response:
     return _form_page(way, form)
 
 
-@bp.post("/new/<any(recipe, image, machine):way>")
+@bp.post("/new/<any(recipe, image, file, machine):way>")
 @admin_required
 def create(way: str) -> Response:
     """Ask for it; its host builds it."""
@@ -72,7 +72,7 @@ def show(template_id: int) -> Response:
 @admin_required
 def change(template_id: int) -> Response:
     """Describe it anew, and say who may use it."""
-    template, form = templates.get(template_id), template_form.UseForm()
+    template, form = templates.get(template_id), template_form.ChangeForm()
     if form.validate():
         try:
             with transaction():
@@ -136,10 +136,21 @@ def retire(template_id: int) -> Response:
 
 
 def _form_page(way: str, form: NewForm, status: int = 200) -> Response:
-    ways = {"recipe": _("By a recipe"), "image": _("From an image"), "machine": _("From a machine")}
+    ways = {
+        "recipe": _("By a recipe"),
+        "image": _("From an image"),
+        "file": _("From a file"),
+        "machine": _("From a machine"),
+    }
     return render(
-        "templates/new.html", status=status, errors_found=bool(form.errors), form=form, way=way, ways=ways
-    )  # fmt: skip
+        "templates/new.html",
+        status=status,
+        errors_found=bool(form.errors),
+        form=form,
+        way=way,
+        ways=ways,
+        sources=settings().sources,
+    )
 
 
 def _page(template: Template, form: UseForm | None = None, status: int = 200) -> Response:
@@ -156,4 +167,6 @@ def _page(template: Template, form: UseForm | None = None, status: int = 200) ->
         template=template,
         form=form or template_form.changing(template),
         kinds=template_words.KINDS,
+        fits=templates.fits_driver(template),
+        has_picture=template.id in templates.with_picture(),
     )

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import io
 import threading
 from dataclasses import dataclass
 
 from flask import Flask
+from PIL import Image
 
 from app import clock, create_app, queue
 from app.drivers.base import NVIDIA_MAJOR, GiveUp
 from app.drivers.fake import FakeLxd
 from app.drivers.fake_kernel import FakeKernel
+from app.drivers.image_files import ImageFiles
 from app.drivers.images import builder_name
 from app.drivers.shares import BAD, Found
 from app.extensions import db, transaction
@@ -143,6 +146,7 @@ class Scene:
             ("template-retire", f"/templates/{self.template}/retire"),
             ("template-by-recipe", "/templates/new/recipe"),
             ("template-from-image", "/templates/new/image"),
+            ("template-from-file", "/templates/new/file"),
             ("template-from-machine", "/templates/new/machine"),
             ("shares", "/hosts/sim1/shares"),
             ("share-new", "/hosts/sim1/shares/new"),
@@ -282,6 +286,17 @@ def _templates(demo: Demo) -> tuple[int, int]:
             return not any(template.state == TemplateState.BUILDING for template in templates.every())
 
     wait_for(over, 30, "templates that are built or not")
+    with demo.app.app_context(), transaction():
+        drawn = io.BytesIO()
+        Image.linear_gradient("L").convert("RGB").save(drawn, "PNG")
+        ready = templates.get(numbers[0])
+        templates.change(
+            None, ready, description=ready.description, for_everyone=True, users=(), picture=drawn.getvalue()
+        )
+    shelf = ImageFiles(demo.berth.data / "images")
+    shelf.names()  # makes the directory
+    for name in ("noble.tar.xz", "rocky-9.tar.gz"):
+        (shelf.directory / name).touch()
     return numbers[0], numbers[1]
 
 

@@ -104,7 +104,7 @@ def _build(admin: Reader) -> None:
 
 def _create(kitchen: Kitchen, visitor: Reader, name: str) -> None:
     visitor.nav("My machine")
-    expect(visitor.page.get_by_label("Template")).to_have_text(re.compile(r"desktop \(Xfce, with a desktop\)"))
+    expect(visitor.page.get_by_role("radio", name=re.compile(r"^desktop on .*Xfce.*with a desktop"))).to_be_checked()
     for label, field in (("CPUs", "cpus"), ("Memory (GiB)", "memory_gib"), ("Disk (GiB)", "disk_gib")):
         visitor.fill(label, str(SIZE[field]))
     began = time.monotonic()

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 
 import pytest
 
 from app.drivers.fake import FakeLxd
 from tests.cli.conftest import Berth
+from tests.drivers.test_image_files import GOOD, archive
 
 
 @pytest.fixture
@@ -16,9 +18,22 @@ def sim(lab: Berth, environment: Path) -> FakeLxd:
 
 
 def test_built_listed_used_and_retired(lab: Berth, sim: FakeLxd) -> None:
-    made = lab("template", "build", "base", "--host", "ws1", "--package", "git", "--description", "For all")
+    made = lab(
+        "template",
+        "build",
+        "base",
+        "--host",
+        "ws1",
+        "--package",
+        "git",
+        "--with",
+        "miniconda",
+        "--description",
+        "For all",
+    )
     assert (made.status, made.out) == (0, "base is ready on ws1.\n"), made.err
     assert "== base: from base" in made.err
+    assert "== miniconda took " in made.err
     assert "== seal took " in made.err
     assert "80 % publishing" in made.err
     (row,) = lab("template", "list", "--json").json()
@@ -57,6 +72,30 @@ def test_from_an_image_and_from_a_machine(lab: Berth, sim: FakeLxd) -> None:
     assert set(sim.observe().instances) == {"by-hand", "root"}
 
 
+def test_from_a_file(lab: Berth, sim: FakeLxd, environment: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+    file, shelf = tmp_path_factory.mktemp("home") / "noble.tar", environment / "images"
+    file.write_bytes(archive(*GOOD))
+    options = ("--host", "ws1", "--desktop", "--sha256", hashlib.sha256(file.read_bytes()).hexdigest())
+    made = lab("template", "import", str(file), "--name", "noble", *options, "--json")
+    assert made.status == 0, made.err
+    assert (made.json()["kind"], made.json()["source"], made.json()["desktop"]) == ("file", "noble.tar", True)
+    assert "== looking through it" in made.err
+    assert list(shelf.iterdir()) == [], "the copy goes when it is ready"
+    failed = lab("template", "import", str(file), "--name", "other", "--host", "ws1", "--sha256", "0" * 64)
+    assert failed.status == 1
+    assert "its SHA-256 is" in failed.err.splitlines()[-1]
+    assert [path.name for path in shelf.iterdir()] == ["noble.tar"], "it is tried again with the same"
+    again = lab("template", "import", str(file), "--name", "third", "--host", "ws1")
+    assert "is there already" in again.err
+    there = lab("template", "import", str(shelf / "noble.tar"), "--name", "third", "--host", "ws1")
+    assert there.status == 0, there.err
+    assert (shelf / "noble.tar").exists(), "one that was put there stays"
+    file.rename(file.with_name("other.tar"))
+    refused = lab("template", "import", str(file.with_name("other.tar")), "--name", "No", "--host", "ws1")
+    assert "A name starts with a letter" in refused.err
+    assert [path.name for path in shelf.iterdir()] == ["noble.tar"]
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
@@ -64,6 +103,7 @@ def test_from_an_image_and_from_a_machine(lab: Berth, sim: FakeLxd) -> None:
         (("build", "base", "--host", "ws9"), "There is no host ws9."),
         (("build", "base", "--host", "ws1", "--from", "nothing"), "ws1 has no image nothing."),
         (("build", "base", "--host", "ws1", "--mirror", "x y"), "Give the mirror's address"),
+        (("build", "base", "--host", "ws1", "--with", "malware"), "A recipe can add miniconda, cuda, jupyter."),
         (("build", "base", "--host", "ws1", "--package", "--x"), "--x is no name of a package."),
         (("publish", "nothing", "--host", "ws1", "--name", "n"), "the host has no such instance"),
         (("retire", "nothing", "--host", "ws1"), "ws1 has no template nothing."),

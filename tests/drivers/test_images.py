@@ -34,8 +34,9 @@ def test_from_an_image_to_a_machine(subject: Subject, number: int) -> None:
     seen = subject.seen(builder)
     assert (seen.status, seen.privileged, seen.devices) == ("running", False, ())
     assert subject.driver.run(builder, shell("touch /marked")).well
-    size = subject.driver.publish(number, "A test", lambda step, _percent: steps.append(step))
-    assert size > 1_000_000
+    made = subject.driver.publish(number, "A test", lambda step, _percent: steps.append(step))
+    size = made.size_bytes
+    assert (size > 1_000_000, made.driver_version) == (True, "")
     assert list(dict.fromkeys(steps))[-2:] == ["publishing", "trying"]
     assert left(subject, number) == {image_alias(number)}
     (found,) = [image for image in subject.driver.images() if image.alias == image_alias(number)]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import time
+from pathlib import Path
 from typing import Any
 
 from app.drivers.doors import Door
@@ -83,11 +84,18 @@ class Kitchen:
         return time.monotonic() - began
 
     def left(self) -> set[str]:
-        """Builders, trials and images of templates."""
+        """Builders, trials and images of templates, images without a name, and what is kept of files meanwhile."""
         names = {item["name"] for item in json.loads(self.host.lxc("list", "--format", "json"))}
         images = json.loads(self.host.lxc("image", "list", "--format", "json"))
         aliases = {alias["name"] for image in images for alias in image["aliases"]}
-        return {name for name in names | aliases if name.startswith("berth-")}
+        nameless = {f"image {image['fingerprint'][:12]}" for image in images if not image["aliases"]}
+        halves = {path.name for path in self.shelf.glob(".*")}
+        return {name for name in names | aliases if name.startswith("berth-")} | nameless | halves
+
+    @property
+    def shelf(self) -> Path:
+        """Where the agent looks for files of images."""
+        return self.berth.berth.data / "images"
 
     def port(self, name: str, purpose: str) -> int:
         def find() -> int:

@@ -184,6 +184,18 @@ class Lab:
         finally:
             registry.make_node(f"nvidia{minor}", 195, minor)
 
+    @contextmanager
+    def filled(self, pool: str) -> Iterator[None]:
+        """A storage pool without room: something else lies in it."""
+        filler = self.lxd_dir / "storage-pools" / pool / "filler"
+        inside = ["nsenter", f"--mount=/proc/{registry.find(self.directory).daemon}/ns/mnt", "sh", "-c"]  # type: ignore[union-attr]
+        fill = f"for size in $(seq 600 -50 50); do fallocate -l ${{size}}M {filler} 2> /dev/null && exit; done; exit 1"
+        subprocess.run([*inside, fill], check=True, timeout=60)
+        try:
+            yield
+        finally:
+            subprocess.run([*inside, f"rm {filler}; sync"], check=True, timeout=60)
+
     def remove(self, *names: str) -> None:
         """Delete instances, whatever they are doing."""
         for name in names:

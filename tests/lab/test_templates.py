@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
+import io
 import json
 import os
 import signal
+import tarfile
+import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,6 +19,8 @@ from app.drivers.images import Origin
 from app.drivers.inside import Command
 from app.models import OperationState, TemplateKind, TemplateState
 from app.services.recipes import steps
+from tests.lab.image import image
+from tests.lab.image_server import ImageServer
 from tests.lab.kitchen import Kitchen
 from tests.lab.lab import Lab
 from tests.lab.looking import connect
@@ -24,8 +31,18 @@ pytestmark = pytest.mark.lab
 
 
 @pytest.fixture(scope="module")
-def kitchen(lab_directory: Path) -> Iterator[Kitchen]:
-    with Lab(lab_directory / "kitchen", gpus=1, bridge=True) as host, scene(host, BERTH_TICK="5") as berth:
+def server(lab_directory: Path) -> Iterator[ImageServer]:
+    with ImageServer(lab_directory / "images", image("networked")) as found, pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SSL_CERT_FILE", str(found.certificate))  # LXD believes it
+        yield found
+
+
+@pytest.fixture(scope="module")
+def kitchen(lab_directory: Path, server: ImageServer) -> Iterator[Kitchen]:
+    more = {"BERTH_IMAGE_SERVERS": f"near={server.url}", "BERTH_IMPORT_ANYWAY": "1"}
+    with Lab(lab_directory / "kitchen", gpus=1, bridge=True) as host, scene(host, BERTH_TICK="5", **more) as berth:
+        # This process asks for templates as the portal would, which knows the same servers.
+        berth.app.extensions["berth"] = replace(berth.app.extensions["berth"], image_servers={"near": server.url})
         yield Kitchen(berth, host)
 
 
@@ -80,6 +97,84 @@ def test_an_agent_killed_half_way_leaves_no_orphan(kitchen: Kitchen, base: int) 
     assert kitchen.left() == {f"berth-template-{base}"}
 
 
+def test_an_image_of_a_server_that_goes_away_and_comes_back(kitchen: Kitchen, base: int, server: ImageServer) -> None:
+    kept = {f"berth-template-{base}"}
+    for alias, words in (("nothing", "couldn't be found"), ("gone", "404"), ("broken", "EOF")):
+        number = kitchen.ask("far", TemplateKind.IMAGE, f"near:{alias}")
+        template, operation = kitchen.over(number)
+        assert template.state == TemplateState.FAILED
+        assert f"Fetch {alias} from {server.url}: " in operation.error
+        assert words in operation.error
+        assert "Is the server up" in operation.error
+        assert kitchen.left() == kept
+        if alias != "broken":
+            kitchen.retire(number)
+            kitchen.over(number)
+    server.mended.set()
+    kitchen.again(number)
+    kitchen.ready(number, 90)
+    assert kitchen.left() == {*kept, f"berth-template-{number}"}, "what was fetched is gone, what was made of it is not"
+    kitchen.retire(number)
+    kitchen.ready(number)
+
+
+def test_an_image_that_the_host_has_anyway_stays(kitchen: Kitchen, server: ImageServer) -> None:
+    before = kitchen.host.lxc("image", "list", "--format", "csv", "--columns", "Lf")
+    driver, far = connect(kitchen.host), Origin(alias="good", server=server.url)
+    found = {"type": "image", "mode": "pull", "protocol": "simplestreams", "server": server.url, "alias": "good"}
+    driver._wire.send("post", "images", json={"source": found}, limit=60.0)  # by hand, some time ago
+    time.sleep(1.1)  # LXD writes down whole seconds
+    driver.prepare(99, far, lambda _step, _percent: None)
+    driver.scrap(99)
+    (mine,) = kitchen.left() - {name for name in kitchen.left() if name.startswith("berth-")}
+    kitchen.host.lxc("image", "delete", mine.removeprefix("image "))
+    assert kitchen.host.lxc("image", "list", "--format", "csv", "--columns", "Lf") == before
+
+
+def test_a_file_is_looked_through_and_an_agent_killed_meanwhile_leaves_nothing(kitchen: Kitchen, base: int) -> None:
+    path = kitchen.shelf / "brought.tar"
+    words = {"architecture": os.uname().machine, "creation_date": 1, "properties": {"os": "Debian", "x": "y"}}
+    words["templates"] = {"/etc/owned": {"when": ["create", "copy", "start"], "template": "evil.tpl"}}
+    with_evil(image("networked"), path, words)
+    number = kitchen.ask("brought", TemplateKind.FILE, path.name)
+    wait_for(lambda: f".berth-{number}.tar" in kitchen.left(), 30, "it is being looked through")
+    (agent,) = kitchen.berth.berth.pids("workers agent")
+    os.kill(agent, signal.SIGKILL)
+    template = kitchen.ready(number, 120)
+    assert kitchen.left() == {f"berth-template-{base}", f"berth-template-{number}"}
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    assert template.options == {"checksum": "", "sha256": digest}
+    name = kitchen.host.unique()
+    kitchen.host.lxc("init", template.image, name)
+    told = json.loads(kitchen.host.lxc("query", f"/1.0/instances/{name}/metadata"))
+    assert not told.get("templates"), "nobody writes into machines as root by an image"
+    kitchen.host.remove(name)
+    kitchen.retire(number)
+    kitchen.ready(number)
+
+
+def test_a_full_pool_is_said_and_leaves_nothing(kitchen: Kitchen, base: int) -> None:
+    lxc, kept = kitchen.host.lxc, {f"berth-template-{base}"}
+    lxc("storage", "create", "tiny", "btrfs", "size=512MiB")
+    lxc("profile", "device", "set", "default", "root", "pool=tiny")
+    try:
+        with kitchen.host.filled("tiny"):
+            number = kitchen.ask("large", TemplateKind.IMAGE, "base")
+            template, operation = kitchen.over(number)
+            assert template.state == TemplateState.FAILED
+            assert "o space left on device" in operation.error
+            assert "storage pool or disk is full: make room there" in operation.error
+            assert kitchen.left() == kept
+        kitchen.again(number)
+        kitchen.ready(number, 90)
+        kitchen.retire(number)
+        kitchen.ready(number)
+    finally:
+        lxc("profile", "device", "set", "default", "root", "pool=pool")
+    assert kitchen.left() == kept
+    lxc("storage", "delete", "tiny")
+
+
 def test_a_host_without_a_network_has_one_while_it_builds(lab_directory: Path) -> None:
     with Lab(lab_directory / "lonely", gpus=0) as host:
         driver, number = connect(host), 7
@@ -94,3 +189,16 @@ def test_a_host_without_a_network_has_one_while_it_builds(lab_directory: Path) -
         driver.scrap(number)
         left = [one["name"] for one in json.loads(host.lxc("network", "list", "--format", "json")) if one["managed"]]
         assert left == []
+
+
+def with_evil(tarball: Path, path: Path, words: dict[str, object]) -> None:
+    """The image as somebody else might have made it: LXD is told to fill in a file of the machine."""
+    with tarfile.open(tarball) as before, tarfile.open(path, "w") as after:
+        for entry in before:
+            if entry.name != "metadata.yaml":
+                after.addfile(entry, before.extractfile(entry) if entry.isreg() else None)
+        for name, text in (("metadata.yaml", json.dumps(words)), ("templates/evil.tpl", "{{ container.name }}")):
+            info = tarfile.TarInfo(name)
+            info.size = len(text)
+            after.addfile(info, io.BytesIO(text.encode()))
+    path.chmod(0o600)

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from app.drivers.images import Origin
+from app.drivers.images import Made, Origin
 from app.errors import Conflict, InvalidInput, NotFound
 from app.extensions import db
 from app.models import Host, Operation, OperationKind, OperationState, Template, TemplateKind, TemplateState, User
 from app.services import instances, operations, templates
-from app.services.recipes import RECIPES, steps
+from app.services.recipes import EXTRAS, RECIPES, steps
 from app.services.template_rules import USUAL, Wish, usual_start
 from tests.factories import make_admin, make_host, make_template, make_user
 
@@ -58,6 +58,7 @@ def test_a_recipe_is_asked_for_and_described_to_the_agent(host: Host) -> None:
         (Wish("a", TemplateKind.IMAGE, "debian/12"), Origin(alias="debian/12")),
         (Wish("a", TemplateKind.IMAGE, "ubuntu:24.04"), Origin("24.04", "https://cloud-images.ubuntu.com/releases")),
         (Wish("a", TemplateKind.INSTANCE, "gamma"), Origin(instance="gamma")),
+        (Wish("a", TemplateKind.FILE, "noble.tar.xz"), Origin(file="noble.tar.xz")),
         (Wish("a", TemplateKind.RECIPE, "base", start="images:debian/12"),
          Origin("debian/12", "https://images.lxd.canonical.com")),
     ],
@@ -90,6 +91,10 @@ def test_a_recipe_starts_from_what_the_host_has(host: Host) -> None:
         ("start", {"start": "ubuntu:24.04 x"}),
         ("image", {"kind": TemplateKind.IMAGE, "source": "ubuntu:"}),
         ("instance", {"kind": TemplateKind.INSTANCE, "source": "../x"}),
+        ("file", {"kind": TemplateKind.FILE, "source": "../x.tar"}),
+        ("file", {"kind": TemplateKind.FILE, "source": ".berth-1.tar"}),
+        ("checksum", {"kind": TemplateKind.FILE, "source": "x.tar", "checksum": "abc"}),
+        ("extras", {"extras": ("miniconda", "malware")}),
         ("mirror", {"mirror": "file:///etc"}),
         ("mirror", {"mirror": "http://a b"}),
         ("mirror", {"mirror": "http://mirror/debian\nend"}),
@@ -132,7 +137,7 @@ def test_the_end_of_a_build_makes_it_ready_or_failed_and_a_failed_one_is_built_a
     assert template.state == TemplateState.FAILED
     templates.retry(None, template)
     assert template.state == TemplateState.BUILDING
-    templates.built(template.id, 5)
+    templates.built(template.id, Made(5))
     finish(template)
     assert (template.state, template.image) == (TemplateState.READY, f"berth-template-{template.id}")
     with pytest.raises(Conflict):
@@ -201,11 +206,12 @@ def test_an_image_is_wanted_while_a_machine_is_being_made_from_it(host: Host) ->
 
 
 def test_every_recipe_has_its_scripts_and_they_are_shell() -> None:
+    everything = {"packages": ["x"], "extras": dict.fromkeys(EXTRAS, "https://mirror")}
     for name in (*RECIPES, ""):
-        for step in steps(name, {"packages": ["x"]}):
+        for step in steps(name, everything):
             done = subprocess.run(["/bin/sh", "-n"], input=step.script, text=True, capture_output=True, check=False)
             assert (done.returncode, done.stderr) == (0, ""), step.code
             assert step.script.startswith("set -eu\n")
     folder = Path(__file__).parents[2] / "app/services/recipes"
-    known = {step.code for name in RECIPES for step in steps(name, {"packages": ["x"]})}
+    known = {step.code for name in RECIPES for step in steps(name, everything)}
     assert {path.stem for path in folder.glob("*.sh")} == known

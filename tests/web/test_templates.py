@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import io
+
 import pytest
+from PIL import Image
 
 from app import clock
+from app.drivers.images import Made
 from app.extensions import db
 from app.models import Operation, OperationKind, Template, TemplateKind, TemplateState
 from app.services import operations, templates
@@ -92,13 +96,18 @@ def test_from_an_image_and_from_a_machine(admin: Client, woken: list[str]) -> No
         ("recipe", "users", "nobody-here", "nobody called nobody-here"),
         ("image", "image", "https://evil/x", "has no image"),
         ("machine", "instance", "nothing", None),
+        ("file", "file", "lab03/nothing.tar", "from the list"),
+        ("file", "file", "lab09/x.tar", "from the list"),
+        ("file", "checksum", "xyz", "A SHA-256 has 64 digits"),
+        ("recipe", "extras", "malware", None),
     ],
 )
 def test_bad_fields_are_named(
     admin: Client, woken: list[str], way: str, field: str, value: str, words: str | None
 ) -> None:
-    make_template(host())
-    sent = {"name": "ml", "host": "lab03", "recipe": "base", "audience": "everyone", "image": "debian/12"}
+    make_template(host(image_files={"directory": "/var/lib/berth/images", "names": ["x.tar"]}))
+    sent = {"file": "lab03/x.tar"}
+    sent |= {"name": "ml", "host": "lab03", "recipe": "base", "audience": "everyone", "image": "debian/12"}
     if field == "users":
         sent["audience"] = "chosen"
     page = admin.post(f"/templates/new/{way}", sent | {field: value})
@@ -108,6 +117,98 @@ def test_bad_fields_are_named(
         assert words in page.texts(f"//*[@id='{field}-error']")[0]
     assert not page.all("//main//b")
     assert (len(templates.every()), woken) == (1, [])
+
+
+def test_from_a_file_that_lies_on_a_host(admin: Client, woken: list[str]) -> None:
+    page = admin.get("/templates/new/file")
+    assert "No host has a file there yet." in page.text
+    host(image_files={"directory": "/var/lib/berth/images", "names": ["noble.tar.xz", "x.tar"]})
+    page = admin.get("/templates/new/file")
+    assert "lab03: /var/lib/berth/images" in page.text
+    assert page.texts("//option") == ["noble.tar.xz", "x.tar"]
+    form = page.form("Build template").fill(Name="noble", **{"SHA-256, if you know it": "A" * 64})
+    assert admin.submit(form).status == 303
+    made = only()
+    assert (made.kind, made.source, made.options) == (TemplateKind.FILE, "noble.tar.xz", {"checksum": "a" * 64})
+    templates.looked_through(made.id, "b" * 64)
+    db.session.commit()
+    assert "b" * 64 in admin.get(f"/templates/{made.id}").text
+    assert woken == ["lab03"]
+
+
+def test_a_recipe_with_more(admin: Client, woken: list[str]) -> None:
+    host()
+    page = admin.get("/templates/new/recipe")
+    assert "from https://repo.anaconda.com/miniconda" in page.text
+    values = {
+        "name": "ml",
+        "host": "lab03",
+        "recipe": "base",
+        "audience": "everyone",
+        "extras": ["jupyter", "miniconda"],
+    }
+    answer = admin.post("/templates/new/recipe", values)
+    assert answer.status == 303
+    assert only().options["extras"] == {
+        "miniconda": "https://repo.anaconda.com/miniconda",
+        "jupyter": "https://pypi.org/simple",
+    }
+    codes = [step.code for step in templates.job(only().id).steps]
+    assert codes == ["network", "sources", "base", "miniconda", "jupyter", "seal"]
+    assert "miniconda (https://repo.anaconda.com/miniconda)" in admin.get(answer.location).text
+
+
+def drawing(kind: str = "PNG", size: tuple[int, int] = (400, 200)) -> bytes:
+    made = io.BytesIO()
+    Image.new("RGB", size, "red").save(made, kind)
+    return made.getvalue()
+
+
+def test_a_picture_is_drawn_anew_and_shown_to_those_who_choose(admin: Client, client: Client) -> None:
+    template = make_template(host(), "base")
+    here = f"/templates/{template.id}"
+
+    def send(content: bytes, **more: object) -> Page:
+        return admin.post(here, {"audience": "everyone", "picture": (io.BytesIO(content), "x.png"), **more})
+
+    for content, words in (
+        (b"<svg onload='alert(1)'/>", "no PNG, JPEG or WebP"),
+        (drawing("GIF"), "no PNG, JPEG or WebP"),
+        (drawing()[:60], "no PNG, JPEG or WebP"),
+        (drawing(size=(5000, 4000)), "too many pixels"),
+        (drawing() + bytes(600_000), "512 KiB at most"),
+    ):
+        page = send(content)
+        assert (page.status, words in errors(page)) == (422, True), words
+    for kind in ("PNG", "JPEG", "WEBP"):
+        assert send(drawing(kind) + b"<script>hidden").status == 303
+        shown = admin.raw.get(f"/machines/new/picture/{template.id}")
+        assert (shown.status_code, shown.mimetype) == (200, "image/png")
+        assert b"hidden" not in shown.data
+        assert Image.open(io.BytesIO(shown.data)).size == (192, 96)
+    page = admin.get("/machines/new")
+    assert page.all("//label//img/@src") == [f"/machines/new/picture/{template.id}"]
+    assert admin.submit(admin.get(here).form("Save")).status == 303, "it stays when nothing is sent"
+    assert admin.get(here).all("//img/@src")
+    assert admin.post(here, {"audience": "chosen", "users": ""}).status == 303
+    client.login_as(make_user("liwei"))
+    assert client.get(f"/machines/new/picture/{template.id}").status == 404
+    admin.login_as(make_admin())
+    assert admin.post(here, {"audience": "everyone", "no_picture": "y"}).status == 303
+    assert not admin.get(here).all("//main//img")
+
+
+def test_libraries_that_do_not_fit_the_driver_any_more(admin: Client) -> None:
+    template = make_template(host(driver_version="580.95.05"), "base", driver_version="550.1", ready_at=clock.now())
+    page = admin.get(f"/templates/{template.id}")
+    assert "Its NVIDIA libraries do not fit the host any more." in page.text
+    assert "550.1, in the image" in page.text
+    for address in ("/templates", "/machines/new"):
+        assert "NVIDIA libraries do not fit" in admin.get(address).text
+    template.driver_version = "580.95.05"
+    db.session.commit()
+    for address in ("/templates", "/machines/new", f"/templates/{template.id}"):
+        assert "not fit" not in admin.get(address).text
 
 
 def test_it_is_watched_until_it_is_final(admin: Client, woken: list[str]) -> None:
@@ -127,7 +228,7 @@ def test_it_is_watched_until_it_is_final(admin: Client, woken: list[str]) -> Non
     assert "<b>bold</b>" in log
     assert "line 50 " not in log, "the end of it, while it grows"
     assert "Try again" not in page.buttons()
-    templates.built(only().id, 700 << 20)
+    templates.built(only().id, Made(700 << 20))
     operations.finish(operation().id, "agent:lab03")
     final = admin.get(answer.location, htmx=True)
     assert not final.all("//*[@hx-get]"), "the polling ends"
@@ -181,8 +282,10 @@ def test_people_make_machines_from_templates_only(client: Client, woken: list[st
     make_template(lab, "secret", for_everyone=False)
     client.login_as(make_user("liwei"))
     page = client.get("/machines")
-    assert page.texts("//option") == ["desktop (Xfce, with a desktop) on lab03"]
-    answer = client.submit(page.form("Create machine").fill(Template=f"template:{template.id}"))
+    assert page.texts("//fieldset[@id='place']//label") == ["desktop on lab03 Xfce with a desktop · 0.0 GiB"]
+    form = page.form("Create machine")
+    assert form.values["place"] == f"template:{template.id}", "the only one is chosen"
+    answer = client.submit(form)
     assert answer.status == 303
     assert client.post("/machines/new", MACHINE | {"place": "lab03/debian/12"}).status == 422
 
@@ -204,8 +307,13 @@ def test_admins_are_offered_templates_first_and_images(admin: Client) -> None:
     make_template(lab)
     host("lab04")
     page = admin.get("/machines/new")
-    assert page.texts("//select[@name='place']//option") == [
-        "base on lab03",
+    assert page.texts("//fieldset[@id='place']//label") == [
+        "base on lab03 0.0 GiB",
         "image debian/12 (Debian) on lab03",
         "debian/12 (Debian) on lab04",
     ]
+    assert page.all("//details[.//*[@name='place']]/@open") == [], "images stay out of the way"
+    again = admin.post("/machines/new", MACHINE | {"place": "lab04/debian/12", "cpus": "0"})
+    assert again.status == 422
+    assert again.all("//input[@name='place'][@checked]/@value") == ["lab04/debian/12"]
+    assert len(again.all("//details[@open]")) == 1

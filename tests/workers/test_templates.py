@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import hashlib
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from flask import Flask
 
-from app.drivers.base import GiveUp, HostUnreachable
+from app.drivers.base import GiveUp, HostUnreachable, ServerInfo
 from app.drivers.fake import FakeLxd
+from app.drivers.image_files import ImageFiles
 from app.extensions import db, transaction
 from app.models import Host, OperationKind, OperationState, Template, TemplateKind, TemplateState
 from app.services import instances, operations, templates
 from app.services.template_rules import Wish
+from tests.drivers.test_image_files import GOOD, archive, link
 from tests.factories import make_host, make_user
 from workers.templates import Log
 from workers.works import Work, _attempt
@@ -193,6 +197,52 @@ def test_a_vanished_image_is_said(host: Host, lxd: FakeLxd) -> None:
     host.images = [{"alias": "gone", "description": ""}]
     ask(host, start="gone")
     assert "no image 'gone' on this host" in do(host, lxd)
+
+
+def shelve(app: Flask, content: bytes = b"") -> Path:
+    """A file of an image where the agent looks for one."""
+    shelf = ImageFiles(app.extensions["berth"].images_dir)
+    shelf.names()  # makes the directory
+    (shelf.directory / "x.tar").write_bytes(content or archive(*GOOD))
+    return shelf.directory
+
+
+def test_a_file_is_looked_through_and_known_by_its_sum(app: Flask, host: Host, lxd: FakeLxd) -> None:
+    folder = shelve(app)
+    template = ask(host, kind=TemplateKind.FILE, source="x.tar")
+    assert do(host, lxd) == ""
+    digest = hashlib.sha256((folder / "x.tar").read_bytes()).hexdigest()
+    assert template.options["sha256"] == digest
+    assert f"4 files, SHA-256 {digest}" in operations.last_of_template(template.id).log
+    assert [path.name for path in folder.iterdir()] == ["x.tar"]
+    other = ask(host, name="other", kind=TemplateKind.FILE, source="x.tar", checksum="0" * 64)
+    assert "its SHA-256 is" in do(host, lxd)
+    assert other.state == TemplateState.FAILED
+    assert left(lxd) == (set(), {template.image})
+
+
+def test_a_file_that_somebody_prepared_for_us_is_refused(app: Flask, host: Host, lxd: FakeLxd) -> None:
+    shelve(app, archive(GOOD[0], link("rootfs", "/")))
+    template = ask(host, kind=TemplateKind.FILE, source="x.tar")
+    assert "Take the image x.tar: rootfs is no directory. Nothing of it was used." in do(host, lxd)
+    assert left(lxd) == (set(), set())
+    shelve(app)
+    with transaction():
+        templates.retry(None, template)
+    assert do(host, lxd) == ""
+
+
+def test_an_old_lxd_is_given_no_files(app: Flask, host: Host, lxd: FakeLxd, monkeypatch: pytest.MonkeyPatch) -> None:
+    shelve(app)
+    monkeypatch.setattr(lxd, "server", lambda: ServerInfo("lab", "5.0.2"))
+    template = ask(host, kind=TemplateKind.FILE, source="x.tar")
+    error = do(host, lxd)
+    assert "LXD 5.0.2 can be taken over by an image as it reads it" in error
+    assert "BERTH_IMPORT_ANYWAY=1" in error
+    monkeypatch.setitem(app.extensions, "berth", replace(app.extensions["berth"], import_anyway=True))
+    with transaction():
+        templates.retry(None, template)
+    assert do(host, lxd) == ""
 
 
 def test_the_log_is_written_in_pieces(app: Flask) -> None:

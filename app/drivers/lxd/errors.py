@@ -15,6 +15,7 @@ _BUSY = re.compile(
     r"|timed? ?out|operation was cancell?ed|in progress|file exists",  # the last: a node of an update that lost a race
     re.IGNORECASE,
 )
+_FULL = re.compile(r"no space left on device|disk quota exceeded|not enough space|ENOSPC", re.IGNORECASE)
 # pylxd looks for the pinned certificate under the address: the remote has to be called by it.
 _REMOTE_ADD = "lxc remote add ADDRESS https://ADDRESS:8443, as the user Berth runs as."
 
@@ -30,6 +31,11 @@ class RefusedError(Exception):
     def busy(self) -> bool:
         """Whether the same request may well succeed a moment later."""
         return self.code in {409, 412, 503} or bool(_BUSY.search(str(self)))
+
+    @property
+    def full(self) -> bool:
+        """Whether there was no room for it."""
+        return bool(_FULL.search(str(self)))
 
 
 class UnfinishedError(RefusedError):
@@ -59,11 +65,24 @@ def _explain(error: Exception) -> tuple[type[DriverError], str, str]:
         return GiveUp, f"unexpected answer: {error!r}", "Is that LXD, version 5 or later?"
     if not isinstance(error, RefusedError):
         return HostUnreachable, str(error), _way_back(str(error))
+    return _refused(error)
+
+
+def _refused(error: RefusedError) -> tuple[type[DriverError], str, str]:
+    if error.full:  # before all else: LXD may have said so while it was busy
+        return GiveUp, _short(str(error)), "The host's storage pool or disk is full: make room there, then try again."
     if error.busy:
         return TryAgain, str(error), "It is tried again by itself."
     if error.code == 403:
         return GiveUp, str(error), f"Let LXD trust this machine's client certificate: {_REMOTE_ADD}"
     return GiveUp, str(error), "See LXD's log on the host: lxc monitor, lxc info NAME --show-log."
+
+
+def _short(text: str) -> str:
+    """What was full, without the whole of what a program said: it may name a thousand files."""
+    line = next((line for line in text.splitlines() if _FULL.search(line)), text)
+    found = _FULL.search(line)
+    return line if found is None or len(line) < 300 else f"…{line[max(0, found.start() - 120) : found.end() + 20]}…"
 
 
 def _way_back(text: str) -> str:

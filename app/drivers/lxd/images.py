@@ -11,16 +11,16 @@ from contextlib import contextmanager, suppress
 from functools import partial
 
 from app.drivers.base import GiveUp, InstanceSpec, Progress
-from app.drivers.images import Origin, builder_name, image_alias, trial_name
-from app.drivers.lxd import build_network, instances, shapes
+from app.drivers.image_files import PROPERTY
+from app.drivers.images import Made, Origin, builder_name, image_alias, trial_name
+from app.drivers.lxd import brought, build_network, instances, shapes
 from app.drivers.lxd.build_network import BUILDER
 from app.drivers.lxd.errors import RefusedError, as_driver_errors
+from app.drivers.lxd.peek import OWN, Peek
 from app.drivers.lxd.shapes import Json
 from app.drivers.lxd.updates import Updates
 from app.drivers.lxd.wire import Wire
 
-_PROPERTY = "berth.template"
-_GET_TIMEOUT = 1800.0  # an image from far away
 _PUBLISH_TIMEOUT = 1800.0
 
 
@@ -31,8 +31,8 @@ class TemplateSide(Updates):
         """Make the template's builder and start it; its name."""
         return prepare(self._wire, template, origin, progress)
 
-    def publish(self, template: int, description: str, progress: Progress) -> int:
-        """Make the image of the builder and try it out: its size."""
+    def publish(self, template: int, description: str, progress: Progress) -> Made:
+        """Make the image of the builder and try it out."""
         return publish(self._wire, template, description, progress)
 
     def scrap(self, template: int) -> None:
@@ -42,10 +42,10 @@ class TemplateSide(Updates):
 
 def prepare(wire: Wire, template: int, origin: Origin, progress: Progress) -> str:
     """Make the template's builder and start it; its name."""
-    name, what = builder_name(template), f"Make a builder from {origin.instance or origin.alias}"
+    name, what = builder_name(template), f"Make a builder from {origin}"
     with as_driver_errors(what):
         progress("preparing", 0)
-        with _source(wire, what, origin, progress) as source, instances.alone(wire):
+        with _source(wire, what, template, origin, progress) as source, instances.alone(wire):
             body = _body(wire, what, template, name) | {"source": source}
             if not _has_network(wire, body):
                 body["devices"] |= build_network.nic(wire, template)
@@ -57,15 +57,16 @@ def prepare(wire: Wire, template: int, origin: Origin, progress: Progress) -> st
     return name
 
 
-def publish(wire: Wire, template: int, description: str, progress: Progress) -> int:
-    """Make the image of the builder, start a machine of it once, and remove both machines: the image's size."""
+def publish(wire: Wire, template: int, description: str, progress: Progress) -> Made:
+    """Make the image of the builder, start a machine of it once, and remove both machines."""
     name, alias, what = builder_name(template), image_alias(template), "Make the image"
     with as_driver_errors(what):
+        driver = _own_driver(wire, name)
         # At once: what a clean shutdown writes would be in the image.
         instances.power(wire, name, "stop", force=True)
         request = {
             "source": {"type": "instance", "name": name},
-            "properties": {"description": description, _PROPERTY: str(template)},
+            "properties": {"description": description, PROPERTY: str(template)},
             "aliases": [{"name": alias, "description": description}],
             "compression_algorithm": "none",  # minutes of one processor for an image that never leaves the host
             "public": False,
@@ -77,7 +78,7 @@ def publish(wire: Wire, template: int, description: str, progress: Progress) -> 
         build_network.remove(wire, template)
         _try_out(wire, template, progress)
         fingerprint = wire.get("images", "aliases", alias)["target"]
-        return int(wire.get("images", fingerprint)["size"])
+        return Made(int(wire.get("images", fingerprint)["size"]), driver)
 
 
 def scrap(wire: Wire, template: int) -> None:
@@ -86,9 +87,10 @@ def scrap(wire: Wire, template: int) -> None:
         for name in (builder_name(template), trial_name(template)):
             _remove(wire, name, template)
         build_network.remove(wire, template)
+        brought.remove(wire, template)
         for image in wire.get("images", recursion=1) or []:
             aliases = {alias["name"] for alias in image.get("aliases") or []}
-            if image_alias(template) in aliases or (image.get("properties") or {}).get(_PROPERTY) == str(template):
+            if image_alias(template) in aliases or (image.get("properties") or {}).get(PROPERTY) == str(template):
                 _forgiving(lambda image=image: wire.send("delete", "images", image["fingerprint"], limit=60.0))  # type: ignore[misc]
 
 
@@ -102,6 +104,14 @@ def _try_out(wire: Wire, template: int, progress: Progress) -> None:
     instances.power(wire, name, "start")
     instances.await_init(wire, name, what)
     _remove(wire, name, template)
+
+
+def _own_driver(wire: Wire, name: str) -> str:
+    """Of which version the NVIDIA libraries are that the builder has itself: not those that the host lends it."""
+    if ((wire.find(name)[0] or {}).get("expanded_config") or {}).get("nvidia.runtime") == "true":
+        return ""
+    found = sorted(Peek(wire.endpoint).libraries(name, OWN) or ())
+    return found[-1] if found else ""
 
 
 def _body(wire: Wire, what: str, template: int, name: str) -> Json:
@@ -120,7 +130,7 @@ def _has_network(wire: Wire, body: Json) -> bool:
 
 
 @contextmanager
-def _source(wire: Wire, what: str, origin: Origin, progress: Progress) -> Iterator[Json]:
+def _source(wire: Wire, what: str, template: int, origin: Origin, progress: Progress) -> Iterator[Json]:
     """What LXD is told to make a builder from."""
     if origin.instance:
         source = wire.find(origin.instance)[0]
@@ -130,37 +140,14 @@ def _source(wire: Wire, what: str, origin: Origin, progress: Progress) -> Iterat
             raise GiveUp(what, "it is privileged, or no container", "Set security.privileged=false and restart it.")
         yield {"type": "copy", "source": origin.instance, "instance_only": True}
     elif origin.server:
-        with _fetched(wire, origin, progress) as fingerprint:
+        with brought.fetched(wire, template, origin, progress) as fingerprint:
+            yield {"type": "image", "fingerprint": fingerprint}
+    elif origin.file:
+        with brought.uploaded(wire, template, origin.file, progress) as fingerprint:
             yield {"type": "image", "fingerprint": fingerprint}
     else:
         instances.refuse_unknown_image(wire, what, origin.alias)
         yield {"type": "image", "alias": origin.alias}
-
-
-@contextmanager
-def _fetched(wire: Wire, origin: Origin, progress: Progress) -> Iterator[str]:
-    """An image from a server, by itself: while LXD makes an instance nobody else's can be made, and this takes minutes.
-    It is kept for the moment only, unless it was there before."""
-    before = _fingerprints(wire)
-    far = {"type": "image", "mode": "pull", "protocol": "simplestreams", "server": origin.server, "alias": origin.alias}
-    told = partial(progress, "copying")
-    wire.send("post", "images", json={"source": far}, limit=_GET_TIMEOUT, progress=told)
-    found = wire.get("images", recursion=1) or []
-    sources = {image["fingerprint"]: image.get("update_source") or {} for image in found}
-    mine = next(
-        key
-        for key, source in sources.items()
-        if (source.get("server"), source.get("alias")) == (origin.server, origin.alias)
-    )
-    try:
-        yield mine
-    finally:
-        if mine not in before:
-            _forgiving(lambda: wire.send("delete", "images", mine, limit=60.0))
-
-
-def _fingerprints(wire: Wire) -> set[str]:
-    return {image["fingerprint"] for image in wire.get("images", recursion=1) or []}
 
 
 def _make(wire: Wire, body: Json, progress: Callable[[int], None]) -> None:

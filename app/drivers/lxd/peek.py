@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import re
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import requests
 
@@ -19,7 +19,8 @@ from app.drivers.libraries import INSIDE
 from app.drivers.lxd.errors import RefusedError
 from app.drivers.lxd.wire import Wire
 
-FOLDERS = ("/usr/lib/x86_64-linux-gnu", "/usr/lib/aarch64-linux-gnu", "/usr/lib64", f"{INSIDE}/lib")
+OWN = ("/usr/lib/x86_64-linux-gnu", "/usr/lib/aarch64-linux-gnu", "/usr/lib64")  # where a distribution has libraries
+FOLDERS = (*OWN, f"{INSIDE}/lib")
 _LOADED = "libnvidia-ml.so.1"  # what programs open: a link to the file with the version in its name
 _LIBRARY = re.compile(r"libnvidia-ml\.so\.(\d{3,4}(?:\.\d{1,4}){0,2})")
 _PATIENCE = 3.0  # seconds for one answer
@@ -39,24 +40,24 @@ class Peek(Wire):
         super().__init__(endpoint, timeout)
         self._resting: dict[str, float] = {}  # instance: until when
 
-    def libraries(self, instance: str) -> frozenset[str] | None:
+    def libraries(self, instance: str, folders: Sequence[str] = FOLDERS) -> frozenset[str] | None:
         """The versions of NVIDIA's library in a running instance; None if it cannot be said."""
         if time.monotonic() < self._resting.get(instance, 0):
             return None
         try:
-            return self._libraries(instance)
+            return self._libraries(instance, folders)
         except (SlowError, requests.RequestException):
             self._resting[instance] = time.monotonic() + _REST
             return None
         except (RefusedError, OSError, ValueError, TypeError, AttributeError):
             return None  # stopped or removed meanwhile, or an answer that is none
 
-    def _libraries(self, instance: str) -> frozenset[str]:
-        loaded = [_name(self._ask(instance, f"{folder}/{_LOADED}", "symlink")) for folder in FOLDERS]
+    def _libraries(self, instance: str, folders: Sequence[str]) -> frozenset[str]:
+        loaded = [_name(self._ask(instance, f"{folder}/{_LOADED}", "symlink")) for folder in folders]
         if found := versions(loaded):  # what its programs really load: older files may lie beside it
             return found
         names: list[str] = []
-        for folder in FOLDERS:
+        for folder in folders:
             text = self._ask(instance, folder, "directory")
             names += json.loads(text)["metadata"][:_NAMES] if text else []
         return versions(names)

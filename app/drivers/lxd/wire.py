@@ -115,6 +115,13 @@ class Wire:
             raise RefusedError(f"only {done} of {size} bytes came")
         return done
 
+    def upload(self, *path: str, body: Any, quiet: float, limit: float) -> None:
+        """Send a file's content, at most `quiet` seconds without a byte taken, and wait at most `limit` seconds for
+        what LXD makes of it."""
+        headers = {"Content-Type": "application/octet-stream", "X-LXD-public": "0"}
+        answer = self._call("post", path, data=body, headers=headers, timeout=quiet).json()
+        self.join(answer["operation"].partition("?")[0].rpartition("/")[2], limit)
+
     def begin(self, *path: str, json: Json) -> Json:
         """Ask for background work and leave it at that: LXD's description of it."""
         return dict(self._call("post", path, json=json).json()["metadata"])

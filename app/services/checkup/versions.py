@@ -54,6 +54,12 @@ LACKS = (
 )
 
 
+def safe_for_images(text: str) -> bool:
+    """Whether images of others may be given to this LXD. A version that is no number is a simulated host's."""
+    version = parse(text)
+    return version is None or not below(version, FLOORS)
+
+
 def judge(text: str) -> Iterator[Finding]:
     """The version, and what it lacks. One that is no number (a simulated host's) lacks nothing."""
     version = parse(text)

@@ -40,7 +40,16 @@ RECIPES = {
         Recipe("desktop", ("network", "sources", "base", "desktop", "packages"), desktop=True),
     )
 }
+# What a recipe can add, each from a source of its own (see app.config.SOURCES), and what is known of the files there.
+MINICONDA = {
+    "VERSION": "py312_25.1.1-2",
+    "SUM_X86_64": "4766d85b5f7d235ce250e998ebb5a8a8210cbd4f2b0fea4d2177b3ed9ea87884",
+    "SUM_AARCH64": "6d05b9f9b7f327b90797a4cf56d68c81578bab2f63257a3e7a8b72cb0f0e4b5d",
+}
+CUDA = {"KEY": "3bf863cc.pub", "FINGERPRINT": "EB693B3035CD5710E231E123A4B469963BF863CC"}
+EXTRAS: dict[str, dict[str, str]] = {"miniconda": MINICONDA, "cuda": CUDA, "jupyter": {}}
 _WEIGHTS = {"network": 2, "sources": 4, "base": 20, "desktop": 60, "packages": 8, "seal": 2}
+_WEIGHTS |= {"miniconda": 10, "cuda": 60, "jupyter": 15}
 _LIMITS = {"network": 120.0, "sources": 300.0, "seal": 120.0}
 _LONG = 3600.0  # a slow mirror
 
@@ -51,9 +60,11 @@ def steps(recipe: str, options: dict[str, Any]) -> list[Step]:
         "MIRROR": str(options.get("mirror", "")).rstrip("/"),
         "PACKAGES": " ".join(options.get("packages", [])),
     }
-    codes = [*(RECIPES[recipe].steps if recipe else ()), "seal"]
+    extras = options.get("extras", {}) if recipe else {}
+    known = {code: EXTRAS[code] | {"SOURCE": str(extras[code])} for code in EXTRAS if code in extras}
+    codes = [*(RECIPES[recipe].steps if recipe else ()), *known, "seal"]
     return [
-        Step(code, _HEAD + _text(code), _WEIGHTS[code], _LIMITS.get(code, _LONG), environment)
+        Step(code, _HEAD + _text(code), _WEIGHTS[code], _LIMITS.get(code, _LONG), environment | known.get(code, {}))
         for code in codes
         if code != "packages" or options.get("packages")
     ]

@@ -1,0 +1,34 @@
+"""Pictures of templates: whatever an admin sends is read as a picture, and drawn anew as a small PNG."""
+
+from __future__ import annotations
+
+import io
+
+from flask_babel import gettext as _
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from app.errors import InvalidInput
+
+MOST_BYTES = 512 << 10
+MOST_PIXELS = 4096 * 4096  # a few bytes can stand for any number of them
+SIDE = 192  # pixels of the picture that is kept, at most
+_KINDS = ("PNG", "JPEG", "WEBP")
+
+
+def redraw(content: bytes) -> bytes:
+    """A PNG of the picture, without anything that was hidden in it. Raises InvalidInput naming `picture`."""
+    if len(content) > MOST_BYTES:
+        raise InvalidInput(_("A picture has %(count)s KiB at most.", count=MOST_BYTES >> 10), field="picture")
+    try:
+        with Image.open(io.BytesIO(content), formats=_KINDS) as sent:
+            if sent.width * sent.height > MOST_PIXELS:
+                raise InvalidInput(_("That picture has too many pixels."), field="picture")
+            drawn = ImageOps.exif_transpose(sent).convert("RGBA")
+    except (UnidentifiedImageError, Image.DecompressionBombError, OSError, SyntaxError, ValueError) as error:
+        raise InvalidInput(_("That is no PNG, JPEG or WebP picture."), field="picture") from error
+    drawn.thumbnail((SIDE, SIDE))
+    plain = Image.new("RGBA", drawn.size)
+    plain.paste(drawn)  # the pixels alone: no words, no profile
+    made = io.BytesIO()
+    plain.save(made, "PNG", optimize=True)
+    return made.getvalue()
