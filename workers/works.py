@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from flask import Flask
 from sqlalchemy.exc import SQLAlchemyError
 
+from app import queue
 from app.drivers.base import DriverError, LxdDriver
 from app.errors import DomainError
 from app.extensions import transaction
@@ -80,6 +81,7 @@ HANDLERS: dict[OperationKind, Callable[[Work], None]] = {
     OperationKind.FORGET: lifecycle.forget,
     OperationKind.REBUILD: lifecycle.rebuild,
     OperationKind.ADOPT: lifecycle.adopt,
+    OperationKind.MOVE: lifecycle.move,
 }
 
 
@@ -115,6 +117,8 @@ def _perform(app: Flask, host_name: str, driver: LxdDriver, operation: Operation
             error = _attempt(Work(operation, driver))
             with transaction():
                 operations.finish(operation.id, f"agent:{host_name}", error)
+            if operation.kind == OperationKind.MOVE and not error:
+                queue.wake(str(operation.details["target"]))  # it goes on there
     except SQLAlchemyError as error:
         log.warning("%s: operation %d has to be done again: %s", host_name, operation.id, error)
     finally:

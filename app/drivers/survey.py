@@ -76,8 +76,16 @@ class ProfileUse:
 
 @dataclass(frozen=True)
 class HostUse:
-    """Everything the slow look found, by instance name."""
+    """Everything the slow look found, by instance name.
+
+    `pool`: the storage pool of new machines, "" if none. `memory`: the host's, in bytes, and how much of it is in use.
+    `member`: the host's name in its LXD cluster, and `cluster` one text for all members; "" of one that is alone."""
 
     instances: Mapping[str, InstanceUse] = field(default_factory=dict)
     pools: tuple[PoolUse, ...] = ()
     profiles: tuple[ProfileUse, ...] = ()
+    pool: str = ""
+    memory: int | None = None
+    memory_used: int | None = None
+    member: str = ""
+    cluster: str = ""

@@ -50,6 +50,9 @@ class Host(Base):
     first_port: Mapped[int] = mapped_column(server_default="22000")
     last_port: Mapped[int] = mapped_column(server_default="22999")
     terminal_url: Mapped[str] = mapped_column(String(255), server_default="")  # where its agent serves terminals
+    # Its name in its LXD cluster, and one text for all members of that; "" of a host that is alone.
+    member: Mapped[str] = mapped_column(String(63), server_default="")
+    cluster: Mapped[str] = mapped_column(String(64), server_default="")
 
     @property
     def simulated(self) -> bool:

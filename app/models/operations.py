@@ -31,6 +31,7 @@ class OperationKind(StrEnum):
     RESTORE = "restore"
     FORGET = "forget"  # delete a snapshot
     ADOPT = "adopt"  # take over an instance that Berth did not make
+    MOVE = "move"  # to another member of its host's LXD cluster
     BUILD = "build"  # a template, in whichever way
     DISCARD = "discard"  # a template's image
 

@@ -19,6 +19,7 @@ from app.web import (
     hosts,
     locale,
     machine_care,
+    machine_move,
     machines,
     navigation,
     people,
@@ -38,7 +39,7 @@ from app.web import (
     ways,
 )
 
-__all__ = ["init_app", "locale", "people_access"]
+__all__ = ["init_app", "locale", "machine_move", "people_access"]
 
 PAGES = (
     auth, home, calendar, bookings, machines, machine_care, snapshots, ways, terminal, quota, settings, ssh_keys,

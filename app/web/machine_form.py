@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from itertools import count
 from typing import Any
 
 from flask import Response
@@ -13,13 +12,15 @@ from wtforms import IntegerField, SelectField, StringField
 from wtforms.validators import ValidationError
 
 from app.models import Gpu, Host, Template, User
-from app.services import accounts, attachments, instances, inventory, policy, templates
+from app.services import accounts, admission, attachments, instances, inventory, placing, policy, templates
+from app.web import room_words
 from app.web.forms import PageForm, at_most, required
+from app.web.machine_words import silent_after
 from app.web.render import render
 from app.web.sessions import me
 
 _TEMPLATE = "template:"  # no host's name holds a colon
-USUAL = {"cpus": 4, "memory_gib": 16, "disk_gib": 50}
+_ANYWHERE = "anywhere:"  # and a template's name
 
 
 class WholeNumber(IntegerField):  # type: ignore[misc]
@@ -35,7 +36,10 @@ class WholeNumber(IntegerField):  # type: ignore[misc]
 
 
 class MachineForm(PageForm):
-    """What a person may choose. `place` is `template:ID` or `host/image`, so that it needs no JavaScript."""
+    """What a person may choose. `place` is `anywhere:TEMPLATE`, `template:ID` or `host/image`, so that it needs no
+    JavaScript. `no_hold`: the hosts among them that do not keep a machine to the size of its disk."""
+
+    no_hold: tuple[str, ...] = ()
 
     name = StringField(_l("Name"), [required(), at_most(30)])
     place = SelectField(_l("Host and image"), validate_choice=False)
@@ -61,12 +65,10 @@ class AdminForm(MachineForm):
     owner = SelectField(_l("Owner"))
 
 
-def blank(host: str = "") -> MachineForm:
-    """The form with its usual values; `host`: the one to offer first."""
-    rules = policy.current()
-    most = {"cpus": rules.max_cpus, "memory_gib": rules.max_memory_gib, "disk_gib": rules.max_disk_gib}
-    values: dict[str, Any] = {name: min(usual, most[name]) for name, usual in USUAL.items()}
-    form = _class()(formdata=None, name=_free_name(me()), owner=me().username, **values)
+def blank(host: str = "", owner: str = "") -> MachineForm:
+    """The form with its usual values; `host`: the one to offer first, `owner`: for an admin, whose it is to be."""
+    whose = owner if owner and me().is_admin else me().username
+    form = _class()(formdata=None, name=admission.free_name(whose), owner=whose, **admission.usual_size())
     return _with_choices(form, host)
 
 
@@ -78,6 +80,10 @@ def sent() -> MachineForm:
 def chosen(form: MachineForm) -> dict[str, Any]:
     """Where the machine is to be, and from what it is to be made."""
     place = str(form.place.data)
+    if place.startswith(_ANYWHERE):
+        size = {"memory_gib": form.memory_gib.data or 0, "disk_gib": form.disk_gib.data or 0}
+        template = placing.place(place.removeprefix(_ANYWHERE), None if me().is_admin else me(), silent_after(), **size)
+        return {"host": template.host, "template": template}
     if place.startswith(_TEMPLATE):
         template = templates.get(int(place.removeprefix(_TEMPLATE)))
         return {"host": template.host, "template": template}
@@ -118,11 +124,15 @@ def _with_choices(form: MachineForm, first: str = "") -> MachineForm:
     offered = templates.offered(me())
     if offered:
         form.place.label.text = _("Template")
+    rooms = placing.rooms(silent_after(), [host.id for host in hosts])
+    sources = {host.id: _sources(host, [x for x in offered if x.host_id == host.id]) for host in hosts}
+    hosts = [host for host in hosts if sources[host.id]]
     choices = {
-        _about(host.name, gpus.get(host.id, []), taken): _sources(host, [x for x in offered if x.host_id == host.id])
-        for host in hosts
+        room_words.about(rooms[host.id], _gpus(gpus.get(host.id, []), taken)): sources[host.id] for host in hosts
     }
-    form.place.choices = {about: sources for about, sources in choices.items() if sources}
+    anywhere = {} if first or len({one.host_id for one in offered}) < 2 else _anywhere(offered)
+    form.place.choices = anywhere | choices
+    form.no_hold = tuple(host.name for host in hosts if not rooms[host.id].holds_disks)
     if "owner" in form:
         form["owner"].choices = [
             (user.username, f"{user.display_name} ({user.username})") for user in instances.possible_owners()
@@ -141,22 +151,30 @@ def _sources(host: Host, offered: list[Template]) -> list[tuple[str, str]]:
 
 
 def _template(template: Template) -> str:
+    return _("%(image)s on %(host)s", image=_about(template), host=template.host.name)
+
+
+def _about(template: Template) -> str:
     about = [template.description] if template.description else []
     if template.desktop:
         about.append(_("with a desktop"))
-    name = f"{template.name} ({', '.join(about)})" if about else template.name
-    return _("%(image)s on %(host)s", image=name, host=template.host.name)
+    return f"{template.name} ({', '.join(about)})" if about else template.name
 
 
-def _about(host: str, gpus: list[Gpu], taken: dict[int, Any]) -> str:
+def _anywhere(offered: list[Template]) -> dict[str, list[tuple[str, str]]]:
+    """Each name once, whichever hosts have it."""
+    names = {one.name: one for one in offered}
+    return {_("Wherever there is room"): [(_ANYWHERE + name, _about(one)) for name, one in sorted(names.items())]}
+
+
+def _gpus(gpus: list[Gpu], taken: dict[int, Any]) -> str:
     free, models = attachments.free_gpus(gpus, taken), ", ".join(sorted({gpu.model for gpu in gpus}))
     if not gpus:
-        return _("%(host)s: no GPUs", host=host)
+        return _("no GPUs")
     return ngettext(
-        "%(host)s: %(free)s of %(num)s GPU free now (%(models)s)",
-        "%(host)s: %(free)s of %(num)s GPUs free now (%(models)s)",
+        "%(free)s of %(num)s GPU free now (%(models)s)",
+        "%(free)s of %(num)s GPUs free now (%(models)s)",
         len(gpus),
-        host=host,
         free=free,
         models=models,
     )
@@ -165,10 +183,3 @@ def _about(host: str, gpus: list[Gpu], taken: dict[int, Any]) -> str:
 def _image(image: dict[str, str]) -> str:
     alias, description = image["alias"], image.get("description", "")
     return f"{alias} ({description})" if description else alias
-
-
-def _free_name(user: User) -> str:
-    """The username, or with a number behind it when the person has such a machine already."""
-    mine = {machine.name for machine in instances.of_user(user)}
-    base = user.username[:26].strip("-")
-    return base if base not in mine else next(name for n in count(2) if (name := f"{base}-{n}") not in mine)

@@ -40,6 +40,7 @@ UNDER_WAY = {
     OperationKind.FORGET: ("starting", _l("Deleting a snapshot")),
     OperationKind.REBUILD: ("creating", _l("Being rebuilt")),
     OperationKind.ADOPT: ("starting", _l("Being taken over")),
+    OperationKind.MOVE: ("stopping", _l("Being moved")),
 }
 STEPS = {
     "queued": _l("Waiting for the host"),
@@ -55,6 +56,7 @@ STEPS = {
     "keeping": _l("Keeping its disk as it is now"),
     "carrying": _l("Carrying /home over"),
     "restoring": _l("Putting its disk back"),
+    "moving": _l("Carrying its disk to the other host"),
     "done": _l("Done"),
     "failed": _l("Failed"),
 }
@@ -73,6 +75,7 @@ FAILED = {
     OperationKind.FORGET: _l("The snapshot could not be deleted."),
     OperationKind.REBUILD: _l("The machine could not be rebuilt."),
     OperationKind.ADOPT: _l("The instance could not be taken over."),
+    OperationKind.MOVE: _l("The machine could not be moved."),
 }
 DONE = {
     OperationKind.CREATE: _l("%(name)s is ready."),
@@ -89,6 +92,7 @@ DONE = {
     OperationKind.FORGET: _l("The snapshot of %(name)s is deleted."),
     OperationKind.REBUILD: _l("%(name)s is rebuilt."),
     OperationKind.ADOPT: _l("%(name)s is a machine of Berth's now."),
+    OperationKind.MOVE: _l("%(name)s is on its new host."),
 }
 
 

@@ -81,7 +81,7 @@ class PylxdDriver(WaysIn, TemplateSide, Lifecycle):
             if names is not None and len(names) <= 2:  # else one request for all is cheaper
                 found = [instance for name in names if (instance := self._wire.find(name)[0])]
             else:
-                every = self._wire.get("instances", recursion=1) or []
+                every = self._wire.instances(recursion=1)
                 found = [instance for instance in every if names is None or instance["name"] in names]
             directory = self._eye.devices_dir()
             return HostSeen({instance["name"]: self._eye.look(instance, directory) for instance in found})

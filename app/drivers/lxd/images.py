@@ -167,7 +167,7 @@ def _fingerprints(wire: Wire) -> set[str]:
 
 
 def _make(wire: Wire, body: Json, progress: Callable[[int], None]) -> None:
-    wire.send("post", "instances", json=body, limit=instances.COPY_TIMEOUT, progress=progress)
+    wire.send("post", "instances", json=body, limit=instances.COPY_TIMEOUT, params=wire.here(), progress=progress)
 
 
 def _strip(wire: Wire, name: str, body: Json) -> None:

@@ -33,6 +33,9 @@ def create(wire: Wire, spec: InstanceSpec, progress: Progress) -> None:
     with as_driver_errors(what):
         progress("preparing", 0)
         current = wire.find(spec.name)[0]
+        if current is None and (elsewhere := wire.find_anywhere(spec.name)[0]):
+            where = f"{elsewhere['location']}, another member of the cluster, has an instance of that name"
+            raise GiveUp(what, where, "Choose another name.")
         if current and current["config"].get(shapes.OWNER) != spec.owner:
             raise GiveUp(what, "an instance of that name exists and is not this owner's", "Choose another name.")
         if current:
@@ -52,7 +55,8 @@ def _make(wire: Wire, spec: InstanceSpec, what: str, progress: Progress) -> None
     progress("copying", 0)
     with alone(wire):
         body = blank(wire, what, spec)
-        wire.send("post", "instances", json=body, limit=COPY_TIMEOUT, progress=partial(progress, "copying"))
+        told = partial(progress, "copying")
+        wire.send("post", "instances", json=body, limit=COPY_TIMEOUT, params=wire.here(), progress=told)
 
 
 def blank(wire: Wire, what: str, spec: InstanceSpec) -> Json:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from app.drivers.base import GiveUp, InstanceSpec, Progress, TryAgain
 from app.drivers.lifecycle import FILLED, SHRINKABLE, SNAPSHOT_NAME, Size
-from app.drivers.lxd import instances, rebuild, shapes
+from app.drivers.lxd import instances, move, rebuild, shapes
 from app.drivers.lxd.errors import RefusedError, as_driver_errors
 from app.drivers.lxd.shapes import Json
 from app.drivers.lxd.survey import Surveyor, size_of
@@ -100,6 +100,10 @@ class Lifecycle(Updates):
     def rebuild(self, spec: InstanceSpec, progress: Progress) -> None:
         """Make it anew, /home kept."""
         rebuild.rebuild(self._wire, self._update, spec, progress)
+
+    def move(self, instance: str, member: str, progress: Progress) -> None:
+        """Bring it to another member of the cluster."""
+        move.move(self._wire, instance, member, progress)
 
     def adopt(self, instance: str, owner: str) -> None:
         """Mark it as Berth's."""

@@ -54,11 +54,23 @@ class Surveyor:
     def survey(self, names: frozenset[str] | None = None) -> HostUse:
         """Instances, pools and profiles."""
         with as_driver_errors("Look what the instances use", HostUnreachable):
-            found = self._wire.get("instances", recursion=2) or []
+            found = self._wire.instances(recursion=2)
             instances = {one["name"]: instance_use(one) for one in found if names is None or one["name"] in names}
             pools = tuple(self._pool(pool) for pool in self._wire.get("storage-pools", recursion=1) or [])
-            profiles = tuple(_profile(profile) for profile in self._wire.get("profiles", recursion=1) or [])
-        return HostUse(instances, pools, profiles)
+            profiles = self._wire.get("profiles", recursion=1) or []
+            environment = self._wire.get()["environment"]
+            memory = self._wire.get("resources").get("memory") or {}
+        clustered = bool(environment.get("server_clustered"))
+        return HostUse(
+            instances,
+            pools,
+            tuple(_profile(profile) for profile in profiles),
+            next((root_pool(profile) for profile in profiles if profile["name"] == "default"), ""),
+            memory.get("total"),
+            memory.get("used"),
+            str(environment["server_name"]) if clustered else "",
+            str(environment.get("certificate_fingerprint", "")) if clustered else "",  # the members share one
+        )
 
     def _pool(self, pool: Json) -> PoolUse:
         name = str(pool["name"])
@@ -128,6 +140,12 @@ def _profile(found: Json) -> ProfileUse:
     used = sum("/instances/" in str(user) for user in found.get("used_by") or ())
     devices = tuple(f"{name}: {_words(device)}"[:TEXT] for name, device in sorted((found.get("devices") or {}).items()))
     return ProfileUse(str(found["name"]), str(found.get("description") or "")[:TEXT], devices[:DEVICES], used)
+
+
+def root_pool(profile: Json) -> str:
+    """The storage pool that instances with this profile are in."""
+    roots = (device for device in (profile.get("devices") or {}).values() if device.get("path") == "/")
+    return next((str(root.get("pool", ""))[:TEXT] for root in roots), "")
 
 
 def _words(device: Json) -> str:
