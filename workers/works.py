@@ -118,7 +118,7 @@ def _perform(app: Flask, host_name: str, driver: LxdDriver, operation: Operation
             with transaction():
                 operations.finish(operation.id, f"agent:{host_name}", error)
             if operation.kind == OperationKind.MOVE and not error:
-                queue.wake(str(operation.details["target"]))  # it goes on there
+                queue.wake(str(operation.details["host"]))  # it goes on there
     except SQLAlchemyError as error:
         log.warning("%s: operation %d has to be done again: %s", host_name, operation.id, error)
     finally:

@@ -98,10 +98,13 @@ class GpuInfo:
 
 @dataclass(frozen=True)
 class ServerInfo:
-    """LXD's own name for itself, and its version."""
+    """LXD's own name for itself, and its version. `member`: its name in its cluster, and `cluster` one text for all
+    members of that; "" of one that is alone."""
 
     name: str
     version: str
+    member: str = ""
+    cluster: str = ""
 
 
 @dataclass(frozen=True)

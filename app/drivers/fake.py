@@ -48,7 +48,7 @@ class FakeLxd(FakeDoors, FakeImages, FakeLifecycle, FakeShares):
     def server(self) -> ServerInfo:
         """Who answers there."""
         with self._call("server"):
-            return ServerInfo(self._path.stem, "simulated")
+            return ServerInfo(self._path.stem, "simulated", self._path.stem, "simulated")
 
     def gpus(self) -> list[GpuInfo]:
         """The simulated GPUs."""

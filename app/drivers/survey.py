@@ -79,7 +79,7 @@ class HostUse:
     """Everything the slow look found, by instance name.
 
     `pool`: the storage pool of new machines, "" if none. `memory`: the host's, in bytes, and how much of it is in use.
-    `member`: the host's name in its LXD cluster, and `cluster` one text for all members; "" of one that is alone."""
+    `member` and `cluster`: as in app.drivers.base.ServerInfo."""
 
     instances: Mapping[str, InstanceUse] = field(default_factory=dict)
     pools: tuple[PoolUse, ...] = ()

@@ -75,7 +75,8 @@ def add_host(actor: str, name: str, endpoint: str, driver: LxdDriver) -> Host:
 
 def sync_host(actor: str, target: Host, driver: LxdDriver) -> list[Gpu]:
     """Bring a host's version, images and GPUs up to date. One that is gone stays, in maintenance."""
-    target.lxd_version = driver.server().version
+    server = driver.server()
+    target.lxd_version, target.member, target.cluster = server.version, server.member[:63], server.cluster[:64]
     target.images = [
         {"alias": image.alias, "description": image.description}
         for image in driver.images()

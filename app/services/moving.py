@@ -47,7 +47,7 @@ def request(actor: User | None, instance: Instance, target: Host) -> Operation:
         raise InvalidInput(_("%(host)s is out of service.", host=target.name), field="host")
     refuse_booked(instance)
     ran = instance.status in care.ON
-    details = {"member": target.member, "to": target.id, "target": target.name, "ran": ran}
+    details = {"member": target.member, "to": target.id, "host": target.name, "ran": ran}
     return instances.request(actor, instance, OperationKind.MOVE, **details)
 
 

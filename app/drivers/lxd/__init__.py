@@ -60,7 +60,8 @@ class PylxdDriver(WaysIn, TemplateSide, Lifecycle):
         """Who answers there."""
         with as_driver_errors("Ask LXD who it is", HostUnreachable):
             environment = self._wire.get()["environment"]
-            return ServerInfo(str(environment["server_name"]), str(environment["server_version"]))
+            name, version = str(environment["server_name"]), str(environment["server_version"])
+            return ServerInfo(name, version, *shapes.cluster_of(environment))
 
     def gpus(self) -> list[GpuInfo]:
         """The GPUs LXD finds on the host, by PCI address."""

@@ -35,6 +35,13 @@ _NUMBER = re.compile(r"(\d{1,4}):(\d{1,7})")
 _NVIDIA_NODE = re.compile(r"/dev/nvidia\d+")
 
 
+def cluster_of(environment: Json) -> tuple[str, str]:
+    """The server's name in its cluster and what all members of that have in common: their certificate. "" if alone."""
+    if not environment.get("server_clustered"):
+        return "", ""
+    return str(environment["server_name"]), str(environment.get("certificate_fingerprint", ""))
+
+
 def writable(instance: Json) -> Json:
     """What a PUT may hold of what a GET gave."""
     return {key: instance[key] for key in _WRITABLE if key in instance}

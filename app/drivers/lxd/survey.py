@@ -60,7 +60,6 @@ class Surveyor:
             profiles = self._wire.get("profiles", recursion=1) or []
             environment = self._wire.get()["environment"]
             memory = self._wire.get("resources").get("memory") or {}
-        clustered = bool(environment.get("server_clustered"))
         return HostUse(
             instances,
             pools,
@@ -68,8 +67,7 @@ class Surveyor:
             next((root_pool(profile) for profile in profiles if profile["name"] == "default"), ""),
             memory.get("total"),
             memory.get("used"),
-            str(environment["server_name"]) if clustered else "",
-            str(environment.get("certificate_fingerprint", "")) if clustered else "",  # the members share one
+            *shapes.cluster_of(environment),
         )
 
     def _pool(self, pool: Json) -> PoolUse:

@@ -21,7 +21,7 @@ from pylxd.exceptions import ClientConnectionFailed, LXDAPIException
 
 from app.drivers.base import GiveUp, HostUnreachable
 from app.drivers.lxd.errors import RefusedError, UnfinishedError
-from app.drivers.lxd.shapes import Json
+from app.drivers.lxd.shapes import Json, cluster_of
 
 CALL_TIMEOUT = 10.0  # seconds for one request
 MEMBER_FOR = 10.0  # seconds for which a cluster member's name is kept
@@ -61,8 +61,7 @@ class Wire:
         """The server's name in its LXD cluster; "" where it is alone."""
         name, until = self._member
         if time.monotonic() > until:
-            environment = self.get()["environment"]
-            name = str(environment["server_name"]) if environment.get("server_clustered") else ""
+            name = cluster_of(self.get()["environment"])[0]
             self._member = name, time.monotonic() + MEMBER_FOR
         return name
 
