@@ -161,3 +161,10 @@ def test_nothing_of_it_is_done_to_a_missing_instance_or_a_host_that_is_away(subj
             call(subject.away, "t1")
     with pytest.raises(HostUnreachable):
         subject.away.survey()
+
+
+def test_a_host_that_is_in_no_cluster_moves_nothing(subject: Subject) -> None:
+    name = subject.put("half-made")
+    with pytest.raises(GiveUp, match="cluster"):
+        subject.driver.move(name, "nowhere", NO_PROGRESS)
+    assert subject.seen(name).status == "stopped"
