@@ -8,7 +8,7 @@ import click
 
 from app.cli.base import json_option, print_json, show, with_app
 from app.cli.work import carry_out, silence
-from app.extensions import transaction
+from app.extensions import db, transaction
 from app.models import Instance, OperationKind, Template
 from app.services import accounts, instances, inventory, moving, operations, placing, templates
 
@@ -119,6 +119,7 @@ def move(name: str, host_name: str, as_json: bool) -> None:
         operation, source = moving.request(None, found, target), found.host
     carry_out(operation, source)
     with transaction():
+        db.session.expire_all()  # the agents have changed it
         after = operations.last(found.id)
     if after is not None and after.kind == OperationKind.START:
         carry_out(after, target)
