@@ -119,7 +119,6 @@ def move(name: str, host_name: str, as_json: bool) -> None:
         operation, source = moving.request(None, found, target), found.host
     carry_out(operation, source)
     with transaction():
-        db.session.expire_all()  # the agents have changed it
         after = operations.last(found.id)
     if after is not None and after.kind == OperationKind.START:
         carry_out(after, target)
@@ -144,6 +143,7 @@ def _tell(name: str, sentence: str, as_json: bool) -> None:
         click.echo(sentence)
         return
     with transaction():
+        db.session.expire_all()  # an agent has changed it
         print_json(_row(instances.get(None, name)))
 
 

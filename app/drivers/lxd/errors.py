@@ -15,6 +15,13 @@ _BUSY = re.compile(
     r"|timed? ?out|operation was cancell?ed|in progress|file exists",  # the last: a node of an update that lost a race
     re.IGNORECASE,
 )
+_FULL = {  # what LXD's programs say, among much else
+    "no space left on device": (
+        "the host's storage pool is full",
+        "An admin has to free space there, or make it larger.",
+    ),
+    "quota exceeded": ("the machine's disk is full", "Remove files from it, or give it a larger disk."),
+}
 # pylxd looks for the pinned certificate under the address: the remote has to be called by it.
 _REMOTE_ADD = "lxc remote add ADDRESS https://ADDRESS:8443, as the user Berth runs as."
 
@@ -58,7 +65,11 @@ def _explain(error: Exception) -> tuple[type[DriverError], str, str]:
     if isinstance(error, requests.JSONDecodeError) or not isinstance(error, (RefusedError, OSError)):
         return GiveUp, f"unexpected answer: {error!r}", "Is that LXD, version 5 or later?"
     if not isinstance(error, RefusedError):
-        return HostUnreachable, str(error), _way_back(str(error))
+        aborted = isinstance(error, requests.ConnectionError) and "Connection aborted" in str(error)
+        detail = "LXD went away in the middle of it" if aborted else str(error)
+        return HostUnreachable, detail, "Try again when it is back." if aborted else _way_back(detail)
+    if full := next((words for sign, words in _FULL.items() if sign in str(error).lower()), None):
+        return GiveUp, *full
     if error.busy:
         return TryAgain, str(error), "It is tried again by itself."
     if error.code == 403:
