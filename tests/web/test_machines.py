@@ -426,6 +426,7 @@ def test_a_pool_that_keeps_to_no_disk_size_is_said_to(client: Client) -> None:
     lab02 = surveyed("lab02", 1, "dir")
     liwei = make_user("liwei")
     client.login_as(liwei)
-    assert "On lab02 nothing keeps a machine to it (a dir pool): please do so yourself." in client.get("/machines").text
+    said = "on lab02 nothing keeps a machine to it (a dir pool), so please do so yourself"
+    assert said in client.get("/machines").text
     make_instance(liwei, lab02, "gamma", observed={"pool_driver": "dir"})
     assert "(its storage pool does not keep to it: please do so yourself)" in client.get("/machines/gamma").text

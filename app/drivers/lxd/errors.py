@@ -72,9 +72,9 @@ def _explain(error: Exception) -> tuple[type[DriverError], str, str]:
         return GiveUp, *full
     if error.busy:
         return TryAgain, str(error), "It is tried again by itself."
-    if error.code == 403:
-        return GiveUp, str(error), f"Let LXD trust this machine's client certificate: {_REMOTE_ADD}"
-    return GiveUp, str(error), "See LXD's log on the host: lxc monitor, lxc info NAME --show-log."
+    trust = f"Let LXD trust this machine's client certificate: {_REMOTE_ADD}"
+    log = "See LXD's log on the host: lxc monitor, lxc info NAME --show-log."
+    return GiveUp, str(error), trust if error.code == 403 else log
 
 
 def _way_back(text: str) -> str:
