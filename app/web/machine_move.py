@@ -53,11 +53,12 @@ def _page(machine: Instance, form: MoveForm, status: int = 200) -> Response:
     found = moving.neighbours(machine.host)
     rooms = placing.rooms(silent_after(), [host.id for host in found])
     best = sorted(found, key=lambda host: (rooms[host.id].crowding, host.name))
-    form.host.choices = [(host.name, room_words.about(rooms[host.id])) for host in best]
+    form.host.choices = [(host.name, host.name) for host in best]
     return render(
         "machines/move.html",
         machine=machine,
         form=form,
+        rooms=[room_words.about(rooms[host.id]) for host in best],
         nowhere=moving.why_nowhere(machine.host),
         booked=_booked(machine),
         errors_found=bool(form.errors),
