@@ -106,6 +106,22 @@ def rebuild(work: Work) -> None:
     _mirror(work)
 
 
+def move(work: Work) -> None:
+    """Stop it and bring it to another member of the cluster, whose agent starts it."""
+    details, machine = work.operation.details, work.instance
+    work.progress("stopping", 5)
+    try:
+        if machine.name in work.driver.observe(frozenset({machine.name})).instances:
+            halt(work.driver, machine.name)
+        work.driver.move(machine.name, str(details["member"]), work.progress)
+    except HostUnreachable:
+        raise
+    except DriverError:
+        if details["ran"]:
+            _start_again(work)
+        raise
+
+
 def adopt(work: Work) -> None:
     """Mark it as Berth's, and give it the limits that it is on record with."""
     machine = work.instance

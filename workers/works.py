@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from flask import Flask
 from sqlalchemy.exc import SQLAlchemyError
 
+from app import queue
 from app.drivers.base import DriverError, LxdDriver
 from app.errors import DomainError
 from app.extensions import transaction
@@ -81,6 +82,7 @@ HANDLERS: dict[OperationKind, Callable[[Work], None]] = {
     OperationKind.REBUILD: lifecycle.rebuild,
     OperationKind.ADOPT: lifecycle.adopt,
     OperationKind.BACKUP: backups.make,
+    OperationKind.MOVE: lifecycle.move,
 }
 
 
@@ -116,6 +118,8 @@ def _perform(app: Flask, host_name: str, driver: LxdDriver, operation: Operation
             error = _attempt(Work(operation, driver))
             with transaction():
                 operations.finish(operation.id, f"agent:{host_name}", error)
+            if operation.kind == OperationKind.MOVE and not error:
+                queue.wake(str(operation.details["host"]))  # it goes on there
     except SQLAlchemyError as error:
         log.warning("%s: operation %d has to be done again: %s", host_name, operation.id, error)
     finally:

@@ -7,10 +7,10 @@ from typing import Any
 import click
 
 from app.cli.base import json_option, print_json, show, with_app
-from app.cli.work import carry_out
-from app.extensions import transaction
-from app.models import Instance, OperationKind
-from app.services import accounts, instances, inventory, templates
+from app.cli.work import carry_out, silence
+from app.extensions import db, transaction
+from app.models import Instance, OperationKind, Template
+from app.services import accounts, instances, inventory, moving, operations, placing, templates
 
 
 @click.group()
@@ -20,7 +20,7 @@ def instance() -> None:
 
 @instance.command()
 @click.argument("name")
-@click.option("--host", "host_name", required=True)
+@click.option("--host", "host_name", default="", help="By itself the host with the most room for it.")
 @click.option("--template", "template_name", default="", help="A template of that host.")
 @click.option("--image", default="", help="In place of a template: an image's alias on that host.")
 @click.option("--owner", required=True, help="The username of the person whose machine it will be.")
@@ -43,21 +43,24 @@ def create(
     """Make a machine from a template; returns when it runs."""
     if bool(template_name) == bool(image):
         raise click.UsageError("Give either --template or --image.")
+    if image and not host_name:
+        raise click.UsageError("Say with --host whose image that is.")
     with transaction():
-        host = inventory.host(host_name)
+        template = _template(template_name, host_name, memory, disk) if template_name else None
+        host = template.host if template else inventory.host(host_name)
         operation = instances.request_create(
             None,
             accounts.get(owner),
             name=name,
             host=host,
             image=image,
-            template=templates.named(host, template_name) if template_name else None,
+            template=template,
             cpus=cpus,
             memory_gib=memory,
             disk_gib=disk,
         )
     carry_out(operation, host)
-    _tell(name, f"{name} runs on {host_name}.", as_json)
+    _tell(name, f"{name} runs on {host.name}.", as_json)
 
 
 @instance.command("list")
@@ -102,6 +105,32 @@ def delete(name: str) -> None:
     click.echo(f"{name} is deleted.")
 
 
+@instance.command()
+@click.argument("name")
+@click.argument("host_name", metavar="HOST")
+@json_option
+@with_app
+def move(name: str, host_name: str, as_json: bool) -> None:
+    """Bring a machine to another host of its LXD cluster; what runs in it is ended, and it is started there if it ran.
+
+    Its disk, snapshots and name stay; its ports are new, and GPUs stay in their host."""
+    with transaction():
+        target, found = inventory.host(host_name), instances.get(None, name)
+        operation, source = moving.request(None, found, target), found.host
+    carry_out(operation, source)
+    with transaction():
+        after = operations.last(found.id)
+    if after is not None and after.kind == OperationKind.START:
+        carry_out(after, target)
+    _tell(name, f"{name} is on {host_name}.", as_json)
+
+
+def _template(name: str, host_name: str, memory: int, disk: int) -> Template:
+    if host_name:
+        return templates.named(inventory.host(host_name), name)
+    return placing.place(name, None, silence(), memory_gib=memory, disk_gib=disk)
+
+
 def _switch(name: str, kind: OperationKind, **details: bool) -> None:
     with transaction():
         target = instances.get(None, name)
@@ -114,6 +143,7 @@ def _tell(name: str, sentence: str, as_json: bool) -> None:
         click.echo(sentence)
         return
     with transaction():
+        db.session.expire_all()  # an agent has changed it
         print_json(_row(instances.get(None, name)))
 
 

@@ -7,8 +7,9 @@ import sys
 import click
 
 from app.cli.base import ACTOR, Failed, json_option, print_json, settings, show, with_app
+from app.cli.work import carry_out, silence
 from app.extensions import transaction
-from app.services import accounts, people, policy, quota, tokens
+from app.services import accounts, admission, people, policy, quota, tokens
 
 
 @click.group()
@@ -47,13 +48,21 @@ def add(name: str, admin: bool, password_stdin: bool, full_name: str, email: str
 @user.command()
 @click.argument("name")
 @click.option("--hours", type=float, help="GPU-hours a month (default: the lab's).")
+@click.option("--template", default="", help="Make their machine from it too, on the host with the most room.")
 @with_app
-def approve(name: str, hours: float | None) -> None:
-    """Let somebody in who waits."""
+def approve(name: str, hours: float | None, template: str) -> None:
+    """Let somebody in who waits; with --template, returns when their machine runs."""
     with transaction():
         monthly = policy.current().default_hours if hours is None else hours
-        accounts.approve(name, monthly, actor=ACTOR, zone=settings().zone)
+        admitted = admission.approve(
+            name, monthly, actor=None, actor_name=ACTOR, zone=settings().zone, template=template, silence=silence()
+        )
     click.echo(f"{name} can sign in, with {monthly:g} GPU-hours a month.")
+    if admitted.refused is not None:
+        raise Failed(f"{name} has no machine yet. {admitted.refused}")
+    if admitted.operation is not None and admitted.host is not None:
+        carry_out(admitted.operation, admitted.host)
+        click.echo(f"{admitted.name} runs on {admitted.host.name}.")
 
 
 @user.command("list")

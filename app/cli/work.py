@@ -43,5 +43,9 @@ def carry_out(operation: Operation, host: Host, watch: Callable[[], None] = lamb
 
 def is_alive(host: Host) -> bool:
     """Whether the host's agent has been seen lately: it shows itself at each tick."""
-    lately = timedelta(seconds=3 * settings().tick + 5)
-    return host.seen_at is not None and clock.now() - host.seen_at < lately
+    return host.seen_at is not None and clock.now() - host.seen_at < silence()
+
+
+def silence() -> timedelta:
+    """From when on an agent that says nothing is taken to be away."""
+    return timedelta(seconds=3 * settings().tick + 5)

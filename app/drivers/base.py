@@ -16,6 +16,7 @@ from app.drivers.images import ImageDriver
 from app.drivers.libraries import LibraryDriver
 from app.drivers.lifecycle import LifecycleDriver
 from app.drivers.shares import ShareDriver
+from app.drivers.survey import ServerInfo
 from app.drivers.terminal import TerminalDriver
 
 if TYPE_CHECKING:
@@ -94,14 +95,6 @@ class GpuInfo:
     def numbers(self) -> frozenset[Number]:
         """The devices through which this GPU, and no other, can be used."""
         return self.drm | {(NVIDIA_MAJOR, self.minor)}
-
-
-@dataclass(frozen=True)
-class ServerInfo:
-    """LXD's own name for itself, and its version."""
-
-    name: str
-    version: str
 
 
 @dataclass(frozen=True)

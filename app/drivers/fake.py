@@ -20,7 +20,6 @@ from app.drivers.base import (
     InstanceSpec,
     Node,
     Progress,
-    ServerInfo,
     Tag,
     TryAgain,
     address_of,
@@ -36,6 +35,7 @@ from app.drivers.fake_shares import FakeShares
 from app.drivers.inside import Answer, Command, Heard
 from app.drivers.libraries import Brought, Way, Why
 from app.drivers.simulated import OWNER, State, instance_of, new_instance
+from app.drivers.survey import ServerInfo
 
 _CREATION = [("preparing", 0, 0.2), *(("copying", done, 0.25) for done in (0, 25, 50, 75)), ("copying", 100, 0.0)]
 _STARTING = [("starting", 0, 0.5), ("checking", 0, 0.3), ("checking", 100, 0.0)]
@@ -48,7 +48,7 @@ class FakeLxd(FakeDoors, FakeImages, FakeLifecycle, FakeShares):
     def server(self) -> ServerInfo:
         """Who answers there."""
         with self._call("server"):
-            return ServerInfo(self._path.stem, "simulated")
+            return ServerInfo(self._path.stem, "simulated", self._path.stem, "simulated")
 
     def gpus(self) -> list[GpuInfo]:
         """The simulated GPUs."""

@@ -15,6 +15,7 @@ from app.drivers.survey import BERTH, HAND, HostUse, InstanceUse, NetworkUse, Po
 
 _USED = 3_100_000_000  # bytes of each simulated disk
 _MEMORY = 420_000_000
+_ALL_MEMORY, _SYSTEM = 128 << 30, 4 << 30  # of the host, and what it needs itself
 
 
 class FakeLifecycle(SimulatedHost):
@@ -31,7 +32,8 @@ class FakeLifecycle(SimulatedHost):
             pools = (PoolUse("pool", "btrfs", 120_000_000_000, 900_000_000_000),)
             profiles = (ProfileUse("default", "", ("root: disk path=/ pool=pool",), len(found)),)
             networks = (NetworkUse("berthbr0", "bridge", True, True, "10.80.0.1/24", len(found)),)
-            return HostUse(found, pools, profiles, networks)
+            used = _SYSTEM + sum(one.memory or 0 for one in found.values())
+            return HostUse(found, pools, profiles, networks, "pool", _ALL_MEMORY, used, self._path.stem, "simulated")
 
     def read_log(self, instance: str) -> str:
         """A line about its start."""
@@ -155,6 +157,28 @@ class FakeLifecycle(SimulatedHost):
             if item["config"].get(OWNER, owner) != owner:
                 raise GiveUp(what, "it is marked as somebody else's", f"Unset {OWNER} on it if that is wrong.")
             item["config"][OWNER] = owner
+
+    def move(self, instance: str, member: str, progress: Progress) -> None:
+        """Into the file of another simulated host, which are all of one cluster."""
+        what, target = f"Move {instance} to {member}", self._path.with_name(f"{member}.json")
+        with self._call("move") as state:
+            item = state["instances"].get(instance)
+            if item and item["status"] != "stopped":
+                raise TryAgain(what, f"it is {item['status']}", "Stop it first.")
+        if not target.is_file():
+            raise GiveUp(what, "its LXD cluster has no such member", "See lxc cluster list.")
+        progress("moving", 10)
+        self._pause(1.0)
+        with SimulatedHost(target)._open() as there:  # noqa: SLF001 - its own kind
+            if item is None:
+                instance_of(there, what, instance)
+                return
+            gone = set(item["devices"])
+            config = {key: text for key, text in item["config"].items() if key[len(TAG_PREFIX) :] not in gone}
+            bare = {"config": config, "devices": {}, "nodes": [], "doors": {}, "shares": {}}
+            there["instances"][instance] = item | bare
+        with self._open() as state:
+            state["instances"].pop(instance, None)
 
     def restored(self, instance: str) -> str:
         """The snapshot that it was last put back to."""

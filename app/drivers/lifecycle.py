@@ -56,6 +56,11 @@ class LifecycleDriver(ReadoutDriver, BackupDriver, Protocol):
         """Make an instance anew from its image and start it. /home is kept, and its settings but for GPUs; its
         snapshots and all else are gone. Takes up what an interrupted call left behind."""
 
+    def move(self, instance: str, member: str, progress: Progress) -> None:
+        """Bring a stopped instance to another member of the host's LXD cluster, with its snapshots, without what is the
+        host's own: GPUs, ports, shared directories, libraries. Fine if it is there already; takes up what an
+        interrupted call left behind. Raises GiveUp where the host has no such neighbour."""
+
     def adopt(self, instance: str, owner: str) -> None:
         """Mark an instance as Berth's and this owner's. Raises GiveUp for one that is privileged, a virtual machine,
         or marked as somebody else's."""

@@ -18,6 +18,16 @@ BERTH, HAND = "berth", "hand"  # who put a device there, where no profile did: a
 
 
 @dataclass(frozen=True)
+class ServerInfo:
+    """LXD's own name for itself, and its version. `cluster`: one text for all members of its cluster, "" if alone."""
+
+    name: str
+    version: str
+    member: str = ""  # its name in there
+    cluster: str = ""
+
+
+@dataclass(frozen=True)
 class SnapshotSeen:
     """A snapshot. `created_at`: seconds since 1970. `size`: bytes of its own, None where the pool does not know."""
 
@@ -92,9 +102,17 @@ class NetworkUse:
 
 @dataclass(frozen=True)
 class HostUse:
-    """Everything the slow look found, by instance name."""
+    """Everything the slow look found, by instance name.
+
+    `pool`: the storage pool of new machines, "" if none. `memory`: the host's, in bytes, and how much of it is in use.
+    `member` and `cluster`: as in ServerInfo."""
 
     instances: Mapping[str, InstanceUse] = field(default_factory=dict)
     pools: tuple[PoolUse, ...] = ()
     profiles: tuple[ProfileUse, ...] = ()
     networks: tuple[NetworkUse, ...] = ()
+    pool: str = ""
+    memory: int | None = None
+    memory_used: int | None = None
+    member: str = ""
+    cluster: str = ""

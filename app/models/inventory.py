@@ -70,6 +70,9 @@ class Host(Base):
     # there the last time: "" if so, None: not asked yet, else why not (app.drivers.doors).
     desktop_port: Mapped[int | None]
     desktop_answer: Mapped[str | None] = mapped_column(String(16))
+    # Its name in its LXD cluster, and one text for all members of that; "" of a host that is alone.
+    member: Mapped[str] = mapped_column(String(63), server_default="")
+    cluster: Mapped[str] = mapped_column(String(64), server_default="")
 
     @property
     def simulated(self) -> bool:

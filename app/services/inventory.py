@@ -77,7 +77,9 @@ def add_host(actor: str, name: str, endpoint: str, driver: LxdDriver) -> Host:
 
 def sync_host(actor: str, target: Host, driver: LxdDriver) -> list[Gpu]:
     """Bring a host's version, images and GPUs up to date. One that is gone stays, in maintenance."""
-    saw_lxd(target, driver.server().version, driver.images())
+    server = driver.server()
+    target.member, target.cluster = server.member[:63], server.cluster[:64]
+    saw_lxd(target, server.version, driver.images())
     found = driver.gpus()
     for gpu in found:
         values = {"model": gpu.model, "minor": gpu.minor, "uuid": gpu.uuid}

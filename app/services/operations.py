@@ -42,6 +42,7 @@ _BECOMES = {
     OperationKind.REBUILD: InstanceStatus.RUNNING,
     OperationKind.STOP: InstanceStatus.STOPPED,
     OperationKind.FREEZE: InstanceStatus.FROZEN,
+    OperationKind.MOVE: InstanceStatus.STOPPED,
 }
 
 
@@ -181,6 +182,8 @@ def finish(operation_id: int, actor: str, error: str = "") -> None:
         _instance_after(target, operation.kind, error)
         outcomes.of(operation, target, error)
     db.session.flush()
+    if operation.kind == OperationKind.MOVE and operation.details.get("ran") and not error:
+        enqueue(None, target, OperationKind.START)  # the new host's agent does that
     noun = _noun(target)
     action = f"{noun}.{operation.kind}" + (".failed" if error else "")
     audit.record(actor, action, f"{noun}:{target.name}", key=f"operation:{operation.id}", error=error[:500])

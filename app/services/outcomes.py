@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 from sqlalchemy.exc import IntegrityError
 
 from app import clock
+from app.errors import RuleRefused
 from app.extensions import db
-from app.models import Backup, Instance, InstanceStatus, Operation, OperationKind
+from app.models import Backup, Host, Instance, InstanceStatus, Operation, OperationKind
 from app.models.backups import KEPT
+from app.services import ports
 
 
 def of(operation: Operation, instance: Instance, error: str) -> None:
@@ -20,6 +24,8 @@ def of(operation: Operation, instance: Instance, error: str) -> None:
     elif operation.kind == OperationKind.REBUILD and not error:
         # The account inside is gone with the old disk: the agent makes it anew, and writes the keys.
         instance.password_at, instance.keys_at, instance.health = None, None, {}
+    elif operation.kind == OperationKind.MOVE and not error:
+        _arrived(instance, int(operation.details["to"]))
     elif operation.kind == OperationKind.ADOPT:
         if error:  # it stays what it was: not Berth's
             instance.deleted_at = clock.now()
@@ -37,6 +43,16 @@ def _backup(operation: Operation, error: str) -> None:
     else:
         backup.size, backup.ready_at = int(operation.details["size"]), clock.now()
         backup.expires_at = backup.ready_at + KEPT
+
+
+def _arrived(instance: Instance, host_id: int) -> None:
+    """It belongs to its new host, with ports of that one. Where there are none left, Mend gives it some later."""
+    target = db.session.get_one(Host, host_id)
+    ports.release(instance.id)
+    instance.host_id, instance.host, instance.health = target.id, target, {}
+    db.session.flush()
+    with suppress(RuleRefused):
+        ports.reserve(instance, target)
 
 
 def _old_name(instance: Instance, name: str) -> None:

@@ -31,11 +31,15 @@ def record(host: Host, found: HostUse, cpu: Mapping[str, float]) -> None:
     drivers = {pool.name: pool.driver for pool in found.pools}
     seen = {name: _shown(use, drivers, cpu.get(name)) for name, use in found.instances.items()}
     rows = [{"id": number, "observed": seen[name]} for name, number in ours.items() if name in seen]
+    host.member, host.cluster = found.member[:63], found.cluster[:64]
     host.survey = {
         "instances": {name: one for name, one in seen.items() if name not in ours},
         "pools": [asdict(pool) for pool in found.pools],
         "profiles": [asdict(profile) for profile in found.profiles],
         "networks": [asdict(network) for network in found.networks],
+        "pool": found.pool,
+        "memory": found.memory,
+        "memory_used": found.memory_used,
     }
     host.surveyed_at = clock.now()
     db.session.flush()

@@ -21,6 +21,7 @@ from app.web import (
     hosts,
     locale,
     machine_care,
+    machine_move,
     machines,
     navigation,
     people,
@@ -40,7 +41,7 @@ from app.web import (
     ways,
 )
 
-__all__ = ["init_app", "locale", "people_access"]
+__all__ = ["init_app", "locale", "machine_move", "people_access"]
 
 PAGES = (
     auth, home, calendar, bookings, machines, machine_care, snapshots, backups, ways, terminal, quota, settings,

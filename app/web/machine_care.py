@@ -11,7 +11,7 @@ from app import queue
 from app.errors import Conflict, DomainError, InvalidInput
 from app.extensions import transaction
 from app.models import Instance
-from app.services import care, instances, policy
+from app.services import care, instances, moving, policy
 from app.web.forms import PageForm, at_most, required
 from app.web.machine_form import WholeNumber
 from app.web.render import go, render
@@ -78,7 +78,7 @@ def resize(name: str) -> Response:
             form.form_errors.append(str(error))
         else:
             return _asked(machine)
-    return _page(machine, form, status=422)
+    return _page(instances.get(me(), name), form, status=422)
 
 
 @bp.post("/<name>/autostart")
@@ -179,7 +179,7 @@ def _size_of(machine: Instance) -> SizeForm:
 def _page(machine: Instance, form: SizeForm, status: int = 200) -> Response:
     return render(
         "machines/care.html", machine=machine, form=form, rules=policy.current(), errors_found=bool(form.errors),
-        status=status,
+        nowhere=moving.why_nowhere(machine.host), status=status,
     )  # fmt: skip
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from itertools import count
 from typing import Any
 
 from flask import Response
@@ -13,13 +12,12 @@ from wtforms import IntegerField, SelectField, StringField
 from wtforms.validators import ValidationError
 
 from app.models import Gpu, Host, Template, User
-from app.services import accounts, attachments, instances, inventory, policy, templates
-from app.web import places
+from app.services import accounts, admission, attachments, instances, inventory, placing, policy, templates
+from app.web import places, room_words
 from app.web.forms import PageForm, at_most, required
+from app.web.machine_words import silent_after
 from app.web.render import render
 from app.web.sessions import me
-
-USUAL = {"cpus": 4, "memory_gib": 16, "disk_gib": 50}
 
 
 class WholeNumber(IntegerField):  # type: ignore[misc]
@@ -35,7 +33,10 @@ class WholeNumber(IntegerField):  # type: ignore[misc]
 
 
 class MachineForm(PageForm):
-    """What a person may choose. `place` is `template:ID` or `host/image`, so that it needs no JavaScript."""
+    """What a person may choose. `place` is `anywhere:TEMPLATE`, `template:ID` or `host/image`, so that it needs no
+    JavaScript. `no_hold`: the hosts among them that do not keep a machine to the size of its disk."""
+
+    no_hold: tuple[str, ...] = ()
 
     name = StringField(_l("Name"), [required(), at_most(30)])
     place = SelectField(_l("Host and image"), validate_choice=False)
@@ -61,12 +62,10 @@ class AdminForm(MachineForm):
     owner = SelectField(_l("Owner"))
 
 
-def blank(host: str = "") -> MachineForm:
-    """The form with its usual values; `host`: the one to offer first."""
-    rules = policy.current()
-    most = {"cpus": rules.max_cpus, "memory_gib": rules.max_memory_gib, "disk_gib": rules.max_disk_gib}
-    values: dict[str, Any] = {name: min(usual, most[name]) for name, usual in USUAL.items()}
-    form = _class()(formdata=None, name=_free_name(me()), owner=me().username, **values)
+def blank(host: str = "", owner: str = "") -> MachineForm:
+    """The form with its usual values; `host`: the one to offer first, `owner`: for an admin, whose it is to be."""
+    whose = owner if owner and me().is_admin else me().username
+    form = _class()(formdata=None, name=admission.free_name(whose), owner=whose, **admission.usual_size())
     return _with_choices(form, host)
 
 
@@ -78,6 +77,11 @@ def sent() -> MachineForm:
 def chosen(form: MachineForm) -> dict[str, Any]:
     """Where the machine is to be, and from what it is to be made."""
     place = str(form.place.data)
+    if place.startswith(places.ANYWHERE):
+        size = {"memory_gib": form.memory_gib.data or 0, "disk_gib": form.disk_gib.data or 0}
+        wanted = place.removeprefix(places.ANYWHERE)
+        template = placing.place(wanted, None if me().is_admin else me(), silent_after(), **size)
+        return {"host": template.host, "template": template}
     if place.startswith(places.TEMPLATE):
         template = templates.get(int(place.removeprefix(places.TEMPLATE)))
         return {"host": template.host, "template": template}
@@ -119,14 +123,18 @@ def _with_choices(form: MachineForm, first: str = "") -> MachineForm:
     offered = templates.offered(me())
     if offered:
         form.place.label.text = _("Template")
-    about = {host.name: _about(host.name, gpus.get(host.id, []), taken) for host in hosts}
-    form.groups = places.groups(hosts, about, {host.name: _images(host, offered) for host in hosts}, offered)
+    rooms = placing.rooms(silent_after(), [host.id for host in hosts])
+    about = {host.name: room_words.about(rooms[host.id], _gpus(gpus.get(host.id, []), taken)) for host in hosts}
+    images = {host.name: _images(host, offered) for host in hosts}
+    form.groups = places.groups(hosts, about, images, offered, anywhere=not first)
     form.place.choices = {
         group.about: [(card.value, card.text) for card in group.cards] + group.images for group in form.groups
     }
     form.templates = bool(offered)
     if form.place.data is None and form.groups:
         form.place.data = form.groups[0].values[0]
+    shown = {group.host for group in form.groups}
+    form.no_hold = tuple(host.name for host in hosts if host.name in shown and not rooms[host.id].holds_disks)
     if "owner" in form:
         form["owner"].choices = [
             (user.username, f"{user.display_name} ({user.username})") for user in instances.possible_owners()
@@ -145,15 +153,14 @@ def _images(host: Host, offered: list[Template]) -> list[tuple[str, str]]:
     ]
 
 
-def _about(host: str, gpus: list[Gpu], taken: dict[int, Any]) -> str:
+def _gpus(gpus: list[Gpu], taken: dict[int, Any]) -> str:
     free, models = attachments.free_gpus(gpus, taken), ", ".join(sorted({gpu.model for gpu in gpus}))
     if not gpus:
-        return _("%(host)s: no GPUs", host=host)
+        return _("no GPUs")
     return ngettext(
-        "%(host)s: %(free)s of %(num)s GPU free now (%(models)s)",
-        "%(host)s: %(free)s of %(num)s GPUs free now (%(models)s)",
+        "%(free)s of %(num)s GPU free now (%(models)s)",
+        "%(free)s of %(num)s GPUs free now (%(models)s)",
         len(gpus),
-        host=host,
         free=free,
         models=models,
     )
@@ -162,10 +169,3 @@ def _about(host: str, gpus: list[Gpu], taken: dict[int, Any]) -> str:
 def _image(image: dict[str, str]) -> str:
     alias, description = image["alias"], image.get("description", "")
     return f"{alias} ({description})" if description else alias
-
-
-def _free_name(user: User) -> str:
-    """The username, or with a number behind it when the person has such a machine already."""
-    mine = {machine.name for machine in instances.of_user(user)}
-    base = user.username[:26].strip("-")
-    return base if base not in mine else next(name for n in count(2) if (name := f"{base}-{n}") not in mine)

@@ -41,6 +41,7 @@ UNDER_WAY = {
     OperationKind.REBUILD: ("creating", _l("Being rebuilt")),
     OperationKind.ADOPT: ("starting", _l("Being taken over")),
     OperationKind.BACKUP: ("running", _l("Being backed up")),
+    OperationKind.MOVE: ("stopping", _l("Being moved")),
 }
 STEPS = {
     "queued": _l("Waiting for the host"),
@@ -57,6 +58,7 @@ STEPS = {
     "carrying": _l("Carrying /home over"),
     "packing": _l("Packing its disk into a file"),
     "restoring": _l("Putting its disk back"),
+    "moving": _l("Carrying its disk to the other host"),
     "done": _l("Done"),
     "failed": _l("Failed"),
 }
@@ -76,6 +78,7 @@ FAILED = {
     OperationKind.REBUILD: _l("The machine could not be rebuilt."),
     OperationKind.ADOPT: _l("The instance could not be taken over."),
     OperationKind.BACKUP: _l("The backup could not be made."),
+    OperationKind.MOVE: _l("The machine could not be moved."),
 }
 DONE = {
     OperationKind.CREATE: _l("%(name)s is ready."),
@@ -93,6 +96,7 @@ DONE = {
     OperationKind.REBUILD: _l("%(name)s is rebuilt."),
     OperationKind.ADOPT: _l("%(name)s is a machine of Berth's now."),
     OperationKind.BACKUP: _l("The backup of %(name)s can be downloaded."),
+    OperationKind.MOVE: _l("%(name)s is on its new host."),
 }
 
 

@@ -47,8 +47,8 @@ def index() -> Response:
 
 @bp.get("/new")
 def new() -> Response:
-    """The form for a machine; `?host=` chooses one."""
-    return machine_form.page(machine_form.blank(request.args.get("host", "")))
+    """The form for a machine; `?host=` chooses one, `?owner=` for an admin somebody else."""
+    return machine_form.page(machine_form.blank(request.args.get("host", ""), request.args.get("owner", "")))
 
 
 @bp.get("/new/picture/<int:template_id>")

@@ -12,8 +12,10 @@ from app.config import Settings
 from app.errors import DomainError, InvalidInput
 from app.extensions import transaction
 from app.models import Role, User, UserState
-from app.services import accounts, audit, people, policy, quota
+from app.services import accounts, admission, audit, people, policy, quota
 from app.services.windows import hours_text
+from app.web import people_machines
+from app.web.machine_words import silent_after
 from app.web.quota import context_of
 from app.web.render import go, render
 from app.web.security import admin_required
@@ -35,10 +37,15 @@ def approve(username: str) -> Response:
     """Let somebody in with hours a month; the list says so and offers to undo it."""
     try:
         hours = hours_of(request.form)
+        template = people_machines.chosen()
         with transaction():
-            accounts.approve(username, hours, actor=me().username, zone=_zone())
+            admitted = admission.approve(
+                username, hours, actor=me(), actor_name=me().username, zone=_zone(), template=template,
+                silence=silent_after(),
+            )  # fmt: skip
     except InvalidInput as error:
         return _list_page(problem=error, problem_at=username)
+    people_machines.asked(admitted)
     return go(url_for("people.index", approved=username, _anchor="done"))
 
 
@@ -47,7 +54,8 @@ def approve(username: str) -> Response:
 def undo(username: str) -> Response:
     """Take an approval back."""
     with transaction():
-        accounts.undo_approval(username, actor=me().username, zone=_zone())
+        person = accounts.undo_approval(username, actor=me().username, zone=_zone())
+    people_machines.left(person)
     return go(url_for("people.index", undone=username, _anchor="done"))
 
 
@@ -121,15 +129,16 @@ def _list_page(problem: DomainError | None = None, problem_at: str = "") -> Resp
     text, state = request.args.get("q", ""), request.args.get("state", "")
     page = max(1, request.args.get("page", 1, type=int))
     wanted = UserState(state) if state in set(UserState) else None
-    listing = people.search(_zone(), text, wanted, page)
+    listing, waiting = people.search(_zone(), text, wanted, page), people.waiting()
     return render(
         "people/index.html",
         status=422 if problem else 200,
         errors_found=problem is not None,
         problem=problem,
         problem_at=problem_at,
-        waiting=people.waiting(),
+        waiting=waiting,
         default_hours=policy.current().default_hours,
+        machine_from=people_machines.offer() if waiting else None,
         listing=listing,
         page=page,
         pages=max(1, -(-listing.total // people.PAGE)),
@@ -138,6 +147,7 @@ def _list_page(problem: DomainError | None = None, problem_at: str = "") -> Resp
         states=list(UserState),
         done=_done(),
         undo_for=_undoable(),
+        made=people_machines.made(request.args.get("approved", "")),
     )
 
 
@@ -175,6 +185,7 @@ def _person_page(username: str, problem: DomainError | None = None, problem_at: 
         events=audit.recent(10, f"user:{person.username}"),
         done=request.args.get("done", ""),
         default_hours=policy.current().default_hours,
+        machine_from=people_machines.offer(),
         refusal_reason=accounts.refusal_reason(person) if person.state == UserState.REFUSED else "",
         other_role=Role.USER if person.is_admin else Role.ADMIN,
         **context,

@@ -10,23 +10,27 @@ from app.models import Host, Template
 from app.services import templates
 
 TEMPLATE = "template:"  # no host's name holds a colon
+ANYWHERE = "anywhere:"  # and a template's name
 
 
 @dataclass(frozen=True)
 class Card:
-    """One template to choose."""
+    """One template to choose; `anywhere`: or one of its name on another host."""
 
     template: Template
     pictured: bool
+    anywhere: bool = False
 
     @property
     def value(self) -> str:
         """What the form sends."""
-        return f"{TEMPLATE}{self.template.id}"
+        return f"{ANYWHERE}{self.template.name}" if self.anywhere else f"{TEMPLATE}{self.template.id}"
 
     @property
     def text(self) -> str:
         """Its name and where it is."""
+        if self.anywhere:
+            return self.template.name
         return _("%(image)s on %(host)s", image=self.template.name, host=self.template.host.name)
 
     @property
@@ -50,9 +54,15 @@ class Group:
         return [card.value for card in self.cards] + [value for value, _text in self.images]
 
 
-def groups(hosts: list[Host], about: dict[str, str], images: dict[str, list[tuple[str, str]]],
-           offered: list[Template]) -> list[Group]:  # fmt: skip
-    """For each host that has anything."""
+def groups(
+    hosts: list[Host],
+    about: dict[str, str],
+    images: dict[str, list[tuple[str, str]]],
+    offered: list[Template],
+    *,
+    anywhere: bool,
+) -> list[Group]:
+    """For each host that has anything. `anywhere`: before them, each name once, where several hosts have templates."""
     pictured = templates.with_picture() if offered else set()
     found = [
         Group(
@@ -63,4 +73,8 @@ def groups(hosts: list[Host], about: dict[str, str], images: dict[str, list[tupl
         )
         for host in hosts
     ]
+    if anywhere and len({one.host_id for one in offered}) > 1:
+        names = {one.name: one for one in offered}
+        cards = [Card(one, one.id in pictured, anywhere=True) for _name, one in sorted(names.items())]
+        found.insert(0, Group("", _("Wherever there is room"), cards))
     return [group for group in found if group.values]

@@ -4,13 +4,13 @@ import sqlalchemy as sa
 from alembic import op
 
 revision = "0008"
-down_revision = "0006"
+down_revision = "0007"
 branch_labels = None
 depends_on = None
 
 OLD_KINDS = (
     "create", "start", "stop", "restart", "delete", "password", "freeze", "rename", "resize", "rebuild", "snapshot",
-    "restore", "forget", "adopt", "build", "discard",
+    "restore", "forget", "adopt", "build", "discard", "move",
 )  # fmt: skip
 
 

@@ -112,6 +112,8 @@ class Scene:
             ("machine-delete", f"/machines/{self.user}/delete"),
             ("machine-care", f"/machines/{self.user}/care"),
             ("machine-rename", f"/machines/{self.user}/rename"),
+            ("machine-move", f"/machines/{self.broken}/move"),
+            ("machine-move-booked", f"/machines/{self.user}/move"),
             ("machine-rebuild", f"/machines/{self.user}/rebuild"),
             ("machine-snapshots", f"/machines/{self.user}/snapshots"),
             ("machine-backup", f"/machines/{self.user}/backup"),

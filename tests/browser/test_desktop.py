@@ -62,6 +62,7 @@ def test_from_nothing_to_a_desktop(
     admin.page.reload()
     admin.nav(re.compile(r"People \(1 waiting\)"))
     admin.fill("Hours per month for Wang Fang", "100")
+    admin.page.get_by_label("A machine for Wang Fang").select_option("")  # the person makes it, as it wants to be
     admin.click("button", "Approve Wang Fang")
     visitor.sign_in(name)
     kitchen.berth.machines.append((kitchen.host, name))

@@ -40,12 +40,36 @@ def test_an_agent_that_is_alive_does_the_work(
             assert agent.poll() is None, (environment / "agent.log").read_text()
         made = lab("instance", "create", "m1", "--host", "ws1", "--image", "base", "--owner", "liwei")
         assert (made.status, made.out, made.err) == (0, "m1 runs on ws1.\n", "")
+        _placed_moved_and_made_with_an_approval(lab, engine)
     finally:
         agent.terminate()
         agent.wait(30)
     with engine.connect() as connection:
         actors = connection.execute(sa.text("SELECT actor FROM audit_events WHERE action = 'instance.create'"))
-        assert [actor for (actor,) in actors] == ["agent:ws1"]
+        assert {actor for (actor,) in actors} == {"agent:ws1"}
+
+
+def _placed_moved_and_made_with_an_approval(lab: Berth, engine: sa.Engine) -> None:
+    assert lab("template", "take", "base", "--name", "base", "--host", "ws1").status == 0
+    placed = lab("instance", "create", "m2", "--template", "base", "--owner", "liwei")
+    assert (placed.status, placed.out) == (0, "m2 runs on ws1.\n"), placed.err
+    huge = lab("instance", "create", "m3", "--template", "base", "--owner", "liwei", "--memory", "999")
+    assert (huge.status, huge.out) == (1, "")
+    assert "No host has room for a machine of this size from base. ws1 has" in huge.err
+    assert lab("instance", "create", "m3", "--image", "base", "--owner", "liwei").status == 2
+    with engine.begin() as connection:
+        connection.execute(
+            sa.text("INSERT INTO users (username, password_hash) VALUES ('chenyu', 'x'), ('amara', 'x')")
+        )
+    approved = lab("user", "approve", "chenyu", "--template", "base")
+    assert approved.out.splitlines()[-1] == "chenyu runs on ws1.", approved.err
+    refused = lab("user", "approve", "amara", "--template", "nothing")
+    assert (refused.status, refused.out.partition(",")[0]) == (1, "amara can sign in")
+    assert refused.err == "amara has no machine yet. No host offers the template nothing.\n"
+    assert lab("host", "add", "ws2", "--lxd", "sim:").status == 0
+    moved = lab("instance", "move", "m2", "ws2", "--json")
+    assert (moved.json()["host"], moved.json()["status"]) == ("ws2", "running"), moved.err
+    assert "m2 is there already" in lab("instance", "move", "m2", "ws2").err
 
 
 @pytest.mark.parametrize(

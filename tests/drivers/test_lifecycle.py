@@ -178,3 +178,10 @@ def test_a_backup_that_cannot_be_made_leaves_no_file(subject: Subject, tmp_path:
             subject.driver.backup(instance, snapshot, file, most, NO_PROGRESS)
     assert not file.exists()
     assert subject.seen(name).status == "running"
+
+
+def test_a_host_that_is_in_no_cluster_moves_nothing(subject: Subject) -> None:
+    name = subject.put("half-made")
+    with pytest.raises(GiveUp, match="cluster"):
+        subject.driver.move(name, "nowhere", NO_PROGRESS)
+    assert subject.seen(name).status == "stopped"

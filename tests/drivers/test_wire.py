@@ -247,3 +247,22 @@ def test_a_name_is_never_a_path(server: Server, driver: PylxdDriver, name: str) 
     with pytest.raises(GiveUp, match="no name"):
         driver.create(InstanceSpec(name, "base", 1, 1, 1, "alice"), lambda _step, _percent: None)
     assert server.requests == []
+
+
+def test_a_member_of_a_cluster_has_its_own_instances_only(server: Server, driver: PylxdDriver) -> None:
+    """Any member lists all, and answers for each of them."""
+    mine, theirs = instance(location="m1"), instance(name="t2", location="m2")
+    server.answers[("GET", "/1.0")]["environment"] |= {"server_clustered": True, "server_name": "m1"}
+    server.answers[("GET", "/1.0/instances")] = [[mine, theirs]]
+    server.answers[("GET", "/1.0/instances/t2")] = theirs
+    assert driver.doorways().keys() == {"t1"}
+    assert driver.shares().keys() == {"t1"}
+    with pytest.raises(GiveUp, match="no such instance"):
+        driver.stop("t2")
+    driver.delete("t2")
+    with pytest.raises(GiveUp, match="m2, another member"):
+        driver.create(InstanceSpec("t2", "base", 1, 512, 2, "alice"), lambda *_: None)
+    server.answers[("GET", "/1.0/cluster/members")] = [[{"server_name": "m1"}, {"server_name": "m3"}]]
+    with pytest.raises(GiveUp, match="it is on m2"):
+        driver.move("t2", "m3", lambda *_: None)
+    assert {method for method, _path in server.requests} == {"GET"}

@@ -19,7 +19,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from tests.lab import registry
 from tests.lab.image import image
@@ -142,6 +142,15 @@ class Lab:
         if check and done.returncode:
             raise RuntimeError(f"lxc {' '.join(arguments)}: {done.stderr.strip()}")
         return done.stdout
+
+    def preseed(self, wish: dict[str, Any]) -> None:
+        """Give it a configuration, as `lxd init --preseed` reads it: JSON is YAML."""
+        done = subprocess.run(
+            ["lxd", "init", "--preseed"],
+            env=self._env(), input=json.dumps(wish), capture_output=True, text=True, timeout=120, check=False,
+        )  # fmt: skip
+        if done.returncode:
+            raise RuntimeError(f"lxd init --preseed: {done.stderr.strip()}")
 
     def launch(self, name: str = "", *options: str, owner: str = "lab") -> str:
         """Start an unprivileged instance (`options` as for `lxc launch`); returns its name, by itself a unique one."""

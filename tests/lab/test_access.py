@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import signal
 import socket
 import subprocess
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +30,7 @@ pytestmark = pytest.mark.lab
 
 FIRST = 23000 + os.getpid() % 200 * 40  # two runs on one machine must not meet
 MANY = 10
+SSH_ANSWERS = 10  # seconds from the click
 ALL_UP = 60  # seconds for ten machines at once
 
 
@@ -67,6 +70,28 @@ class Access:
             assert operation is not None
             assert operation.state != OperationState.FAILED, operation.error
             return operation.state == OperationState.DONE
+
+    def failed(self, name: str) -> str:
+        """What the last work on it failed with."""
+        with self.berth.app.app_context():
+            operation = operations.last(instances.get(None, name).id)
+            return operation.error if operation and operation.state == OperationState.FAILED else ""
+
+    def step(self, name: str) -> str:
+        with self.berth.app.app_context():
+            operation = operations.last(instances.get(None, name).id)
+            return operation.step if operation else ""
+
+    @contextmanager
+    def pool(self, name: str, size: str) -> Iterator[None]:
+        """New machines are in a pool of that size meanwhile. None may be left in it."""
+        self.host.lxc("storage", "create", name, "btrfs", f"size={size}")
+        self.host.lxc("profile", "device", "set", "default", "root", "pool", name)
+        try:
+            yield
+        finally:
+            self.host.lxc("profile", "device", "set", "default", "root", "pool", "pool")
+            self.host.lxc("storage", "delete", name)
 
     def do(self, name: str, kind: OperationKind, **details: bool) -> None:
         with self.berth.app.app_context(), transaction():
@@ -185,6 +210,57 @@ def test_a_port_that_is_taken_keeps_no_machine_from_starting_and_heals(access: A
     wait_for(lambda: access.ports(liwei)["rdp"].trouble == "", 15, "it is there again")
     assert "port-rdp" in access.host.lxc("config", "device", "list", liwei)
     assert access.ports(liwei)["ssh"].number == ssh.number
+
+
+@pytest.mark.timed
+def test_from_the_click_to_ssh(access: Access, liwei: str) -> None:
+    """Of an image that has been used before, as a template's has."""
+    name = access.host.unique("one")
+    began = time.monotonic()
+    access.ask_for(name)
+    wait_for(lambda: access.health(name, "ssh") == "", 60, "SSH answers")
+    took = time.monotonic() - began
+    print(f"\n  SSH answers {took:.1f} s after the click")
+    assert took <= SSH_ANSWERS
+
+
+def test_an_lxd_that_dies_in_the_middle_leaves_nothing_that_stands_in_the_way(access: Access, liwei: str) -> None:
+    """And neither does an agent. LXD forgets what it was at, but for a machine without a disk."""
+    name = access.host.unique("die")
+    with access.pool("slow", "2GiB"):  # where it has to unpack the image first
+        access.ask_for(name)
+        wait_for(lambda: name in access.host.lxc("list", "-f", "csv", "-c", "n"), 20, "LXD is at it")
+        access.host.restart(kill=True)
+        wait_for(lambda: access.failed(name), 20, "it is told")
+        assert access.failed(name) == f"Create {name}: LXD went away in the middle of it. Try again when it is back."
+        assert access.machine(name).status == "failed"
+        assert name in access.host.lxc("list", "-f", "csv", "-c", "n"), "half of it is there"
+        with access.berth.app.app_context(), transaction():
+            instances.request(None, instances.get(None, name), OperationKind.CREATE)
+        (agent,) = access.berth.berth.pids("workers agent")
+        access.wake()
+        wait_for(lambda: access.step(name) == "copying", 20, "the next try")
+        os.kill(agent, signal.SIGKILL)
+        wait_for(lambda: access.done(name), 60, "the next agent takes it up")
+        wait_for(lambda: access.health(name, "ssh") == "", 30, "SSH answers")
+        assert access.host.lxc("config", "get", name, "user.berth.making").strip() == ""
+        assert access.host.lxc("config", "get", name, "security.protection.delete").strip() == "true"
+        access.host.remove(name)
+
+
+def test_a_full_disk_is_said_and_leaves_nothing(access: Access, liwei: str) -> None:
+    name = access.host.unique("full")
+    with access.pool("tiny", "150MiB"):
+        access.ask_for(name)
+        wait_for(lambda: access.failed(name), 60, "it is told")
+        todo = "An admin has to free space there, or make it larger."
+        assert access.failed(name) == f"Create {name}: the host's storage pool is full. {todo}"
+        assert name not in access.host.lxc("list", "-f", "csv", "-c", "n")
+        assert access.host.lxc("storage", "volume", "list", "tiny", "-f", "csv").strip() == ""
+    with access.berth.app.app_context(), transaction():
+        instances.request(None, instances.get(None, name), OperationKind.CREATE)
+    access.wake()
+    wait_for(lambda: access.health(name, "ssh") == "", 60, "once there is room it works")
 
 
 @pytest.mark.timed

@@ -163,7 +163,7 @@ def test_a_full_pool_is_said_and_leaves_nothing(kitchen: Kitchen, base: int) -> 
             template, operation = kitchen.over(number)
             assert template.state == TemplateState.FAILED
             assert "o space left on device" in operation.error
-            assert "storage pool or disk is full: make room there" in operation.error
+            assert "the host's storage pool is full" in operation.error
             assert kitchen.left() == kept
         kitchen.again(number)
         kitchen.ready(number, 90)

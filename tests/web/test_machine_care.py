@@ -250,3 +250,51 @@ def test_another_persons_machine_is_not_there(client: Client, machine: Instance,
     kept = fresh(machine)
     assert (kept.name, kept.delete_at, kept.schedule, kept.autostart) == ("gamma", None, "never", True)
     assert (operations.last(machine.id), woken) == (None, [])
+
+
+def test_without_a_cluster_the_page_says_that_it_cannot_move(client: Client, machine: Instance) -> None:
+    said = "lab03 is in no LXD cluster, so a machine cannot move from there."
+    page = client.get("/machines/gamma/care")
+    assert said in page.text
+    assert "Move to another host…" not in page.links()
+    page = client.get("/machines/gamma/move")
+    assert said in page.text
+    assert page.link("New machine") == "/machines/new"
+    assert not page.all("//main//select")
+    refused = client.post("/machines/gamma/move", {"host": "lab03"})
+    assert refused.status == 422
+
+
+def test_a_machine_is_moved_to_another_host_of_the_cluster(
+    client: Client, machine: Instance, lab: Host, woken: list[str]
+) -> None:
+    lab.member, lab.cluster = "m3", "c1"
+    for number, machines in ((4, 2), (5, 0)):
+        other = make_host(f"lab0{number}", member=f"m{number}", cluster="c1", seen_at=clock.now())
+        for count in range(machines):
+            make_instance(make_user(), other, f"other{count}")
+    booking = make_booking(
+        db.session.get(User, machine.owner_id), gpus_of(lab)[:1], clock.now() + timedelta(days=1),
+        clock.now() + timedelta(days=1, hours=1),
+    )  # fmt: skip
+    page = client.get(client.get("/machines/gamma/care").link("Move to another host…"))
+    assert "It is booked with GPUs of lab03, the first time from" in page.text
+    assert not page.all("//main//select")
+    assert client.post("/machines/gamma/move", {"host": "lab04"}).status == 422
+    booking.cancelled_at = clock.now()
+    db.session.commit()
+    page = client.get("/machines/gamma/move")
+    assert page.texts("//select/option") == ["lab05", "lab04"]
+    assert "lab05: 4 of 4 GPUs free now" in page.texts("//main//li")
+    for wrong in ("", "lab99", "lab03"):
+        assert client.post("/machines/gamma/move", {"host": wrong}).status in {404, 422}
+    answer = client.submit(page.form("Move"))
+    assert (answer.status, answer.location, woken) == (303, "/machines/gamma", ["lab03"])
+    assert last(machine).details["host"] == "lab05"
+    assert "Being moved" in client.get("/machines/gamma").text
+
+
+def test_another_persons_machine_is_moved_by_nobody_else(client: Client, machine: Instance) -> None:
+    client.login_as(make_user("mallory"))
+    assert client.get("/machines/gamma/move").status == 404
+    assert client.post("/machines/gamma/move", {"host": "lab04"}).status == 404

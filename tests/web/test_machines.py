@@ -12,7 +12,7 @@ from app.extensions import db
 from app.models import Instance, InstanceStatus, Operation, OperationKind, OperationState
 from app.services import bookings, instances, operations, policy
 from app.services.claims import Ask
-from tests.factories import make_admin, make_host, make_instance, make_user
+from tests.factories import make_admin, make_host, make_instance, make_template, make_user
 from tests.page import Client, Page
 
 IMAGES = [{"alias": "base", "description": "Debian with SSH"}, {"alias": "ubuntu/24.04", "description": ""}]
@@ -382,3 +382,51 @@ def test_several_machines_and_the_way_to_one_more(client: Client) -> None:
     assert page.h1 == "My machine"
     form = client.get(page.link("Add a machine")).form("Create machine")
     assert form.values["name"] == "liwei-2"
+
+
+def surveyed(name: str, memory_used: int, driver: str = "zfs"):
+    gib = 1 << 30
+    pools = [{"name": "pool", "driver": driver, "used": 100 * gib, "total": 1000 * gib}]
+    survey = {"memory": 128 * gib, "memory_used": memory_used * gib, "pools": pools, "pool": "pool"}
+    return host(name, survey=survey)
+
+
+def test_wherever_there_is_room_comes_first_and_each_host_shows_its_room(client: Client, woken: list[str]) -> None:
+    for name, used in {"lab01": 100, "lab02": 20}.items():
+        make_template(surveyed(name, used), "base", description="for all")
+    client.login_as(make_user("liwei"))
+    page = client.get("/machines")
+    assert page.texts("//p[@class='group']") == [
+        "Wherever there is room",
+        "lab01: 4 of 4 GPUs free now (NVIDIA RTX A6000), 0 machines, 28 GiB of memory and 750 GiB of disk free",
+        "lab02: 4 of 4 GPUs free now (NVIDIA RTX A6000), 0 machines, 108 GiB of memory and 750 GiB of disk free",
+    ]
+    assert page.all("//input[@name='place'][starts-with(@value, 'anywhere:')]/@value") == ["anywhere:base"]
+    answer = client.submit(page.form("Create machine").fill(**{"Memory (GiB)": 32, "Template": "anywhere:base"}))
+    assert (answer.status, woken) == (303, ["lab02"])
+    assert machine_of("liwei").template.host_id == machine_of("liwei").host_id
+    chosen = client.get("/machines/new?host=lab01")
+    assert chosen.texts("//p[@class='group']")[0].startswith("lab01")
+
+
+def test_without_room_the_form_says_why(client: Client, woken: list[str]) -> None:
+    for name in ("lab01", "lab02"):
+        make_template(surveyed(name, 120), "base")
+    client.login_as(make_user("liwei"))
+    page = client.submit(client.get("/machines").form("Create machine").fill(**{"Memory (GiB)": 16}))
+    assert page.status == 422
+    assert "No host has room for a machine of this size from base." in page.text
+    assert "lab01 has 8 GiB of memory free. lab02 has 8 GiB of memory free." in page.text
+    assert client.post("/machines/new", FIELDS | {"place": "anywhere:gone"}).status == 422
+    assert woken == []
+
+
+def test_a_pool_that_keeps_to_no_disk_size_is_said_to(client: Client) -> None:
+    surveyed("lab01", 1)
+    lab02 = surveyed("lab02", 1, "dir")
+    liwei = make_user("liwei")
+    client.login_as(liwei)
+    said = "on lab02 nothing keeps a machine to it (a dir pool), so please do so yourself"
+    assert said in client.get("/machines").text
+    make_instance(liwei, lab02, "gamma", observed={"pool_driver": "dir"})
+    assert "(its storage pool does not keep to it: please do so yourself)" in client.get("/machines/gamma").text

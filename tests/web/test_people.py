@@ -7,8 +7,8 @@ import pytest
 from app import clock
 from app.extensions import db
 from app.models import AuditEvent, Role, SignIn, User, UserState
-from app.services import accounts
-from tests.factories import make_admin, make_host, make_instance, make_pending, make_user
+from app.services import accounts, instances, inventory
+from tests.factories import make_admin, make_host, make_instance, make_pending, make_template, make_user
 from tests.page import PASSWORD, Client, Page
 
 
@@ -57,6 +57,52 @@ def test_an_approval_can_be_undone_for_ten_minutes(client: Client, admin: User, 
     assert answer.status == 422
     assert "cannot be undone any more" in answer.text
     assert accounts.get("liwei").state == UserState.ACTIVE
+
+
+def test_an_approval_makes_a_machine_too_and_the_choice_is_remembered(
+    client: Client, admin: User, woken: list[str]
+) -> None:
+    assert not client.get("/people").all("//select[@name='template']")
+    for name in ("lab01", "lab02"):
+        make_template(make_host(name, seen_at=clock.now()), "base")
+    make_template(inventory.host("lab01"), "desktop", desktop=True)
+    for name in ("liwei", "chenyu", "mei"):
+        make_pending(name, full_name=name.title())
+    page = client.get("/people")
+    assert page.texts("//select[@id='template-liwei']/option") == [
+        "from desktop, where there is room", "from base, where there is room", "none now",
+    ]  # fmt: skip
+    assert page.all("//select[@id='template-liwei']/option[@selected]/@value") == ["desktop"]
+    page = client.follow(client.submit(page.form("Approve Liwei").fill(**{"A machine for Liwei": "base"})))
+    assert "Their machine liwei is on lab01: look how far it is." in page.text
+    assert page.link("look how far it is") == "/machines/liwei"
+    assert woken == ["lab01"]
+    assert instances.get(accounts.get("liwei"), "liwei").image.startswith("berth-template-")
+    assert page.all("//select[@id='template-mei']/option[@selected]/@value") == ["base"]
+    page = client.follow(client.submit(page.form("Approve Mei").fill(**{"A machine for Mei": ""})))
+    assert page.link("Make their machine") == "/machines/new?owner=mei"
+    assert page.all("//select[@id='template-chenyu']/option[@selected]/@value") == [""]
+    form = client.get("/machines/new?owner=mei").form("Create machine")
+    assert (form.values["owner"], form.values["name"], form.values["place"]) == ("mei", "mei", "anywhere:base")
+
+
+def test_what_is_wrong_with_the_machine_keeps_nobody_out(client: Client, admin: User, woken: list[str]) -> None:
+    make_template(make_host("lab01"), "base")
+    make_pending("liwei", full_name="Li Wei")
+    page = client.follow(_approve(client))
+    assert page.texts("//*[@id='done']")[0].startswith("Approved Li Wei with 100 h")
+    assert "Li Wei is approved, but has no machine yet: No host has room" in page.text
+    assert "lab01 does not answer." in page.text
+    assert page.link("Make their machine") == "/machines/new?owner=liwei"
+    assert (accounts.get("liwei").state, woken) == (UserState.ACTIVE, [])
+
+
+def test_an_approval_that_is_undone_leaves_the_machine_and_says_so(client: Client, admin: User) -> None:
+    make_template(make_host("lab01", seen_at=clock.now()), "base")
+    make_pending("liwei", full_name="Li Wei")
+    page = client.follow(_approve(client))
+    page = client.follow(client.submit(page.form("Undo")))
+    assert "The machine liwei stays. Delete it if it is not wanted." in page.text
 
 
 @pytest.mark.parametrize("hours", ["", "many", "-5", "1e9", "99999999", "nan", "١٠٠"])

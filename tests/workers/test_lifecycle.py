@@ -13,9 +13,11 @@ from sqlalchemy.orm import joinedload
 
 from app import clock
 from app.drivers.base import GiveUp, TryAgain
+from app.drivers.fake import FakeLxd
 from app.extensions import db
 from app.models import Host, Instance, InstanceStatus, Operation, OperationKind, OperationState, Schedule
-from app.services import adoption, care, instances, operations, snapshots, surveys, upkeep
+from app.services import adoption, care, instances, moving, operations, snapshots, surveys, upkeep
+from tests.factories import make_host
 from tests.workers.house import NOW, House
 from workers.surveyor import Surveyor, after_reboot
 from workers.works import run_operations
@@ -90,6 +92,37 @@ def test_pause_and_resize(home: Home, house: House) -> None:
     assert home.do().state == OperationState.DONE
     assert home.lxd.size("alice") == [2, 6144, 30]
     assert (home.machine.cpus, home.machine.observed["cpus"]) == (2, "2")
+
+
+def test_a_move_stops_it_and_its_new_host_starts_it(home: Home, house: House) -> None:
+    home.survey()
+    there = FakeLxd(house.lxd._path.with_name("lab2.json"), pace=0)  # its neighbour
+    there.gpus()
+    target = make_host("lab2", endpoint="sim:", member="lab2", cluster="simulated")
+    home.lxd.fail_next("move", GiveUp("Move", "there is no room there", ""))
+    moving.request(house.alice, home.machine, target)
+    assert "no room" in home.do().error
+    assert (home.status(), home.machine.host.name) == ("running", "lab")
+    home.lxd.plug("alice", "gpu-0000-01-00-0", "0000:01:00.0")
+    moving.request(house.alice, home.machine, target)
+    after = home.do()
+    assert (after.kind, after.state, after.host_id) == (OperationKind.START, OperationState.QUEUED, target.id)
+    assert "alice" not in home.lxd.observe().instances
+    run_operations(home.app, "lab2", there)
+    assert (home.machine.host.name, home.machine.status) == ("lab2", InstanceStatus.RUNNING)
+    found = there.observe().instances["alice"]
+    assert (found.status, found.devices) == ("running", ())
+
+
+def test_a_move_that_was_killed_after_it_was_done_is_finished(home: Home, house: House) -> None:
+    home.survey()
+    FakeLxd(house.lxd._path.with_name("lab2.json"), pace=0).gpus()
+    target = make_host("lab2", endpoint="sim:", member="lab2", cluster="simulated")
+    moving.request(house.alice, home.machine, target)
+    home.lxd.stop("alice")
+    home.lxd.move("alice", "lab2", lambda *_: None)
+    assert home.do().kind == OperationKind.START
+    assert home.machine.host.name == "lab2"
 
 
 def test_a_rename_goes_through_a_stop(home: Home, house: House) -> None:

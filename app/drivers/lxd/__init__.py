@@ -16,7 +16,6 @@ from app.drivers.base import (
     ImageInfo,
     InstanceSpec,
     Progress,
-    ServerInfo,
     Tag,
     TryAgain,
     device_name,
@@ -33,6 +32,7 @@ from app.drivers.lxd.look import Eye
 from app.drivers.lxd.shapes import Json
 from app.drivers.lxd.ways_in import WaysIn
 from app.drivers.lxd.wire import Wire
+from app.drivers.survey import ServerInfo
 
 DETACH_TIMEOUT = 4.0  # to unplug one; a container can make that hang for ever, and what holds the device is to be ended
 
@@ -60,7 +60,8 @@ class PylxdDriver(WaysIn, TemplateSide, Lifecycle):
         """Who answers there."""
         with as_driver_errors("Ask LXD who it is", HostUnreachable):
             environment = self._wire.get()["environment"]
-            return ServerInfo(str(environment["server_name"]), str(environment["server_version"]))
+            name, version = str(environment["server_name"]), str(environment["server_version"])
+            return ServerInfo(name, version, *shapes.cluster_of(environment))
 
     def gpus(self) -> list[GpuInfo]:
         """The GPUs LXD finds on the host, by PCI address."""
@@ -81,7 +82,7 @@ class PylxdDriver(WaysIn, TemplateSide, Lifecycle):
             if names is not None and len(names) <= 2:  # else one request for all is cheaper
                 found = [instance for name in names if (instance := self._wire.find(name)[0])]
             else:
-                every = self._wire.get("instances", recursion=1) or []
+                every = self._wire.instances(recursion=1)
                 found = [instance for instance in every if names is None or instance["name"] in names]
             directory = self._eye.devices_dir()
             return HostSeen({instance["name"]: self._eye.look(instance, directory) for instance in found})

@@ -15,7 +15,7 @@ _BUSY = re.compile(
     r"|timed? ?out|operation was cancell?ed|in progress|file exists",  # the last: a node of an update that lost a race
     re.IGNORECASE,
 )
-_FULL = re.compile(r"no space left on device|disk quota exceeded|not enough space|ENOSPC", re.IGNORECASE)
+_FULL = re.compile(r"no space left on device|quota exceeded|not enough space|ENOSPC", re.IGNORECASE)
 # pylxd looks for the pinned certificate under the address: the remote has to be called by it.
 _REMOTE_ADD = "lxc remote add ADDRESS https://ADDRESS:8443, as the user Berth runs as."
 
@@ -64,25 +64,22 @@ def _explain(error: Exception) -> tuple[type[DriverError], str, str]:
     if isinstance(error, requests.JSONDecodeError) or not isinstance(error, (RefusedError, OSError)):
         return GiveUp, f"unexpected answer: {error!r}", "Is that LXD, version 5 or later?"
     if not isinstance(error, RefusedError):
-        return HostUnreachable, str(error), _way_back(str(error))
+        aborted = isinstance(error, requests.ConnectionError) and "Connection aborted" in str(error)
+        detail = "LXD went away in the middle of it" if aborted else str(error)
+        return HostUnreachable, detail, "Try again when it is back." if aborted else _way_back(detail)
     return _refused(error)
 
 
 def _refused(error: RefusedError) -> tuple[type[DriverError], str, str]:
     if error.full:  # before all else: LXD may have said so while it was busy
-        return GiveUp, _short(str(error)), "The host's storage pool or disk is full: make room there, then try again."
+        if "quota exceeded" in str(error).lower():
+            return GiveUp, "the machine's disk is full", "Remove files from it, or give it a larger disk."
+        return GiveUp, "the host's storage pool is full", "An admin has to free space there, or make it larger."
     if error.busy:
         return TryAgain, str(error), "It is tried again by itself."
-    if error.code == 403:
-        return GiveUp, str(error), f"Let LXD trust this machine's client certificate: {_REMOTE_ADD}"
-    return GiveUp, str(error), "See LXD's log on the host: lxc monitor, lxc info NAME --show-log."
-
-
-def _short(text: str) -> str:
-    """What was full, without the whole of what a program said: it may name a thousand files."""
-    line = next((line for line in text.splitlines() if _FULL.search(line)), text)
-    found = _FULL.search(line)
-    return line if found is None or len(line) < 300 else f"…{line[max(0, found.start() - 120) : found.end() + 20]}…"
+    trust = f"Let LXD trust this machine's client certificate: {_REMOTE_ADD}"
+    log = "See LXD's log on the host: lxc monitor, lxc info NAME --show-log."
+    return GiveUp, str(error), trust if error.code == 403 else log
 
 
 def _way_back(text: str) -> str:

@@ -36,7 +36,7 @@ class Examiner:
             resources = self._wire.get("resources")["gpu"]
             cards = resources.get("cards") or []
             gpus = tuple(gpu for card in cards if (gpu := shapes.gpu_info(card)))
-            every = self._wire.get("instances", recursion=1, **{"all-projects": "true"}) or []
+            every = self._wire.instances(recursion=1, **{"all-projects": "true"})
             profiles = tuple(_profile(found) for found in self._wire.get("profiles", recursion=1) or [])
             networks = [_network(found) for found in self._wire.get("networks", recursion=1) or []]
             local, pid = self._wire.lxd_dir is not None, int(environment.get("server_pid") or 0)

@@ -151,7 +151,7 @@ def _source(wire: Wire, what: str, template: int, origin: Origin, progress: Prog
 
 
 def _make(wire: Wire, body: Json, progress: Callable[[int], None]) -> None:
-    wire.send("post", "instances", json=body, limit=instances.COPY_TIMEOUT, progress=progress)
+    wire.send("post", "instances", json=body, limit=instances.COPY_TIMEOUT, params=wire.here(), progress=progress)
 
 
 def _remove(wire: Wire, name: str, template: int) -> None:

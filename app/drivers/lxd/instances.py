@@ -35,12 +35,20 @@ def create(wire: Wire, spec: InstanceSpec, progress: Progress) -> None:
     with as_driver_errors(what):
         progress("preparing", 0)
         current = wire.find(spec.name)[0]
+        if current is None and (elsewhere := wire.find_anywhere(spec.name)[0]):
+            where = f"{elsewhere['location']}, another member of the cluster, has an instance of that name"
+            raise GiveUp(what, where, "Choose another name.")
         if current and current["config"].get(shapes.OWNER) != spec.owner:
             raise GiveUp(what, "an instance of that name exists and is not this owner's", "Choose another name.")
-        if current:
-            join(wire, spec.name, lambda done: progress("copying", done))
-        else:
+        joined = current is not None and join(wire, spec.name, lambda done: progress("copying", done))
+        if current and current["config"].get(shapes.MAKING) and not joined:
+            wire.send("delete", "instances", spec.name, limit=POWER_TIMEOUT)
+            current = None
+        if current is None:
             _make(wire, spec, what, progress)
+        if current is None or current["config"].get(shapes.MAKING):  # now it is whole
+            body = {"config": {shapes.MAKING: "", shapes.PROTECTED: "true"}}
+            wire.send("patch", "instances", spec.name, json=body, limit=POWER_TIMEOUT)
         progress("starting", 0)
         power(wire, spec.name, "start")
         progress("checking", 0)
@@ -54,7 +62,10 @@ def _make(wire: Wire, spec: InstanceSpec, what: str, progress: Progress) -> None
     progress("copying", 0)
     with alone(wire):
         body = blank(wire, what, spec)
-        wire.send("post", "instances", json=body, limit=COPY_TIMEOUT, progress=partial(progress, "copying"))
+        del body["config"][shapes.PROTECTED]  # of half an instance it could not be taken back
+        body["config"][shapes.MAKING] = "true"
+        told = partial(progress, "copying")
+        wire.send("post", "instances", json=body, limit=COPY_TIMEOUT, params=wire.here(), progress=told)
 
 
 def blank(wire: Wire, what: str, spec: InstanceSpec) -> Json:
@@ -183,11 +194,14 @@ def _unprotect(wire: Wire, name: str) -> None:
         time.sleep(0.1)
 
 
-def join(wire: Wire, name: str, progress: Callable[[int], None]) -> None:
-    """Wait for what LXD is still doing with an instance: it goes on when the one who asked is gone."""
+def join(wire: Wire, name: str, progress: Callable[[int], None]) -> bool:
+    """Wait for what LXD is still doing with an instance: it goes on when the one who asked is gone. Whether it was."""
+    found = False
     for operation in wire.get("operations", recursion=1).get("running") or []:
         if f"/1.0/instances/{name}" in (operation.get("resources") or {}).get("instances", []):
             wire.join(operation["id"], COPY_TIMEOUT, progress)
+            found = True
+    return found
 
 
 def refuse_unknown_image(wire: Wire, what: str, image: str) -> None:

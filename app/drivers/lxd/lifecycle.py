@@ -6,7 +6,7 @@ from pathlib import Path
 
 from app.drivers.base import GiveUp, InstanceSpec, Progress, TryAgain
 from app.drivers.lifecycle import FILLED, SHRINKABLE, SNAPSHOT_NAME, Size
-from app.drivers.lxd import backups, instances, rebuild, shapes
+from app.drivers.lxd import backups, instances, move, rebuild, shapes
 from app.drivers.lxd.errors import RefusedError, as_driver_errors
 from app.drivers.lxd.readout import Readout
 from app.drivers.lxd.shapes import Json
@@ -111,6 +111,10 @@ class Lifecycle(Readout):
             if snapshot and self._snapshot(instance, snapshot, what) is None:
                 raise GiveUp(what, f"there is no snapshot {snapshot}", "Choose another one.")
         return backups.backup(self._wire, source, snapshot, into, most, progress)
+
+    def move(self, instance: str, member: str, progress: Progress) -> None:
+        """Bring it to another member of the cluster."""
+        move.move(self._wire, instance, member, progress)
 
     def adopt(self, instance: str, owner: str) -> None:
         """Mark it as Berth's."""

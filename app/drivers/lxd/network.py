@@ -30,6 +30,7 @@ def nics(wire: Wire, instance: str) -> Json:
     ours = next((name for name in sorted(networks) if _marked(networks[name])), "")
     if not ours and not theirs:
         return {}
+    # Of all members of a cluster: its bridges have one subnet, and a machine that moves keeps its address.
     every = wire.get("instances", recursion=1, **{"all-projects": "true"}) or []
     if ours:
         away = {name: {"type": "none"} for name in theirs if name != NIC}

@@ -29,10 +29,18 @@ Json = dict[str, Any]
 
 OWNER = TAG_PREFIX + "owner"
 PROTECTED = "security.protection.delete"  # against a slip of whoever types lxc delete; Berth's own delete lifts it
+MAKING = TAG_PREFIX + "making"  # LXD is at it, or was when it was killed: there may be no disk behind it
 ALWAYS = {"boot.autostart": "false", "security.privileged": "false"}  # of every instance that is Berth's
 _WRITABLE = ("architecture", "config", "devices", "ephemeral", "profiles", "description", "stateful")
 _NUMBER = re.compile(r"(\d{1,4}):(\d{1,7})")
 _NVIDIA_NODE = re.compile(r"/dev/nvidia\d+")
+
+
+def cluster_of(environment: Json) -> tuple[str, str]:
+    """The server's name in its cluster and what all members of that have in common: their certificate. "" if alone."""
+    if not environment.get("server_clustered"):
+        return "", ""
+    return str(environment["server_name"]), str(environment.get("certificate_fingerprint", ""))
 
 
 def writable(instance: Json) -> Json:

@@ -57,14 +57,25 @@ class Surveyor:
     def survey(self, names: frozenset[str] | None = None) -> HostUse:
         """Instances, pools and profiles."""
         with as_driver_errors("Look what the instances use", HostUnreachable):
-            found = self._wire.get("instances", recursion=2) or []
+            found = self._wire.instances(recursion=2)
             profiles = self._wire.get("profiles", recursion=1) or []
             devices = {profile["name"]: profile.get("devices") or {} for profile in profiles}
             wanted = [one for one in found if names is None or one["name"] in names]
             instances = {one["name"]: instance_use(one, devices) for one in wanted}
             pools = tuple(self._pool(pool) for pool in self._wire.get("storage-pools", recursion=1) or [])
             networks = tuple(_network(one) for one in self._wire.get("networks", recursion=1) or [])
-        return HostUse(instances, pools, tuple(_profile(profile) for profile in profiles), networks)
+            environment = self._wire.get()["environment"]
+            memory = self._wire.get("resources").get("memory") or {}
+        return HostUse(
+            instances,
+            pools,
+            tuple(_profile(profile) for profile in profiles),
+            networks,
+            next((root_pool(profile) for profile in profiles if profile["name"] == "default"), ""),
+            memory.get("total"),
+            memory.get("used"),
+            *shapes.cluster_of(environment),
+        )
 
     def _pool(self, pool: Json) -> PoolUse:
         name = str(pool["name"])
@@ -148,6 +159,12 @@ def _network(found: Json) -> NetworkUse:
         str(config.get("ipv4.address", ""))[:TEXT] if managed else "",
         sum("/instances/" in str(user) for user in used),
     )
+
+
+def root_pool(profile: Json) -> str:
+    """The storage pool that instances with this profile are in."""
+    roots = (device for device in (profile.get("devices") or {}).values() if device.get("path") == "/")
+    return next((str(root.get("pool", ""))[:TEXT] for root in roots), "")
 
 
 def _words(device: Json) -> str:

@@ -20,7 +20,7 @@ class WaysIn(Updates):
     def doorways(self) -> dict[str, Doorway]:
         """Every instance with its doors."""
         with as_driver_errors("List the ports that lead into instances", HostUnreachable):
-            every = self._wire.get("instances", recursion=1) or []
+            every = self._wire.instances(recursion=1)
             return {str(instance["name"]): shapes.doorway(instance) for instance in every}
 
     def open_door(self, instance: str, door: Door) -> None:
@@ -62,7 +62,7 @@ class WaysIn(Updates):
     def shares(self) -> dict[str, SharesSeen]:
         """By instance, the shared directories there."""
         with as_driver_errors("Look at the shared directories", HostUnreachable):
-            return {item["name"]: shares.seen(item) for item in self._wire.get("instances", recursion=1) or []}
+            return {item["name"]: shares.seen(item) for item in self._wire.instances(recursion=1)}
 
     def set_shares(self, instance: str, wanted: Mapping[str, Share]) -> None:
         """Let the instance have these and no others."""

@@ -21,10 +21,11 @@ from pylxd.exceptions import ClientConnectionFailed, LXDAPIException
 
 from app.drivers.base import GiveUp, HostUnreachable
 from app.drivers.lxd.errors import RefusedError, UnfinishedError
-from app.drivers.lxd.shapes import Json
+from app.drivers.lxd.shapes import Json, cluster_of
 
 CALL_TIMEOUT = 10.0  # seconds for one request
 LARGEST = 1 << 24  # bytes of a file that is read for its end
+MEMBER_FOR = 10.0  # seconds for which a cluster member's name is kept
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9-]{0,62}")  # LXD's rule; also keeps a name from being a path
 _PIECE, _STEP = 1 << 20, 1 << 26  # bytes: read at once; between two words of how far it is
 _PERCENT = re.compile(r"(\d{1,3})%")
@@ -38,6 +39,7 @@ class Wire:
         self._endpoint, self._project = endpoint, project
         self._timeout = timeout
         self._mine = threading.local()
+        self._member: tuple[str, float] = "", 0.0  # and until when it counts
 
     @property
     def endpoint(self) -> str:
@@ -68,12 +70,36 @@ class Wire:
                     break
         return kept
 
+    def member(self) -> str:
+        """The server's name in its LXD cluster; "" where it is alone."""
+        name, until = self._member
+        if time.monotonic() > until:
+            name = cluster_of(self.get()["environment"])[0]
+            self._member = name, time.monotonic() + MEMBER_FOR
+        return name
+
+    def here(self) -> dict[str, str]:
+        """For a request that makes an instance: a cluster would put it where it likes."""
+        member = self.member()
+        return {"target": member} if member else {}
+
+    def instances(self, **params: Any) -> list[Json]:
+        """The instances of this server. Any member of a cluster lists those of all: each member's agent looks after its
+        own, or two would fight over one."""
+        found = self.get("instances", **params) or []
+        return [instance for instance in found if self._is_here(instance)]
+
     def client_for_events(self) -> Any:
         """A client of its own for a connection that stays open."""
         return _connect(self._endpoint, self._timeout)
 
     def find(self, name: str) -> tuple[Json | None, str]:
-        """An instance and its ETag; None if there is no such instance."""
+        """An instance of this server and its ETag; None if it has no such instance."""
+        found, etag = self.find_anywhere(name)
+        return (found, etag) if found is None or self._is_here(found) else (None, "")
+
+    def find_anywhere(self, name: str) -> tuple[Json | None, str]:
+        """As `find`, on whichever member of the cluster it is: its `location`."""
         if not _NAME.fullmatch(name):
             raise GiveUp("Find the instance", f"{name!r} is no name for one", "Use letters, digits and dashes.")
         try:
@@ -91,10 +117,12 @@ class Wire:
         limit: float,
         json: Json | None = None,
         etag: str = "",
+        params: dict[str, str] | None = None,
         progress: Callable[[int], None] | None = None,
     ) -> None:
         """Ask for a change and wait for its end, at most `limit` seconds."""
-        answer = self._call(method, path, json=json, headers={"If-Match": etag} if etag else {}).json()
+        headers = {"If-Match": etag} if etag else {}
+        answer = self._call(method, path, json=json, headers=headers, params=params or {}).json()
         if answer.get("type") == "async":
             self.join(answer["operation"].partition("?")[0].rpartition("/")[2], limit, progress)
 
@@ -155,6 +183,11 @@ class Wire:
             if error.code == 404:
                 return False
             raise
+
+    def _is_here(self, instance: Json) -> bool:
+        """Whose server is alone has the location "none"."""
+        location = str(instance.get("location") or "none")
+        return location == "none" or location == self.member()
 
     def _call(self, method: str, path: tuple[str, ...], **arguments: Any) -> Any:
         try:
