@@ -12,12 +12,8 @@ depends_on = None
 
 def upgrade() -> None:
     op.add_column("hosts", sa.Column("libraries", sa.String(length=8), server_default="auto", nullable=False))
-    op.add_column(
-        "hosts", sa.Column("libraries_seen", postgresql.JSONB(), server_default="{}", nullable=False)
-    )
-    op.create_check_constraint(
-        op.f("ck_hosts_libraries"), "hosts", "libraries IN ('auto', 'runtime', 'mount', 'own')"
-    )
+    op.add_column("hosts", sa.Column("libraries_seen", postgresql.JSONB(), server_default="{}", nullable=False))
+    op.create_check_constraint(op.f("ck_hosts_libraries"), "hosts", "libraries IN ('auto', 'runtime', 'mount', 'own')")
     op.create_table(
         "readings",
         sa.Column("id", sa.BigInteger(), nullable=False),
