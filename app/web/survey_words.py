@@ -47,7 +47,7 @@ DEEDS = {  # of services.visits
     "instance.restart.asked": _l("restarted it"),
     "instance.freeze.asked": _l("paused it"),
     "instance.resize.asked": _l("changed its size"),
-    "instance.rename.asked": _l("renamed it"),
+    "instance.renamed": _l("renamed it"),
     "instance.rebuild.asked": _l("rebuilt it"),
     "instance.restore.asked": _l("put it back to a snapshot"),
     "instance.password.asked": _l("made a new password in it"),

@@ -42,6 +42,7 @@ def test_a_terminal_a_log_and_a_stop_are_told_to_the_owner_and_their_own_are_not
     audit.record("agent:lab03", "instance.start.done", "instance:gamma")
     audit.record("cli", "instance.restart.asked", "instance:gamma")
     audit.record("system", "instance.start.asked", "instance:gamma")
+    audit.record("boss", "instance.read", "instance:gamma", host="lab09", what="log")  # another one of that name
     client.login_as(make_admin("boss"))
     client.submit(client.get("/admin/machines/lab03/gamma").form("Read LXD's log"))
     client.submit(client.get("/machines/gamma/stop").form("Stop"))
@@ -71,3 +72,15 @@ def test_what_was_done_to_an_earlier_machine_of_that_name_is_not_told(
     machine.created_at = clock.now() + timedelta(seconds=1)
     db.session.commit()
     assert lines(client, owner) == []
+
+
+def test_a_new_name_hides_nothing_and_tells_nothing_of_who_has_the_old_one(
+    client: Client, owner: User, machine: Instance
+) -> None:
+    audit.record("eve", "terminal.opened", "instance:beta", terminal=1)  # whoever had the name before
+    audit.record("liwei", "instance.renamed", "instance:beta", old="alpha")
+    audit.record("boss", "instance.stop.asked", "instance:beta")
+    audit.record("boss", "instance.renamed", "instance:gamma", old="beta")
+    audit.record("boss", "terminal.opened", "instance:beta", terminal=2)  # whoever has it now
+    db.session.commit()
+    assert lines(client, owner) == ["boss renamed it", "boss stopped it"]
