@@ -25,7 +25,8 @@ WantedBy=sysinit.target
 """
 
 # Root, since it looks into processes and cgroups of all machines; of root's powers it has what that takes, and nothing
-# a machine says can make it write elsewhere. SETUID and SETGID: files of images are read by a child that is nobody. Out of memory: everybody else goes first.
+# a machine says can make it write elsewhere. SETUID and SETGID: files of images are read by a child that is nobody.
+# Out of memory: everybody else goes first.
 AGENT = """\
 # Made by `berth host init`.
 [Unit]
