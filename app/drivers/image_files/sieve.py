@@ -187,7 +187,11 @@ def main() -> None:
     wish = json.loads(sys.argv[1])
     with os.fdopen(wish["source"], "rb") as source, os.fdopen(wish["target"], "wb") as target:
         size = os.fstat(source.fileno()).st_size
-        bounds.confine(wish["nobody"])
+        try:
+            bounds.confine(wish["nobody"])
+        except PermissionError:
+            _say(refused="the agent may not become nobody to read it; with CAP_SETUID and CAP_SETGID it may")
+            return
         _say(**judge(source, target, size, wish))
 
 

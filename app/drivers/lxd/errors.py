@@ -15,7 +15,7 @@ _BUSY = re.compile(
     r"|timed? ?out|operation was cancell?ed|in progress|file exists",  # the last: a node of an update that lost a race
     re.IGNORECASE,
 )
-_FULL = re.compile(r"no space left on device|quota exceeded|not enough space|ENOSPC", re.IGNORECASE)
+_FULL = re.compile(r"no space left|quota exceeded|not enough space|ENOSPC", re.IGNORECASE)
 # pylxd looks for the pinned certificate under the address: the remote has to be called by it.
 _REMOTE_ADD = "lxc remote add ADDRESS https://ADDRESS:8443, as the user Berth runs as."
 

@@ -25,7 +25,8 @@ WantedBy=sysinit.target
 """
 
 # Root, since it looks into processes and cgroups of all machines; of root's powers it has what that takes, and nothing
-# a machine says can make it write elsewhere. Out of memory: everybody else goes first.
+# a machine says can make it write elsewhere. SETUID and SETGID: files of images are read by a child that is nobody.
+# Out of memory: everybody else goes first.
 AGENT = """\
 # Made by `berth host init`.
 [Unit]
@@ -50,6 +51,7 @@ UMask=0077
 NoNewPrivileges=yes
 CapabilityBoundingSet=CAP_SYS_PTRACE CAP_KILL CAP_CHOWN CAP_FOWNER CAP_FSETID CAP_MKNOD
 CapabilityBoundingSet=CAP_DAC_READ_SEARCH CAP_DAC_OVERRIDE CAP_SYS_ADMIN CAP_BPF CAP_PERFMON CAP_NET_ADMIN
+CapabilityBoundingSet=CAP_SETUID CAP_SETGID
 ProtectSystem=strict
 ReadWritePaths=/sys/fs/cgroup -/var/lib/lxd -/var/snap/lxd/common
 ProtectHome=read-only
