@@ -223,9 +223,9 @@ def test_a_machine_gets_no_more_than_its_share_of_the_cable(host: Lab, two: list
     wait_for(lambda: knock(host, name, f"{away}:8080") == {f"{away}:8080": "open"}, 10, "it answers, through NAT")
     with walled(host, f"{away}/32", rate=32) as table:
         assert (this_host.rate(table), this_host.walled(table)) == (32, {host.bridge})
-        limited = seconds(name, 8)  # 2 s at 4 MB/s, but for what may come at once
-        assert 1.5 < limited < 20
-    assert seconds(name, 8) < limited / 2
+        limited = seconds(name, 16)  # 4 MB/s, and 4 MB at once
+        assert 2.5 < limited < 20
+    assert seconds(name, 16) < limited / 2
 
 
 def test_the_check_finds_a_bridge_without_rules_and_a_machine_that_is_not_isolated(

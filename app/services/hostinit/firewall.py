@@ -62,7 +62,7 @@ def rules(
     send beyond the host, and get from there; 0 for no limit."""
     inside = ", ".join(opened)
     elements = f" elements = {{ {inside} }};" if inside else ""
-    limit = f"{rate * 125_000} bytes/second burst {rate * 12_500} bytes"  # a tenth of a second at once
+    limit = f"{rate * 125_000} bytes/second"  # after a rest, as much as of a second at once
     received = _RECEIVED.format(bridge=bridge, limit=limit) if rate else ""
     sent = _SENT.format(limit=limit) if rate else ""
     every = ", ".join((*CLOSED, *closed))

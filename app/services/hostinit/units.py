@@ -29,8 +29,8 @@ WantedBy=sysinit.target
 # ended, and alive while passes end (see workers.notify).
 # What a stricter unit would break: shared directories may lie anywhere but in the system itself, hence neither
 # ProtectSystem=strict nor ProtectHome; whether one can be id-mapped is tried out with open_tree, mount_setattr and a
-# user namespace that has a root (CAP_SETFCAP), and one where all write is set-group-id, hence no RestrictSUIDSGID. Processes are compared and asked
-# for their files by kcmp and pidfd_getfd, version 2 fences by bpf.
+# user namespace that has a root (CAP_SETFCAP), and one where all write is set-group-id, hence no RestrictSUIDSGID.
+# Processes are compared and asked for their files by kcmp and pidfd_getfd, version 2 fences by bpf.
 AGENT = """\
 # Made by `berth host init`.
 [Unit]
