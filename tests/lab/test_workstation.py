@@ -42,7 +42,7 @@ UNIT = f"/etc/systemd/system/{AGENT}"
 IMPATIENT = "[Service]\nWatchdogSec=6\n"  # so that a test need not wait for the minutes it has
 HOLD = "import time; kept = open('/dev/dri/card{}'); print('held', flush=True); time.sleep(600)"
 SHARED = "/srv/team"  # to write into together
-BOOKED = 8  # seconds
+BOOKED = 6  # seconds
 
 
 @dataclass

@@ -22,6 +22,7 @@ from typing import Self
 from tests.lab import registry
 from tests.lab.image import image
 from tests.lab.lab import MODEL
+from tests.lab.remains import remove_workstation, workstation_name
 from tests.runtime.running import wait_for
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -42,7 +43,7 @@ class Workstation:
     def __init__(self, directory: Path, gpus: int = 1, shared: dict[str, str] | None = None) -> None:
         self.directory = directory
         self.root = directory / "rootfs"
-        self.name = f"bw{zlib.crc32(str(directory).encode()):08x}"
+        self.name = workstation_name(directory)
         self._gpus = gpus
         self._shared = {str(ROOT): str(ROOT), sys.prefix: sys.prefix, **(shared or {})}
         self._launched: subprocess.Popen[bytes] | None = None
@@ -151,17 +152,11 @@ class Workstation:
 
     def down(self) -> None:
         """End it and remove every trace."""
-        groups = [CGROUPS / name / self.name for name in self._groups]
         if self._launched:
-            for frozen in CGROUPS.glob(f"freezer/{self.name}/**/freezer.state"):  # who is frozen does not even die
-                with suppress(OSError):
-                    frozen.write_text("THAWED")
             with suppress(ProcessLookupError):
                 os.kill(self._first or self._launched.pid, signal.SIGKILL)
+            remove_workstation(self.directory)
             self._launched.wait(20)
-        for place in groups:
-            wait_for(lambda place=place: _removed(place), 10, f"{place} is gone")
-        subprocess.run(["nft", "delete", "table", "ip", self.name], check=False, capture_output=True)
         if record := registry.find(self.directory):
             registry.leave(record)
         shutil.rmtree(self.directory, ignore_errors=True)
@@ -190,10 +185,3 @@ def _make_group(place: Path) -> None:
     for name in ("cpuset.cpus", "cpuset.mems"):  # version 1 starts with none, and lets nobody in
         if (place / "cgroup.clone_children").exists() and (place / name).exists():
             (place / name).write_text((place.parent / name).read_text())
-
-
-def _removed(place: Path) -> bool:
-    for folder, _, _ in os.walk(place, topdown=False):
-        with suppress(OSError):
-            Path(folder).rmdir()
-    return not place.exists()
