@@ -12,7 +12,6 @@ import threading
 import time
 from collections.abc import Callable
 from datetime import datetime
-from pathlib import Path
 
 from flask import Flask
 from sqlalchemy.exc import SQLAlchemyError
@@ -33,7 +32,8 @@ from workers.evictor import Evictor
 from workers.handover import Hands
 from workers.jobs import DOORS, EVERY_ONE, LOOK, WORK
 from workers.listener import Listener
-from workers.locks import Held, exclusive
+from workers.locks import Held, exclusive, pass_lock
+from workers.notify import STOPPING, Pulse, tell
 from workers.reconciler import PassResult, run_pass
 from workers.sharer import Sharer
 from workers.surveyor import after_reboot
@@ -72,6 +72,7 @@ class Agent:
         self.looked = threading.Event()  # operations wait for it: after a reboot until a pass could look
         self.looked.set()
         self._told = ""
+        self._pulse = Pulse(STUCK + settings.tick)
 
     def run(self) -> None:
         """Work until SIGTERM or SIGINT. From the main thread."""
@@ -92,8 +93,10 @@ class Agent:
             thread.start()
         while not self.stop.wait(1.0):
             self._bark(threads)
+            self._pulse.pass_on()
             if time.monotonic() - self.last_sign > SIGN_EVERY:
                 self._give_sign()
+        tell(STOPPING)
         for event in EVERY_ONE:
             event.set()
         deadline = time.monotonic() + GOODBYE
@@ -106,7 +109,7 @@ class Agent:
 
     def one_pass(self) -> PassResult:
         """A pass, while no other process makes one over this host."""
-        with exclusive(lock_path(self.settings, self.host_name)):
+        with exclusive(pass_lock(self.settings.run_dir, self.host_name)):
             self.pass_began = self.last_sign = time.monotonic()
             try:
                 with self.app.app_context():
@@ -130,6 +133,7 @@ class Agent:
             began, boundary, todo = clock.now(), None, Plan()
             try:
                 result = self.one_pass()
+                self._pulse.beat()
                 boundary, todo = result.next_boundary, result.plan
                 if result.ok:
                     self.looked.set()
@@ -220,11 +224,6 @@ def until_next(began: datetime, now: datetime, boundary: datetime | None, tick: 
     if boundary is None or boundary <= began:
         return tick
     return min(tick, max(0.0, (boundary - now).total_seconds() + AFTER))
-
-
-def lock_path(settings: Settings, host_name: str) -> Path:
-    """Held around each pass over the host, by whoever makes it."""
-    return settings.run_dir / f"agent-{host_name}.lock"
 
 
 def make(app: Flask, host_name: str) -> Agent:

@@ -29,3 +29,8 @@ def exclusive(path: Path, *, wait: bool = True, note: str = "") -> Iterator[None
         yield
     finally:
         os.close(handle)
+
+
+def pass_lock(folder: Path, host_name: str) -> Path:
+    """The lock that is held around each pass over the host, by whoever makes it."""
+    return folder / f"agent-{host_name}.lock"

@@ -13,11 +13,13 @@ from app import clock, queue
 from app.cli.base import NOT_RUNNING, driver_of, json_option, print_json
 from app.config import Settings
 from app.drivers.base import DriverError
+from app.drivers.system import System
 from app.extensions import db, transaction
 from app.models import Host
 from app.schema import is_current
 from app.services import checkup, findings, inventory, rdp_signing
 from app.services.checkup import BAD, OK, WARN, Finding, printable
+from app.services.hostinit import watching
 
 SILENT = 60  # seconds without a sign of life after which an agent counts as away
 FRESH = 900  # seconds for which what an agent found last stands for what is so now
@@ -65,7 +67,7 @@ def _look(given: Settings) -> Iterator[Finding]:
         if not hosts:
             yield Finding(BAD, "hosts", "there are none", "Add one: berth host add NAME --lxd SOCKET_OR_URL")
         for host in hosts:
-            for one in (*_agent(host), *_host(host)):
+            for one in (*_agent(host), *watching.judge(System(), host.name), *_host(host)):
                 yield replace(one, what=f"{host.name}: {one.what}")
 
 

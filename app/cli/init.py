@@ -35,6 +35,7 @@ def _ports(_context: click.Context, _parameter: click.Parameter, text: str) -> t
 @click.option("--subnet", default="", help="The bridge's address with its mask, 10.77.0.1/24.")
 @click.option("--allow", "opened", multiple=True, metavar="NETWORK", help="A private network that machines may reach.")
 @click.option("--deny", "closed", multiple=True, metavar="NETWORK", help="A public network that they may not.")
+@click.option("--rate", type=click.IntRange(0, 100_000), default=0, metavar="MBIT", help="Of each machine, per second.")
 @click.option("--ports", default="22000-22999", callback=_ports, help="The host's ports for SSH and desktops.")
 @click.option("--no-agent", is_flag=True, help="`berth up` on this machine runs the agent: make no service of it.")
 @click.option("--yes", is_flag=True, help="Do it. Without, or with --dry-run, it only says what it would do.")

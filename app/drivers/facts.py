@@ -68,7 +68,9 @@ class HostFacts:
     `fence`: what could deny a device to a container, `v1` or `v2`, "" for nothing. `driver`: NVIDIA's version.
     `libraries_by`: the way NVIDIA's libraries come into new machines; `libraries`: of which version the directory is
     that they are mounted from.
-    `walled`: the bridges from which Berth's rules let machines reach no more of the host and the lab than they need.
+    `walled`: the bridges from which Berth's rules let machines reach no more of the host and the lab than they need;
+    `rate`: the Mbit/s that they leave each machine, 0 for no limit.
+    `restricted`: LXD refuses what undoes a machine's confinement, in the project where Berth's machines are.
     """
 
     version: str
@@ -85,4 +87,6 @@ class HostFacts:
     profiles: tuple[ProfileFacts, ...] = ()
     networks: tuple[NetworkFacts, ...] = ()
     walled: frozenset[str] | None = None
+    rate: int = 0
+    restricted: bool | None = None
     unseen: tuple[str, ...] = ()

@@ -7,7 +7,7 @@ import json
 import os
 import stat
 import subprocess
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -81,22 +81,43 @@ def listeners(pid: int, proc: Path = PROC) -> frozenset[Listener] | None:
 
 def walled(table: str = "berth") -> frozenset[str] | None:
     """The bridges that Berth's rules hold for, as the kernel has them; None if only root can tell."""
+    rules = _rules(table)
+    return None if rules is None else _held(rules)
+
+
+def rate(table: str = "berth") -> int:
+    """The Mbit/s that Berth's rules leave each machine for what it sends; 0: no limit, or only root can tell."""
+    for rule in _rules(table) or []:
+        for part in rule["expr"]:
+            update = part.get("set", {})
+            limits = (one["limit"] for one in update.get("stmt") or () if "limit" in one)
+            if update.get("set") == "@sent":
+                return next((_bytes(limit) * 8 // 1_000_000 for limit in limits), 0)
+    return 0
+
+
+def _rules(table: str) -> list[dict[str, Any]] | None:
     command = ["nft", "-j", "list", "table", "inet", table]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=5, check=False)  # noqa: S603 - our own
         if done.returncode:
-            return None if "not permitted" in done.stderr else frozenset()
-        return _held(json.loads(done.stdout)["nftables"])
+            return None if "not permitted" in done.stderr else []
+        return [item["rule"] for item in json.loads(done.stdout)["nftables"] if "rule" in item]
     except FileNotFoundError:
-        return frozenset()  # without nft nobody has made the table
+        return []  # without nft nobody has made the table
     except (OSError, ValueError, KeyError, subprocess.TimeoutExpired):
         return None
 
 
-def _held(listed: Iterable[dict[str, Any]]) -> frozenset[str]:
+def _bytes(limit: Mapping[str, Any]) -> int:
+    """Of a second; nft says it in the largest unit that leaves a whole number."""
+    return int(limit["rate"]) * {"kbytes": 1 << 10, "mbytes": 1 << 20}.get(limit.get("rate_unit", ""), 1)
+
+
+def _held(rules: Iterable[dict[str, Any]]) -> frozenset[str]:
     """What both chains are about: `iifname != "BRIDGE" accept` comes first in each, and the rest is for the bridge."""
     held: dict[str, str] = {}
-    for rule in (item["rule"] for item in listed if "rule" in item):
+    for rule in rules:
         for part in rule["expr"]:
             match = part.get("match", {})
             if match.get("op") == "!=" and match.get("left") == {"meta": {"key": "iifname"}}:

@@ -19,6 +19,9 @@ CACHE = Path(os.environ.get("BERTH_LAB_CACHE", "/var/cache/berth-lab"))
 # python3 for who attacks from inside, with every tool (python3-minimal lacks ctypes and json)
 _INCLUDE = {"base": "systemd,systemd-sysv,dbus,iproute2,openssh-server,sudo,procps,python3"}
 _INCLUDE["networked"] = f"{_INCLUDE['base']},udev,systemd-resolved"  # asks its bridge for an address and for names
+# A computer on which nobody has installed anything yet, but Python; what Berth installs there waits in apt's cache.
+_INCLUDE["workstation"] = "systemd,systemd-sysv,dbus,iproute2,procps,python3,kmod"
+_WAITS = ["lxd", "btrfs-progs", "nftables", "dnsmasq-base"]
 _DHCP = "[Match]\nName=eth0\n\n[Network]\nDHCP=yes\n"
 _LEFT_OUT = ["usr/share/doc", "usr/share/locale", "usr/share/man", "var/lib/apt/lists", "var/cache/apt/archives"]
 _METADATA = """\
@@ -66,7 +69,8 @@ def image(kind: str = "base") -> Path:
 
 def _recipe(kind: str) -> str:
     """Short for what the image is made of: another recipe is another file."""
-    return hashlib.sha256(repr((_INCLUDE[kind], _LEFT_OUT, _METADATA)).encode()).hexdigest()[:8]
+    waits = _WAITS if kind == "workstation" else []
+    return hashlib.sha256(repr((_INCLUDE[kind], _LEFT_OUT, _METADATA, *waits)).encode()).hexdigest()[:8]
 
 
 def _build(kind: str, ready: Path) -> None:
@@ -78,7 +82,9 @@ def _build(kind: str, ready: Path) -> None:
         (work / "rootfs/etc/resolv.conf").unlink(missing_ok=True)
         if kind == "networked":
             _ask_for_address(work / "rootfs")
-        for left_out in _LEFT_OUT:  # half of all: each lab unpacks the image once
+        if kind == "workstation":
+            _download(work / "rootfs")
+        for left_out in _LEFT_OUT[: 3 if kind == "workstation" else None]:  # half of all, unpacked once by each lab
             shutil.rmtree(work / "rootfs" / left_out, ignore_errors=True)
             (work / "rootfs" / left_out).mkdir(parents=True)
         text = _METADATA.format(machine=os.uname().machine, now=time.time(), kind=kind)
@@ -92,6 +98,14 @@ def _ask_for_address(root: Path) -> None:
     (root / "etc/systemd/network/eth0.network").write_text(_DHCP)
     (root / "etc/resolv.conf").symlink_to("../run/systemd/resolve/stub-resolv.conf")
     _run("chroot", str(root), "systemctl", "enable", "systemd-networkd")
+
+
+def _download(root: Path) -> None:
+    shutil.copy("/etc/resolv.conf", root / "etc/resolv.conf")
+    (root / "etc/dpkg/dpkg.cfg.d/lab").write_text("force-unsafe-io\n")  # nothing here must survive a crash
+    install = ["install", "-qy", "--download-only", "--no-install-recommends", *_WAITS]
+    for words in (["clean"], ["-q", "update"], install):
+        _run("chroot", str(root), "apt-get", *words)
 
 
 def _run(*command: str) -> None:

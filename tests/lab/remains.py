@@ -24,6 +24,11 @@ def bridge_name(directory: Path) -> str:
     return f"bb{zlib.crc32(str(directory).encode()):08x}"
 
 
+def workstation_name(directory: Path) -> str:
+    """What the workstation in `directory` is called: its cgroups, its cable and the rules for it."""
+    return f"bw{zlib.crc32(str(directory).encode()):08x}"
+
+
 def down(directory: Path | str) -> None:
     """Take down the lab in `directory`, in whatever state it is."""
     directory = Path(directory).absolute()
@@ -68,6 +73,8 @@ def remove(directory: Path) -> None:
     for name in names:
         _remove_cgroups(name)
     _remove_bridge(bridge_name(directory))
+    if (directory / "rootfs").exists():
+        remove_workstation(directory)
     for name in ("lxd", "emulated", "conf"):
         shutil.rmtree(directory / name, ignore_errors=True)
     for name in ("lxd.log", "lxd.out"):
@@ -76,16 +83,37 @@ def remove(directory: Path) -> None:
         directory.rmdir()
 
 
+def remove_workstation(directory: Path) -> None:
+    """What a workstation leaves behind; its processes end with its first one, and with them its mounts and network."""
+    name, trees = workstation_name(directory), Path("/sys/fs/cgroup")
+    for group in [*trees.glob(name), *trees.glob(f"*/{name}")]:
+        end_in(group)
+        deadline = time.monotonic() + 10
+        while group.exists() and time.monotonic() < deadline:
+            for folder, _, _ in os.walk(group, topdown=False):
+                with suppress(OSError):
+                    Path(folder).rmdir()
+            time.sleep(0.05)
+    subprocess.run(["nft", "delete", "table", "ip", name], check=False, capture_output=True)
+    shutil.rmtree(directory / "rootfs", ignore_errors=True)
+    (directory / "console").unlink(missing_ok=True)
+
+
 def end_processes(names: set[str]) -> None:
     """Kill all that is in these containers. Who was frozen by its own root does not end with its container: it is let
     run, and is gone."""
     for group in (group for name in names for group in Path("/sys/fs/cgroup").glob(f"*/lxc.payload.{name}")):
-        for folder in [Path(path) for path, _, _ in os.walk(group)]:
-            with suppress(OSError):
-                (folder / "freezer.state").write_text("THAWED")
-            with suppress(OSError):
-                for line in (folder / "cgroup.procs").read_text().split():
-                    os.kill(int(line), signal.SIGKILL)
+        end_in(group)
+
+
+def end_in(group: Path) -> None:
+    """Kill all that is in a cgroup and in those within."""
+    for folder in [Path(path) for path, _, _ in os.walk(group)]:
+        with suppress(OSError):
+            (folder / "freezer.state").write_text("THAWED")
+        with suppress(OSError):
+            for line in (folder / "cgroup.procs").read_text().split():
+                os.kill(int(line), signal.SIGKILL)
 
 
 def alive(pid: int) -> bool:

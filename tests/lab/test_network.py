@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from app.drivers import this_host
-from app.drivers.base import InstanceSpec
+from app.drivers.base import DENIED_CALLS, InstanceSpec
 from app.drivers.doors import Door
 from app.drivers.knocking import knock_here
 from app.drivers.lxd import network
@@ -26,6 +26,14 @@ from tests.lab.looking import connect
 from tests.runtime.running import wait_for
 
 pytestmark = pytest.mark.lab
+
+CONFINED = {
+    "security.privileged": "false", "security.nesting": "false", "security.idmap.isolated": "true",
+    "security.devlxd": "false", "security.protection.delete": "true", "security.syscalls.deny": DENIED_CALLS,
+    "security.syscalls.deny_default": "true", "security.syscalls.deny_compat": "true", "boot.autostart": "false",
+    "limits.cpu": "1", "limits.memory": "256MiB", "limits.memory.enforce": "hard", "limits.memory.swap": "false",
+    "limits.processes": "4096",
+}  # fmt: skip
 
 # Tries to connect to each ADDRESS:PORT from the address SOURCE; prints how each went.
 KNOCK = """
@@ -56,6 +64,32 @@ claim = b"\\x00\\x01\\x08\\x00\\x06\\x04\\x00\\x02" + own + address + b"\\xff" *
 for _ in range(5):
     wire.send(b"\\xff" * 6 + own + b"\\x08\\x06" + claim)
 print("claimed")
+"""
+
+
+# Gives everybody back what they send, on each of these ports.
+ECHO = """
+import socketserver, sys, threading
+class Echo(socketserver.BaseRequestHandler):
+    def handle(self):
+        while data := self.request.recv(1 << 16):
+            self.request.sendall(data)
+socketserver.ThreadingTCPServer.allow_reuse_address = True
+servers = [socketserver.ThreadingTCPServer(("", int(port)), Echo) for port in sys.argv[1:]]
+for server in servers:
+    threading.Thread(target=server.serve_forever).start()
+"""
+
+# Sends so many bytes to ADDRESS:PORT and waits until they are back; prints how many seconds that took.
+SEND = """
+import socket, sys, threading, time
+address, port, count = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
+wire = socket.create_connection((address, port), timeout=30)
+began = time.monotonic()
+threading.Thread(target=wire.sendall, args=(bytes(count),)).start()
+while count:
+    count -= len(wire.recv(1 << 16))
+print(time.monotonic() - began)
 """
 
 
@@ -93,12 +127,12 @@ def knock(host: Lab, name: str, *places: str, source: str = "") -> dict[str, str
 
 
 @contextmanager
-def walled(host: Lab, *opened: str) -> Iterator[None]:
-    """The host with the rules that `berth host init` gives it, for this lab's bridge alone."""
+def walled(host: Lab, *opened: str, rate: int = 0) -> Iterator[str]:
+    """The host with the rules that `berth host init` gives it, for this lab's bridge alone; the name of the table."""
     table = f"berth_{host.bridge}"
-    subprocess.run(["nft", "-f", "-"], input=rules(host.bridge, opened, table=table), text=True, check=True)
+    subprocess.run(["nft", "-f", "-"], input=rules(host.bridge, opened, table=table, rate=rate), text=True, check=True)
     try:
-        yield
+        yield table
     finally:
         subprocess.run(["nft", "delete", "table", "inet", table], check=True)
 
@@ -135,8 +169,7 @@ def away(host: Lab) -> Iterator[str]:
         [*ip, "link", "set", "lo", "up"],
     ):
         subprocess.run(command, check=True)
-    script = "import socket, time; s = [socket.create_server(('', p)) for p in (25, 8080)]; time.sleep(600)"
-    server = subprocess.Popen(["ip", "netns", "exec", space, "python3", "-c", script])
+    server = subprocess.Popen(["ip", "netns", "exec", space, "python3", "-c", ECHO, "25", "8080"])
     try:
         yield f"{net}.2"
     finally:
@@ -216,6 +249,19 @@ def test_beyond_the_host_a_machine_reaches_what_is_not_private(
         assert knock(host, name, web, mail) == {web: "open", mail: "silence"}
 
 
+def test_a_machine_gets_no_more_than_its_share_of_the_cable(host: Lab, two: list[tuple[str, str]], away: str) -> None:
+    def seconds(name: str, megabytes: int) -> float:
+        return float(host.run(name, "python3", "-c", SEND, away, "8080", str(megabytes * 1_000_000), timeout=60))
+
+    name = two[0][0]
+    wait_for(lambda: knock(host, name, f"{away}:8080") == {f"{away}:8080": "open"}, 10, "it answers, through NAT")
+    with walled(host, f"{away}/32", rate=32) as table:
+        assert (this_host.rate(table), this_host.walled(table)) == (32, {host.bridge})
+        limited = seconds(name, 16)  # 4 MB/s, and 4 MB at once
+        assert 2.5 < limited < 20
+    assert seconds(name, 16) < limited / 2
+
+
 def test_the_check_finds_a_bridge_without_rules_and_a_machine_that_is_not_isolated(
     host: Lab, two: list[tuple[str, str]]
 ) -> None:
@@ -242,6 +288,8 @@ def test_what_a_new_machine_has_can_be_told_from_its_configuration(host: Lab, tw
     assert found["devices"]["eth0"] == {
         "type": "nic", "name": "eth0", "network": host.bridge, "ipv4.address": address, **network.FILTERED
     }  # fmt: skip
+    assert CONFINED.items() <= found["config"].items()
+    assert Path("/proc/sys/net/ipv6/conf", host.bridge, "disable_ipv6").read_text() == "1\n"  # it believes no router
     host.lxc("delete", "--force", name, check=False)
     assert name in host.lxc("list", "--format", "csv", "--columns", "n")  # protected
     connect(host).delete(name)

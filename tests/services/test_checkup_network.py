@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from app.drivers.facts import HostFacts, InstanceFacts, NetworkFacts
+from app.services import checkup
 from app.services.checkup import BAD, OK, WARN, Known, network
 
 OURS = NetworkFacts("berthbr0", ours=True, subnet="10.9.0.1/24")
@@ -29,6 +30,25 @@ def test_berths_bridge_has_its_rules_or_not_or_nobody_knows() -> None:
     assert found.level == BAD
     assert "berth-firewall" in found.fix
     assert list(network.judge(facts(walled=None))) == []
+
+
+def test_what_lxd_itself_refuses_on_a_host_with_berths_bridge() -> None:
+    def said(restricted: bool | None, *instances: InstanceFacts, ours: bool = True) -> list[tuple[str, str]]:
+        networks = (OURS,) if ours else (PLAIN,)
+        facts = HostFacts("6.9", instances=instances, networks=networks, restricted=restricted)
+        return [(one.level, one.detail) for one in checkup.findings(facts, Known("ws1")) if one.what == "restrictions"]
+
+    assert [level for level, _ in said(True)] == [OK]
+    assert [level for level, _ in said(False, machine(SAFE))] == [WARN]
+    [(level, detail)] = said(False, machine(SAFE, owner=""))
+    assert (level, "m1" in detail) == (OK, True)
+    assert said(False, ours=False) == []
+    assert said(None) == []
+
+
+def test_a_limit_of_what_machines_send_is_said() -> None:
+    [found] = network.judge(HostFacts("6.9", networks=(OURS,), walled=frozenset({"berthbr0"}), rate=900))
+    assert "900 Mbit/s" in found.detail
 
 
 def test_a_bridge_of_others_is_advised_against_once_machines_are_on_it() -> None:

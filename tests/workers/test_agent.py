@@ -25,7 +25,7 @@ from tests.runtime.running import wait_for
 from workers import agent as agents
 from workers.agent import Agent, until_next
 from workers.jobs import LOOK, WORK
-from workers.locks import Held, exclusive
+from workers.locks import Held, exclusive, pass_lock
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
 
@@ -138,7 +138,7 @@ def _trouble() -> str:
 
 def test_only_one_pass_at_a_time(core: Flask) -> None:
     agent = Agent(core, "ws1", fake(core), None)
-    with exclusive(agents.lock_path(agent.settings, "ws1")):
+    with exclusive(pass_lock(agent.settings.run_dir, "ws1")):
         waiting = threading.Thread(target=agent.one_pass)
         waiting.start()
         waiting.join(0.3)

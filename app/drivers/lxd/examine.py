@@ -59,6 +59,8 @@ class Examiner:
             profiles=profiles,
             networks=tuple(networks),
             walled=this_host.walled() if local and any(found.ours for found in networks) else None,
+            rate=this_host.rate() if local else 0,
+            restricted=self._restricted(),
             unseen=_unseen(nodes=devices_dir is not None, fence=fence, ports=listeners) * local + overran,
         )
 
@@ -75,6 +77,12 @@ class Examiner:
             found.append(_instance(instance, seen, libraries))
         text = f"the NVIDIA libraries in {', '.join(silent[:5])}{' and others' * (len(silent) > 5)} (no answer)"
         return tuple(found), (text,) if silent else ()
+
+    def _restricted(self) -> bool | None:
+        try:
+            return self._wire.get("projects", "default")["config"].get("restricted") == "true"
+        except RefusedError:  # as with warnings
+            return None
 
     def _apparmor(self, *, local: bool) -> bool | None:
         """LXD knows best: it may not use an AppArmor that the kernel has. Its warnings are for admins only."""

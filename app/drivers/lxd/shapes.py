@@ -94,7 +94,8 @@ def unplug(body: Json, device: str) -> bool:
 def new_instance(spec: InstanceSpec, pool: str, devices: Json | None = None, config: Json | None = None) -> Json:
     """The request that makes an instance. No autostart: LXD would give it back GPUs whose booking ended meanwhile.
 
-    No limits.kernel.nofile: one above LXD's own keeps the machine from starting, and LXD's own is what it has."""
+    No limits.kernel.nofile: one above LXD's own keeps the machine from starting, and LXD's own is what it has. No
+    snapshots.pattern: LXD's own is a constant, and nobody else's text may get there."""
     return {
         "name": spec.name,
         "type": "container",

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 
-from app.drivers.base import GpuInfo
+from app.drivers.base import TAG_PREFIX, GpuInfo
 
 BAD, WARN, OK = "bad", "warn", "ok"
 LEVELS = (BAD, WARN, OK)
 _LONGEST = 600  # characters of a text
 
+OWNER = TAG_PREFIX + "owner"  # on what Berth made, or has taken up
 _TRUE = {"true", "1", "yes", "on"}  # as LXD reads a switch
 
 

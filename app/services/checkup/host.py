@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from app.drivers.facts import HostFacts
 from app.drivers.libraries import INSIDE, Way
-from app.services.checkup.finding import BAD, OK, WARN, Finding, Known
+from app.services.checkup.finding import BAD, OK, OWNER, WARN, Finding, Known
 
 SKEW_WARN, SKEW_BAD = 2.0, 5.0  # seconds between the clock that ends bookings and the one that granted them
 
@@ -22,6 +22,7 @@ def judge(facts: HostFacts, known: Known) -> Iterator[Finding]:
     yield from _fence(facts.fence)
     yield from _apparmor(facts.apparmor)
     yield from _driver(facts)
+    yield from _restrictions(facts)
     if known.skew is not None:
         yield clock(known.skew)
     if facts.unseen:
@@ -91,6 +92,20 @@ def _apparmor(on: bool | None) -> Iterator[Finding]:
         yield Finding(WARN, "AppArmor", detail, fix)
     elif on:
         yield Finding(OK, "AppArmor", "on")
+
+
+def _restrictions(facts: HostFacts) -> Iterator[Finding]:
+    """Only of a host that `berth host init` has set up, and where it could: see hostinit.project."""
+    if facts.restricted:
+        yield Finding(OK, "restrictions", "LXD itself refuses privileged and nesting machines, and raw settings")
+    elif facts.restricted is False and any(network.ours for network in facts.networks):
+        others = [one.name for one in facts.instances if one.project == "default" and OWNER not in one.config]
+        if others:
+            detail = f"LXD refuses nothing by itself: {others[0]}, which is not of Berth's making, may need it"
+            yield Finding(OK, "restrictions", detail)
+            return
+        detail = "LXD itself refuses nothing: a privileged machine, say, is held off by Berth alone"
+        yield Finding(WARN, "restrictions", detail, "berth host init --yes, as root, with what it was given at first")
 
 
 def _driver(facts: HostFacts) -> Iterator[Finding]:

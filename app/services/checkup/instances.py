@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from app.drivers.base import DENIED_CALLS, DEVICE_NAME, TAG_PREFIX
+from app.drivers.base import DENIED_CALLS, DEVICE_NAME
 from app.drivers.facts import HostFacts, InstanceFacts
 from app.services.checkup.devices import brings_gpu
-from app.services.checkup.finding import BAD, OK, WARN, Finding, Known, on
+from app.services.checkup.finding import BAD, OK, OWNER, WARN, Finding, Known, on
 from app.services.checkup.versions import below, parse
 
-OWNER = TAG_PREFIX + "owner"
 _UNDOING = {"raw.lxc", "raw.apparmor", "raw.seccomp", "raw.qemu"}  # each can undo all that LXD does to confine it
 _LIMITS = {  # LXD's key: what else would do, what it limits, an example
     "limits.cpu": ("limits.cpu.allowance", "CPUs", "4"),

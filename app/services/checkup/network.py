@@ -18,7 +18,9 @@ def judge(facts: HostFacts) -> Iterator[Finding]:
     ours = {found.name for found in facts.networks if found.ours}
     for name in sorted(ours):
         if facts.walled is not None and name in facts.walled:
-            yield Finding(OK, "network", f"{name}: of the host and of private networks machines reach what they need")
+            detail = f"{name}: of the host and of private networks machines reach what they need"
+            each = f", each at {facts.rate} Mbit/s at most" if facts.rate else ""
+            yield Finding(OK, "network", detail + each)
         elif facts.walled is not None:
             detail = f"{name} is without Berth's rules: machines reach the host's services and the lab's network"
             fix = f"systemctl enable --now berth-firewall; if there is none: {_HOST_INIT}"

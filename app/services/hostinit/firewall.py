@@ -18,6 +18,8 @@ table inet {table} {{
     set opened {{ type ipv4_addr; flags interval; auto-merge;{opened} }}
     set closed {{ type ipv4_addr; flags interval; auto-merge; elements = {{ {closed} }} }}
     set rates {{ type ipv4_addr; size 65536; flags dynamic; timeout 60s; }}
+    set sent {{ type ipv4_addr; size 65536; flags dynamic; timeout 60s; }}
+    set received {{ type ipv4_addr; size 65536; flags dynamic; timeout 60s; }}
 
     chain to_host {{
         type filter hook input priority filter - 10; policy accept;
@@ -30,9 +32,9 @@ table inet {table} {{
     }}
 
     chain onward {{
-        type filter hook forward priority filter - 10; policy accept;
+        type filter hook forward priority filter - 10; policy accept;{received}
         iifname != "{bridge}" accept
-        oifname "{bridge}" drop
+        oifname "{bridge}" drop{sent}
         ct state established,related accept
         meta nfproto != ipv4 drop
         ct state new update @rates {{ ip saddr limit rate over 200/second burst 400 packets }} drop
@@ -44,9 +46,24 @@ table inet {table} {{
 """
 
 
-def rules(bridge: str, opened: Iterable[str] = (), closed: Iterable[str] = (), table: str = TABLE) -> str:
+# Not LXD's own limits of a NIC: without act_police in the kernel a machine that has one does not start. What is over is
+# dropped, and TCP slows down. An address is one machine's: LXD lets it use no other.
+_RECEIVED = """
+        iifname != "{bridge}" oifname "{bridge}" update @received {{ ip daddr limit rate over {limit} }} drop"""
+_SENT = """
+        update @sent {{ ip saddr limit rate over {limit} }} drop"""
+
+
+def rules(
+    bridge: str, opened: Iterable[str] = (), closed: Iterable[str] = (), table: str = TABLE, *, rate: int = 0
+) -> str:
     """The file. `opened`: networks in what is closed that machines may reach, a file server, say; `closed`: more that
-    they may not, such as the lab's own network where its addresses are public."""
+    they may not, such as the lab's own network where its addresses are public. `rate`: Mbit/s that each machine may
+    send beyond the host, and get from there; 0 for no limit."""
     inside = ", ".join(opened)
     elements = f" elements = {{ {inside} }};" if inside else ""
-    return _RULES.format(bridge=bridge, table=table, opened=elements, closed=", ".join((*CLOSED, *closed)))
+    limit = f"{rate * 125_000} bytes/second"  # after a rest, as much as of a second at once
+    received = _RECEIVED.format(bridge=bridge, limit=limit) if rate else ""
+    sent = _SENT.format(limit=limit) if rate else ""
+    every = ", ".join((*CLOSED, *closed))
+    return _RULES.format(bridge=bridge, table=table, opened=elements, closed=every, received=received, sent=sent)

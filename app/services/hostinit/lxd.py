@@ -16,7 +16,7 @@ from app.services.hostinit.wish import Wish
 
 CHANNEL = "5.21/stable"
 _WHICH = ("zfs", "btrfs", "lvm")  # the first that LXD can use here
-_DEBIAN = ("lxd", "btrfs-progs", "nftables")
+DEBIAN = ("lxd", "btrfs-progs", "dnsmasq-base", "nftables")  # LXD makes no bridge without dnsmasq
 _UBUNTU = ("snapd", "nftables")  # LXD's snap brings the tools for its pools along
 
 
@@ -180,7 +180,7 @@ def _by_snap(system: System) -> bool:
 def _wanted(system: System) -> tuple[str, ...]:
     if _by_snap(system):
         return _UBUNTU
-    return _DEBIAN if "debian" in _distribution(system) else ()
+    return DEBIAN if "debian" in _distribution(system) else ()
 
 
 def _distribution(system: System) -> set[str]:

@@ -16,6 +16,7 @@ ENVIRONMENT = "/etc/berth/agent.env"
 _SYSCTL = "/etc/sysctl.d/60-berth.conf"
 _RESERVED = "net.ipv4.ip_local_reserved_ports"
 _UNITS = "/etc/systemd/system"
+AGENT_UNIT = f"{_UNITS}/berth-agent.service"
 _NEEDED = ("DATABASE_URL", "REDIS_AGENT_URL")
 _DATA = {"BERTH_DATA": "/var/lib/berth"}  # as its unit has it
 _SOCKETS = ("/var/snap/lxd/common/lxd/unix.socket", "/var/lib/lxd/unix.socket")
@@ -69,7 +70,7 @@ class Firewall:
 
     @property
     def _rules(self) -> str:
-        return firewall.rules(self.wish.bridge, self.wish.opened, self.wish.closed)
+        return firewall.rules(self.wish.bridge, self.wish.opened, self.wish.closed, rate=self.wish.rate)
 
     @property
     def _unit(self) -> File:
@@ -129,7 +130,7 @@ class Agent:
     @property
     def _unit(self) -> File:
         text = units.AGENT.format(name=self.wish.name, berth=self.wish.berth, environment=ENVIRONMENT)
-        return File(f"{_UNITS}/berth-agent.service", text)
+        return File(AGENT_UNIT, text)
 
 
 def environment(system: System) -> dict[str, str]:
@@ -165,6 +166,6 @@ def _runs(system: System, unit: str) -> bool:
 
 
 def _enable(unit: str) -> list[Action]:
-    """Restart, too: what runs may be what was there before."""
+    """Restart, too: what runs may be what was there before. The agent is up when its first pass has ended."""
     commands = (("daemon-reload",), ("enable", unit), ("restart", unit))
-    return [Command(("systemctl", *words)) for words in commands]
+    return [Command(("systemctl", *words), 200) for words in commands]

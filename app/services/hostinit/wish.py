@@ -12,7 +12,7 @@ from app.services.hostinit.step import Trouble
 @dataclass(frozen=True)
 class Wish:
     """`berth`: the program's path. `disk` or `loop_gib`: where the storage pool comes to lie, if there is none yet;
-    `erase`: though there is something on the disk. `opened` and `closed`: see firewall.rules."""
+    `erase`: though there is something on the disk. `opened`, `closed` and `rate`: see firewall.rules."""
 
     name: str
     berth: str
@@ -24,6 +24,7 @@ class Wish:
     subnet: str = ""  # the bridge's own address with its mask; "": one that is free
     opened: tuple[str, ...] = ()
     closed: tuple[str, ...] = ()
+    rate: int = 0
     first_port: int = 22000
     last_port: int = 22999
 
@@ -39,6 +40,8 @@ class Wish:
                 raise Trouble(f"{getattr(self, key)!r} is no {key}", f"It has to be like {rule}")
         if self.disk and self.loop_gib:
             raise Trouble("a disk and a loop file", "Give --disk or --loop, not both.")
+        if not 0 <= self.rate <= 100_000:
+            raise Trouble(f"{self.rate} Mbit/s is no rate", "Take one from 1 to 100000, or 0 for no limit.")
         for text in (*self.opened, *self.closed):
             _network(text)
         if self.subnet:

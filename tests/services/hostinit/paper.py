@@ -73,6 +73,8 @@ class PaperSystem(System):
             found["config"].update(pairs)
         elif words[0] == "profile":
             self.lxd["profiles/default"]["devices"][words[4]] = {"type": words[5], **pairs}
+        elif words[0] == "project":
+            self.lxd["projects/default"] = {"config": pairs}
         return Done(0)
 
     def _lsblk(self, words: list[str]) -> Done:
