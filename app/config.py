@@ -8,10 +8,17 @@ import re
 import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from email.utils import parseaddr
 from pathlib import Path
 from zoneinfo import ZoneInfo, available_timezones
 
 WEBSOCKET = re.compile(r"wss?://(\[[0-9a-f:]+\]|[A-Za-z0-9.-]+)(:\d{1,5})?(/[A-Za-z0-9._~/-]*)?")
+
+# What people may be told by: services on the Internet, over TLS only, that take a message and nothing else.
+SERVICES = """
+    wecombot feishu lark dingtalk slack workflow workflows msteams discord tgram ntfys matrixs gotifys mmosts barks
+    pover gchat wxteams jsons
+"""
 
 
 class BadSettings(ValueError):
@@ -56,6 +63,25 @@ class Settings:
             "doc": "how browsers reach that, ws:// or wss:// (default: as it listens)",
         }
     )
+    url: str = field(
+        metadata={"env": "BERTH_URL", "doc": "how people reach the portal, for links (default: http://127.0.0.1:PORT)"}
+    )
+    smtp: str = field(
+        repr=False,
+        metadata={"env": "BERTH_SMTP", "doc": "the mail server, smtp:// or smtps:// (default: nobody gets e-mail)"},
+    )
+    mail_from: str = field(
+        metadata={"env": "BERTH_MAIL_FROM", "doc": "whom e-mail is from (default: Berth <berth@localhost>)"}
+    )
+    notify: tuple[str, ...] = field(
+        metadata={
+            "env": "BERTH_NOTIFY",
+            "doc": "apprise's names of services that people may be told by (default: those of the big public ones)",
+        }
+    )
+    notify_private: bool = field(
+        metadata={"env": "BERTH_NOTIFY_PRIVATE", "doc": "1: also at addresses of the lab's own network (default: 0)"}
+    )
     rate_limits: bool = field(
         metadata={"env": "BERTH_RATE_LIMITS", "doc": "0 switches rate limits off, for benchmarks (default: 1)"}
     )
@@ -84,9 +110,10 @@ class Settings:
         database_url = env.address(
             "DATABASE_URL", running.get("database_url", ""), ("postgresql://", "postgresql+psycopg://", "postgres://")
         )
+        port = env.number("PORT", 8000, 1, 65535)
         settings = cls(
             data_dir=data_dir,
-            port=env.number("PORT", 8000, 1, 65535),
+            port=port,
             database_url=_with_driver(database_url),
             redis_url=redis_url,
             redis_agent_url=env.text("REDIS_AGENT_URL", agents),
@@ -97,6 +124,11 @@ class Settings:
             https=env.switch("BERTH_HTTPS", "0"),
             terminal_listen=env.listener("BERTH_TERMINAL_LISTEN", "127.0.0.1:0"),
             terminal_url=env.websocket("BERTH_TERMINAL_URL"),
+            url=env.address("BERTH_URL", f"http://127.0.0.1:{port}", ("http://", "https://")).rstrip("/"),
+            smtp=env.address("BERTH_SMTP", "", ("smtp://", "smtps://")),
+            mail_from=env.sender("BERTH_MAIL_FROM", "Berth <berth@localhost>"),
+            notify=tuple(env.text("BERTH_NOTIFY", SERVICES).lower().replace(",", " ").split()),
+            notify_private=env.switch("BERTH_NOTIFY_PRIVATE", "0"),
             rate_limits=env.switch("BERTH_RATE_LIMITS", "1"),
             secret_key=env.text("SECRET_KEY"),
         )
@@ -152,6 +184,14 @@ class _Environment:
         if text and not text.startswith(schemes):
             self.problems.append(f"{name}: must start with {' or '.join(schemes)}")
         return text
+
+    def sender(self, name: str, default: str) -> str:
+        """One address of e-mail, with a name or without. It becomes a header."""
+        text = self.text(name, default)
+        if "@" in parseaddr(text)[1] and text.isprintable():
+            return text
+        self.problems.append(f"{name}: must be an address such as Berth <berth@example.org>")
+        return default
 
     def listener(self, name: str, default: str) -> tuple[str, int]:
         """An address and a port of this machine; port 0: a free one."""

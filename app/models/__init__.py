@@ -14,6 +14,7 @@ from app.models.inventory import (
     Schedule,
 )
 from app.models.ledger import EntryKind, LedgerEntry
+from app.models.notices import Channel, Event, Feed, News, Notice, NoticeChoice
 from app.models.operations import Operation, OperationKind, OperationState
 from app.models.policy import Policy
 from app.models.shares import SharedDirectory
@@ -27,13 +28,19 @@ __all__ = [
     "AuditEvent",
     "Base",
     "Booking",
+    "Channel",
     "EntryKind",
+    "Event",
+    "Feed",
     "Gpu",
     "GpuState",
     "Host",
     "Instance",
     "InstanceStatus",
     "LedgerEntry",
+    "News",
+    "Notice",
+    "NoticeChoice",
     "Operation",
     "OperationKind",
     "OperationState",
