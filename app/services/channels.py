@@ -20,6 +20,7 @@ from app.services.notices import MAIL, Telling
 
 MOST = 10
 NAME_LENGTH = 64
+ADDRESS_LENGTH = messengers.LONGEST
 
 
 def add(user: User, name: str, address: str, *, allowed: tuple[str, ...], secret_key: str) -> Channel:

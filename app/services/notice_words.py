@@ -67,7 +67,7 @@ def message(user: User, found: Sequence[Notice], url: str, lab: ZoneInfo) -> Mes
         if more := len(found[NAMED:]):
             blocks.append(_("and %(number)s more", number=more))
         foot = _("What you are told: %(url)s", url=f"{place.url}/settings/notices")
-    return Message(_clean(title), "\n\n".join([*blocks, "-- \n" + foot]) + "\n")
+    return Message(clean(title), "\n\n".join([*blocks, "-- \n" + foot]) + "\n")
 
 
 def language(name: str) -> str:
@@ -79,10 +79,10 @@ def language(name: str) -> str:
 
 
 def _title(notice: Notice, place: Place) -> str:
-    return _clean(_TITLES[Event(notice.event)](notice.details, place))
+    return clean(_TITLES[Event(notice.event)](notice.details, place))
 
 
-def _clean(text: str) -> str:
+def clean(text: str) -> str:
     """One line without control characters, whatever the names in it hold."""
     return "".join(character if character.isprintable() else " " for character in text)[:200]
 
@@ -140,18 +140,18 @@ _TITLES: dict[Event, Callable[[dict[str, Any], Place], str]] = {
 def _lines(notice: Notice, place: Place) -> list[str]:
     details, event = notice.details, Event(notice.event)
     if "booking" in details:
-        return [_clean(line) for line in _of_booking(event, details, place)]
+        return [clean(line) for line in _of_booking(event, details, place)]
     if event == Event.TEST:
         return [_("This way works: Berth reaches you here.")]
     if event == Event.APPROVED:
-        reason = [_clean(details["reason"])] if details.get("reason") else []
+        reason = [clean(details["reason"])] if details.get("reason") else []
         return [*reason, _("Sign in: %(url)s", url=f"{place.url}/login")]
     if event == Event.QUOTA_LOW:
         renews = [_("New hours come %(when)s.", when=place.when(details["renews_at"]))] if details["renews_at"] else []
         return [*renews, _("Where they went: %(url)s", url=f"{place.url}/quota")]
     if event == Event.WAITING:
         return [_("Decide: %(url)s", url=f"{place.url}/people")]
-    why = [_clean(str(details[name])) for name in ("reason", "why", "instance", "since") if details.get(name)]
+    why = [clean(str(details[name])) for name in ("reason", "why", "instance", "since") if details.get(name)]
     return [*why, _("Look: %(url)s", url=f"{place.url}/hosts")]
 
 

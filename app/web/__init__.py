@@ -14,13 +14,16 @@ from app.web import (
     calendar,
     compression,
     errors,
+    feeds,
     health,
     home,
     hosts,
     locale,
     machine_care,
     machines,
+    messages,
     navigation,
+    notices,
     people,
     people_access,
     policy,
@@ -42,6 +45,7 @@ __all__ = ["init_app", "locale", "people_access"]
 
 PAGES = (
     auth, home, calendar, bookings, machines, machine_care, snapshots, ways, terminal, quota, settings, ssh_keys,
+    notices, feeds, messages,
     people, hosts, shares, templates, all_machines, policy, audit, health, api,
 )  # fmt: skip
 

@@ -20,8 +20,9 @@ PUBLIC = {
     "auth.language",
     "health.healthz",
     "health.metrics",
+    "feeds.calendar",
 }
-ADMINS_ONLY = {"people", "policy", "audit", "hosts", "shares", "templates", "all_machines"}
+ADMINS_ONLY = {"people", "policy", "audit", "hosts", "shares", "templates", "all_machines", "messages"}
 SAMPLES = {"way": "recipe", "role": "user", "what": "stop", "deed": "restore", "filename": "app.css"}
 ROLES = ["nobody", "user", "admin"]
 
