@@ -14,6 +14,7 @@ from app.models.inventory import (
     Schedule,
 )
 from app.models.ledger import EntryKind, LedgerEntry
+from app.models.maintenance import Block, Maintenance
 from app.models.notices import Channel, Event, Feed, News, Notice, NoticeChoice
 from app.models.operations import Operation, OperationKind, OperationState
 from app.models.policy import Policy
@@ -27,6 +28,7 @@ __all__ = [
     "ApiToken",
     "AuditEvent",
     "Base",
+    "Block",
     "Booking",
     "Channel",
     "EntryKind",
@@ -38,6 +40,7 @@ __all__ = [
     "Instance",
     "InstanceStatus",
     "LedgerEntry",
+    "Maintenance",
     "News",
     "Notice",
     "NoticeChoice",

@@ -21,6 +21,7 @@ from app.web import (
     locale,
     machine_care,
     machines,
+    maintenance,
     messages,
     navigation,
     notices,
@@ -45,7 +46,7 @@ __all__ = ["init_app", "locale", "people_access"]
 
 PAGES = (
     auth, home, calendar, bookings, machines, machine_care, snapshots, ways, terminal, quota, settings, ssh_keys,
-    notices, feeds, messages,
+    notices, feeds, messages, maintenance,
     people, hosts, shares, templates, all_machines, policy, audit, health, api,
 )  # fmt: skip
 

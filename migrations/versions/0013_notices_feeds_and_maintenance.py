@@ -1,4 +1,4 @@
-"""Notices and the ways they go, and calendars' secret addresses."""
+"""Notices and the ways they go, calendars' secret addresses, and times of maintenance."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -12,6 +12,39 @@ depends_on = None
 EVENTS = (
     "made", "starts", "ends_soon", "ended", "moved", "approved", "quota_low", "waiting", "quarantine", "alarm", "test",
 )  # fmt: skip
+
+
+# Who books and who blocks lock the GPUs' rows first, so neither misses the other; this is the net below that.
+TRIGGERS = (
+    """
+    CREATE FUNCTION keep_out() RETURNS trigger LANGUAGE plpgsql AS $$
+    DECLARE hit boolean;
+    BEGIN
+      IF TG_TABLE_NAME = 'allocations' THEN
+        SELECT NEW.released_at IS NULL AND EXISTS (
+          SELECT 1 FROM blocks o WHERE o.gpu_id = NEW.gpu_id AND o.lifted_at IS NULL
+          AND o.ends_at > NEW.starts_at AND o.starts_at < NEW.ends_at) INTO hit;
+      ELSE
+        SELECT NEW.lifted_at IS NULL AND EXISTS (
+          SELECT 1 FROM allocations o WHERE o.gpu_id = NEW.gpu_id AND o.released_at IS NULL
+          AND o.ends_at > NEW.starts_at AND o.starts_at < NEW.ends_at) INTO hit;
+      END IF;
+      IF hit THEN
+        RAISE EXCEPTION 'GPU % is in maintenance then, or booked', NEW.gpu_id
+          USING ERRCODE = 'exclusion_violation', CONSTRAINT = 'keep_out';
+      END IF;
+      RETURN NEW;
+    END $$
+    """,
+    """
+    CREATE TRIGGER allocations_keep_out BEFORE INSERT OR UPDATE OF gpu_id, starts_at, ends_at, released_at
+    ON allocations FOR EACH ROW EXECUTE FUNCTION keep_out()
+    """,
+    """
+    CREATE TRIGGER blocks_keep_out BEFORE INSERT OR UPDATE OF gpu_id, starts_at, ends_at, lifted_at
+    ON blocks FOR EACH ROW EXECUTE FUNCTION keep_out()
+    """,
+)
 
 
 def id_column() -> sa.Column[int]:
@@ -68,6 +101,45 @@ def upgrade() -> None:
     )
     op.create_index(op.f("ix_feeds_user_id"), "feeds", ["user_id"])
 
+    _maintenance()
+
+
+def _maintenance() -> None:
+    op.create_table(
+        "maintenances",
+        id_column(),
+        sa.Column("host_id", sa.BigInteger(), nullable=False),
+        sa.Column("starts_at", sa.DateTime(timezone=True), nullable=False),
+        sa.Column("ends_at", sa.DateTime(timezone=True), nullable=False),
+        sa.Column("reason", sa.String(length=200), server_default="", nullable=False),
+        sa.Column("actor", sa.String(length=64), nullable=False),
+        moment("created_at", now=True),
+        moment("lifted_at"),
+        sa.CheckConstraint("ends_at > starts_at", name=op.f("ck_maintenances_window")),
+        sa.ForeignKeyConstraint(["host_id"], ["hosts.id"], name=op.f("fk_maintenances_host_id")),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_maintenances")),
+    )
+    op.create_index(op.f("ix_maintenances_host_id"), "maintenances", ["host_id"])
+    op.create_table(
+        "blocks",
+        id_column(),
+        sa.Column("maintenance_id", sa.BigInteger(), nullable=False),
+        sa.Column("gpu_id", sa.BigInteger(), nullable=False),
+        sa.Column("starts_at", sa.DateTime(timezone=True), nullable=False),
+        sa.Column("ends_at", sa.DateTime(timezone=True), nullable=False),
+        moment("lifted_at"),
+        sa.CheckConstraint("ends_at > starts_at", name=op.f("ck_blocks_window")),
+        sa.ForeignKeyConstraint(["maintenance_id"], ["maintenances.id"], name=op.f("fk_blocks_maintenance_id")),
+        sa.ForeignKeyConstraint(["gpu_id"], ["gpus.id"], name=op.f("fk_blocks_gpu_id")),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_blocks")),
+    )
+    op.create_index(op.f("ix_blocks_maintenance_id"), "blocks", ["maintenance_id"])
+    op.create_index(
+        "ix_blocks_gpu_id_ends_at", "blocks", ["gpu_id", "ends_at"], postgresql_where=sa.text("lifted_at IS NULL")
+    )
+    for statement in TRIGGERS:
+        op.execute(statement)
+
 
 def _notices() -> None:
     op.create_table(
@@ -105,5 +177,8 @@ def _notices() -> None:
 
 
 def downgrade() -> None:
-    for table in ("feeds", "notices", "news", "notice_choices", "channels"):
+    op.execute("DROP TRIGGER allocations_keep_out ON allocations")
+    op.execute("DROP TRIGGER blocks_keep_out ON blocks")
+    op.execute("DROP FUNCTION keep_out()")
+    for table in ("blocks", "maintenances", "feeds", "notices", "news", "notice_choices", "channels"):
         op.drop_table(table)

@@ -22,7 +22,7 @@ PUBLIC = {
     "health.metrics",
     "feeds.calendar",
 }
-ADMINS_ONLY = {"people", "policy", "audit", "hosts", "shares", "templates", "all_machines", "messages"}
+ADMINS_ONLY = {"people", "policy", "audit", "hosts", "shares", "templates", "all_machines", "messages", "maintenance"}
 SAMPLES = {"way": "recipe", "role": "user", "what": "stop", "deed": "restore", "filename": "app.css"}
 ROLES = ["nobody", "user", "admin"]
 
