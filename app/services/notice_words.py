@@ -9,12 +9,12 @@ from typing import Any
 from zoneinfo import ZoneInfo
 
 from babel import Locale, UnknownLocaleError
-from babel.dates import format_datetime
-from flask_babel import force_locale, get_locale, ngettext
+from flask_babel import force_locale, ngettext
 from flask_babel import gettext as _
 
 from app.models import Event, Notice, User
 from app.services.windows import hours_text
+from app.services.words import on_clocks
 
 NAMED = 30  # notices in one message that are written out
 
@@ -37,14 +37,7 @@ class Place:
 
     def when(self, iso: str) -> str:
         """A moment on the reader's clock, with the lab's beside it where that reads otherwise."""
-        moment = datetime.fromisoformat(iso)
-        pattern = _("EEE d MMM HH:mm")
-        here, there = moment.astimezone(self.zone), moment.astimezone(self.lab)
-        text = format_datetime(here, pattern, tzinfo=self.zone, locale=get_locale())
-        if here.utcoffset() == there.utcoffset():
-            return text
-        lab = format_datetime(there, pattern, tzinfo=self.lab, locale=get_locale())
-        return _("%(here)s (lab: %(lab)s)", here=text, lab=lab)
+        return on_clocks(datetime.fromisoformat(iso), _("EEE d MMM HH:mm"), self.zone, self.lab)
 
 
 @dataclass(frozen=True)
