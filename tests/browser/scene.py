@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import threading
 from dataclasses import dataclass
+from datetime import timedelta
 
 from flask import Flask
 
-from app import create_app, queue
+from app import clock, create_app, queue
 from app.drivers.base import NVIDIA_MAJOR, GiveUp
 from app.drivers.fake import FakeLxd
 from app.drivers.fake_kernel import FakeKernel
@@ -17,25 +18,44 @@ from app.extensions import db, transaction
 from app.models import (
     ApiToken,
     Booking,
+    Channel,
+    Event,
+    Feed,
     Gpu,
     GpuState,
     Host,
     Instance,
+    Notice,
     Refusal,
     SshKey,
     TemplateKind,
     TemplateState,
 )
-from app.services import accounts, instances, inventory, shares, ssh_keys, templates, tokens
+from app.services import (
+    accounts,
+    channels,
+    feeds,
+    instances,
+    inventory,
+    maintenance,
+    notices,
+    shares,
+    ssh_keys,
+    templates,
+    tokens,
+)
 from app.services.quarantine import quarantine
 from app.services.shares import Terms
 from app.services.template_rules import Wish
+from app.services.windows import Window
 from tests.browser.demo import Demo
 from tests.runtime.running import wait_for
 from workers.surveyor import Surveyor
 
 # What a browser may get, but nobody reads.
-NO_PAGES = {"static", "health.healthz", "health.metrics", "quota.csv_file", "ways.rdp", "ways.ssh_config"}
+NO_PAGES = {
+    "static", "health.healthz", "health.metrics", "quota.csv_file", "ways.rdp", "ways.ssh_config", "feeds.calendar",
+}  # fmt: skip
 PUBLIC_KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIGCQcJMpJvnZXo768L78WLI0oNDif+furp1W/yB68l/O"
 SNAPSHOT = "hand-20261103-140000"
 
@@ -71,10 +91,15 @@ class Scene:
         with self.demo.app.app_context():
             token = db.session.scalars(db.select(ApiToken.id)).first()
             key = db.session.scalars(db.select(SshKey.id)).first()
+            channel = db.session.scalars(db.select(Channel.id)).first()
+            feed = db.session.scalars(db.select(Feed.id)).first()
             refusal = db.session.scalars(db.select(Refusal.id)).first()
             gpu = db.session.scalars(db.select(Gpu.id).order_by(Gpu.id)).first()
             held_back = db.session.scalars(db.select(Gpu.id).where(Gpu.state == GpuState.QUARANTINE)).first()
+            gpus = db.session.scalars(db.select(Gpu.id).join(Host).where(Host.name == "sim1")).all()
         tomorrow, quiet = (self.demo.at(day, 12).date().isoformat() for day in (1, 7))
+        every = "".join(f"&gpu={number}" for number in gpus)
+        work = f"start_date={tomorrow}&start_time=12:00&end_date={quiet}&end_time=12:00&reason=New+fans{every}"
         mine = [
             ("home", "/"),
             ("calendar", "/calendar"),
@@ -111,6 +136,10 @@ class Scene:
             ("keys", "/settings/keys"),
             ("key-remove", f"/settings/keys/{key}/remove"),
             ("settings-revoke", f"/settings/tokens/{token}/revoke"),
+            ("notices", "/settings/notices"),
+            ("notices-remove", f"/settings/notices/services/{channel}/remove"),
+            ("calendars", "/settings/calendars"),
+            ("calendars-withdraw", f"/settings/calendars/{feed}/withdraw"),
             ("not-found", "/no/such/page"),
             ("not-allowed", "/hosts"),
         ]
@@ -145,6 +174,10 @@ class Scene:
             ("all-machines-foreign", "/admin/machines/sim2/by-hand"),
             ("rules", "/rules"),
             ("audit", "/audit"),
+            ("admin-notices", "/settings/notices"),
+            ("messages", "/messages"),
+            ("maintenance", "/hosts/sim2/maintenance"),
+            ("maintenance-plan", f"/hosts/sim1/maintenance?{work}"),
         ]
         signed_out = [("sign-in", "/login"), ("register", "/register")]
         return [
@@ -200,6 +233,7 @@ def make(demo: Demo) -> Scene:
     broken = _broken_machine(demo, user)
     made = _templates(demo)
     _surveyed(demo, user)
+    _told(demo, user, admin)
     return Scene(demo, user, other, admin, waiting, running, upcoming, ended, stuck, broken, *made)
 
 
@@ -292,6 +326,21 @@ def _surveyed(demo: Demo, user: str) -> None:
     FakeLxd(demo.berth.data / "sim" / "sim1.json").snapshot(user, SNAPSHOT)
     for name in ("sim1", "sim2"):
         Surveyor(demo.app, name, FakeLxd(demo.berth.data / "sim" / f"{name}.json"), threading.Event()).step()
+
+
+def _told(demo: Demo, user: str, admin: str) -> None:
+    """A service, a message that could not be sent, a calendar's address, and GPUs that are to be worked on."""
+    with demo.app.app_context(), transaction():
+        person, now = accounts.get(user), clock.now()
+        # Nothing goes there: it is no public address.
+        channels.add(person, "Lab chat", "jsons://127.0.0.1:9/x", allowed=("jsons",), secret_key="x")
+        notices.post(person, notices.Telling(Event.MOVED, "event:0", {}), None)
+        db.session.execute(db.update(Notice).values(given_up_at=now, trouble="smtp_550"))
+        feeds.create(person, "phone", None, "en")
+        host, start = inventory.host("sim2"), demo.at(20, 8)
+        gpus = [gpu for gpu, _host in inventory.gpus(host.id)]
+        window = Window(start, start + timedelta(hours=4))
+        maintenance.schedule(accounts.get(admin), host, gpus[:2], window, "New fans", maintenance.fingerprint([]))
 
 
 def _broken_machine(demo: Demo, user: str) -> str:
