@@ -76,7 +76,7 @@ class Postman:
             batches = outbox.claim()
         if not batches:
             return 0
-        results = run_all([self._task(batch) for batch in batches], DEADLINE)
+        results = run_all([self._prepared(batch) for batch in batches], DEADLINE)
         self._write_down(batches, results)
         return len(batches)
 
@@ -86,10 +86,20 @@ class Postman:
                 look()
             self._next_look[name] = time.monotonic() + every
 
+    def _prepared(self, batch: Batch) -> Callable[[], str]:
+        """The task; one that cannot be made fails by itself, and keeps no other one back."""
+        try:
+            return self._task(batch)
+        except Exception:
+            log.exception("a message to person %d cannot be written", batch.way[0])
+            return partial(str, AGAIN + "died")
+
     def _task(self, batch: Batch) -> Callable[[], str]:
         """What a child process has to do; all that it needs is read here."""
         user, first = batch.notices[0].user, batch.notices[0]
         message = notice_words.message(user, batch.notices, self.settings.url, self.settings.zone)
+        if first.channel is None and not user.email:
+            return partial(str, NEVER + "not_printable")
         if first.channel is None:
             letter = Letter(user.email, message.title, message.text, f"{first.id}.{batch.notices[-1].id}")
             return partial(_post, self.settings, letter)

@@ -16,7 +16,8 @@ from sqlalchemy.orm import joinedload, selectinload
 
 from app import clock
 from app.extensions import db
-from app.models import Allocation, Booking, Feed, Host
+from app.models import Allocation, Booking, Feed, Host, Maintenance
+from app.services import maintenance
 from app.services.notice_words import Place, clean, language
 from app.services.words import gpu_list
 
@@ -37,6 +38,8 @@ def of(feed: Feed, url: str, lab: ZoneInfo) -> bytes:
         calendar.add("X-PUBLISHED-TTL", REFRESH)
         for booking in _bookings(feed):
             calendar.add_component(_entry(booking, url, zone, whose=feed.host_id is not None))
+        for work in _maintenances(feed):
+            calendar.add_component(_of_work(work, url, zone))
         calendar.add_missing_timezones()
         return calendar.to_ical()
 
@@ -60,6 +63,22 @@ def _bookings(feed: Feed) -> Sequence[Booking]:
     )
     own = Booking.user_id == feed.user_id if feed.host_id is None else Booking.host_id == feed.host_id
     return db.session.scalars(query.where(own)).all()
+
+
+def _maintenances(feed: Feed) -> Sequence[Maintenance]:
+    host = db.session.get(Host, feed.host_id) if feed.host_id is not None else None
+    return maintenance.to_come(host) if host is not None else []
+
+
+def _of_work(work: Maintenance, url: str, zone: ZoneInfo) -> Entry:
+    entry = Entry()
+    entry.add("UID", f"maintenance-{work.id}@{urlsplit(url).hostname}")
+    entry.add("DTSTAMP", work.created_at)
+    entry.add("DTSTART", work.starts_at.astimezone(zone))
+    entry.add("DTEND", work.ends_at.astimezone(zone))
+    entry.add("SUMMARY", _("Maintenance: %(reason)s", reason=clean(work.reason)) if work.reason else _("Maintenance"))
+    entry.add("LOCATION", f"{work.host.name}, {gpu_list(block.gpu for block in work.blocks)}")
+    return entry
 
 
 def _entry(booking: Booking, url: str, zone: ZoneInfo, *, whose: bool) -> Entry:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from typing import Any
 
@@ -12,6 +13,8 @@ from app.extensions import db
 from app.models import AuditEvent, Booking, Event, Gpu, News, User
 from app.services import notices, people
 from app.services.notices import Telling
+
+log = logging.getLogger(__name__)
 
 AT_ONCE = 100
 OWN = {
@@ -37,8 +40,12 @@ def collect(*, mail: bool) -> int:
     ids = list(db.session.scalars(query))
     events = db.session.scalars(select(AuditEvent).where(AuditEvent.id.in_(ids)).order_by(AuditEvent.id)).all()
     for event in events:
-        for person, telling in _about(event):
-            notices.tell(person, telling, mail=mail)
+        try:
+            with db.session.begin_nested():
+                for person, telling in _about(event):
+                    notices.tell(person, telling, mail=mail)
+        except (LookupError, ValueError, TypeError):  # one that makes no sense keeps no other one back
+            log.exception("nobody is told of audit event %d", event.id)
     db.session.execute(delete(News).where(News.event_id.in_(ids)))
     return len(ids)
 

@@ -119,8 +119,12 @@ def _given_up(notice_id: int) -> Notice:
 
 
 def _expire(now: datetime) -> None:
-    late = (Notice.sent_at.is_(None), Notice.given_up_at.is_(None), Notice.expires_at <= now)
-    db.session.execute(update(Notice).where(*late).values(given_up_at=now, trouble=EXPIRED))
+    open_ones = (Notice.sent_at.is_(None), Notice.given_up_at.is_(None))
+    late = update(Notice).where(*open_ones, Notice.expires_at <= now)
+    db.session.execute(late.values(given_up_at=now, trouble=EXPIRED))
+    # Claimed again and again, and never heard of: it is what the sender dies of.
+    deadly = update(Notice).where(*open_ones, Notice.attempts > len(WAITS) + 1)
+    db.session.execute(deadly.values(given_up_at=now, trouble="died"))
 
 
 def _ready(now: datetime, limit: int) -> list[Way]:

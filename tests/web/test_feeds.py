@@ -13,8 +13,9 @@ from icalendar import Calendar
 
 from app.extensions import db
 from app.models import Host, User, UserState
-from app.services import changes, feeds
-from tests.factories import gpus_of, make_booking, make_host, make_user
+from app.services import changes, feeds, maintenance
+from app.services.windows import Window
+from tests.factories import gpus_of, make_admin, make_booking, make_host, make_user
 from tests.page import Client
 
 NOW = datetime(2026, 10, 23, 12, 0, tzinfo=UTC)  # two days before the clocks go back in Berlin
@@ -88,6 +89,16 @@ def test_a_hosts_calendar_says_who_has_it_and_not_what_for(app: Flask, client: C
     calendar, text = _read(app, _address(client, **{"Which bookings": "lab03"}))
     assert [entry["SUMMARY"] for entry in calendar.walk("VEVENT")] == ["Alice: 1 GPU on lab03", "Bob: 1 GPU on lab03"]
     assert "secret plans" not in text
+
+
+def test_a_hosts_calendar_has_its_maintenance(app: Flask, client: Client, host: Host, alice: User) -> None:
+    window = Window(NOW + timedelta(hours=5), NOW + timedelta(hours=6))
+    gpus = gpus_of(host)[:2]
+    maintenance.schedule(make_admin(), host, gpus, window, "new fans", maintenance.fingerprint([]))
+    calendar, _text = _read(app, _address(client, **{"Which bookings": "lab03"}))
+    (entry,) = calendar.walk("VEVENT")
+    assert (entry["SUMMARY"], entry["LOCATION"]) == ("Maintenance: new fans", "lab03, GPU 0, GPU 1")
+    assert entry.decoded("DTSTART").astimezone(UTC) == window.starts_at
 
 
 def test_what_was_cancelled_or_is_long_over_is_not_in_it(app: Flask, client: Client, host: Host, alice: User) -> None:

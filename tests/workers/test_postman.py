@@ -19,7 +19,7 @@ import sqlalchemy as sa
 from app import create_core
 from app.extensions import db, transaction
 from app.models import Channel, Event, Notice
-from app.services import channels, notices, outbox, sealing
+from app.services import audit, channels, notices, outbox, sealing
 from tests.conftest import settings_for
 from tests.factories import make_user
 from tests.receivers import mail_server, web_server
@@ -194,6 +194,22 @@ def test_an_address_that_was_sealed_with_another_key_is_given_up(post: Post) -> 
     post.postman.step()
     with transaction():
         assert [notice.trouble for notice in outbox.given_up()] == ["sealed"]
+
+
+def test_what_cannot_be_written_or_makes_no_sense_keeps_nothing_else_back(post: Post) -> None:
+    post.tell(1, Event.MOVED, booking=1)  # and nothing of what its words need
+    with transaction():
+        bob = make_user("bob")
+        notices.post(bob, notices.Telling(Event.TEST, "test:2", {}), None)
+        audit.record("x", "booking.moved", "booking:none")
+    post.postman.step()
+    assert [letter["To"] for letter in post.mailbox.letters] == ["bob@example.org"]
+    assert [notice.trouble for notice in post.waiting()] == ["died"]
+    with transaction():
+        db.session.execute(sa.update(Notice).values(attempts=20, due_at=sa.func.now()))
+    post.postman.step()
+    with transaction():
+        assert [notice.trouble for notice in outbox.given_up()] == ["died"]
 
 
 def test_what_dies_or_takes_too_long_is_told_apart_from_what_is_done() -> None:
