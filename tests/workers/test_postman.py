@@ -75,7 +75,7 @@ class Post:
             yield child
         finally:
             child.send_signal(signal.SIGTERM)
-            child.wait(10)
+            child.wait(60)
 
 
 @pytest.fixture
@@ -152,12 +152,12 @@ def test_killed_before_the_server_took_it_each_message_comes_once(post: Post) ->
     post.mailbox.gate.clear()
     post.tell()
     with post.process() as child:
-        wait_for(post.mailbox.asked.is_set)
+        wait_for(post.mailbox.asked.is_set, 60)
         child.kill()
         child.wait(10)
     post.mailbox.gate.set()
     with post.process():
-        wait_for(lambda: not post.waiting())
+        wait_for(lambda: not post.waiting(), 60)
     assert [letter["Message-ID"] for letter in post.mailbox.letters] == ["<berth.1.1@localhost>"]
 
 
@@ -165,7 +165,7 @@ def test_of_two_postmen_one_sends(post: Post) -> None:
     with post.process(), post.process():
         for number in range(3):
             post.tell(number)
-        wait_for(lambda: not post.waiting())
+        wait_for(lambda: not post.waiting(), 60)
     numbers = sorted(letter["Message-ID"] for letter in post.mailbox.letters)
     assert numbers in (["<berth.1.3@localhost>"], ["<berth.1.1@localhost>", "<berth.2.3@localhost>"]), "each once"
 
