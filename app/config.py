@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from zoneinfo import ZoneInfo, available_timezones
+from zoneinfo import ZoneInfo
 
-WEB = re.compile(r"https://[A-Za-z0-9.\[\]:-]{1,200}(/[A-Za-z0-9._~/+-]{0,200})?")
+from app.environment import Environment, machine_zone
+
 # Where images are fetched from by `server:alias`, as LXD's own client names them. Nothing else is fetched.
 IMAGE_SERVERS = {
     "ubuntu": "https://cloud-images.ubuntu.com/releases",
@@ -22,7 +22,11 @@ SOURCES = {  # where recipes get what no package of the distribution has
     "cuda": "https://developer.download.nvidia.com/compute/cuda/repos",
     "jupyter": "https://pypi.org/simple",
 }
-WEBSOCKET = re.compile(r"wss?://(\[[0-9a-f:]+\]|[A-Za-z0-9.-]+)(:\d{1,5})?(/[A-Za-z0-9._~/-]*)?")
+# What people may be told by: services on the Internet, over TLS only, that take a message and nothing else.
+SERVICES = """
+    wecombot feishu lark dingtalk slack workflow workflows msteams discord tgram ntfys matrixs gotifys mmosts barks
+    pover gchat wxteams jsons
+"""
 
 
 class BadSettings(ValueError):
@@ -95,6 +99,25 @@ class Settings:
             "doc": "1: take images from files into an LXD whose number is too old, since it was mended (default: 0)",
         }
     )
+    url: str = field(
+        metadata={"env": "BERTH_URL", "doc": "how people reach the portal, for links (default: http://127.0.0.1:PORT)"}
+    )
+    smtp: str = field(
+        repr=False,
+        metadata={"env": "BERTH_SMTP", "doc": "the mail server, smtp:// or smtps:// (default: nobody gets e-mail)"},
+    )
+    mail_from: str = field(
+        metadata={"env": "BERTH_MAIL_FROM", "doc": "whom e-mail is from (default: Berth <berth@localhost>)"}
+    )
+    notify: tuple[str, ...] = field(
+        metadata={
+            "env": "BERTH_NOTIFY",
+            "doc": "apprise's names of services that people may be told by (default: those of the big public ones)",
+        }
+    )
+    notify_private: bool = field(
+        metadata={"env": "BERTH_NOTIFY_PRIVATE", "doc": "1: also at addresses of the lab's own network (default: 0)"}
+    )
     rate_limits: bool = field(
         metadata={"env": "BERTH_RATE_LIMITS", "doc": "0 switches rate limits off, for benchmarks (default: 1)"}
     )
@@ -120,7 +143,7 @@ class Settings:
     @classmethod
     def load(cls, environ: Mapping[str, str] | None = None) -> Settings:
         """Read the environment, and what a running `berth up` left in BERTH_DATA. Raises BadSettings."""
-        env = _Environment(os.environ if environ is None else environ)
+        env = Environment(os.environ if environ is None else environ)
         data_dir = Path(env.text("BERTH_DATA", "var")).absolute()
         running = _running_services(data_dir)
         redis_url = env.address("REDIS_URL", running.get("redis_url", ""), ("redis://", "rediss://", "unix://"))
@@ -128,16 +151,17 @@ class Settings:
         database_url = env.address(
             "DATABASE_URL", running.get("database_url", ""), ("postgresql://", "postgresql+psycopg://", "postgres://")
         )
+        port = env.number("PORT", 8000, 1, 65535)
         settings = cls(
             data_dir=data_dir,
-            port=env.number("PORT", 8000, 1, 65535),
+            port=port,
             database_url=_with_driver(database_url),
             redis_url=redis_url,
             redis_agent_url=env.text("REDIS_AGENT_URL", agents),
             lxd=env.text("BERTH_LXD"),
             slot=env.number("BERTH_SLOT", 900, 1, 86400),
             tick=env.number("BERTH_TICK", 5, 1, 300),
-            timezone=env.zone("BERTH_TZ", _machine_zone()),
+            timezone=env.zone("BERTH_TZ", machine_zone()),
             https=env.switch("BERTH_HTTPS", "0"),
             terminal_listen=env.listener("BERTH_TERMINAL_LISTEN", "127.0.0.1:0"),
             terminal_url=env.websocket("BERTH_TERMINAL_URL"),
@@ -147,6 +171,11 @@ class Settings:
             image_servers=env.named("BERTH_IMAGE_SERVERS", IMAGE_SERVERS),
             sources=env.named("BERTH_SOURCES", SOURCES),
             import_anyway=env.switch("BERTH_IMPORT_ANYWAY", "0"),
+            url=env.address("BERTH_URL", f"http://127.0.0.1:{port}", ("http://", "https://")).rstrip("/"),
+            smtp=env.address("BERTH_SMTP", "", ("smtp://", "smtps://")),
+            mail_from=env.sender("BERTH_MAIL_FROM", "Berth <berth@localhost>"),
+            notify=tuple(env.text("BERTH_NOTIFY", SERVICES).lower().replace(",", " ").split()),
+            notify_private=env.switch("BERTH_NOTIFY_PRIVATE", "0"),
             rate_limits=env.switch("BERTH_RATE_LIMITS", "1"),
             secret_key=env.text("SECRET_KEY"),
         )
@@ -170,72 +199,6 @@ class Settings:
         return key
 
 
-class _Environment:
-    """Reads values of one kind each, and collects what is wrong with them."""
-
-    def __init__(self, values: Mapping[str, str]) -> None:
-        self._values = values
-        self.problems: list[str] = []
-
-    def text(self, name: str, default: str = "") -> str:
-        """As it is; set but empty counts as not set."""
-        return self._values.get(name) or default
-
-    def number(self, name: str, default: int, low: int, high: int) -> int:
-        """A whole number within bounds."""
-        text = self.text(name, str(default))
-        if text.isascii() and text.isdigit() and low <= int(text) <= high:
-            return int(text)
-        self.problems.append(f"{name}={text!r}: must be a whole number from {low} to {high}")
-        return default
-
-    def switch(self, name: str, default: str) -> bool:
-        """On or off."""
-        text = self.text(name, default).lower()
-        if text not in {"0", "1", "no", "yes", "false", "true"}:
-            self.problems.append(f"{name}={text!r}: must be 0 or 1")
-        return text in {"1", "yes", "true"}
-
-    def named(self, name: str, usual: Mapping[str, str]) -> Mapping[str, str]:
-        """Web addresses by name, the usual ones and those given; these may take the place of the usual."""
-        given = dict(word.partition("=")[::2] for word in self.text(name).split())
-        for key, url in given.items():
-            if not (re.fullmatch(r"[a-z][a-z0-9-]{0,29}", key) and WEB.fullmatch(url)):
-                self.problems.append(f"{name}: {key}={url}: must be a name in small letters, =, and an https address")
-        return {**usual, **{key: url.rstrip("/") for key, url in given.items()}}
-
-    def address(self, name: str, default: str, schemes: tuple[str, ...]) -> str:
-        """An address of one of these schemes, or none."""
-        text = self.text(name, default)
-        if text and not text.startswith(schemes):
-            self.problems.append(f"{name}: must start with {' or '.join(schemes)}")
-        return text
-
-    def listener(self, name: str, default: str) -> tuple[str, int]:
-        """An address and a port of this machine; port 0: a free one."""
-        host, _, port = self.text(name, default).rpartition(":")
-        if host and port.isascii() and port.isdigit() and int(port) <= 65535:
-            return host.strip("[]"), int(port)
-        self.problems.append(f"{name}: must be an address and a port, such as 10.0.0.5:8790")
-        return "127.0.0.1", 0
-
-    def websocket(self, name: str) -> str:
-        """The address of a WebSocket, or none. It becomes part of a header."""
-        text = self.text(name)
-        if text and not WEBSOCKET.fullmatch(text):
-            self.problems.append(f"{name}: must be an address such as wss://berth.example.org/terminal/lab01")
-            return ""
-        return text
-
-    def zone(self, name: str, default: str) -> str:
-        """The name of a time zone."""
-        text = self.text(name, default)
-        if text in available_timezones():
-            return text
-        self.problems.append(f"{name}={text!r}: no such time zone; use a name such as Asia/Shanghai")
-        return "UTC"
-
-
 def _with_driver(url: str) -> str:
     """SQLAlchemy's spelling of a PostgreSQL address: ours is psycopg 3."""
     for prefix in ("postgresql://", "postgres://"):
@@ -251,10 +214,3 @@ def _running_services(data_dir: Path) -> dict[str, str]:
     except (OSError, ValueError):
         return {}
     return {str(key): str(value) for key, value in found.items()} if isinstance(found, dict) else {}
-
-
-def _machine_zone() -> str:
-    """The machine's zone by name, where it has one; else UTC."""
-    target = os.path.realpath("/etc/localtime")
-    name = target.partition("/zoneinfo/")[2]
-    return name if name in available_timezones() else "UTC"

@@ -89,6 +89,11 @@ class Form:
         fields = {name: value for name, value in element.fields.items() if value is not None}
         # Several boxes of one name, or a choice of several: a list.
         self.values: dict[str, Any] = {n: v if isinstance(v, str) else list(v) for n, v in fields.items()}
+        hidden = element.xpath(".//input[@type='hidden'][@name]")
+        for name in {one.get("name") for one in hidden}:  # several hidden ones of one name are all sent
+            values = [one.get("value", "") for one in hidden if one.get("name") == name]
+            if len(values) > 1:
+                self.values[name] = values
         for other in element.xpath(".//button[@name]"):
             self.values.pop(other.get("name"), None)
         if button.get("name"):

@@ -33,6 +33,7 @@ SAME_IN_CHINESE = {
     "GPU %(number)s",
     "%(size)s GiB",
     "EEE d",
+    "HH:mm",
     "EEE HH:mm",
     "EEE HH:mm:ss",
 }

@@ -26,6 +26,7 @@ def main(arguments: list[str] | None = None) -> int:
     one.add_argument("--json", action="store_true")
     commands.add_parser("work", help="one host's queued operations, once").add_argument("host")
     commands.add_parser("share", help="one host's shared directories, once").add_argument("host")
+    commands.add_parser("post", help="the postman: tells people what happened")
     options = parser.parse_args(arguments)
     logging.basicConfig(format=FORMAT, level=logging.INFO, stream=sys.stderr)
     logging.getLogger("alembic").setLevel(logging.WARNING)
@@ -34,6 +35,11 @@ def main(arguments: list[str] | None = None) -> int:
             from workers import supervisor  # noqa: PLC0415 - an agent needs none of it
 
             return supervisor.main()
+        if options.command == "post":
+            from workers import postman  # noqa: PLC0415 - likewise
+
+            postman.main(create_core(Settings.load()))
+            return 0
         return _agent(options)
     except BadSettings as error:
         print(error, file=sys.stderr)

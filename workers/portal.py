@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import pwd
 import signal
 import socket
 import sys
@@ -45,10 +46,9 @@ def bind(port: int, patience: float, pause: Callable[[float], None]) -> socket.s
 
 def child(settings: Settings, listening: socket.socket, news: list[str]) -> Child:
     """The portal's processes; under root they run as a user who may do nothing else. Adds to `news` if that fails."""
-    user = os_users.server_user(os_users.PORTAL)
-    if user is not None and not all(os_users.readable_by_all(path) for path in _code()):
+    user = _user()
+    if user is None and os_users.server_user(os_users.PORTAL) is not None:
         news.append("Other users cannot read this checkout or its Python, so the portal runs as root.")
-        user = None
     number = listening.fileno()
     return Child(
         "portal",
@@ -59,6 +59,25 @@ def child(settings: Settings, listening: socket.socket, news: list[str]) -> Chil
         pass_fds=(number,),
         death_signal=signal.SIGQUIT,  # at once: the next start needs the port
     )
+
+
+def postman(settings: Settings) -> Child:
+    """The process that tells people what happens: it speaks to the outside, and runs as the portal does."""
+    own = environment(settings, {"SECRET_KEY": settings.ensure_secret_key(), "REDIS_URL": ""})
+    return Child(
+        "postman",
+        [sys.executable, "-m", "workers", "post"],
+        # Past any proxy: behind one, nobody sees where a message really goes.
+        env={name: value for name, value in own.items() if not name.lower().endswith("_proxy")},
+        user=_user(),
+        cwd=ROOT,
+    )
+
+
+def _user() -> pwd.struct_passwd | None:
+    """Who may read the code and do nothing else; None where that cannot be."""
+    user = os_users.server_user(os_users.PORTAL)
+    return user if user is not None and all(os_users.readable_by_all(path) for path in _code()) else None
 
 
 def _code() -> list[Path]:

@@ -62,6 +62,7 @@ class Supervisor:
 
     settings: Settings
     portal: Child | None = None
+    postman: Child | None = None
     agents: dict[str, Child] = field(default_factory=dict)
     news: list[str] = field(default_factory=list)
     announced: bool = False
@@ -79,6 +80,8 @@ class Supervisor:
             servers.publish()
             self.portal = portal.child(self.settings, listening, self.news)
             self.portal.start()
+            self.postman = portal.postman(self.settings)
+            self.postman.start()
             self._watch(app, servers)
         except Stop:
             self.stopping_since = time.monotonic()
@@ -87,7 +90,8 @@ class Supervisor:
             print(error, file=sys.stderr)
             return 1
         finally:
-            stop_all([child for child in (self.portal, *self.agents.values()) if child], 8.0, self._hurried)
+            own = (self.portal, self.postman, *self.agents.values())
+            stop_all([child for child in own if child], 8.0, self._hurried)
             servers.stop(self._hurried)
             if listening is not None:
                 listening.close()
@@ -120,7 +124,7 @@ class Supervisor:
             if time.monotonic() >= next_rest:
                 self._look_at_rest(app)
                 next_rest = time.monotonic() + REST_EVERY
-            for child in (*servers.children, self.portal, *self.agents.values()):
+            for child in (*servers.children, self.portal, self.postman, *self.agents.values()):
                 if child is not None:
                     child.look_after()
             if not self.announced and self._healthy():

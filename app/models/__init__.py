@@ -16,6 +16,8 @@ from app.models.inventory import (
     Schedule,
 )
 from app.models.ledger import EntryKind, LedgerEntry
+from app.models.maintenance import Block, Maintenance
+from app.models.notices import Channel, Event, Feed, News, Notice, NoticeChoice
 from app.models.operations import Operation, OperationKind, OperationState
 from app.models.policy import Policy
 from app.models.readings import Readable, Reading
@@ -30,9 +32,13 @@ __all__ = [
     "AuditEvent",
     "Backup",
     "Base",
+    "Block",
     "Booking",
+    "Channel",
     "Download",
     "EntryKind",
+    "Event",
+    "Feed",
     "Gpu",
     "GpuState",
     "Host",
@@ -40,6 +46,10 @@ __all__ = [
     "InstanceStatus",
     "LedgerEntry",
     "LibraryChoice",
+    "Maintenance",
+    "News",
+    "Notice",
+    "NoticeChoice",
     "Operation",
     "OperationKind",
     "OperationState",

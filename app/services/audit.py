@@ -4,22 +4,50 @@ from __future__ import annotations
 
 from typing import Any
 
-from sqlalchemy import select
-from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy import bindparam, select
+from sqlalchemy.dialects.postgresql import JSONB, Insert, insert
 
 from app.extensions import db
 from app.models import AuditEvent, Base
 
 SYSTEM = "system"
+# Actions that somebody may want to be told of (see services.news). The event stands among the news as long as nobody
+# has looked who that is.
+TOLD = frozenset(
+    """
+    booking.created booking.moved booking.released booking.cancelled booking.gpu_replaced
+    user.registered user.approved user.refused
+    gpu.quarantined gpu.intruder instance.force_stopped job.refused
+    """.split()  # noqa: SIM905 - a list of words reads better so
+)
 # The bare table, and no row asked back: nothing needs the event as an object.
 _INSERT = insert(Base.metadata.tables["audit_events"]).inline()
 _INSERT_ONCE = _INSERT.on_conflict_do_nothing(index_elements=["key"])
 
 
+def _as_news(once: bool) -> Insert:
+    """The event and its place among the news in one statement: bookings are made with locks held."""
+    table = Base.metadata.tables["audit_events"]
+    names = ("actor", "action", "target", "key")
+    values: dict[str, Any] = {name: bindparam(name) for name in names}
+    values["details"] = bindparam("details", type_=JSONB())
+    event = insert(table).values(values)
+    if once:
+        event = event.on_conflict_do_nothing(index_elements=["key"])
+    added = event.returning(table.c.id).cte("added")
+    return insert(Base.metadata.tables["news"]).inline().from_select(["event_id"], select(added.c.id))
+
+
+_NEWS, _NEWS_ONCE = _as_news(once=False), _as_news(once=True)
+
+
 def record(actor: str, action: str, target: str, *, key: str | None = None, **details: Any) -> None:
     """Write one audit event. With `key`, the same event is written once however often this runs."""
     values = {"actor": actor, "action": action, "target": target, "details": details, "key": key}
-    db.session.execute(_INSERT_ONCE if key is not None else _INSERT, values)
+    if action in TOLD:
+        db.session.execute(_NEWS_ONCE if key is not None else _NEWS, values)
+    else:
+        db.session.execute(_INSERT_ONCE if key is not None else _INSERT, values)
 
 
 def recent(limit: int = 100, target: str | None = None, before_id: int | None = None) -> list[AuditEvent]:

@@ -11,7 +11,7 @@ from app import clock
 from app.errors import InvalidInput, RuleRefused
 from app.extensions import db
 from app.models import Allocation, Booking, Gpu, LedgerEntry, Phase, Policy, User
-from app.services import audit, bookings, claims, policy, quota, warnings
+from app.services import audit, bookings, claims, openings, policy, quota, warnings
 from app.services.claims import Frame
 from app.services.windows import Window, ceil_to_grid, in_utc
 
@@ -22,13 +22,29 @@ def cancel(user: User, booking_id: int) -> Booking:
     now = clock.now()
     if booking.phase(now) != Phase.UPCOMING:
         raise _cannot_change(booking, now)
+    withdraw(user, booking)
+    return booking
+
+
+def withdraw(actor: User, booking: Booking, **details: str) -> None:
+    """Take a booking back, all of it; only for one that is locked and has not started."""
+    now = clock.now()
     booking.cancelled_at = booking.settled_at = now
     for allocation in booking.allocations:
         allocation.released_at = now
     db.session.flush()
-    quota.release(booking, quota.held_for(booking.id), key=f"release:{booking.id}", actor=user.username)
-    audit.record(user.username, "booking.cancelled", f"booking:{booking.id}")
-    return booking
+    quota.release(booking, quota.held_for(booking.id), key=f"release:{booking.id}", actor=actor.username)
+    audit.record(actor.username, "booking.cancelled", f"booking:{booking.id}", **details)
+
+
+def cut(actor: User, booking: Booking, end: datetime, **details: str) -> None:
+    """Let a booking end earlier, the rest given back; only for one that is locked. It runs for a second at least."""
+    before, began = booking.ends_at, max(allocation.starts_at for allocation in booking.allocations)
+    end = max(end, began + timedelta(seconds=1))
+    booking.booked_until = end
+    _shorten(actor, booking, end)
+    times = {"before": before.isoformat(), "ends_at": end.isoformat()}
+    audit.record(actor.username, "booking.moved", f"booking:{booking.id}", **times, **details)
 
 
 def end_now(user: User, booking_id: int) -> Booking:
@@ -83,7 +99,8 @@ def longest_extension(booking: Booking, rules: Policy, now: datetime) -> datetim
         Allocation.booking_id != booking.id,
     )
     following = db.session.scalar(query)
-    return min(limit, following) if following else limit
+    blocks = openings.blocked(gpu_ids, Window(booking.ends_at, max(limit, booking.ends_at + timedelta(seconds=1))))
+    return min([limit, *([following] if following else []), *(block.starts_at for block in blocks[:1])])
 
 
 def _locked(user: User, booking_id: int) -> Booking:

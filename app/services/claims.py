@@ -140,10 +140,10 @@ def refuse_clashes(gpus: Sequence[Gpu], frame: Frame, *, ignore_booking: int | N
     """Raise SlotTaken if somebody else has one of the GPUs in the window, with what would work instead."""
     ids = [gpu.id for gpu in gpus]
     if not openings.any_overlap(ids, frame.window):
-        return
+        return None
     found = openings.overlapping(ids, frame.window, ignore_booking=ignore_booking)
     if not found:
-        return
+        return _refuse_maintenance(gpus, frame)
     clashes = tuple(
         Clash(gpu_label(a.gpu), a.gpu.host.name, a.booking.user.display_name, a.starts_at, a.ends_at) for a in found
     )
@@ -160,6 +160,27 @@ def refuse_clashes(gpus: Sequence[Gpu], frame: Frame, *, ignore_booking: int | N
         ),
         _next_hint(same),
         clashes=clashes,
+        alternatives=alternatives,
+        next_free=same.starts_at if same else None,
+    )
+
+
+def _refuse_maintenance(gpus: Sequence[Gpu], frame: Frame) -> None:
+    blocks = openings.blocked([gpu.id for gpu in gpus], frame.window)
+    if not blocks:
+        return
+    alternatives = _alternatives(gpus, frame)
+    same = next((a for a in alternatives if a.kind == "later"), None)
+    reason = blocks[0].maintenance.reason
+    raise SlotTaken(
+        _(
+            "%(gpus)s on %(host)s is in maintenance from %(start)s to %(end)s.",
+            gpus=gpu_list({block.gpu_id: block.gpu for block in blocks}.values()),
+            host=blocks[0].gpu.host.name,
+            start=when(blocks[0].starts_at),
+            end=when(blocks[0].ends_at),
+        ),
+        " ".join([*([_("Reason: %(reason)s.", reason=reason)] if reason else []), _next_hint(same)]),
         alternatives=alternatives,
         next_free=same.starts_at if same else None,
     )

@@ -6,12 +6,12 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from datetime import datetime, timedelta
 
-from sqlalchemy import bindparam, select
+from sqlalchemy import bindparam, select, union_all
 from sqlalchemy.orm import joinedload
 
 from app.errors import Alternative
 from app.extensions import db
-from app.models import Allocation, Booking, Gpu, GpuState, Host
+from app.models import Allocation, Block, Booking, Gpu, GpuState, Host
 from app.services.windows import Window, ceil_to_grid
 
 Busy = dict[int, list[Window]]
@@ -19,20 +19,24 @@ Busy = dict[int, list[Window]]
 
 
 # Asked at each booking, with its locks held, and "no" nearly always: built once, and it loads nothing.
-_ANY_OVERLAP = (
-    select(Allocation.id)
-    .where(
+_ANY_OVERLAP = union_all(
+    select(Allocation.id).where(
         Allocation.gpu_id.in_(bindparam("gpu_ids", expanding=True)),
         Allocation.released_at.is_(None),
         Allocation.ends_at > bindparam("starts_at"),
         Allocation.starts_at < bindparam("ends_at"),
-    )
-    .limit(1)
-)
+    ),
+    select(Block.id).where(
+        Block.gpu_id.in_(bindparam("gpu_ids", expanding=True)),
+        Block.lifted_at.is_(None),
+        Block.ends_at > bindparam("starts_at"),
+        Block.starts_at < bindparam("ends_at"),
+    ),
+).limit(1)
 
 
 def any_overlap(gpu_ids: Sequence[int], window: Window) -> bool:
-    """Whether somebody has one of these GPUs within the window."""
+    """Whether somebody has one of these GPUs within the window, or it is in maintenance."""
     values = {"gpu_ids": list(gpu_ids), "starts_at": window.starts_at, "ends_at": window.ends_at}
     return db.session.scalar(_ANY_OVERLAP, values) is not None
 
@@ -54,6 +58,22 @@ def overlapping(gpu_ids: Sequence[int], window: Window, *, ignore_booking: int |
     )
     if ignore_booking is not None:
         query = query.where(Allocation.booking_id != ignore_booking)
+    return list(db.session.scalars(query))
+
+
+def blocked(gpu_ids: Sequence[int], window: Window) -> list[Block]:
+    """Times of maintenance of these GPUs that share a moment with the window, with GPU, host and reason loaded."""
+    query = (
+        select(Block)
+        .where(
+            Block.gpu_id.in_(gpu_ids),
+            Block.lifted_at.is_(None),
+            Block.ends_at > window.starts_at,
+            Block.starts_at < window.ends_at,
+        )
+        .options(joinedload(Block.gpu).joinedload(Gpu.host), joinedload(Block.maintenance))
+        .order_by(Block.starts_at, Block.gpu_id)
+    )
     return list(db.session.scalars(query))
 
 
@@ -79,19 +99,19 @@ def usable_gpus(model: str = "", host: str = "") -> list[Gpu]:
 
 
 def busy(gpus: Iterable[Gpu], start: datetime, end: datetime) -> Busy:
-    """What is booked on each of the GPUs between two moments."""
-    query = (
-        select(Allocation.gpu_id, Allocation.starts_at, Allocation.ends_at)
-        .where(
-            Allocation.gpu_id.in_([gpu.id for gpu in gpus]),
-            Allocation.released_at.is_(None),
-            Allocation.ends_at > start,
-            Allocation.starts_at < end,
-        )
-        .order_by(Allocation.starts_at)
+    """What is booked on each of the GPUs between two moments, and when they are in maintenance."""
+    ids = [gpu.id for gpu in gpus]
+    booked = select(Allocation.gpu_id, Allocation.starts_at, Allocation.ends_at).where(
+        Allocation.gpu_id.in_(ids),
+        Allocation.released_at.is_(None),
+        Allocation.ends_at > start,
+        Allocation.starts_at < end,
+    )
+    kept = select(Block.gpu_id, Block.starts_at, Block.ends_at).where(
+        Block.gpu_id.in_(ids), Block.lifted_at.is_(None), Block.ends_at > start, Block.starts_at < end
     )
     found: Busy = defaultdict(list)
-    for gpu_id, starts_at, ends_at in db.session.execute(query):
+    for gpu_id, starts_at, ends_at in db.session.execute(union_all(booked, kept).order_by("starts_at")):
         found[gpu_id].append(Window(starts_at, ends_at))
     return found
 

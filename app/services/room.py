@@ -9,7 +9,7 @@ from flask_babel import gettext as _
 
 from app import clock
 from app.errors import DomainError
-from app.models import Allocation, Booking, Phase, Policy
+from app.models import Allocation, Block, Booking, Phase, Policy
 from app.services import changes, openings, policy, quota
 from app.services.windows import Window, floor_to_grid, hours_text
 from app.services.words import when
@@ -47,9 +47,11 @@ def after(booking: Booking, slot: int) -> Room | None:
     rules, free = policy.current(), quota.free(booking.account_id)
     last = booking.ends_at + timedelta(hours=max(STEPS))
     gpu_ids = [allocation.gpu_id for allocation in booking.allocations]
-    following = openings.overlapping(gpu_ids, Window(booking.ends_at, last), ignore_booking=booking.id)
+    rest = Window(booking.ends_at, last)
+    following = openings.overlapping(gpu_ids, rest, ignore_booking=booking.id)
+    blocks = openings.blocked(gpu_ids, rest)
     steps = tuple(
-        Step(hours, end, _refused(booking, end, rules, free, following))
+        Step(hours, end, _kept(blocks, end) or _refused(booking, end, rules, free, following))
         for hours in STEPS
         for end in [booking.ends_at + timedelta(hours=hours)]
     )
@@ -59,6 +61,12 @@ def after(booking: Booking, slot: int) -> Room | None:
     latest = floor_to_grid(min(changes.longest_extension(booking, rules, now), affordable, last), slot)
     fitting = max((step.ends_at for step in steps if not step.refused), default=booking.ends_at)
     return Room(steps, latest if latest > fitting else None)
+
+
+def _kept(blocks: list[Block], end: datetime) -> str:
+    if blocks and blocks[0].starts_at < end:
+        return _("In maintenance from %(start)s.", start=when(blocks[0].starts_at))
+    return ""
 
 
 def _refused(booking: Booking, end: datetime, rules: Policy, free: int, following: list[Allocation]) -> str:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from datetime import datetime
+from datetime import datetime, timedelta
+from zoneinfo import ZoneInfo
 
-from flask_babel import format_datetime
+from babel.dates import format_datetime
+from flask_babel import get_babel, get_locale, get_timezone
 from flask_babel import gettext as _
 
 from app.models import Gpu
@@ -13,7 +15,31 @@ from app.models import Gpu
 
 def when(moment: datetime) -> str:
     """A moment as short as can be without doubt: `Tue 4 Nov 20:00`."""
-    return format_datetime(moment, _("EEE d MMM HH:mm"))
+    lab = get_babel().default_timezone
+    return on_clocks(moment, _("EEE d MMM HH:mm"), ZoneInfo(str(get_timezone() or lab)), ZoneInfo(lab))
+
+
+def on_clocks(moment: datetime, pattern: str, here: ZoneInfo, lab: ZoneInfo) -> str:
+    """A moment on the reader's clock and, where the lab's reads otherwise, on the lab's beside it.
+
+    In the hour that comes twice when clocks go back, with the name of its time: `02:30 CEST`."""
+    mine, theirs = moment.astimezone(here), moment.astimezone(lab)
+    text = _read(mine, pattern, here)
+    if mine.utcoffset() == theirs.utcoffset():
+        return text
+    short = _("HH:mm") if mine.date() == theirs.date() else _("EEE HH:mm")
+    return _("%(here)s (lab: %(lab)s)", here=text, lab=_read(theirs, short, lab))
+
+
+def _read(moment: datetime, pattern: str, zone: ZoneInfo) -> str:
+    text = format_datetime(moment, pattern, tzinfo=zone, locale=get_locale() or "en")
+    return f"{text} {moment.tzname()}" if _comes_twice(moment) else text
+
+
+def _comes_twice(local: datetime) -> bool:
+    """Whether the clock shows this time twice that day."""
+    first, second = local.replace(fold=0).utcoffset(), local.replace(fold=1).utcoffset()
+    return (first or timedelta()) > (second or timedelta())
 
 
 def gpu_label(gpu: Gpu) -> str:

@@ -28,6 +28,24 @@ document.addEventListener("click", (event) => {
   }
 });
 
+// The time zone: the browser's is offered where it is not the one that pages are in.
+function offerZone(root) {
+  const hint = root.querySelector("[data-zone]");
+  const choices = hint && document.getElementById(hint.dataset.zone);
+  const zone = Intl.DateTimeFormat().resolvedOptions().timeZone;
+  const known = choices && [...choices.options].some((option) => option.value === zone);
+  if (known && zone !== (choices.value || hint.dataset.lab)) {
+    const button = hint.querySelector("button");
+    button.textContent = zone;
+    button.addEventListener("click", () => {
+      choices.value = zone;
+      hint.hidden = true;
+      choices.focus();
+    });
+    hint.hidden = false;
+  }
+}
+
 // Focus: to what the server marks (an error summary, the line about what was just done).
 function focusMarked(root) {
   const marked = root.matches?.("[data-focus]") ? root : root.querySelector("[data-focus]");
@@ -101,4 +119,5 @@ document.addEventListener("htmx:afterOnLoad", (event) => {
 });
 
 offerCopying(document);
+offerZone(document);
 focusMarked(document);

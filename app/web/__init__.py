@@ -15,6 +15,7 @@ from app.web import (
     calendar,
     compression,
     errors,
+    feeds,
     health,
     home,
     host_desktop,
@@ -23,7 +24,10 @@ from app.web import (
     machine_care,
     machine_move,
     machines,
+    maintenance,
+    messages,
     navigation,
+    notices,
     people,
     people_access,
     policy,
@@ -45,7 +49,8 @@ __all__ = ["init_app", "locale", "machine_move", "people_access"]
 
 PAGES = (
     auth, home, calendar, bookings, machines, machine_care, snapshots, backups, ways, terminal, quota, settings,
-    ssh_keys, people, hosts, host_desktop, shares, templates, all_machines, policy, audit, health, api,
+    ssh_keys, notices, feeds, messages, maintenance,
+    people, hosts, host_desktop, shares, templates, all_machines, policy, audit, health, api,
 )  # fmt: skip
 
 

@@ -10,7 +10,7 @@ from flask_babel import lazy_gettext as _l
 from wtforms import SelectField
 
 from app import queue
-from app.config import WEBSOCKET, Settings
+from app.environment import WEBSOCKET, Settings
 from app.errors import Conflict, DomainError
 from app.extensions import limiter, transaction
 from app.models import Host, Instance

@@ -111,7 +111,8 @@ def _database_away(error: Exception) -> Response:
 
 def _unexpected(error: Exception) -> Response:
     reference = secrets.token_hex(4)
-    current_app.logger.error("unexpected error %s at %s %s", reference, request.method, request.path, exc_info=error)
+    path = request.path if request.endpoint != "feeds.calendar" else "/ics/…"  # a secret
+    current_app.logger.error("unexpected error %s at %s %s", reference, request.method, path, exc_info=error)
     db.session.rollback()
     return _answer(
         500,

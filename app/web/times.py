@@ -6,7 +6,7 @@ from datetime import datetime, timedelta
 from zoneinfo import ZoneInfo
 
 from flask import Flask, current_app
-from flask_babel import format_datetime, format_timedelta, get_timezone
+from flask_babel import format_timedelta, get_timezone
 from flask_babel import gettext as _
 from flask_babel import lazy_gettext as _l
 from markupsafe import Markup
@@ -14,6 +14,7 @@ from markupsafe import Markup
 from app import clock
 from app.config import Settings
 from app.services.windows import hours_text
+from app.services.words import on_clocks
 
 SHORT = "EEE d MMM HH:mm"
 # Patterns that pages print moments with; each is translated, since the order of day and month is the language's.
@@ -47,16 +48,7 @@ def moment(when: datetime | None, pattern: str = SHORT) -> str:
 
 def moment_text(when: datetime, pattern: str = SHORT) -> str:
     """The same as plain text, for names and attributes."""
-    if not differs_from_lab(when):
-        return format_datetime(when, _(pattern))
-    lab = when.astimezone(lab_zone())
-    here = when.astimezone(viewer_zone())
-    lab_pattern = "HH:mm" if lab.date() == here.date() else "EEE HH:mm"
-    return _(
-        "%(here)s (lab: %(lab)s)",
-        here=format_datetime(when, _(pattern)),
-        lab=format_datetime(lab.replace(tzinfo=None), _(lab_pattern), rebase=False),
-    )
+    return on_clocks(when, _(pattern), viewer_zone(), lab_zone())
 
 
 def ago(when: datetime) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import threading
 from dataclasses import dataclass
+from datetime import timedelta
 
 from flask import Flask
 from PIL import Image
@@ -21,10 +22,14 @@ from app.models import (
     ApiToken,
     Backup,
     Booking,
+    Channel,
+    Event,
+    Feed,
     Gpu,
     GpuState,
     Host,
     Instance,
+    Notice,
     Readable,
     Refusal,
     SshKey,
@@ -32,10 +37,25 @@ from app.models import (
     TemplateState,
 )
 from app.models.backups import KEPT
-from app.services import accounts, desktops, instances, inventory, readings, shares, ssh_keys, templates, tokens
+from app.services import (
+    accounts,
+    channels,
+    desktops,
+    feeds,
+    instances,
+    inventory,
+    maintenance,
+    notices,
+    readings,
+    shares,
+    ssh_keys,
+    templates,
+    tokens,
+)
 from app.services.quarantine import quarantine
 from app.services.shares import Terms
 from app.services.template_rules import Wish
+from app.services.windows import Window
 from tests.browser.demo import Demo
 from tests.runtime.running import wait_for
 from workers.surveyor import Surveyor
@@ -43,7 +63,7 @@ from workers.surveyor import Surveyor
 # What a browser may get, but nobody reads.
 NO_PAGES = {
     "static", "health.healthz", "health.metrics", "quota.csv_file", "all_machines.csv_file", "ways.rdp",
-    "ways.ssh_config",
+    "ways.ssh_config", "feeds.calendar",
 }  # fmt: skip
 PUBLIC_KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIGCQcJMpJvnZXo768L78WLI0oNDif+furp1W/yB68l/O"
 SNAPSHOT = "hand-20261103-140000"
@@ -80,10 +100,15 @@ class Scene:
         with self.demo.app.app_context():
             token = db.session.scalars(db.select(ApiToken.id)).first()
             key = db.session.scalars(db.select(SshKey.id)).first()
+            channel = db.session.scalars(db.select(Channel.id)).first()
+            feed = db.session.scalars(db.select(Feed.id)).first()
             refusal = db.session.scalars(db.select(Refusal.id)).first()
             gpu = db.session.scalars(db.select(Gpu.id).order_by(Gpu.id)).first()
             held_back = db.session.scalars(db.select(Gpu.id).where(Gpu.state == GpuState.QUARANTINE)).first()
+            gpus = db.session.scalars(db.select(Gpu.id).join(Host).where(Host.name == "sim1")).all()
         tomorrow, quiet = (self.demo.at(day, 12).date().isoformat() for day in (1, 7))
+        every = "".join(f"&gpu={number}" for number in gpus)
+        work = f"start_date={tomorrow}&start_time=12:00&end_date={quiet}&end_time=12:00&reason=New+fans{every}"
         mine = [
             ("home", "/"),
             ("calendar", "/calendar"),
@@ -123,6 +148,10 @@ class Scene:
             ("keys", "/settings/keys"),
             ("key-remove", f"/settings/keys/{key}/remove"),
             ("settings-revoke", f"/settings/tokens/{token}/revoke"),
+            ("notices", "/settings/notices"),
+            ("notices-remove", f"/settings/notices/services/{channel}/remove"),
+            ("calendars", "/settings/calendars"),
+            ("calendars-withdraw", f"/settings/calendars/{feed}/withdraw"),
             ("not-found", "/no/such/page"),
             ("not-allowed", "/hosts"),
         ]
@@ -159,6 +188,10 @@ class Scene:
             ("all-machines-foreign", "/admin/machines/sim2/by-hand"),
             ("rules", "/rules"),
             ("audit", "/audit"),
+            ("admin-notices", "/settings/notices"),
+            ("messages", "/messages"),
+            ("maintenance", "/hosts/sim2/maintenance"),
+            ("maintenance-plan", f"/hosts/sim1/maintenance?{work}"),
         ]
         signed_out = [("sign-in", "/login"), ("register", "/register")]
         return [
@@ -215,6 +248,7 @@ def make(demo: Demo) -> Scene:
     made = _templates(demo)
     _surveyed(demo, user)
     _read(demo, user, admin)
+    _told(demo, user, admin)
     return Scene(demo, user, other, admin, waiting, running, upcoming, ended, stuck, broken, *made)
 
 
@@ -338,6 +372,21 @@ def _read(demo: Demo, user: str, admin: str) -> None:
             return all(one.answered_at for one in readings.of_instance(inventory.host("sim1"), user))
 
     wait_for(read, 15, "the agent to read")
+
+
+def _told(demo: Demo, user: str, admin: str) -> None:
+    """A service, a message that could not be sent, a calendar's address, and GPUs that are to be worked on."""
+    with demo.app.app_context(), transaction():
+        person, now = accounts.get(user), clock.now()
+        # Nothing goes there: it is no public address.
+        channels.add(person, "Lab chat", "jsons://127.0.0.1:9/x", allowed=("jsons",), secret_key="x")
+        notices.post(person, notices.Telling(Event.MOVED, "event:0", {}), None)
+        db.session.execute(db.update(Notice).values(given_up_at=now, trouble="smtp_550"))
+        feeds.create(person, "phone", None, "en")
+        host, start = inventory.host("sim2"), demo.at(20, 8)
+        gpus = [gpu for gpu, _host in inventory.gpus(host.id)]
+        window = Window(start, start + timedelta(hours=4))
+        maintenance.schedule(accounts.get(admin), host, gpus[:2], window, "New fans", maintenance.fingerprint([]))
 
 
 def _broken_machine(demo: Demo, user: str) -> str:

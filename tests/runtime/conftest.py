@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.receivers import Mailbox, mail_server
 from tests.runtime.running import Berth
 
 
@@ -22,8 +23,15 @@ def data() -> Iterator[Path]:
 
 
 @pytest.fixture(scope="module")
-def berth(data: Path) -> Iterator[Berth]:
-    running = Berth(data)
+def mailbox() -> Iterator[tuple[str, Mailbox]]:
+    """A mail server that goes on over everything: its address, and what it took."""
+    with mail_server() as (address, box):
+        yield address, box
+
+
+@pytest.fixture(scope="module")
+def berth(data: Path, mailbox: tuple[str, Mailbox]) -> Iterator[Berth]:
+    running = Berth(data, BERTH_SMTP=mailbox[0])
     try:
         yield running.ready()
     finally:

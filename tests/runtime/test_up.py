@@ -20,7 +20,8 @@ from app.drivers.fake import FakeLxd
 from app.extensions import db, transaction
 from app.models import Allocation, User
 from app.services import accounts, bookings, inventory
-from tests.factories import make_instance, make_user
+from tests.factories import make_admin, make_instance, make_user
+from tests.receivers import Mailbox
 from tests.runtime.running import ROOT, Berth, environment, free_port, processes, wait_for
 
 
@@ -199,6 +200,7 @@ def test_admin_password_is_forgotten_with_the_next_start_once_changed(berth: Ber
         ("database", "bin/postgres"),
         ("agent", "workers agent sim1"),
         ("portal", "gunicorn"),
+        ("postman", "workers post"),
     ],
 )
 def test_what_is_killed_comes_back(berth: Berth, part: str, word: str) -> None:
@@ -207,6 +209,15 @@ def test_what_is_killed_comes_back(berth: Berth, part: str, word: str) -> None:
     wait_for(lambda: (left := berth.pids(word)) and killed not in left, 15, f"another {part}")
     wait_for(lambda: answers(berth) and berth.health()["valkey"] == "ok", 20, "healthy")
     wait_for(lambda: wakes(berth), 20, "wakes arrive")
+
+
+def test_people_are_told(berth: Berth, mailbox: tuple[str, Mailbox]) -> None:
+    with berth.app().app_context(), transaction():
+        make_admin("head", locale="zh_Hans_CN")
+        accounts.register("newcomer", "a long enough word", full_name="New", email="new@example.org")
+    letters = wait_for(lambda: [letter for letter in mailbox[1].letters if "head@" in letter["To"]], 20, "a letter")
+    assert "newcomer 正在等待审批" in letters[0]["Subject"]
+    assert f"http://127.0.0.1:{berth.port}/people" in letters[0].get_content()
 
 
 def test_ctrl_c_leaves_nothing_and_the_next_start_finds_everything(berth: Berth) -> None:

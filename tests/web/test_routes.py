@@ -20,8 +20,12 @@ PUBLIC = {
     "auth.language",
     "health.healthz",
     "health.metrics",
+    "feeds.calendar",
 }
-ADMINS_ONLY = {"people", "policy", "audit", "hosts", "host_desktop", "shares", "templates", "all_machines"}
+ADMINS_ONLY = {
+    "people", "policy", "audit", "hosts", "host_desktop", "shares", "templates", "all_machines",
+    "messages", "maintenance",
+}  # fmt: skip
 SAMPLES = {"way": "recipe", "role": "user", "what": "stop", "deed": "restore", "source": "log", "filename": "app.css"}
 ROLES = ["nobody", "user", "admin"]
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from datetime import datetime, timedelta
 
-from flask_babel import format_datetime, ngettext
 from flask_babel import gettext as _
+from flask_babel import ngettext
 
 from app.models import Booking
 from app.services.bookings import Proposal
@@ -29,7 +29,7 @@ def span(start: datetime, end: datetime) -> str:
     days = (end.astimezone(zone).date() - start.astimezone(zone).date()).days
     values = {"start": times.moment_text(start), "length": length(int((end - start).total_seconds()))}
     if days == 0 and not times.differs_from_lab(end):
-        return _("%(start)s to %(end)s, %(length)s", end=format_datetime(end, "HH:mm"), **values)
+        return _("%(start)s to %(end)s, %(length)s", end=times.moment_text(end, "HH:mm"), **values)
     if days == 1:
         return _("%(start)s to %(end)s (next day), %(length)s", end=times.moment_text(end), **values)
     return _("%(start)s to %(end)s, %(length)s", end=times.moment_text(end), **values)

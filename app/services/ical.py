@@ -1,0 +1,101 @@
+"""Bookings as a calendar that other programs read (RFC 5545)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import timedelta
+from urllib.parse import urlsplit
+from zoneinfo import ZoneInfo
+
+from flask_babel import force_locale, ngettext
+from flask_babel import gettext as _
+from icalendar import Calendar
+from icalendar import Event as Entry
+from sqlalchemy import select
+from sqlalchemy.orm import joinedload, selectinload
+
+from app import clock
+from app.extensions import db
+from app.models import Allocation, Booking, Feed, Host, Maintenance
+from app.services import maintenance
+from app.services.notice_words import Place, clean, language
+from app.services.words import gpu_list
+
+BACK = timedelta(days=31)  # how long what is over stays in it
+MOST = 2000
+REFRESH = timedelta(minutes=15)  # how often programs should ask
+
+
+def of(feed: Feed, url: str, lab: ZoneInfo) -> bytes:
+    """The feed's calendar, in its person's zone. `url`: how people reach Berth."""
+    zone = Place.of(feed.user, url, lab).zone
+    with force_locale(language(feed.user.locale or feed.locale)):
+        calendar = Calendar()
+        calendar.add("PRODID", "-//Berth//bookings//EN")
+        calendar.add("VERSION", "2.0")
+        calendar.add("X-WR-CALNAME", _title(feed))
+        calendar.add("REFRESH-INTERVAL", REFRESH, parameters={"VALUE": "DURATION"})
+        calendar.add("X-PUBLISHED-TTL", REFRESH)
+        for booking in _bookings(feed):
+            calendar.add_component(_entry(booking, url, zone, whose=feed.host_id is not None))
+        for work in _maintenances(feed):
+            calendar.add_component(_of_work(work, url, zone))
+        calendar.add_missing_timezones()
+        return calendar.to_ical()
+
+
+def _title(feed: Feed) -> str:
+    host = db.session.get(Host, feed.host_id) if feed.host_id is not None else None
+    return _("Berth: my GPUs") if host is None else _("Berth: GPUs of %(host)s", host=host.name)
+
+
+def _bookings(feed: Feed) -> Sequence[Booking]:
+    query = (
+        select(Booking)
+        .where(Booking.cancelled_at.is_(None), Booking.ends_at > clock.now() - BACK)
+        .options(
+            selectinload(Booking.allocations).joinedload(Allocation.gpu),
+            joinedload(Booking.host, innerjoin=True),
+            joinedload(Booking.user, innerjoin=True),
+        )
+        .order_by(Booking.starts_at, Booking.id)
+        .limit(MOST)
+    )
+    own = Booking.user_id == feed.user_id if feed.host_id is None else Booking.host_id == feed.host_id
+    return db.session.scalars(query.where(own)).all()
+
+
+def _maintenances(feed: Feed) -> Sequence[Maintenance]:
+    host = db.session.get(Host, feed.host_id) if feed.host_id is not None else None
+    return maintenance.to_come(host) if host is not None else []
+
+
+def _of_work(work: Maintenance, url: str, zone: ZoneInfo) -> Entry:
+    entry = Entry()
+    entry.add("UID", f"maintenance-{work.id}@{urlsplit(url).hostname}")
+    entry.add("DTSTAMP", work.created_at)
+    entry.add("DTSTART", work.starts_at.astimezone(zone))
+    entry.add("DTEND", work.ends_at.astimezone(zone))
+    entry.add("SUMMARY", _("Maintenance: %(reason)s", reason=clean(work.reason)) if work.reason else _("Maintenance"))
+    entry.add("LOCATION", f"{work.host.name}, {gpu_list(block.gpu for block in work.blocks)}")
+    return entry
+
+
+def _entry(booking: Booking, url: str, zone: ZoneInfo, *, whose: bool) -> Entry:
+    gpus = [allocation.gpu for allocation in booking.allocations]
+    title = ngettext("%(num)s GPU on %(host)s", "%(num)s GPUs on %(host)s", len(gpus), host=booking.host.name)
+    if whose:
+        title = _("%(who)s: %(what)s", who=clean(booking.user.display_name), what=title)
+    page = f"{url}/bookings/{booking.id}"
+    entry = Entry()
+    entry.add("UID", f"booking-{booking.id}@{urlsplit(url).hostname}")
+    entry.add("DTSTAMP", booking.created_at)
+    entry.add("DTSTART", booking.starts_at.astimezone(zone))
+    entry.add("DTEND", booking.ends_at.astimezone(zone))
+    entry.add("SUMMARY", title)
+    entry.add("LOCATION", f"{booking.host.name}, {gpu_list(gpus)}")
+    if not whose:  # what somebody computes is nobody else's business; their own page says it
+        entry.add("URL", page)
+        entry.add("DESCRIPTION", "\n".join([*([clean(booking.note)] if booking.note else []), page]))
+    entry.add("STATUS", "CONFIRMED")
+    return entry

@@ -1,0 +1,113 @@
+"""What people are told because its time has come, not since somebody did something: starts, ends, low quotas, silence.
+
+Whoever looks, and however often: each is told once, since a notice's key says what it is about.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from datetime import datetime, timedelta
+
+from sqlalchemy import func, select
+from sqlalchemy.orm import joinedload, selectinload
+
+from app import clock
+from app.extensions import db
+from app.models import Account, Allocation, Booking, Event, Host, User
+from app.services import endings, notices, people
+from app.services.news import facts
+from app.services.notices import Telling
+
+LATE = timedelta(minutes=10)  # a start or an end that was longer ago is no news any more
+BEFORE_END = (60, 15)  # minutes
+LOW = 10  # a quota is low below a tenth of what comes each month
+SILENCE = timedelta(minutes=5)  # of a host's agent
+
+
+def of_bookings(*, mail: bool) -> int:
+    """Tell of bookings that start, end soon or have ended; how many notices are new."""
+    now = clock.now()
+    found = _around(now)
+    ends = endings.ends_of(found) if found else {}
+    return sum(
+        notices.tell(booking.user, telling, mail=mail)
+        for booking in found
+        for telling in _of(booking, now, goes=bool(ends[booking.id].goes))
+    )
+
+
+def of_accounts(*, mail: bool) -> int:
+    """Tell whose monthly quota is nearly used up, once a month; how many notices are new."""
+    low = Account.monthly > 0, Account.balance * LOW < Account.monthly
+    query = select(User).join(Account, Account.id == User.account_id).where(*low).options(joinedload(User.account))
+    return sum(notices.tell(user, telling, mail=mail) for user, telling in _low(db.session.scalars(query)))
+
+
+def of_hosts(*, mail: bool) -> int:
+    """Tell the admins which hosts say nothing; how many notices are new."""
+    query = select(Host).where(Host.enabled, Host.seen_at < clock.now() - SILENCE).order_by(Host.name)
+    silent = list(db.session.scalars(query))
+    admins = people.admins() if silent else []
+    return sum(
+        notices.tell(admin, _silence(host, host.seen_at), mail=mail)
+        for host in silent
+        for admin in admins
+        if host.seen_at is not None
+    )
+
+
+def _around(now: datetime) -> list[Booking]:
+    """Bookings that run, or ended a moment ago. By the allocations' index by time: few touch this moment."""
+    ids = select(Allocation.booking_id).where(
+        Allocation.released_at.is_(None),
+        func.tstzrange(Allocation.starts_at, Allocation.ends_at).op("&&")(func.tstzrange(now - LATE, now, "[]")),
+    )
+    query = (
+        select(Booking)
+        .where(Booking.id.in_(list(db.session.scalars(ids.distinct()))))
+        .options(joinedload(Booking.user), joinedload(Booking.host), selectinload(Booking.allocations))
+        .order_by(Booking.id)
+    )
+    return list(db.session.scalars(query.execution_options(populate_existing=True)))
+
+
+def _of(booking: Booking, now: datetime, *, goes: bool) -> Iterator[Telling]:
+    details = facts(booking)
+    if now - LATE < booking.starts_at <= now < booking.ends_at:
+        key = f"starts:{booking.id}:{_stamp(booking.starts_at)}"
+        yield Telling(Event.STARTS, key, details, booking.ends_at)
+    if not goes:  # it goes on in the next booking of the same person
+        return
+    if booking.starts_at <= now < booking.ends_at and (minutes := _minutes(booking, now)):
+        key = f"ends_soon:{booking.id}:{_stamp(booking.ends_at)}:{minutes}"
+        yield Telling(Event.ENDS_SOON, key, details, booking.ends_at)
+    if now - LATE < booking.ends_at <= now:
+        yield Telling(Event.ENDED, f"ended:{booking.id}:{_stamp(booking.ends_at)}", details)
+
+
+def _minutes(booking: Booking, now: datetime) -> int:
+    """Which of the moments before the end was the last; 0 for none. None lies before the start."""
+    reached = [m for m in BEFORE_END if booking.starts_at < booking.ends_at - timedelta(minutes=m) <= now]
+    return min(reached, default=0)
+
+
+def _low(users: Iterable[User]) -> Iterator[tuple[User, Telling]]:
+    for user in users:
+        account = user.account
+        assert account is not None, "they were found by it"
+        month = "" if account.renews_at is None else f"{account.renews_at:%Y-%m}"
+        details = {
+            "left": max(account.balance, 0),
+            "monthly": account.monthly,
+            "renews_at": account.renews_at.isoformat() if account.renews_at else "",
+        }
+        yield user, Telling(Event.QUOTA_LOW, f"quota_low:{account.id}:{month}", details, account.renews_at)
+
+
+def _silence(host: Host, since: datetime) -> Telling:
+    details = {"action": "host.silent", "host": host.name, "since": since.isoformat()}
+    return Telling(Event.ALARM, f"silent:{host.id}:{_stamp(since)}", details)
+
+
+def _stamp(moment: datetime) -> str:
+    return f"{moment:%Y%m%dT%H%M%SZ}"

@@ -1,0 +1,177 @@
+"""The postman: makes notices of what happened and of what is due, and sends them; one at a time on an installation.
+
+A notice is claimed (an attempt is counted), sent by a child process with a deadline, and written down as sent. Killed
+before the server took it, the next postman sends it. Killed after that and before it was written down, it is sent
+twice, with the same Message-ID: nothing can rule that out between two programs, and a loss would be worse.
+"""
+
+from __future__ import annotations
+
+import logging
+import signal
+import threading
+import time
+from collections.abc import Callable, Sequence
+from functools import partial
+
+import sqlalchemy as sa
+from flask import Flask
+from sqlalchemy.exc import SQLAlchemyError
+
+from app.config import Settings
+from app.drivers import mail, messengers, outward
+from app.drivers.base import DriverError
+from app.drivers.mail import Letter
+from app.extensions import db, transaction
+from app.services import news, notice_words, outbox, reminders, sealing
+from app.services.outbox import Batch
+from workers.apart import run_all
+
+log = logging.getLogger(__name__)
+
+EVERY = 2.0  # seconds between two looks
+REMIND_EVERY = 10.0
+SELDOM = 60.0
+DEADLINE = 30.0  # seconds for one message
+ONE_POSTMAN = 0x62657274  # PostgreSQL's advisory lock; any number that is Berth's own
+AGAIN, NEVER = "again ", "never "
+
+
+class Postman:
+    """Everything that is told. Without a mail server (`BERTH_SMTP`), nobody is told by e-mail."""
+
+    def __init__(self, app: Flask) -> None:
+        self.app = app
+        self.settings: Settings = app.extensions["berth"]
+        self._next_look: dict[str, float] = {}
+        self._lock: sa.Connection | None = None
+        self._held = False
+
+    def run(self, stop: threading.Event) -> None:
+        """Send until told to stop. A second postman waits until the first is gone."""
+        with self.app.app_context():
+            while not stop.is_set():
+                try:
+                    if not self._alone() or not self.step():
+                        stop.wait(EVERY)
+                except SQLAlchemyError as error:
+                    log.debug("no messages now: %s", error)
+                    self._let_go()
+                    stop.wait(EVERY)
+                except Exception:
+                    log.exception("sending messages failed")
+                    stop.wait(EVERY)
+            self._let_go()
+
+    def step(self) -> int:
+        """Look what there is to tell and send what is due; how many messages that were. Needs an app context."""
+        postal = bool(self.settings.smtp)
+        with transaction():
+            news.collect(mail=postal)
+        self._seldom("bookings", REMIND_EVERY, partial(reminders.of_bookings, mail=postal))
+        self._seldom("accounts", SELDOM, partial(reminders.of_accounts, mail=postal))
+        self._seldom("hosts", SELDOM, partial(reminders.of_hosts, mail=postal))
+        self._seldom("tidy", 60 * SELDOM, outbox.tidy)
+        with transaction():
+            batches = outbox.claim()
+        if not batches:
+            return 0
+        results = run_all([self._prepared(batch) for batch in batches], DEADLINE)
+        self._write_down(batches, results)
+        return len(batches)
+
+    def _seldom(self, name: str, every: float, look: Callable[[], int]) -> None:
+        if time.monotonic() >= self._next_look.get(name, 0.0):
+            with transaction():
+                look()
+            self._next_look[name] = time.monotonic() + every
+
+    def _prepared(self, batch: Batch) -> Callable[[], str]:
+        """The task; one that cannot be made fails by itself, and keeps no other one back."""
+        try:
+            return self._task(batch)
+        except Exception:
+            log.exception("a message to person %d cannot be written", batch.way[0])
+            return partial(str, AGAIN + "died")
+
+    def _task(self, batch: Batch) -> Callable[[], str]:
+        """What a child process has to do; all that it needs is read here."""
+        user, first = batch.notices[0].user, batch.notices[0]
+        message = notice_words.message(user, batch.notices, self.settings.url, self.settings.zone)
+        if first.channel is None and not user.email:
+            return partial(str, NEVER + "not_printable")
+        if first.channel is None:
+            letter = Letter(user.email, message.title, message.text, f"{first.id}.{batch.notices[-1].id}")
+            return partial(_post, self.settings, letter)
+        address = sealing.unseal(self.app.config["SECRET_KEY"], first.channel.sealed)
+        return partial(_hand_over, self.settings, address, message.title, message.text)
+
+    def _write_down(self, batches: Sequence[Batch], results: Sequence[str]) -> None:
+        """Again and again until it is written: what was sent and is not known to be would be sent once more."""
+        for wait in (0.5, 1, 2, 4, 8, 15, 30, 60, 0):
+            try:
+                with transaction():
+                    for batch, result in zip(batches, results, strict=True):
+                        _record(batch, result)
+            except SQLAlchemyError:
+                log.warning("what was sent cannot be written down; trying again in %s s", wait)
+                db.session.remove()
+                time.sleep(wait)
+            else:
+                return
+
+    def _alone(self) -> bool:
+        """Whether this is the one postman; PostgreSQL forgets a lock with the connection that has it."""
+        if self._lock is None:
+            self._lock = db.engine.connect().execution_options(isolation_level="AUTOCOMMIT")
+            self._held = False
+        if self._held:
+            self._lock.scalar(sa.text("SELECT 1"))  # whether the connection, and with it the lock, is still there
+        else:
+            self._held = bool(self._lock.scalar(sa.text("SELECT pg_try_advisory_lock(:n)"), {"n": ONE_POSTMAN}))
+        return self._held
+
+    def _let_go(self) -> None:
+        db.session.remove()
+        if self._lock is not None:
+            self._lock.invalidate()
+            self._lock.close()
+            self._lock = None
+
+
+def main(app: Flask) -> None:
+    """Be the postman until SIGTERM."""
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+    Postman(app).run(stop)
+
+
+def _record(batch: Batch, result: str) -> None:
+    if not result:
+        outbox.sent(batch)
+        return
+    final, trouble = result.startswith(NEVER), result.removeprefix(NEVER).removeprefix(AGAIN)
+    outbox.failed(batch, trouble, final=final)
+    log.warning("a message to person %d by channel %s was not sent: %s", *batch.way, trouble)
+
+
+def _post(settings: Settings, letter: Letter) -> str:
+    try:
+        mail.send(settings.smtp, settings.mail_from, letter)
+    except mail.Rejected as error:
+        return NEVER + str(error)
+    except DriverError as error:
+        return AGAIN + str(error)
+    return ""
+
+
+def _hand_over(settings: Settings, address: str | None, title: str, text: str) -> str:
+    if address is None:
+        return NEVER + "sealed"
+    outward.guard(private=settings.notify_private)
+    try:
+        messengers.send(address, title, text, settings.notify)
+    except DriverError as error:
+        return AGAIN + str(error)
+    return ""
