@@ -10,7 +10,8 @@ from flask_babel import lazy_gettext as _l
 from wtforms import SelectField
 
 from app import queue
-from app.environment import WEBSOCKET, Settings
+from app.config import Settings
+from app.environment import WEBSOCKET
 from app.errors import Conflict, DomainError
 from app.extensions import limiter, transaction
 from app.models import Host, Instance

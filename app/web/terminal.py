@@ -7,7 +7,8 @@ import secrets
 from flask import Blueprint, Response, current_app, jsonify, request
 from flask_babel import gettext as _
 
-from app.environment import WEBSOCKET, Settings
+from app.config import Settings
+from app.environment import WEBSOCKET
 from app.errors import Conflict, RuleRefused
 from app.extensions import limiter, transaction
 from app.models import Instance, InstanceStatus
