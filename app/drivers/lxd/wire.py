@@ -35,7 +35,7 @@ class Wire:
     """A server's REST interface. An endpoint is a socket's path or an https address; `project`: one of LXD's, not the
     default one."""
 
-    def __init__(self, endpoint: str, timeout: float = CALL_TIMEOUT, project: str | None = None) -> None:
+    def __init__(self, endpoint: str, timeout: float = CALL_TIMEOUT, *, project: str | None = None) -> None:
         self._endpoint, self._project = endpoint, project
         self._timeout = timeout
         self._mine = threading.local()
