@@ -1,10 +1,12 @@
-"""The Flask extensions, empty here and bound in `create_app`, and the one way to commit."""
+"""The Flask extensions, empty here and bound in `create_app`, the one way to commit, and the lab's zone."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from zoneinfo import ZoneInfo
 
+from flask import current_app
 from flask_babel import Babel
 from flask_limiter import Limiter
 from flask_limiter.util import get_remote_address
@@ -19,6 +21,12 @@ login = LoginManager()
 csrf = CSRFProtect()
 babel = Babel()
 limiter = Limiter(key_func=get_remote_address, default_limits=[])
+
+
+def lab_zone() -> ZoneInfo:
+    """The lab's zone, of the application at work: by its clock days, weeks, months and peak hours are counted."""
+    zone: ZoneInfo = current_app.extensions["berth"].zone
+    return zone
 
 
 @contextmanager

@@ -5,6 +5,7 @@ from app.models.accounts import Account, ApiToken, Role, SignIn, User, UserState
 from app.models.audit import AuditEvent
 from app.models.base import Base
 from app.models.bookings import Allocation, Booking, Phase, Refusal
+from app.models.classes import AccountClass
 from app.models.inventory import (
     Gpu,
     GpuState,
@@ -22,6 +23,7 @@ from app.models.terminals import Terminal
 
 __all__ = [
     "Account",
+    "AccountClass",
     "Allocation",
     "ApiToken",
     "AuditEvent",

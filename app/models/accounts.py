@@ -37,6 +37,7 @@ class Account(Base):
     balance: Mapped[int] = mapped_column(server_default="0")
     monthly: Mapped[int] = mapped_column(server_default="0")  # GPU-seconds granted anew each month; 0: none
     renews_at: Mapped[datetime | None]
+    class_id: Mapped[int | None] = mapped_column(ForeignKey("account_classes.id"), index=True)  # none: the default one
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
 
 

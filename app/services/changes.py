@@ -10,14 +10,17 @@ from sqlalchemy import func, select
 from app import clock
 from app.errors import InvalidInput, RuleRefused
 from app.extensions import db
-from app.models import Allocation, Booking, Gpu, LedgerEntry, Phase, Policy, User
-from app.services import audit, bookings, claims, policy, quota, warnings
+from app.models import Allocation, Booking, Gpu, LedgerEntry, Phase, User
+from app.services import audit, bookings, claims, quota, warnings
 from app.services.claims import Frame
+from app.services.rules import classes, fees, gate, tariff
+from app.services.rules.check import Asked
+from app.services.rules.terms import Rules
 from app.services.windows import Window, ceil_to_grid, in_utc
 
 
 def cancel(user: User, booking_id: int) -> Booking:
-    """Withdraw a booking that has not started; all of it is given back."""
+    """Withdraw a booking that has not started; all of it is given back, but for what the rules charge late."""
     booking = _locked(user, booking_id)
     now = clock.now()
     if booking.phase(now) != Phase.UPCOMING:
@@ -26,7 +29,9 @@ def cancel(user: User, booking_id: int) -> Booking:
     for allocation in booking.allocations:
         allocation.released_at = now
     db.session.flush()
+    fee = _late(user, booking, booking.starts_at, now)
     quota.release(booking, quota.held_for(booking.id), key=f"release:{booking.id}", actor=user.username)
+    _charge(user, booking, fee)
     audit.record(user.username, "booking.cancelled", f"booking:{booking.id}")
     return booking
 
@@ -47,8 +52,9 @@ def end_now(user: User, booking_id: int) -> Booking:
 
 def move_end(user: User, booking_id: int, ends_at: datetime, slot: int) -> Booking:
     """Extend or shorten an upcoming or running booking. Raises as `create` does, and then has changed nothing."""
-    end = ceil_to_grid(in_utc(ends_at, "ends_at"), slot)
     booking = _locked(user, booking_id)
+    slot = classes.rules_for(booking.account_id).slot(slot)
+    end = ceil_to_grid(in_utc(ends_at, "ends_at"), slot)
     now = clock.now()
     if booking.phase(now) not in {Phase.UPCOMING, Phase.RUNNING}:
         raise _cannot_change(booking, now)
@@ -72,7 +78,7 @@ def move_end(user: User, booking_id: int, ends_at: datetime, slot: int) -> Booki
     return booking
 
 
-def longest_extension(booking: Booking, rules: Policy, now: datetime) -> datetime:
+def longest_extension(booking: Booking, rules: Rules, now: datetime) -> datetime:
     """How late the booking could end by the calendar and the rules (its quota apart)."""
     limit = min(booking.starts_at + timedelta(hours=rules.max_hours), now + timedelta(days=rules.horizon_days))
     gpu_ids = [allocation.gpu_id for allocation in booking.allocations]
@@ -84,6 +90,18 @@ def longest_extension(booking: Booking, rules: Policy, now: datetime) -> datetim
     )
     following = db.session.scalar(query)
     return min(limit, following) if following else limit
+
+
+def longer(booking: Booking, end: datetime, now: datetime) -> Asked:
+    """A later end, as the rules see it; allocations, their GPUs and the host must be loaded."""
+    return Asked(
+        Window(booking.starts_at, end),
+        len(booking.allocations),
+        now,
+        added=Window(booking.ends_at, end),
+        models=frozenset(allocation.gpu.model for allocation in booking.allocations),
+        host=booking.host.name,
+    )
 
 
 def _locked(user: User, booking_id: int) -> Booking:
@@ -118,13 +136,12 @@ def _cannot_change(booking: Booking, now: datetime) -> RuleRefused:
 
 
 def _extend(user: User, booking: Booking, end: datetime, now: datetime, slot: int) -> None:
-    rules = policy.current()
-    policy.check_window(rules, Window(booking.starts_at, end), now)
-    added = Window(booking.ends_at, end)
+    rules = classes.rules_for(booking.account_id)
+    gate.require(booking.account_id, longer(booking, end, now), rules, ignore_booking=booking.id)
     gpus = [allocation.gpu for allocation in booking.allocations]
-    frame = Frame(added, now + timedelta(days=rules.horizon_days), slot)
+    frame = Frame(Window(booking.ends_at, end), now + timedelta(days=rules.horizon_days), slot, rules=rules)
     claims.refuse_clashes(gpus, frame, ignore_booking=booking.id)
-    amount = len(gpus) * added.seconds
+    amount = tariff.of(booking).between(booking.starts_at, booking.ends_at, end)
     quota.require(amount, quota.lock(booking.account_id))
     _set_end(booking, end)
     booking.booked_until = end
@@ -133,12 +150,25 @@ def _extend(user: User, booking: Booking, end: datetime, now: datetime, slot: in
 
 
 def _shorten(user: User, booking: Booking, end: datetime) -> None:
-    amount = len(booking.allocations) * Window(end, booking.ends_at).seconds
+    amount = tariff.of(booking).between(booking.starts_at, end, booking.ends_at)
+    fee = _late(user, booking, end, clock.now())
     _set_end(booking, end)
     db.session.flush()
     if amount:
         key = f"release:{booking.id}:{_entry_count(booking)}"
         quota.release(booking, amount, key=key, actor=user.username)
+    _charge(user, booking, fee)
+
+
+def _late(user: User, booking: Booking, start: datetime, now: datetime) -> int:
+    """What its owner pays for giving back the rest so late; nobody pays for what an admin does."""
+    return fees.late(booking, start, booking.ends_at, now) if user.id == booking.user_id else 0
+
+
+def _charge(user: User, booking: Booking, fee: int) -> None:
+    """What giving back late costs."""
+    if fee:
+        quota.charge(booking, fee, key=f"fee:{booking.id}:{_entry_count(booking)}", actor=user.username)
 
 
 def _set_end(booking: Booking, end: datetime) -> None:
