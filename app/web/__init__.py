@@ -12,6 +12,7 @@ from app.web import (
     auth,
     bookings,
     calendar,
+    classes,
     compression,
     errors,
     health,
@@ -38,7 +39,7 @@ from app.web import (
     ways,
 )
 
-__all__ = ["init_app", "locale", "people_access"]
+__all__ = ["classes", "init_app", "locale", "people_access"]
 
 PAGES = (
     auth, home, calendar, bookings, machines, machine_care, snapshots, ways, terminal, quota, settings, ssh_keys,

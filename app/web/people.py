@@ -13,6 +13,7 @@ from app.errors import DomainError, InvalidInput
 from app.extensions import transaction
 from app.models import Role, User, UserState
 from app.services import accounts, audit, people, policy, quota
+from app.services.rules import classes
 from app.services.windows import hours_text
 from app.web.quota import context_of
 from app.web.render import go, render
@@ -37,6 +38,8 @@ def approve(username: str) -> Response:
         hours = hours_of(request.form)
         with transaction():
             accounts.approve(username, hours, actor=me().username, zone=_zone())
+            if "class" in request.form:
+                classes.assign(me(), accounts.account_of(username), _class_id())
     except InvalidInput as error:
         return _list_page(problem=error, problem_at=username)
     return go(url_for("people.index", approved=username, _anchor="done"))
@@ -93,6 +96,20 @@ def grant(username: str) -> Response:
     return _change_hours(username, "grant")
 
 
+@bp.post("/<username>/class")
+@admin_required
+def set_class(username: str) -> Response:
+    """Put a person's account into another class."""
+    with transaction():
+        classes.assign(me(), accounts.account_of(username), _class_id())
+    return go(url_for("people.show", username=username, done="class", _anchor="done"))
+
+
+def _class_id() -> int:
+    text = request.form.get("class", "")
+    return int(text) if text.isascii() and text.isdigit() and len(text) < 19 else 0
+
+
 def hours_of(form: MultiDict[str, str], name: str = "hours") -> float:
     """A number of hours as people type it: `100`, `2.5`, `2,5`, `-10`. Raises InvalidInput."""
     text = form.get(name, "").strip().replace(",", ".").replace("\N{MINUS SIGN}", "-")
@@ -121,6 +138,7 @@ def _list_page(problem: DomainError | None = None, problem_at: str = "") -> Resp
     text, state = request.args.get("q", ""), request.args.get("state", "")
     page = max(1, request.args.get("page", 1, type=int))
     wanted = UserState(state) if state in set(UserState) else None
+    waiting = people.waiting()
     listing = people.search(_zone(), text, wanted, page)
     return render(
         "people/index.html",
@@ -128,8 +146,9 @@ def _list_page(problem: DomainError | None = None, problem_at: str = "") -> Resp
         errors_found=problem is not None,
         problem=problem,
         problem_at=problem_at,
-        waiting=people.waiting(),
+        waiting=waiting,
         default_hours=policy.current().default_hours,
+        all_classes=classes.all_with_counts() if waiting else [],
         listing=listing,
         page=page,
         pages=max(1, -(-listing.total // people.PAGE)),
@@ -175,6 +194,7 @@ def _person_page(username: str, problem: DomainError | None = None, problem_at: 
         events=audit.recent(10, f"user:{person.username}"),
         done=request.args.get("done", ""),
         default_hours=policy.current().default_hours,
+        all_classes=classes.all_with_counts(),
         refusal_reason=accounts.refusal_reason(person) if person.state == UserState.REFUSED else "",
         other_role=Role.USER if person.is_admin else Role.ADMIN,
         **context,

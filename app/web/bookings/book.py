@@ -13,11 +13,11 @@ from app import clock
 from app.errors import DomainError, InvalidInput
 from app.extensions import transaction
 from app.models import Gpu
-from app.services import bookings, openings, policy, quota, refusals
+from app.services import bookings, openings, quota, refusals
 from app.services.bookings import Ask, Proposal
 from app.services.refusals import Offer
+from app.web.bookings import budget, words
 from app.web.bookings import form as forms
-from app.web.bookings import words
 from app.web.bookings.blueprint import bp, slot
 from app.web.bookings.form import BookingForm
 from app.web.errors import status_of
@@ -78,7 +78,7 @@ def _from_link() -> tuple[BookingForm, Ask]:
         count = len(ask.gpu_ids) or ask.count
         account_id = me().account_id
         free = quota.free(account_id) // count if account_id else 0
-        ask = forms.capped(ask, min(policy.current().max_hours * 3600, free or slot()))
+        ask = forms.capped(ask, min(budget.rules_of(me()).max_hours * 3600, free or slot()))
     return _with_lists(forms.of_ask(ask)), ask
 
 
@@ -112,6 +112,7 @@ def _page(form: BookingForm, *, status: int = 200, **context: Any) -> Response:
     proposal: Proposal | None = context.get("proposal")
     offers: list[Offer] = context.pop("offers", [])
     gpus = openings.by_host(openings.usable_gpus())
+    rules = budget.rules_of(me())
     return render(
         "bookings/new.html",
         form=form,
@@ -119,7 +120,8 @@ def _page(form: BookingForm, *, status: int = 200, **context: Any) -> Response:
         ticked=set(form.gpu.data or ()),
         chosen=bool(form.gpu.data or form.host.data or form.host.errors),
         errors_found=bool(form.errors),
-        rules=policy.current(),
+        rules=rules,
+        left=budget.left(me(), rules),
         quick=forms.QUICK_HOURS,
         sentence=f"{words.proposed(proposal)} {words.price(proposal)}" if proposal else "",
         offers=[shown_offer(offer) for offer in offers],
@@ -140,6 +142,7 @@ def shown_offer(offer: Offer) -> dict[str, Any]:
         "fewer": _("Book %(what)s instead", what=whole),
         "later": _("Book the later time"),
         "sooner": _("Book the earlier time"),
+        "longer": _("Book %(length)s instead", length=words.length(window.seconds)),
     }
     lead = {
         "same": _("Free now:"),
@@ -148,6 +151,7 @@ def shown_offer(offer: Offer) -> dict[str, Any]:
         "fewer": _("Fewer GPUs:"),
         "later": _("Later:"),
         "sooner": _("Sooner:"),
+        "longer": _("Longer:"),
     }[offer.kind]
     return {
         "text": texts[offer.kind],
