@@ -10,13 +10,15 @@ from sqlalchemy import func, select
 from app import clock
 from app.errors import InvalidInput, RuleRefused
 from app.extensions import db
-from app.models import Allocation, Booking, Gpu, LedgerEntry, Phase, User
+from app.models import Allocation, Booking, Gpu, Host, LedgerEntry, Phase, User
 from app.services import audit, bookings, claims, quota, warnings
 from app.services.claims import Frame
-from app.services.rules import classes, fees, gate, tariff
+from app.services.rules import classes, fees, gate, noshow, tariff
 from app.services.rules.check import Asked
 from app.services.rules.terms import Rules
 from app.services.windows import Window, ceil_to_grid, in_utc
+
+NO_SHOW = "booking.no_show"
 
 
 def cancel(user: User, booking_id: int) -> Booking:
@@ -48,6 +50,25 @@ def end_now(user: User, booking_id: int) -> Booking:
     _shorten(user, booking, end)
     audit.record(user.username, "booking.released", f"booking:{booking.id}", ends_at=end.isoformat())
     return booking
+
+
+def end_no_show(host: Host) -> int | None:
+    """End the host's first booking whose owner did not come, if the rules say so; its number.
+
+    One at a time: each takes its account's lock and then its GPUs', and nobody may hold two accounts and GPUs."""
+    booking_id = noshow.due(host)
+    if booking_id is None:
+        return None
+    owner = db.session.scalars(select(User).join(Booking).where(Booking.id == booking_id)).one()
+    booking = _locked(owner, booking_id)
+    now = clock.now()
+    moment = noshow.ends_at(booking, now)
+    if moment is None or moment > now or booking.released_at is not None:
+        return None  # a machine took it meanwhile, or its owner gave it back
+    booking.released_at = now
+    _shorten(owner, booking, now.replace(microsecond=0))
+    audit.record(audit.SYSTEM, NO_SHOW, f"booking:{booking.id}", ends_at=booking.ends_at.isoformat())
+    return booking.id
 
 
 def move_end(user: User, booking_id: int, ends_at: datetime, slot: int) -> Booking:

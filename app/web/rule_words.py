@@ -62,7 +62,7 @@ GROUPS: tuple[tuple[LazyString, LazyString | str, tuple[str, ...]], ...] = (  # 
     (_l("Which GPUs"), _l("None ticked: all of them."), ("models", "hosts")),
     (
         _l("Giving back and not coming"),
-        _l("Cancelled, shortened or ended early, the same is charged, so that nobody gains by waiting."),
+        _l("The same is charged for what is cancelled, shortened or ended early: nobody gains by waiting."),
         ("late_hours", "late_percent", "noshow_minutes"),
     ),
 )

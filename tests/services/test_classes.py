@@ -11,7 +11,7 @@ from flask import Flask
 
 from app.errors import Conflict, InvalidInput, RuleRefused
 from app.extensions import db, lab_zone
-from app.models import AccountClass, Booking, Gpu, LedgerEntry, User
+from app.models import AccountClass, Booking, Gpu, LedgerEntry, Phase, User
 from app.services import audit, bookings, changes, quota, recording, refusals, room, statement
 from app.services.claims import Ask
 from app.services.rules import classes, fees, tariff, trial
@@ -224,3 +224,43 @@ def test_a_trial_looks_at_the_accounts_of_its_class(student: User, boss: User, g
     assert result.paid == 2 * 8 * 3600
     assert trial.run(class_of(boss), narrow, NOW - 30 * HOUR, NOW, lab_zone()).by_person == [("Boss", 1)]
     assert not trial.run(class_of(boss), narrow, NOW - 10 * HOUR, NOW, lab_zone()).looked_at
+
+
+def came(booking: Booking, **values: Any) -> None:
+    for allocation in booking.allocations:
+        for name, value in values.items():
+            setattr(allocation, name, value)
+    db.session.flush()
+
+
+def test_a_booking_whose_owner_did_not_come_ends(student: User, boss: User, gpus: list[Gpu], freeze: Freeze) -> None:
+    set_rules(boss, student, noshow_minutes=30, late_hours=1, late_percent=50)
+    booking = bookings.create(student, ask(gpus[:1], 0, 4), SLOT)
+    came(booking, trouble="no_machine")
+    freeze(NOW + timedelta(minutes=29, seconds=59))
+    assert changes.end_no_show(booking.host) is None
+    freeze(NOW + timedelta(minutes=30))
+    assert [changes.end_no_show(booking.host) for _ in range(2)] == [booking.id, None]
+    assert booking.phase(NOW + timedelta(minutes=30)) == Phase.PAST
+    recording.settle_ended(booking.host)
+    assert -sum(amount for kind, amount in ledger(booking) if kind == "settle") == 30 * 60 + 30 * 60
+    assert [
+        event.actor for event in audit.recent(target=f"booking:{booking.id}") if event.action == changes.NO_SHOW
+    ] == ["system"]
+
+
+@pytest.mark.parametrize(
+    "values",
+    [{"trouble": ""}, {"trouble": "unreachable"}, {"trouble": "stopped", "attached_at": NOW}],
+    ids=["being attached", "not theirs to mend", "was there and was stopped"],
+)
+def test_who_came_or_could_not_keeps_the_booking(
+    student: User, boss: User, gpus: list[Gpu], freeze: Freeze, values: dict[str, Any]
+) -> None:
+    set_rules(boss, student, noshow_minutes=30)
+    other = bookings.create(boss, ask(gpus[1:2], 0, 4), SLOT)  # of a class without this rule
+    booking = bookings.create(student, ask(gpus[:1], 0, 4), SLOT)
+    came(other, trouble="no_machine")
+    came(booking, **values)
+    freeze(NOW + HOUR)
+    assert changes.end_no_show(booking.host) is None

@@ -18,11 +18,11 @@ from app.services.rules import terms
 from app.services.rules.terms import Rules
 
 NAME_LENGTH = 64
-_IS_OF = or_(Account.class_id == AccountClass.id, Account.class_id.is_(None) & AccountClass.is_default)
+IS_OF = or_(Account.class_id == AccountClass.id, Account.class_id.is_(None) & AccountClass.is_default)
 # Built once: each booking asks. The lab's rules come along, since a class's rules are laid over them.
 _OF_ACCOUNT = (
     select(AccountClass, Policy)
-    .join(Account, _IS_OF)
+    .join(Account, IS_OF)
     .join(Policy, Policy.id == 1)
     .where(Account.id == bindparam("account_id"))
 )
@@ -60,7 +60,7 @@ def all_with_counts() -> list[tuple[AccountClass, int]]:
     """Every class and how many accounts it holds for, the default one first."""
     query = (
         select(AccountClass, func.count(Account.id))
-        .outerjoin(Account, _IS_OF)
+        .outerjoin(Account, IS_OF)
         .group_by(AccountClass.id)
         .order_by(AccountClass.is_default.desc(), AccountClass.name)
     )
