@@ -65,7 +65,8 @@ def price(proposal: Proposal) -> str:
     plain = len(proposal.gpus) * proposal.window.seconds
     if proposal.cost == plain:
         return cost
-    return f"{cost} {_('It is %(hours)s GPU-hours of time, weighted by your rules.', hours=hours_text(plain))}"
+    weighted = _("It is %(hours)s GPU-hours of time, weighted by your rules.", hours=hours_text(plain))
+    return f"{cost} {weighted}"
 
 
 def away(distance: timedelta) -> str:
