@@ -89,6 +89,10 @@ class Form:
         fields = {name: value for name, value in element.fields.items() if value is not None}
         # Several boxes of one name, or a choice of several: a list.
         self.values: dict[str, Any] = {n: v if isinstance(v, str) else list(v) for n, v in fields.items()}
+        for name in {one.get("name") for one in element.xpath(".//input[@type='hidden']")}:
+            several = element.xpath(".//input[@type='hidden' and @name=$name]/@value", name=name)
+            if len(several) > 1:
+                self.values[name] = [str(one) for one in several]
         for other in element.xpath(".//button[@name]"):
             self.values.pop(other.get("name"), None)
         if button.get("name"):

@@ -46,7 +46,7 @@ def read(form: Values) -> dict[str, Any]:
     values["peak_days"] = [_number("peak_days", day, 0, 6) for day in form.getlist("peak_days")[:7]]
     if "peak_percent" not in values:  # without a price, when it would hold says nothing
         values = {name: value for name, value in values.items() if name not in WITH_PEAK}
-    if "hours_week" not in values and values.get("week_day") == 0:
+    if values.get("week_day") == 0:  # Monday is what holds without a word
         del values["week_day"]
     return values
 
