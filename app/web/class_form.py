@@ -23,6 +23,8 @@ def of_values(values: dict[str, Any]) -> Values:
         filled[name] = str(values.get(name, ""))
     for name in MANY:
         filled.setlist(name, [str(one) for one in values.get(name, ())])
+    if "peak_percent" in values and not values["peak_days"]:
+        raise InvalidInput(_("Tick the days on which there are peak hours."), field="peak_days")
     if "peak_percent" not in values:
         filled.setlist("peak_days", ["0", "1", "2", "3", "4"])
     for model, percent in values.get("weights", {}).items():
@@ -44,6 +46,8 @@ def read(form: Values) -> dict[str, Any]:
         if field.startswith(WEIGHT) and text.strip()
     }
     values["peak_days"] = [_number("peak_days", day, 0, 6) for day in form.getlist("peak_days")[:7]]
+    if "peak_percent" in values and not values["peak_days"]:
+        raise InvalidInput(_("Tick the days on which there are peak hours."), field="peak_days")
     if "peak_percent" not in values:  # without a price, when it would hold says nothing
         values = {name: value for name, value in values.items() if name not in WITH_PEAK}
     if values.get("week_day") == 0:  # Monday is what holds without a word

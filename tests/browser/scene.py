@@ -22,12 +22,15 @@ from app.models import (
     Host,
     Instance,
     Refusal,
+    Role,
     SshKey,
     TemplateKind,
     TemplateState,
+    User,
 )
 from app.services import accounts, instances, inventory, shares, ssh_keys, templates, tokens
 from app.services.quarantine import quarantine
+from app.services.rules import classes
 from app.services.shares import Terms
 from app.services.template_rules import Wish
 from tests.browser.demo import Demo
@@ -63,6 +66,7 @@ class Scene:
     ended: int
     stuck: int
     broken: str
+    student: int
     template: int
     broken_template: int
 
@@ -144,6 +148,11 @@ class Scene:
             ("all-machines-one", f"/admin/machines/sim1/{self.user}"),
             ("all-machines-foreign", "/admin/machines/sim2/by-hand"),
             ("rules", "/rules"),
+            ("classes", "/rules/classes"),
+            ("class", f"/rules/classes/{self.student}"),
+            ("class-wrong", f"/rules/classes/{self.student}/try?max_hours=x&hours_week=200"),
+            ("class-try", f"/rules/classes/{self.student}/try?recent=1&max_hours=3&max_gpus=1&peak_percent=200&peak_days=0"),
+            ("class-remove", f"/rules/classes/{self.student}/remove"),
             ("audit", "/audit"),
         ]
         signed_out = [("sign-in", "/login"), ("register", "/register")]
@@ -198,9 +207,10 @@ def make(demo: Demo) -> Scene:
     _trouble(demo)
     _shares(demo)
     broken = _broken_machine(demo, user)
+    student = _students(demo, user)
     made = _templates(demo)
     _surveyed(demo, user)
-    return Scene(demo, user, other, admin, waiting, running, upcoming, ended, stuck, broken, *made)
+    return Scene(demo, user, other, admin, waiting, running, upcoming, ended, stuck, broken, student, *made)
 
 
 def unmake(demo: Demo) -> None:
@@ -215,6 +225,11 @@ def unmake(demo: Demo) -> None:
     with demo.app.app_context(), transaction():
         for template in templates.every():
             templates.retire(None, template)
+        admin = db.session.scalars(db.select(User).where(User.role == Role.ADMIN)).first()
+        assert admin is not None
+        for found, _count in classes.all_with_counts():
+            if not found.is_default:
+                classes.delete(admin, found.id)
 
 
 def _portal(demo: Demo) -> Flask:
@@ -274,6 +289,25 @@ def _templates(demo: Demo) -> tuple[int, int]:
 
     wait_for(over, 30, "templates that are built or not")
     return numbers[0], numbers[1]
+
+
+def _students(demo: Demo, user: str) -> int:
+    """A class with rules of its own, and somebody of it."""
+    with demo.app.app_context(), transaction():
+        admin = db.session.scalars(db.select(User).where(User.role == Role.ADMIN)).first()
+        assert admin is not None
+        found = classes.create(admin, "Student")
+        rules = {
+            "hours_week": 200,
+            "gpus_at_once": 6,
+            "far_days": 14,
+            "far_hours": 20,
+            "late_hours": 2,
+            "late_percent": 50,
+        }
+        classes.change(admin, found.id, rules)
+        classes.assign(admin, accounts.account_of(user), found.id)
+        return found.id
 
 
 def _shares(demo: Demo) -> None:
