@@ -18,6 +18,7 @@ from app.models.ledger import EntryKind, LedgerEntry
 from app.models.operations import Operation, OperationKind, OperationState
 from app.models.policy import Policy
 from app.models.shares import SharedDirectory
+from app.models.teams import TeamMember
 from app.models.templates import Template, TemplateKind, TemplateState
 from app.models.terminals import Terminal
 
@@ -49,6 +50,7 @@ __all__ = [
     "SharedDirectory",
     "SignIn",
     "SshKey",
+    "TeamMember",
     "Template",
     "TemplateKind",
     "TemplateState",

@@ -15,10 +15,10 @@ from sqlalchemy.orm import joinedload, selectinload
 from sqlalchemy.orm.attributes import set_committed_value
 
 from app import clock
-from app.errors import InvalidInput, NotAllowed, NotFound
+from app.errors import InvalidInput, NotFound
 from app.extensions import db, lab_zone
 from app.models import Allocation, Booking, Gpu, Instance, User
-from app.services import audit, claims, quota
+from app.services import audit, claims, payers, quota
 from app.services.claims import Ask, Frame
 from app.services.rules import classes, gate, tariff
 from app.services.rules.check import Asked
@@ -46,9 +46,9 @@ class Proposal:
 
 def propose(user: User, ask: Ask, slot: int) -> Proposal:
     """Everything that `create` checks, without taking anything. Raises what `create` would."""
-    account_id = _account_of(user)
+    account_id = payers.account_id(user, ask.account)
     frame = _frame(user, account_id, ask, slot)
-    _keep_the_rules(account_id, ask, frame)
+    _keep_the_rules(user, account_id, ask, frame)
     if ask.gpu_ids:
         gpus = claims.named_gpus(ask, frame.rules)
         claims.refuse_clashes(gpus, frame)
@@ -64,12 +64,12 @@ def create(user: User, ask: Ask, slot: int) -> Booking:
     """Book. Raises InvalidInput, RuleRefused, QuotaExceeded or SlotTaken, and then has changed nothing."""
     if ask.request_key and (twin := _by_request_key(user, ask.request_key)):
         return twin  # before the rules: a form that is sent again later than its start was still booked
-    account_id = _account_of(user)
+    account_id = payers.account_id(user, ask.account)
     frame = _frame(user, account_id, ask, slot, machines=not ask.gpu_ids)
     free = quota.lock(account_id)
     if ask.request_key and (twin := _by_request_key(user, ask.request_key)):
         return twin
-    _keep_the_rules(account_id, ask, frame)
+    _keep_the_rules(user, account_id, ask, frame)
     gpus = claims.claimed(ask, frame)
     price = _price(frame, gpus)
     needed = price.cost(frame.window)
@@ -96,6 +96,7 @@ def get(user: User, booking_id: int, *, lock: bool = False) -> Booking:
             selectinload(Booking.allocations).joinedload(Allocation.gpu),
             joinedload(Booking.host),
             joinedload(Booking.user),
+            joinedload(Booking.account),
             joinedload(Booking.instance),
         )
         .execution_options(populate_existing=True)
@@ -173,19 +174,14 @@ def _frame(user: User, account_id: int, ask: Ask, slot: int, *, machines: bool =
     return Frame(window, now + timedelta(days=rules.horizon_days), slot, hosts, rules)
 
 
-def _keep_the_rules(account_id: int, ask: Ask, frame: Frame) -> None:
+def _keep_the_rules(user: User, account_id: int, ask: Ask, frame: Frame) -> None:
     count = len(set(ask.gpu_ids)) or ask.count
-    gate.require(account_id, Asked(frame.window, count, clock.now()), frame.rules)
+    member_id = user.id if account_id != user.account_id else None
+    gate.require(account_id, Asked(frame.window, count, clock.now(), member_id=member_id), frame.rules)
 
 
 def _price(frame: Frame, gpus: Sequence[Gpu]) -> Tariff:
     return tariff.price(frame.rules, (gpu.model for gpu in gpus), lab_zone())
-
-
-def _account_of(user: User) -> int:
-    if user.account_id is None:
-        raise NotAllowed(_("You have no account to book from yet."), _("An admin must approve you first."))
-    return user.account_id
 
 
 def _machine_hosts(user_id: int) -> frozenset[int]:

@@ -122,6 +122,7 @@ def longer(booking: Booking, end: datetime, now: datetime) -> Asked:
         added=Window(booking.ends_at, end),
         models=frozenset(allocation.gpu.model for allocation in booking.allocations),
         host=booking.host.name,
+        member_id=booking.user_id if booking.account_id != booking.user.account_id else None,
     )
 
 

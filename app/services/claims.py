@@ -34,7 +34,8 @@ _LOCKED_GPUS = _GPUS.with_for_update(of=Gpu, key_share=True).execution_options(p
 class Ask:
     """What somebody wants: these GPUs, or `count` of any (of `model`, on `host`, where named).
 
-    `starts_at` None means now. `request_key` makes a form that is sent twice book once.
+    `starts_at` None means now. `account`: the team's that pays, else one's own.
+    `request_key` makes a form that is sent twice book once.
     """
 
     ends_at: datetime
@@ -44,6 +45,7 @@ class Ask:
     model: str = ""
     host: str = ""
     note: str = ""
+    account: str = ""
     request_key: str | None = None
 
 

@@ -14,7 +14,7 @@ from app import clock
 from app.errors import Alternative, DomainError, InvalidInput, NotFound, QuotaExceeded, RuleRefused, SlotTaken
 from app.extensions import db
 from app.models import Refusal, User
-from app.services import bookings, budgets, openings
+from app.services import bookings, budgets, openings, payers
 from app.services.bookings import Ask, Proposal
 from app.services.rules import classes
 from app.services.windows import Window, floor_to_grid
@@ -68,7 +68,7 @@ def ask_of(refusal: Refusal) -> Ask:
 def offers(user: User, ask: Ask, slot: int) -> tuple[DomainError | None, list[Offer]]:
     """Whether the request would be accepted now (then it is the one offer), else why not and what would be."""
     now = clock.now()
-    slot = classes.rules_for(user.account_id).slot(slot)
+    slot = _slot(user, ask, slot)
     if ask.starts_at is not None and ask.starts_at < now:  # its time has passed: as long, from now on
         ask = replace(ask, starts_at=None, ends_at=max(now + (ask.ends_at - ask.starts_at), ask.ends_at))
     try:
@@ -82,7 +82,7 @@ def instead(user: User, ask: Ask, error: DomainError, slot: int) -> list[Offer]:
     if isinstance(error, InvalidInput):
         return []
     found: list[Offer] = []
-    slot = classes.rules_for(user.account_id).slot(slot)
+    slot = _slot(user, ask, slot)
     for kind, other in _candidates(ask, error, slot):
         try:
             proposal = bookings.propose(user, other, slot)
@@ -92,6 +92,13 @@ def instead(user: User, ask: Ask, error: DomainError, slot: int) -> list[Offer]:
         if not any(_same(offer.proposal, proposal) for offer in found):
             found.append(Offer(kind, replace(other, starts_at=_start(other, window), ends_at=window.ends_at), proposal))
     return found
+
+
+def _slot(user: User, ask: Ask, slot: int) -> int:
+    try:
+        return classes.rules_for(payers.account_id(user, ask.account)).slot(slot)
+    except DomainError:  # in the team no more: the request itself is refused for it
+        return slot
 
 
 def _candidates(ask: Ask, error: DomainError, slot: int) -> Iterator[tuple[str, Ask]]:

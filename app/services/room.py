@@ -8,6 +8,7 @@ from datetime import datetime, timedelta
 from flask_babel import gettext as _
 
 from app import clock
+from app.errors import RuleRefused
 from app.extensions import lab_zone
 from app.models import Allocation, Booking, Phase
 from app.services import changes, openings, quota
@@ -73,18 +74,22 @@ class _Bounds:
     rules: Rules
     standing: Standing
     free: int
+    shut: str = ""  # why it cannot go on at all
 
 
 def _bounds(booking: Booking, now: datetime) -> _Bounds:
     rules = classes.rules_for(booking.account_id)
-    standing = Standing()
-    if rules.looks_at_others:
-        since = min(booking.starts_at, now) - gate.LONGEST_PERIOD
-        standing = Standing(gate.claims_of(booking.account_id, since, ignore_booking=booking.id))
-    return _Bounds(rules, standing, quota.free(booking.account_id))
+    asked, free = changes.longer(booking, booking.ends_at, now), quota.free(booking.account_id)
+    try:
+        standing = gate.standing_of(booking.account_id, asked, rules, ignore_booking=booking.id)
+    except RuleRefused as error:
+        return _Bounds(rules, Standing(), free, error.brief)
+    return _Bounds(rules, standing, free)
 
 
 def _refused(booking: Booking, end: datetime, bounds: _Bounds, following: list[Allocation]) -> str:
+    if bounds.shut:
+        return bounds.shut
     asked = changes.longer(booking, end, clock.now())
     for refusal in check.broken(asked, bounds.standing, bounds.rules, lab_zone()):
         return refusal.brief

@@ -33,6 +33,7 @@ from app.web import (
     snapshots,
     ssh_keys,
     static,
+    teams,
     templates,
     terminal,
     uses,
@@ -42,7 +43,7 @@ from app.web import (
 __all__ = ["classes", "init_app", "locale", "people_access"]
 
 PAGES = (
-    auth, home, calendar, bookings, machines, machine_care, snapshots, ways, terminal, quota, settings, ssh_keys,
+    auth, home, calendar, bookings, machines, machine_care, snapshots, ways, terminal, quota, teams, settings, ssh_keys,
     people, hosts, shares, templates, all_machines, policy, audit, health, api,
 )  # fmt: skip
 

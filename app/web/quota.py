@@ -14,7 +14,7 @@ from flask_babel import gettext as _
 from app import clock
 from app.config import Settings
 from app.models import Account
-from app.services import accounts, people, quota, statement, words
+from app.services import accounts, people, quota, statement, teams, words
 from app.services.rules import amounts, classes, gate
 from app.services.rules.amounts import Use
 from app.services.rules.terms import Rules
@@ -36,7 +36,7 @@ def index() -> Response:
     """One's own quota."""
     account = accounts.get(me().username).account
     assert account is not None, "whoever is active has an account"
-    return render("quota/index.html", admins=people.admins(), **context_of(account))
+    return render("quota/index.html", admins=people.admins(), teams=teams.of(me()), **context_of(account))
 
 
 @bp.get("/quota.csv")

@@ -1,4 +1,4 @@
-"""Classes of accounts with rules of their own, and the price at which a booking was made."""
+"""Classes of accounts with rules of their own, the price at which a booking was made, and teams that share an account."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -32,11 +32,27 @@ def upgrade() -> None:
     op.add_column("accounts", sa.Column("class_id", sa.BigInteger(), nullable=True))
     op.create_foreign_key(op.f("fk_accounts_class_id"), "accounts", "account_classes", ["class_id"], ["id"])
     op.create_index(op.f("ix_accounts_class_id"), "accounts", ["class_id"])
+    op.create_table(
+        "team_members",
+        sa.Column("id", sa.BigInteger(), nullable=False),
+        sa.Column("account_id", sa.BigInteger(), nullable=False),
+        sa.Column("user_id", sa.BigInteger(), nullable=False),
+        sa.Column("is_owner", sa.Boolean(), server_default=sa.text("false"), nullable=False),
+        sa.Column("cap_hours", sa.BigInteger(), nullable=True),
+        sa.Column("created_at", sa.DateTime(timezone=True), server_default=sa.text("now()"), nullable=False),
+        sa.CheckConstraint("cap_hours >= 0", name=op.f("ck_team_members_cap")),
+        sa.ForeignKeyConstraint(["account_id"], ["accounts.id"], name=op.f("fk_team_members_account_id")),
+        sa.ForeignKeyConstraint(["user_id"], ["users.id"], name=op.f("fk_team_members_user_id")),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_team_members")),
+        sa.UniqueConstraint("account_id", "user_id", name=op.f("uq_team_members_account_id_user_id")),
+    )
+    op.create_index(op.f("ix_team_members_user_id"), "team_members", ["user_id"])
     op.create_index("ix_bookings_account_id_ends_at", "bookings", ["account_id", "ends_at"])
     op.add_column("bookings", sa.Column("tariff", postgresql.JSONB(), server_default="{}", nullable=False))
 
 
 def downgrade() -> None:
+    op.drop_table("team_members")
     op.drop_column("bookings", "tariff")
     op.drop_index("ix_bookings_account_id_ends_at", "bookings")
     op.drop_index(op.f("ix_accounts_class_id"), "accounts")

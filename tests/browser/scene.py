@@ -28,7 +28,7 @@ from app.models import (
     TemplateState,
     User,
 )
-from app.services import accounts, instances, inventory, shares, ssh_keys, templates, tokens
+from app.services import accounts, instances, inventory, shares, ssh_keys, teams, templates, tokens
 from app.services.quarantine import quarantine
 from app.services.rules import classes
 from app.services.shares import Terms
@@ -67,6 +67,7 @@ class Scene:
     stuck: int
     broken: str
     student: int
+    team: int
     template: int
     broken_template: int
 
@@ -111,6 +112,9 @@ class Scene:
             ("machine-snapshots", f"/machines/{self.user}/snapshots"),
             ("machine-restore", f"/machines/{self.user}/snapshots/{SNAPSHOT}/restore"),
             ("quota", "/quota"),
+            ("teams", "/teams"),
+            ("team", f"/teams/{self.team}"),
+            ("team-remove", f"/teams/{self.team}/members/{self.other}/remove"),
             ("settings", "/settings"),
             ("keys", "/settings/keys"),
             ("key-remove", f"/settings/keys/{key}/remove"),
@@ -151,7 +155,7 @@ class Scene:
             ("classes", "/rules/classes"),
             ("class", f"/rules/classes/{self.student}"),
             ("class-wrong", f"/rules/classes/{self.student}/try?max_hours=x&hours_week=200"),
-            ("class-try", f"/rules/classes/{self.student}/try?recent=1&max_hours=3&max_gpus=1&peak_percent=200&peak_days=0"),
+            ("class-try", f"/rules/classes/{self.student}/try?recent=1&max_hours=3&max_gpus=1"),
             ("class-remove", f"/rules/classes/{self.student}/remove"),
             ("audit", "/audit"),
         ]
@@ -208,9 +212,10 @@ def make(demo: Demo) -> Scene:
     _shares(demo)
     broken = _broken_machine(demo, user)
     student = _students(demo, user)
+    team = _team(demo, user, other)
     made = _templates(demo)
     _surveyed(demo, user)
-    return Scene(demo, user, other, admin, waiting, running, upcoming, ended, stuck, broken, student, *made)
+    return Scene(demo, user, other, admin, waiting, running, upcoming, ended, stuck, broken, student, team, *made)
 
 
 def unmake(demo: Demo) -> None:
@@ -308,6 +313,17 @@ def _students(demo: Demo, user: str) -> int:
         classes.change(admin, found.id, rules)
         classes.assign(admin, accounts.account_of(user), found.id)
         return found.id
+
+
+def _team(demo: Demo, owner: str, member: str) -> int:
+    """Two who share an account, one of them with a limit; named anew each time, since teams stay."""
+    with demo.app.app_context(), transaction():
+        admin = db.session.scalars(db.select(User).where(User.role == Role.ADMIN)).first()
+        assert admin is not None
+        account = teams.create(admin, f"Vision {owner}", owner, 300)
+        teams.add(admin, account, member)
+        teams.limit(admin, account, member, 40, owner=False)
+        return account.id
 
 
 def _shares(demo: Demo) -> None:

@@ -57,6 +57,18 @@ def of_periods(
                 break
 
 
+def of_a_member(
+    whole: Window, new: Window, gpus: int, claims: Sequence[Claim], cap: int, rules: Rules, zone: ZoneInfo
+) -> Iterator[RuleRefused]:
+    """More than a team lets a member book in a month on its account; `claims` are the member's."""
+    for span in periods.touched(new, "month", rules, zone):
+        others = booked_in(span, claims)
+        total = others + periods.shared(whole, span) * gpus
+        if total > cap * 3600:
+            yield _over("member_hours", span, total, cap, max(cap * 3600 - others, 0), zone)
+            return
+
+
 def of_the_far(
     whole: Window, new: Window, gpus: int, claims: Sequence[Claim], rules: Rules, now: datetime
 ) -> Iterator[RuleRefused]:
@@ -92,6 +104,10 @@ def _over(rule: str, span: Window, total: int, limit: int, left: int, zone: Zone
         ),
         "hours_week": _(
             "You may book %(max)s GPU-hours a week; in the week from %(start)s it would be %(hours)s.", **numbers
+        ),
+        "member_hours": _(
+            "Your team lets you book %(max)s GPU-hours a month; in the month from %(start)s it would be %(hours)s.",
+            **numbers,
         ),
         "hours_month": _(
             "You may book %(max)s GPU-hours a month; in the month from %(start)s it would be %(hours)s.", **numbers

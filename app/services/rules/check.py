@@ -30,6 +30,7 @@ class Asked:
     added: Window | None = None
     models: frozenset[str] = frozenset()
     host: str = ""
+    member_id: int | None = None  # whose share of a team's account it is
 
     @property
     def new(self) -> Window:
@@ -42,6 +43,7 @@ class Standing:
     """What the account has booked: all that is not cancelled and could matter, without the booking that is changed."""
 
     claims: Sequence[Claim] = field(default=())
+    cap: int | None = None  # GPU-hours a month that the team gives the member
 
 
 def broken(asked: Asked, standing: Standing, rules: Rules, zone: ZoneInfo) -> Iterator[RuleRefused]:
@@ -54,6 +56,9 @@ def broken(asked: Asked, standing: Standing, rules: Rules, zone: ZoneInfo) -> It
     yield from _at_once(asked, standing, rules)
     yield from _gap(asked, standing, rules)
     yield from amounts.of_periods(asked.window, asked.new, asked.gpus, standing.claims, rules, zone)
+    if asked.member_id is not None and standing.cap is not None:
+        own = [claim for claim in standing.claims if claim.user_id == asked.member_id]
+        yield from amounts.of_a_member(asked.window, asked.new, asked.gpus, own, standing.cap, rules, zone)
     yield from amounts.of_the_far(asked.window, asked.new, asked.gpus, standing.claims, rules, asked.now)
 
 

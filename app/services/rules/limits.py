@@ -21,6 +21,7 @@ class Claim:
     window: Window
     gpus: int
     booking_id: int = 0
+    user_id: int = 0
 
 
 def of_window(rules: Policy | Rules, window: Window, now: datetime) -> Iterator[RuleRefused]:

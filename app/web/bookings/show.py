@@ -71,6 +71,7 @@ def _actions(booking: Booking, phase: Phase) -> dict[str, Any]:
         ends_at=booking.booked_until,
         gpu_ids=tuple(allocation.gpu_id for allocation in booking.allocations),
         note=booking.note,
+        account=booking.account.name if booking.account.is_team else "",
     )
     return {
         "phase": phase,
