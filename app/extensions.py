@@ -1,9 +1,10 @@
-"""The Flask extensions, empty here and bound in `create_app`, and the one way to commit."""
+"""The Flask extensions, empty here and bound in `create_app`, the one way to commit, and the lab's zone."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from zoneinfo import ZoneInfo
 
 from flask import current_app
 from flask_babel import Babel
@@ -28,6 +29,11 @@ def settings() -> Settings:
     """What this installation chose, of the app that we run in."""
     found: Settings = current_app.extensions["berth"]
     return found
+
+
+def lab_zone() -> ZoneInfo:
+    """The lab's zone: by its clock days, weeks, months and peak hours are counted."""
+    return settings().zone
 
 
 @contextmanager

@@ -19,7 +19,7 @@ from app.drivers.base import DriverError, HostSeen, LxdDriver
 from app.drivers.kernel import Scan
 from app.extensions import db, transaction
 from app.models import Host
-from app.services import drift, enforcement, inventory, recording
+from app.services import changes, drift, enforcement, inventory, recording
 from app.services.plan import Desired, Plan, from_tags, plan
 from workers import aftermath
 from workers.evictor import Evictor
@@ -118,6 +118,8 @@ def _record(
     trouble = _note(host_name, write)
     if not trouble and (outcome.verdicts or want.quarantined):
         trouble = _note(host_name, lambda host: aftermath.record(host, watch, outcome))
+    if not trouble:
+        _note(host_name, changes.end_no_show)
     return trouble or _note(host_name, recording.settle_ended)
 
 

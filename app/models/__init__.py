@@ -6,6 +6,7 @@ from app.models.audit import AuditEvent
 from app.models.backups import Backup, Download
 from app.models.base import Base
 from app.models.bookings import Allocation, Booking, Phase, Refusal
+from app.models.classes import AccountClass
 from app.models.inventory import (
     Gpu,
     GpuState,
@@ -22,11 +23,13 @@ from app.models.operations import Operation, OperationKind, OperationState
 from app.models.policy import Policy
 from app.models.readings import Readable, Reading
 from app.models.shares import SharedDirectory
+from app.models.teams import TeamMember
 from app.models.templates import Template, TemplateKind, TemplateState
 from app.models.terminals import Terminal
 
 __all__ = [
     "Account",
+    "AccountClass",
     "Allocation",
     "ApiToken",
     "AuditEvent",
@@ -65,6 +68,7 @@ __all__ = [
     "SharedDirectory",
     "SignIn",
     "SshKey",
+    "TeamMember",
     "Template",
     "TemplateKind",
     "TemplateState",

@@ -27,6 +27,9 @@ class UserState(StrEnum):
     REFUSED = "refused"
 
 
+TEAM = "team:"
+
+
 class Account(Base):
     """The person or team that owns quota. `balance`, in GPU-seconds, is kept by a trigger: the sum of its ledger."""
 
@@ -37,7 +40,18 @@ class Account(Base):
     balance: Mapped[int] = mapped_column(server_default="0")
     monthly: Mapped[int] = mapped_column(server_default="0")  # GPU-seconds granted anew each month; 0: none
     renews_at: Mapped[datetime | None]
+    class_id: Mapped[int | None] = mapped_column(ForeignKey("account_classes.id"), index=True)  # none: the default one
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
+
+    @property
+    def is_team(self) -> bool:
+        """Whether several people share it. No username has a colon, so nobody's own account is taken for a team's."""
+        return self.name.startswith(TEAM)
+
+    @property
+    def title(self) -> str:
+        """The name that people read."""
+        return self.name.removeprefix(TEAM)
 
 
 class User(Base):

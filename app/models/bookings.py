@@ -31,6 +31,7 @@ class Booking(Base):
     __table_args__ = (
         CheckConstraint("ends_at > starts_at", name="window"),
         Index("ix_bookings_user_id_starts_at", "user_id", "starts_at"),
+        Index("ix_bookings_account_id_ends_at", "account_id", "ends_at"),  # what the rules look at, account locked
         # What still has to be settled, by host: the agents ask for it at every pass.
         Index("ix_bookings_unsettled", "host_id", "ends_at", postgresql_where=text("settled_at IS NULL")),
     )
@@ -44,6 +45,9 @@ class Booking(Base):
     ends_at: Mapped[datetime]
     booked_until: Mapped[datetime]  # the end last asked for; later than ends_at when released early
     note: Mapped[str] = mapped_column(String(200), server_default="")
+    tariff: Mapped[dict[str, Any]] = mapped_column(
+        server_default="{}"
+    )  # the price when booked; see services.rules.tariff
     request_key: Mapped[str | None] = mapped_column(String(96), unique=True)  # one form, sent twice, books once
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
     cancelled_at: Mapped[datetime | None]

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from datetime import datetime, timedelta
+from datetime import datetime
 
 from sqlalchemy import select
 
 from app import clock
 from app.extensions import db
 from app.models import Booking, Phase
-from app.services import changes, policy, quota
+from app.services import changes, quota
+from app.services.rules import classes, gate, tariff
 
 
 def longest(booking: Booking, others: Iterable[int]) -> Booking | None:
@@ -36,6 +37,9 @@ def can_go_on(booking: Booking, end: datetime) -> bool:
     now = clock.now()
     if booking.phase(now) != Phase.RUNNING:
         return False
-    affordable = timedelta(seconds=max(quota.free(booking.account_id), 0) // len(booking.allocations))
-    latest = min(changes.longest_extension(booking, policy.current(), now), booking.ends_at + affordable)
-    return end <= latest
+    rules = classes.rules_for(booking.account_id)
+    if end > changes.longest_extension(booking, rules, now):
+        return False
+    if tariff.of(booking).between(booking.starts_at, booking.ends_at, end) > max(quota.free(booking.account_id), 0):
+        return False
+    return gate.first(booking.account_id, changes.longer(booking, end, now), rules, ignore_booking=booking.id) is None

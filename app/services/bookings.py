@@ -15,11 +15,14 @@ from sqlalchemy.orm import joinedload, selectinload
 from sqlalchemy.orm.attributes import set_committed_value
 
 from app import clock
-from app.errors import InvalidInput, NotAllowed, NotFound
-from app.extensions import db
+from app.errors import InvalidInput, NotFound
+from app.extensions import db, lab_zone
 from app.models import Allocation, Booking, Gpu, Instance, User
-from app.services import audit, claims, policy, quota
+from app.services import audit, claims, payers, quota
 from app.services.claims import Ask, Frame
+from app.services.rules import classes, gate, tariff
+from app.services.rules.check import Asked
+from app.services.rules.tariff import Tariff
 from app.services.windows import Window, snapped
 
 NOTE_LENGTH = 200
@@ -27,7 +30,7 @@ NOTE_LENGTH = 200
 _INSERT_BOOKING = insert(Booking).returning(Booking)
 _INSERT_ALLOCATIONS = insert(Allocation).returning(Allocation, sort_by_parameter_order=True)
 
-__all__ = ["Ask", "Proposal", "between", "cost", "create", "get", "mine", "propose"]
+__all__ = ["Ask", "Proposal", "between", "create", "get", "mine", "propose"]
 
 
 @dataclass(frozen=True)
@@ -43,14 +46,16 @@ class Proposal:
 
 def propose(user: User, ask: Ask, slot: int) -> Proposal:
     """Everything that `create` checks, without taking anything. Raises what `create` would."""
-    frame = _frame(user, ask, slot)
+    account_id = payers.account_id(user, ask.account)
+    frame = _frame(user, account_id, ask, slot)
+    _keep_the_rules(user, account_id, ask, frame)
     if ask.gpu_ids:
-        gpus = claims.named_gpus(ask)
+        gpus = claims.named_gpus(ask, frame.rules)
         claims.refuse_clashes(gpus, frame)
     else:
         gpus = claims.any_gpus(ask, frame)
-    cost_of_all = len(gpus) * frame.window.seconds
-    free = quota.free(_account_of(user))
+    cost_of_all = _price(frame, gpus).cost(frame.window)
+    free = quota.free(account_id)
     quota.require(cost_of_all, free)
     return Proposal(frame.window, tuple(gpus), cost_of_all, free - cost_of_all, gpus[0].host_id in frame.machines)
 
@@ -59,15 +64,17 @@ def create(user: User, ask: Ask, slot: int) -> Booking:
     """Book. Raises InvalidInput, RuleRefused, QuotaExceeded or SlotTaken, and then has changed nothing."""
     if ask.request_key and (twin := _by_request_key(user, ask.request_key)):
         return twin  # before the rules: a form that is sent again later than its start was still booked
-    frame = _frame(user, ask, slot, machines=not ask.gpu_ids)
-    account_id = _account_of(user)
+    account_id = payers.account_id(user, ask.account)
+    frame = _frame(user, account_id, ask, slot, machines=not ask.gpu_ids)
     free = quota.lock(account_id)
     if ask.request_key and (twin := _by_request_key(user, ask.request_key)):
         return twin
+    _keep_the_rules(user, account_id, ask, frame)
     gpus = claims.claimed(ask, frame)
-    needed = len(gpus) * frame.window.seconds
+    price = _price(frame, gpus)
+    needed = price.cost(frame.window)
     quota.require(needed, free)
-    booking = _insert(user, account_id, ask, frame.window, gpus)
+    booking = _insert(user, account_id, ask, frame.window, gpus, price)
     quota.hold(booking, needed, key=f"hold:{booking.id}", actor=user.username)
     audit.record(
         user.username,
@@ -89,6 +96,7 @@ def get(user: User, booking_id: int, *, lock: bool = False) -> Booking:
             selectinload(Booking.allocations).joinedload(Allocation.gpu),
             joinedload(Booking.host),
             joinedload(Booking.user),
+            joinedload(Booking.account),
             joinedload(Booking.instance),
         )
         .execution_options(populate_existing=True)
@@ -150,13 +158,8 @@ def _within(start: datetime, end: datetime) -> Select[int]:
     )
 
 
-def cost(booking: Booking) -> int:
-    """What a booking's window costs, in GPU-seconds."""
-    return len(booking.allocations) * Window(booking.starts_at, booking.ends_at).seconds
-
-
-def _frame(user: User, ask: Ask, slot: int, *, machines: bool = True) -> Frame:
-    """The rules' part of the checks, and what the choice of GPUs is bound by (`machines`: also where they have one)."""
+def _frame(user: User, account_id: int, ask: Ask, slot: int, *, machines: bool = True) -> Frame:
+    """What makes sense at all, and what the choice of GPUs is bound by (`machines`: also where they have one)."""
     now = clock.now()
     if len(ask.note) > NOTE_LENGTH:
         raise InvalidInput(_("The purpose is too long: %(max)s characters at most.", max=NOTE_LENGTH), field="note")
@@ -164,18 +167,21 @@ def _frame(user: User, ask: Ask, slot: int, *, machines: bool = True) -> Frame:
         raise InvalidInput(_("The purpose must be one line of text."), field="note")
     if not ask.gpu_ids and ask.count < 1:
         raise InvalidInput(_("Ask for at least one GPU."), field="count")
+    rules = classes.rules_for(account_id)
+    slot = rules.slot(slot)
     window = snapped(ask.starts_at, ask.ends_at, now, slot)
-    rules = policy.current()
-    policy.check_window(rules, window, now)
-    policy.check_count(rules, len(set(ask.gpu_ids)) or ask.count)
     hosts = _machine_hosts(user.id) if machines else frozenset()
-    return Frame(window, now + timedelta(days=rules.horizon_days), slot, hosts)
+    return Frame(window, now + timedelta(days=rules.horizon_days), slot, hosts, rules)
 
 
-def _account_of(user: User) -> int:
-    if user.account_id is None:
-        raise NotAllowed(_("You have no account to book from yet."), _("An admin must approve you first."))
-    return user.account_id
+def _keep_the_rules(user: User, account_id: int, ask: Ask, frame: Frame) -> None:
+    count = len(set(ask.gpu_ids)) or ask.count
+    member_id = user.id if account_id != user.account_id else None
+    gate.require(account_id, Asked(frame.window, count, clock.now(), member_id=member_id), frame.rules)
+
+
+def _price(frame: Frame, gpus: Sequence[Gpu]) -> Tariff:
+    return tariff.price(frame.rules, (gpu.model for gpu in gpus), lab_zone())
 
 
 def _machine_hosts(user_id: int) -> frozenset[int]:
@@ -183,7 +189,7 @@ def _machine_hosts(user_id: int) -> frozenset[int]:
     return frozenset(db.session.scalars(query))
 
 
-def _insert(user: User, account_id: int, ask: Ask, window: Window, gpus: Sequence[Gpu]) -> Booking:
+def _insert(user: User, account_id: int, ask: Ask, window: Window, gpus: Sequence[Gpu], price: Tariff) -> Booking:
     window_of_all = {"starts_at": window.starts_at, "ends_at": window.ends_at}
     values = {
         "user_id": user.id,
@@ -191,6 +197,7 @@ def _insert(user: User, account_id: int, ask: Ask, window: Window, gpus: Sequenc
         "host_id": gpus[0].host_id,
         "booked_until": window.ends_at,
         "note": ask.note,
+        "tariff": price.as_json(),
         "request_key": _scoped_key(user, ask.request_key),
         **window_of_all,
     }

@@ -10,39 +10,48 @@ from sqlalchemy import func, select
 from app import clock
 from app.errors import InvalidInput, RuleRefused
 from app.extensions import db
-from app.models import Allocation, Booking, Gpu, LedgerEntry, Phase, Policy, User
-from app.services import audit, bookings, claims, openings, policy, quota, warnings
+from app.models import Allocation, Booking, Gpu, Host, LedgerEntry, Phase, User
+from app.services import audit, bookings, claims, openings, quota, warnings
 from app.services.claims import Frame
+from app.services.rules import classes, fees, gate, noshow, tariff
+from app.services.rules.check import Asked
+from app.services.rules.terms import Rules
 from app.services.windows import Window, ceil_to_grid, in_utc
+
+NO_SHOW = "booking.no_show"
 
 
 def cancel(user: User, booking_id: int) -> Booking:
-    """Withdraw a booking that has not started; all of it is given back."""
+    """Withdraw a booking that has not started; all of it is given back, but for what the rules charge late."""
     booking = _locked(user, booking_id)
     now = clock.now()
     if booking.phase(now) != Phase.UPCOMING:
         raise _cannot_change(booking, now)
-    withdraw(user, booking)
+    withdraw(user, booking, own=True)
     return booking
 
 
-def withdraw(actor: User, booking: Booking, **details: str) -> None:
-    """Take a booking back, all of it; only for one that is locked and has not started."""
+def withdraw(actor: User, booking: Booking, *, own: bool = False, **details: str) -> None:
+    """Take a booking back, all of it; only for one that is locked and has not started. `own`: its owner does, who pays
+    for doing so late."""
     now = clock.now()
     booking.cancelled_at = booking.settled_at = now
     for allocation in booking.allocations:
         allocation.released_at = now
     db.session.flush()
+    fee = _late(actor, booking, booking.starts_at, now) if own else 0
     quota.release(booking, quota.held_for(booking.id), key=f"release:{booking.id}", actor=actor.username)
+    _charge(actor, booking, fee)
     audit.record(actor.username, "booking.cancelled", f"booking:{booking.id}", **details)
 
 
 def cut(actor: User, booking: Booking, end: datetime, **details: str) -> None:
-    """Let a booking end earlier, the rest given back; only for one that is locked. It runs for a second at least."""
+    """Let a booking end earlier, the rest given back; only for one that is locked. It runs for a second at least.
+    Nobody pays for that."""
     before, began = booking.ends_at, max(allocation.starts_at for allocation in booking.allocations)
     end = max(end, began + timedelta(seconds=1))
     booking.booked_until = end
-    _shorten(actor, booking, end)
+    _shorten(actor, booking, end, own=False)
     times = {"before": before.isoformat(), "ends_at": end.isoformat()}
     audit.record(actor.username, "booking.moved", f"booking:{booking.id}", **times, **details)
 
@@ -61,10 +70,30 @@ def end_now(user: User, booking_id: int) -> Booking:
     return booking
 
 
+def end_no_show(host: Host) -> int | None:
+    """End the host's first booking whose owner did not come, if the rules say so; its number.
+
+    One at a time: each takes its account's lock and then its GPUs', and nobody may hold two accounts and GPUs."""
+    booking_id = noshow.due(host)
+    if booking_id is None:
+        return None
+    owner = db.session.scalars(select(User).join(Booking).where(Booking.id == booking_id)).one()
+    booking = _locked(owner, booking_id)
+    now = clock.now()
+    moment = noshow.ends_at(booking, now)
+    if moment is None or moment > now or booking.released_at is not None:
+        return None  # a machine took it meanwhile, or its owner gave it back
+    booking.released_at = now
+    _shorten(owner, booking, now.replace(microsecond=0))
+    audit.record(audit.SYSTEM, NO_SHOW, f"booking:{booking.id}", ends_at=booking.ends_at.isoformat())
+    return booking.id
+
+
 def move_end(user: User, booking_id: int, ends_at: datetime, slot: int) -> Booking:
     """Extend or shorten an upcoming or running booking. Raises as `create` does, and then has changed nothing."""
-    end = ceil_to_grid(in_utc(ends_at, "ends_at"), slot)
     booking = _locked(user, booking_id)
+    slot = classes.rules_for(booking.account_id).slot(slot)
+    end = ceil_to_grid(in_utc(ends_at, "ends_at"), slot)
     now = clock.now()
     if booking.phase(now) not in {Phase.UPCOMING, Phase.RUNNING}:
         raise _cannot_change(booking, now)
@@ -88,7 +117,7 @@ def move_end(user: User, booking_id: int, ends_at: datetime, slot: int) -> Booki
     return booking
 
 
-def longest_extension(booking: Booking, rules: Policy, now: datetime) -> datetime:
+def longest_extension(booking: Booking, rules: Rules, now: datetime) -> datetime:
     """How late the booking could end by the calendar and the rules (its quota apart)."""
     limit = min(booking.starts_at + timedelta(hours=rules.max_hours), now + timedelta(days=rules.horizon_days))
     gpu_ids = [allocation.gpu_id for allocation in booking.allocations]
@@ -101,6 +130,19 @@ def longest_extension(booking: Booking, rules: Policy, now: datetime) -> datetim
     following = db.session.scalar(query)
     blocks = openings.blocked(gpu_ids, Window(booking.ends_at, max(limit, booking.ends_at + timedelta(seconds=1))))
     return min([limit, *([following] if following else []), *(block.starts_at for block in blocks[:1])])
+
+
+def longer(booking: Booking, end: datetime, now: datetime) -> Asked:
+    """A later end, as the rules see it; allocations, their GPUs and the host must be loaded."""
+    return Asked(
+        Window(booking.starts_at, end),
+        len(booking.allocations),
+        now,
+        added=Window(booking.ends_at, end),
+        models=frozenset(allocation.gpu.model for allocation in booking.allocations),
+        host=booking.host.name,
+        member_id=booking.user_id if booking.account_id != booking.user.account_id else None,
+    )
 
 
 def _locked(user: User, booking_id: int) -> Booking:
@@ -135,13 +177,12 @@ def _cannot_change(booking: Booking, now: datetime) -> RuleRefused:
 
 
 def _extend(user: User, booking: Booking, end: datetime, now: datetime, slot: int) -> None:
-    rules = policy.current()
-    policy.check_window(rules, Window(booking.starts_at, end), now)
-    added = Window(booking.ends_at, end)
+    rules = classes.rules_for(booking.account_id)
+    gate.require(booking.account_id, longer(booking, end, now), rules, ignore_booking=booking.id)
     gpus = [allocation.gpu for allocation in booking.allocations]
-    frame = Frame(added, now + timedelta(days=rules.horizon_days), slot)
+    frame = Frame(Window(booking.ends_at, end), now + timedelta(days=rules.horizon_days), slot, rules=rules)
     claims.refuse_clashes(gpus, frame, ignore_booking=booking.id)
-    amount = len(gpus) * added.seconds
+    amount = tariff.of(booking).between(booking.starts_at, booking.ends_at, end)
     quota.require(amount, quota.lock(booking.account_id))
     _set_end(booking, end)
     booking.booked_until = end
@@ -149,13 +190,26 @@ def _extend(user: User, booking: Booking, end: datetime, now: datetime, slot: in
     quota.hold(booking, amount, key=f"hold:{booking.id}:{_entry_count(booking)}", actor=user.username)
 
 
-def _shorten(user: User, booking: Booking, end: datetime) -> None:
-    amount = len(booking.allocations) * Window(end, booking.ends_at).seconds
+def _shorten(user: User, booking: Booking, end: datetime, *, own: bool = True) -> None:
+    amount = tariff.of(booking).between(booking.starts_at, end, booking.ends_at)
+    fee = _late(user, booking, end, clock.now()) if own else 0
     _set_end(booking, end)
     db.session.flush()
     if amount:
         key = f"release:{booking.id}:{_entry_count(booking)}"
         quota.release(booking, amount, key=key, actor=user.username)
+    _charge(user, booking, fee)
+
+
+def _late(user: User, booking: Booking, start: datetime, now: datetime) -> int:
+    """What its owner pays for giving back the rest so late; nobody pays for what an admin does."""
+    return fees.late(booking, start, booking.ends_at, now) if user.id == booking.user_id else 0
+
+
+def _charge(user: User, booking: Booking, fee: int) -> None:
+    """What giving back late costs."""
+    if fee:
+        quota.charge(booking, fee, key=f"fee:{booking.id}:{_entry_count(booking)}", actor=user.username)
 
 
 def _set_end(booking: Booking, end: datetime) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
 from flask_babel import gettext as _
@@ -15,6 +15,8 @@ from app.errors import Alternative, Clash, InvalidInput, RuleRefused, SlotTaken
 from app.extensions import db
 from app.models import Gpu
 from app.services import openings
+from app.services.rules import check
+from app.services.rules.terms import Rules
 from app.services.windows import Window, floor_to_grid
 from app.services.words import gpu_label, gpu_list, when
 
@@ -32,7 +34,8 @@ _LOCKED_GPUS = _GPUS.with_for_update(of=Gpu, key_share=True).execution_options(p
 class Ask:
     """What somebody wants: these GPUs, or `count` of any (of `model`, on `host`, where named).
 
-    `starts_at` None means now. `request_key` makes a form that is sent twice book once.
+    `starts_at` None means now. `account`: the team's that pays, else one's own.
+    `request_key` makes a form that is sent twice book once.
     """
 
     ends_at: datetime
@@ -42,22 +45,24 @@ class Ask:
     model: str = ""
     host: str = ""
     note: str = ""
+    account: str = ""
     request_key: str | None = None
 
 
 @dataclass(frozen=True)
 class Frame:
-    """What a choice of GPUs is bound by: the window, how late anything may end, the grid (seconds), and the hosts
-    where the person has a machine."""
+    """What a choice of GPUs is bound by: the window, how late anything may end, the grid (seconds), the hosts where the
+    person has a machine, and the rules: which GPUs the account may use."""
 
     window: Window
     latest: datetime
     slot: int
     machines: frozenset[int] = frozenset()
+    rules: Rules = field(default_factory=Rules)
 
 
-def named_gpus(ask: Ask, *, lock: bool = False) -> list[Gpu]:
-    """The GPUs that were named, checked: they exist, on one host, and may be booked."""
+def named_gpus(ask: Ask, rules: Rules, *, lock: bool = False) -> list[Gpu]:
+    """The GPUs that were named, checked: they exist, on one host, and may be booked, by this account too."""
     wanted = sorted(set(ask.gpu_ids))
     gpus = list(db.session.scalars(_LOCKED_GPUS if lock else _GPUS, {"gpu_ids": wanted}))
     missing = set(wanted) - {gpu.id for gpu in gpus}
@@ -79,12 +84,13 @@ def named_gpus(ask: Ask, *, lock: bool = False) -> list[Gpu]:
                 rule="out_of_service",
                 gpu=gpu.id,
             )
+    _refuse_forbidden(gpus, rules)
     return gpus
 
 
 def any_gpus(ask: Ask, frame: Frame) -> list[Gpu]:
     """`count` free GPUs of one host that match; raises SlotTaken with what is free next."""
-    gpus = openings.usable_gpus(ask.model, ask.host)
+    gpus = _permitted(openings.usable_gpus(ask.model, ask.host), frame.rules)
     most = max((len(group) for group in openings.by_host(gpus).values()), default=0)
     if most < ask.count:
         raise _no_such_gpus(ask, most)
@@ -109,6 +115,19 @@ def any_gpus(ask: Ask, frame: Frame) -> list[Gpu]:
     )
 
 
+def _permitted(gpus: list[Gpu], rules: Rules) -> list[Gpu]:
+    """Those that the account may use; raises RuleRefused if there are some, but none of them."""
+    found = [gpu for gpu in gpus if rules.permits(gpu.model, gpu.host.name)]
+    if not found:
+        _refuse_forbidden(gpus[:1], rules)
+    return found
+
+
+def _refuse_forbidden(gpus: Sequence[Gpu], rules: Rules) -> None:
+    for refusal in check.of_gpus(rules, frozenset(gpu.model for gpu in gpus), gpus[0].host.name if gpus else ""):
+        raise refusal
+
+
 def _no_such_gpus(ask: Ask, most: int) -> RuleRefused | InvalidInput:
     if most == 0:
         return InvalidInput(_("There is no such GPU to book."), _("Choose another model or host."), field="model")
@@ -123,7 +142,7 @@ def _no_such_gpus(ask: Ask, most: int) -> RuleRefused | InvalidInput:
 def claimed(ask: Ask, frame: Frame) -> Sequence[Gpu]:
     """The GPUs to book, their rows locked and seen to be free after that: nobody can take them in between."""
     if ask.gpu_ids:
-        gpus = named_gpus(ask, lock=True)
+        gpus = named_gpus(ask, frame.rules, lock=True)
         refuse_clashes(gpus, frame)
         return gpus
     while True:  # each turn sees what the last one lost to, and ends when nothing is left to choose
@@ -193,6 +212,7 @@ def _alternatives(gpus: Sequence[Gpu], frame: Frame) -> tuple[Alternative, ...]:
     ids = tuple(gpu.id for gpu in gpus)
     one_model = len({gpu.model for gpu in gpus}) == 1
     same_model = openings.usable_gpus(gpus[0].model) if one_model else []
+    same_model = [gpu for gpu in same_model if frame.rules.permits(gpu.model, gpu.host.name)]
     taken = openings.busy({*gpus, *same_model}, window.starts_at, latest)
     others = openings.choose(same_model, taken, window, len(gpus), frozenset({gpus[0].host_id}))
     if others:

@@ -1,16 +1,13 @@
-"""The lab's rules: read, changed by an admin, and held against a booking's window."""
+"""The lab's rules: read, and changed by an admin. What a class of accounts has of its own: services.rules."""
 
 from __future__ import annotations
 
-from datetime import datetime, timedelta
-
 from flask_babel import gettext as _
 
-from app.errors import InvalidInput, RuleRefused
+from app.errors import InvalidInput
 from app.extensions import db
 from app.models import Policy, User
 from app.services import audit
-from app.services.windows import Window, hours_text
 
 LIMITS = {  # what an admin may set: field → (lowest, highest)
     "horizon_days": (1, 365),
@@ -51,36 +48,3 @@ def change(actor: User, *, self_service: bool, force_stop: bool | None = None, *
     db.session.flush()
     audit.record(actor.username, "policy.changed", "policy", self_service=self_service, changed=changed)
     return policy
-
-
-def check_window(policy: Policy, window: Window, now: datetime) -> None:
-    """Refuse a window that is too long or ends beyond the horizon."""
-    if window.seconds > policy.max_hours * 3600:
-        raise RuleRefused(
-            _(
-                "A booking may last %(max)s hours at most; this one lasts %(asked)s hours.",
-                max=policy.max_hours,
-                asked=hours_text(window.seconds),
-            ),
-            _("Make it shorter, or book a second one after it."),
-            rule="max_hours",
-            limit=policy.max_hours,
-        )
-    if window.ends_at > now + timedelta(days=policy.horizon_days):
-        raise RuleRefused(
-            _("A booking must end within %(days)s days from now.", days=policy.horizon_days),
-            _("Choose an earlier day."),
-            rule="horizon_days",
-            limit=policy.horizon_days,
-        )
-
-
-def check_count(policy: Policy, count: int) -> None:
-    """Refuse more GPUs than one booking may take."""
-    if count > policy.max_gpus:
-        raise RuleRefused(
-            _("One booking may take %(max)s GPUs at most; you asked for %(count)s.", max=policy.max_gpus, count=count),
-            _("Take fewer GPUs."),
-            rule="max_gpus",
-            limit=policy.max_gpus,
-        )

@@ -127,6 +127,11 @@ def release(booking: Booking, amount: int, *, key: str, actor: str) -> None:
     post(booking.account_id, EntryKind.RELEASE, amount, key=key, actor=actor, booking_id=booking.id)
 
 
+def charge(booking: Booking, amount: int, *, key: str, actor: str) -> None:
+    """Charge GPU-seconds for a booking beside what it used: what the rules ask for giving back late."""
+    post(booking.account_id, EntryKind.SETTLE, -amount, key=key, actor=actor, booking_id=booking.id)
+
+
 def held_for(booking_id: int) -> int:
     """What a booking holds at the moment, in GPU-seconds."""
     query = select(func.coalesce(func.sum(LedgerEntry.amount), 0)).where(

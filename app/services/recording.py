@@ -16,7 +16,7 @@ from app.models import Allocation, Booking, Host
 from app.services import audit, instances, quota
 from app.services.enforcement import not_gone, on
 from app.services.plan import Desired, Trouble, is_in, plan
-from app.services.windows import Window
+from app.services.rules import tariff
 
 T = TypeVar("T")
 
@@ -100,7 +100,7 @@ def settle_ended(host: Host, limit: int = 100) -> int:
     )
     ended = db.session.scalars(_for_writing(query)).all() if found else []
     for booking in ended:
-        used = len(booking.allocations) * Window(booking.starts_at, booking.ends_at).seconds
+        used = tariff.cost(booking)
         quota.settle(booking, used, actor=audit.SYSTEM)
         booking.settled_at = now
         audit.record(

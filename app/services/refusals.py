@@ -14,8 +14,9 @@ from app import clock
 from app.errors import Alternative, DomainError, InvalidInput, NotFound, QuotaExceeded, RuleRefused, SlotTaken
 from app.extensions import db
 from app.models import Refusal, User
-from app.services import bookings, openings
+from app.services import bookings, budgets, openings, payers
 from app.services.bookings import Ask, Proposal
+from app.services.rules import classes
 from app.services.windows import Window, floor_to_grid
 
 KEPT = 50  # of one person; older ones make room
@@ -23,7 +24,7 @@ KEPT = 50  # of one person; older ones make room
 
 @dataclass(frozen=True)
 class Offer:
-    """A request that would be accepted now. `kind`: same, elsewhere, later, shorter or fewer."""
+    """A request that would be accepted now. `kind`: same, elsewhere, later, sooner, longer, shorter or fewer."""
 
     kind: str
     ask: Ask
@@ -67,6 +68,7 @@ def ask_of(refusal: Refusal) -> Ask:
 def offers(user: User, ask: Ask, slot: int) -> tuple[DomainError | None, list[Offer]]:
     """Whether the request would be accepted now (then it is the one offer), else why not and what would be."""
     now = clock.now()
+    slot = _slot(user, ask, slot)
     if ask.starts_at is not None and ask.starts_at < now:  # its time has passed: as long, from now on
         ask = replace(ask, starts_at=None, ends_at=max(now + (ask.ends_at - ask.starts_at), ask.ends_at))
     try:
@@ -80,6 +82,7 @@ def instead(user: User, ask: Ask, error: DomainError, slot: int) -> list[Offer]:
     if isinstance(error, InvalidInput):
         return []
     found: list[Offer] = []
+    slot = _slot(user, ask, slot)
     for kind, other in _candidates(ask, error, slot):
         try:
             proposal = bookings.propose(user, other, slot)
@@ -91,6 +94,13 @@ def instead(user: User, ask: Ask, error: DomainError, slot: int) -> list[Offer]:
     return found
 
 
+def _slot(user: User, ask: Ask, slot: int) -> int:
+    try:
+        return classes.rules_for(payers.account_id(user, ask.account)).slot(slot)
+    except DomainError:  # in the team no more: the request itself is refused for it
+        return slot
+
+
 def _candidates(ask: Ask, error: DomainError, slot: int) -> Iterator[tuple[str, Ask]]:
     if isinstance(error, SlotTaken):
         yield from ((found.kind, _at(ask, found)) for found in error.alternatives)
@@ -99,8 +109,9 @@ def _candidates(ask: Ask, error: DomainError, slot: int) -> Iterator[tuple[str, 
         if not ask.gpu_ids and (count := _most_free(ask)) and count < ask.count:
             yield "fewer", replace(ask, count=count)
     elif isinstance(error, QuotaExceeded):
-        yield from _affordable(ask, int(str(error.details.get("free", 0))), slot)
+        yield from budgets.affordable(ask, error, slot)
     elif isinstance(error, RuleRefused):
+        yield from budgets.within(ask, error, slot)
         yield from _within(ask, error, slot)
 
 
@@ -112,7 +123,7 @@ def _within(ask: Ask, error: RuleRefused, slot: int) -> Iterator[tuple[str, Ask]
         ask.starts_at or clock.now(),
     )
     if rule == "max_hours":
-        yield "shorter", _until(ask, start + timedelta(hours=limit), slot)
+        yield "shorter", budgets.until(ask, start + timedelta(hours=limit), slot)
     elif rule == "horizon_days":
         latest = floor_to_grid(clock.now() + timedelta(days=limit), slot)
         if latest > start:
@@ -123,27 +134,6 @@ def _within(ask: Ask, error: RuleRefused, slot: int) -> Iterator[tuple[str, Ask]
         yield "fewer", replace(ask, gpu_ids=ask.gpu_ids[:limit], count=limit)
     elif rule == "out_of_service":
         yield "elsewhere", replace(ask, gpu_ids=(), count=len(ask.gpu_ids) or ask.count)
-
-
-def _affordable(ask: Ask, free: int, slot: int) -> Iterator[tuple[str, Ask]]:
-    """As long as the quota lasts, or with fewer GPUs for as long as asked."""
-    start = ask.starts_at or clock.now()
-    count = len(ask.gpu_ids) or ask.count
-    yield "shorter", _until(ask, start + timedelta(seconds=free // count), slot)
-    fewer = free // max(int((ask.ends_at - start).total_seconds()), 1)
-    if 0 < fewer < count:
-        yield "fewer", replace(ask, gpu_ids=ask.gpu_ids[:fewer], count=fewer)
-
-
-def _until(ask: Ask, end: datetime, slot: int) -> Ask:
-    """The same with an earlier end, on a whole hour or half hour from the start if that is not too small."""
-    start = ask.starts_at or clock.now()
-    for step in (3600, 1800, slot):
-        seconds = int((end - start).total_seconds())
-        rounded = floor_to_grid(start + timedelta(seconds=seconds - seconds % step), slot)
-        if rounded > start:
-            return replace(ask, ends_at=rounded)
-    return replace(ask, ends_at=end)
 
 
 def _free_until(ask: Ask, slot: int) -> datetime | None:

@@ -8,9 +8,13 @@ from datetime import datetime, timedelta
 from flask_babel import gettext as _
 
 from app import clock
-from app.errors import DomainError
-from app.models import Allocation, Block, Booking, Phase, Policy
-from app.services import changes, openings, policy, quota
+from app.errors import RuleRefused
+from app.extensions import lab_zone
+from app.models import Allocation, Block, Booking, Phase
+from app.services import changes, openings, quota
+from app.services.rules import check, classes, gate, tariff
+from app.services.rules.check import Standing
+from app.services.rules.terms import Rules
 from app.services.windows import Window, floor_to_grid, hours_text
 from app.services.words import when
 
@@ -44,23 +48,25 @@ def after(booking: Booking, slot: int) -> Room | None:
     now = clock.now()
     if booking.phase(now) not in {Phase.UPCOMING, Phase.RUNNING}:
         return None
-    rules, free = policy.current(), quota.free(booking.account_id)
+    bounds = _bounds(booking, now)
     last = booking.ends_at + timedelta(hours=max(STEPS))
     gpu_ids = [allocation.gpu_id for allocation in booking.allocations]
     rest = Window(booking.ends_at, last)
     following = openings.overlapping(gpu_ids, rest, ignore_booking=booking.id)
     blocks = openings.blocked(gpu_ids, rest)
     steps = tuple(
-        Step(hours, end, _kept(blocks, end) or _refused(booking, end, rules, free, following))
+        Step(hours, end, _kept(blocks, end) or _refused(booking, end, bounds, following))
         for hours in STEPS
         for end in [booking.ends_at + timedelta(hours=hours)]
     )
     if not any(step.refused for step in steps):
         return Room(steps)
-    affordable = booking.ends_at + timedelta(seconds=max(free, 0) // len(gpu_ids))
-    latest = floor_to_grid(min(changes.longest_extension(booking, rules, now), affordable, last), slot)
+    price = tariff.of(booking)
+    affordable = price.affordable_until(booking.starts_at, booking.ends_at, max(bounds.free, 0), last)
+    latest = min(changes.longest_extension(booking, bounds.rules, now), affordable, last)
+    latest = floor_to_grid(latest, bounds.rules.slot(slot))
     fitting = max((step.ends_at for step in steps if not step.refused), default=booking.ends_at)
-    return Room(steps, latest if latest > fitting else None)
+    return Room(steps, latest if latest > fitting and not _refused(booking, latest, bounds, following) else None)
 
 
 def _kept(blocks: list[Block], end: datetime) -> str:
@@ -69,11 +75,32 @@ def _kept(blocks: list[Block], end: datetime) -> str:
     return ""
 
 
-def _refused(booking: Booking, end: datetime, rules: Policy, free: int, following: list[Allocation]) -> str:
+@dataclass(frozen=True)
+class _Bounds:
+    """What a later end is held against, read once for all steps."""
+
+    rules: Rules
+    standing: Standing
+    free: int
+    shut: str = ""  # why it cannot go on at all
+
+
+def _bounds(booking: Booking, now: datetime) -> _Bounds:
+    rules = classes.rules_for(booking.account_id)
+    asked, free = changes.longer(booking, booking.ends_at, now), quota.free(booking.account_id)
     try:
-        policy.check_window(rules, Window(booking.starts_at, end), clock.now())
-    except DomainError as error:
-        return error.brief
+        standing = gate.standing_of(booking.account_id, asked, rules, ignore_booking=booking.id)
+    except RuleRefused as error:
+        return _Bounds(rules, Standing(), free, error.brief)
+    return _Bounds(rules, standing, free)
+
+
+def _refused(booking: Booking, end: datetime, bounds: _Bounds, following: list[Allocation]) -> str:
+    if bounds.shut:
+        return bounds.shut
+    asked = changes.longer(booking, end, clock.now())
+    for refusal in check.broken(asked, bounds.standing, bounds.rules, lab_zone()):
+        return refusal.brief
     for allocation in following:
         if allocation.starts_at < end:
             return _(
@@ -81,12 +108,12 @@ def _refused(booking: Booking, end: datetime, rules: Policy, free: int, followin
                 start=when(allocation.starts_at),
                 owner=allocation.booking.user.display_name,
             )
-    needed = len(booking.allocations) * Window(booking.ends_at, end).seconds
-    if needed > free:
+    needed = tariff.of(booking).between(booking.starts_at, booking.ends_at, end)
+    if needed > bounds.free:
         return _(
             "To %(end)s costs %(needed)s GPU-hours more and you have %(free)s left.",
             end=when(end),
             needed=hours_text(needed),
-            free=hours_text(max(free, 0)),
+            free=hours_text(max(bounds.free, 0)),
         )
     return ""

@@ -13,6 +13,7 @@ from app.web import (
     backups,
     bookings,
     calendar,
+    classes,
     compression,
     errors,
     feeds,
@@ -39,16 +40,17 @@ from app.web import (
     snapshots,
     ssh_keys,
     static,
+    teams,
     templates,
     terminal,
     uses,
     ways,
 )
 
-__all__ = ["init_app", "locale", "machine_move", "people_access"]
+__all__ = ["classes", "init_app", "locale", "machine_move", "people_access"]
 
 PAGES = (
-    auth, home, calendar, bookings, machines, machine_care, snapshots, backups, ways, terminal, quota, settings,
+    auth, home, calendar, bookings, machines, machine_care, snapshots, backups, ways, terminal, quota, teams, settings,
     ssh_keys, notices, feeds, messages, maintenance,
     people, hosts, host_desktop, shares, templates, all_machines, policy, audit, health, api,
 )  # fmt: skip

@@ -13,6 +13,7 @@ from app.errors import DomainError, InvalidInput
 from app.extensions import transaction
 from app.models import Role, User, UserState
 from app.services import accounts, admission, audit, people, policy, quota
+from app.services.rules import classes
 from app.services.windows import hours_text
 from app.web import people_machines
 from app.web.machine_words import silent_after
@@ -43,6 +44,8 @@ def approve(username: str) -> Response:
                 username, hours, actor=me(), actor_name=me().username, zone=_zone(), template=template,
                 silence=silent_after(),
             )  # fmt: skip
+            if "class" in request.form:
+                classes.assign(me(), accounts.account_of(username), _class_id())
     except InvalidInput as error:
         return _list_page(problem=error, problem_at=username)
     people_machines.asked(admitted)
@@ -101,6 +104,20 @@ def grant(username: str) -> Response:
     return _change_hours(username, "grant")
 
 
+@bp.post("/<username>/class")
+@admin_required
+def set_class(username: str) -> Response:
+    """Put a person's account into another class."""
+    with transaction():
+        classes.assign(me(), accounts.account_of(username), _class_id())
+    return go(url_for("people.show", username=username, done="class", _anchor="done"))
+
+
+def _class_id() -> int:
+    text = request.form.get("class", "")
+    return int(text) if text.isascii() and text.isdigit() and len(text) < 19 else 0
+
+
 def hours_of(form: MultiDict[str, str], name: str = "hours") -> float:
     """A number of hours as people type it: `100`, `2.5`, `2,5`, `-10`. Raises InvalidInput."""
     text = form.get(name, "").strip().replace(",", ".").replace("\N{MINUS SIGN}", "-")
@@ -129,7 +146,8 @@ def _list_page(problem: DomainError | None = None, problem_at: str = "") -> Resp
     text, state = request.args.get("q", ""), request.args.get("state", "")
     page = max(1, request.args.get("page", 1, type=int))
     wanted = UserState(state) if state in set(UserState) else None
-    listing, waiting = people.search(_zone(), text, wanted, page), people.waiting()
+    waiting = people.waiting()
+    listing = people.search(_zone(), text, wanted, page)
     return render(
         "people/index.html",
         status=422 if problem else 200,
@@ -139,6 +157,7 @@ def _list_page(problem: DomainError | None = None, problem_at: str = "") -> Resp
         waiting=waiting,
         default_hours=policy.current().default_hours,
         machine_from=people_machines.offer() if waiting else None,
+        all_classes=classes.all_with_counts() if waiting else [],
         listing=listing,
         page=page,
         pages=max(1, -(-listing.total // people.PAGE)),
@@ -186,6 +205,7 @@ def _person_page(username: str, problem: DomainError | None = None, problem_at: 
         done=request.args.get("done", ""),
         default_hours=policy.current().default_hours,
         machine_from=people_machines.offer(),
+        all_classes=classes.all_with_counts(),
         refusal_reason=accounts.refusal_reason(person) if person.state == UserState.REFUSED else "",
         other_role=Role.USER if person.is_admin else Role.ADMIN,
         **context,

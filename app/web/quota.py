@@ -14,10 +14,13 @@ from flask_babel import gettext as _
 from app import clock
 from app.config import Settings
 from app.models import Account
-from app.services import accounts, people, quota, statement, words
+from app.services import accounts, people, quota, statement, teams, words
+from app.services.rules import amounts, classes, gate
+from app.services.rules.amounts import Use
+from app.services.rules.terms import Rules
 from app.services.statement import Line, Standing
 from app.services.windows import hours_text
-from app.web import times
+from app.web import rule_words, times
 from app.web.csv_files import harmless
 from app.web.render import render
 from app.web.sessions import me
@@ -34,7 +37,7 @@ def index() -> Response:
     """One's own quota."""
     account = accounts.get(me().username).account
     assert account is not None, "whoever is active has an account"
-    return render("quota/index.html", admins=people.admins(), **context_of(account))
+    return render("quota/index.html", admins=people.admins(), teams=teams.of(me()), **context_of(account))
 
 
 @bp.get("/quota.csv")
@@ -59,8 +62,12 @@ def context_of(account: Account) -> dict[str, Any]:
     standing = statement.standing(account, settings.zone)
     before = request.args.get("before", type=int)
     lines = statement.lines(account.id, PAGE + 1, before)
+    rules = classes.of_account(account.id)
     return {
         "account": account,
+        "own_class": rules,
+        "limits": limits_of(account.id, classes.rules_of(rules)),
+        "rule_lines": list(rule_words.sentences(classes.rules_of(rules), str(settings.zone))),
         "standing": standing,
         "sentence": sentence(standing),
         "bar": _bar(standing),
@@ -69,6 +76,14 @@ def context_of(account: Account) -> dict[str, Any]:
         "later": before is not None,
         "describe": describe,
     }
+
+
+def limits_of(account_id: int, rules: Rules) -> list[tuple[str, Use]]:
+    """What is booked of each limit of hours in the day, the week and the month that it is now; with its name."""
+    now = clock.now()
+    claims = gate.claims_of(account_id, now - gate.LONGEST_PERIOD) if rules.looks_at_others else []
+    names = {"hours_day": _("Today"), "hours_week": _("This week"), "hours_month": _("This month")}
+    return [(names[use.rule], use) for use in amounts.uses(now, claims, rules, times.lab_zone())]
 
 
 def sentence(standing: Standing) -> str:
@@ -99,6 +114,7 @@ def describe(line: Line) -> str:
         "lifted": _("Reservation ended"),
         "used": _("Used"),
         "taken_back": _("Taken back"),
+        "fee": _("Charged for giving back late"),
         "expired": _("Expired at the end of the month"),
     }
     if line.booking is None:

@@ -32,9 +32,11 @@ from app.models import (
     Notice,
     Readable,
     Refusal,
+    Role,
     SshKey,
     TemplateKind,
     TemplateState,
+    User,
 )
 from app.models.backups import KEPT
 from app.services import (
@@ -49,10 +51,12 @@ from app.services import (
     readings,
     shares,
     ssh_keys,
+    teams,
     templates,
     tokens,
 )
 from app.services.quarantine import quarantine
+from app.services.rules import classes
 from app.services.shares import Terms
 from app.services.template_rules import Wish
 from app.services.windows import Window
@@ -92,6 +96,8 @@ class Scene:
     ended: int
     stuck: int
     broken: str
+    student: int
+    team: int
     template: int
     broken_template: int
 
@@ -144,6 +150,9 @@ class Scene:
             ("machine-backup", f"/machines/{self.user}/backup"),
             ("machine-restore", f"/machines/{self.user}/snapshots/{SNAPSHOT}/restore"),
             ("quota", "/quota"),
+            ("teams", "/teams"),
+            ("team", f"/teams/{self.team}"),
+            ("team-remove", f"/teams/{self.team}/members/{self.other}/remove"),
             ("settings", "/settings"),
             ("keys", "/settings/keys"),
             ("key-remove", f"/settings/keys/{key}/remove"),
@@ -187,6 +196,11 @@ class Scene:
             ("all-machines-one", f"/admin/machines/sim1/{self.user}"),
             ("all-machines-foreign", "/admin/machines/sim2/by-hand"),
             ("rules", "/rules"),
+            ("classes", "/rules/classes"),
+            ("class", f"/rules/classes/{self.student}"),
+            ("class-wrong", f"/rules/classes/{self.student}/try?max_hours=x&hours_week=200"),
+            ("class-try", f"/rules/classes/{self.student}/try?recent=1&max_hours=3&max_gpus=1"),
+            ("class-remove", f"/rules/classes/{self.student}/remove"),
             ("audit", "/audit"),
             ("admin-notices", "/settings/notices"),
             ("messages", "/messages"),
@@ -245,11 +259,13 @@ def make(demo: Demo) -> Scene:
     _trouble(demo)
     _shares(demo)
     broken = _broken_machine(demo, user)
+    student = _students(demo, user)
+    team = _team(demo, user, other)
     made = _templates(demo)
     _surveyed(demo, user)
     _read(demo, user, admin)
     _told(demo, user, admin)
-    return Scene(demo, user, other, admin, waiting, running, upcoming, ended, stuck, broken, *made)
+    return Scene(demo, user, other, admin, waiting, running, upcoming, ended, stuck, broken, student, team, *made)
 
 
 def unmake(demo: Demo) -> None:
@@ -264,6 +280,11 @@ def unmake(demo: Demo) -> None:
     with demo.app.app_context(), transaction():
         for template in templates.every():
             templates.retire(None, template)
+        admin = db.session.scalars(db.select(User).where(User.role == Role.ADMIN)).first()
+        assert admin is not None
+        for found, _count in classes.all_with_counts():
+            if not found.is_default:
+                classes.delete(admin, found.id)
 
 
 def _portal(demo: Demo) -> Flask:
@@ -334,6 +355,36 @@ def _templates(demo: Demo) -> tuple[int, int]:
     for name in ("noble.tar.xz", "rocky-9.tar.gz"):
         (shelf.directory / name).touch()
     return numbers[0], numbers[1]
+
+
+def _students(demo: Demo, user: str) -> int:
+    """A class with rules of its own, and somebody of it."""
+    with demo.app.app_context(), transaction():
+        admin = db.session.scalars(db.select(User).where(User.role == Role.ADMIN)).first()
+        assert admin is not None
+        found = classes.create(admin, "Student")
+        rules = {
+            "hours_week": 200,
+            "gpus_at_once": 6,
+            "far_days": 14,
+            "far_hours": 20,
+            "late_hours": 2,
+            "late_percent": 50,
+        }
+        classes.change(admin, found.id, rules)
+        classes.assign(admin, accounts.account_of(user), found.id)
+        return found.id
+
+
+def _team(demo: Demo, owner: str, member: str) -> int:
+    """Two who share an account, one of them with a limit; named anew each time, since teams stay."""
+    with demo.app.app_context(), transaction():
+        admin = db.session.scalars(db.select(User).where(User.role == Role.ADMIN)).first()
+        assert admin is not None
+        account = teams.create(admin, f"Vision {owner}", owner, 300)
+        teams.add(admin, account, member)
+        teams.limit(admin, account, member, 40, owner=False)
+        return account.id
 
 
 def _shares(demo: Demo) -> None:

@@ -12,6 +12,7 @@ from app.extensions import db
 from app.models import Allocation, Booking, GpuState, Host, LedgerEntry, Phase, User
 from app.services import bookings, openings, policy, quota
 from app.services.claims import Ask
+from app.services.rules import tariff
 from app.services.windows import Window
 from tests.factories import gpus_of, make_booking, make_gpu, make_host, make_instance, make_pending, make_user
 
@@ -54,7 +55,7 @@ def nothing_changed() -> bool:
 def test_a_booking_holds_what_it_costs(host: Host, alice: User) -> None:
     booking = bookings.create(alice, ask(host, 0, 1), SLOT)
     assert booking.phase(NOW) == Phase.UPCOMING
-    assert bookings.cost(booking) == 2 * 2 * 3600
+    assert tariff.cost(booking) == 2 * 2 * 3600
     assert quota.balance(alice.account_id or 0) == quota.Balance(360_000, 14_400, 0, 345_600)
     assert {allocation.gpu_id for allocation in booking.allocations} == set(ask(host, 0, 1).gpu_ids)
 

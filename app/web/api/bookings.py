@@ -69,6 +69,7 @@ def create_booking(json: NewBooking, headers: IdempotencyHeaders) -> tuple[Booki
         model=json.model,
         host=json.host,
         note=json.note,
+        account=json.account,
         request_key=headers.key,
     )
     with transaction():

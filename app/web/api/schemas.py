@@ -59,6 +59,8 @@ class NewBooking(_In):
     ends_at: MomentIn
     note: Text = ""
     """What it is for: one line, 200 characters at most."""
+    account: Line = ""
+    """The team's account that pays, such as `team:vision`. Left out: one's own."""
 
     @model_validator(mode="after")
     def _one_way_to_choose(self) -> Self:

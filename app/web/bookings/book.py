@@ -13,11 +13,12 @@ from app import clock
 from app.errors import DomainError, InvalidInput
 from app.extensions import transaction
 from app.models import Gpu
-from app.services import bookings, openings, policy, quota, refusals
+from app.services import bookings, openings, quota, refusals, teams
 from app.services.bookings import Ask, Proposal
 from app.services.refusals import Offer
+from app.services.rules import classes
+from app.web.bookings import budget, words
 from app.web.bookings import form as forms
-from app.web.bookings import words
 from app.web.bookings.blueprint import bp, slot
 from app.web.bookings.form import BookingForm
 from app.web.errors import status_of
@@ -76,9 +77,9 @@ def _from_link() -> tuple[BookingForm, Ask]:
         ask = forms.of_link(request.args, ())
     if "now" in request.args:  # "Get a GPU now": as long as the rules and the quota allow, up to what is usual
         count = len(ask.gpu_ids) or ask.count
-        account_id = me().account_id
+        account_id = budget.payer(me(), ask.account)
         free = quota.free(account_id) // count if account_id else 0
-        ask = forms.capped(ask, min(policy.current().max_hours * 3600, free or slot()))
+        ask = forms.capped(ask, min(classes.rules_for(account_id).max_hours * 3600, free or slot()))
     return _with_lists(forms.of_ask(ask)), ask
 
 
@@ -112,6 +113,7 @@ def _page(form: BookingForm, *, status: int = 200, **context: Any) -> Response:
     proposal: Proposal | None = context.get("proposal")
     offers: list[Offer] = context.pop("offers", [])
     gpus = openings.by_host(openings.usable_gpus())
+    account_id = budget.payer(me(), form.account.data or "")
     return render(
         "bookings/new.html",
         form=form,
@@ -119,7 +121,8 @@ def _page(form: BookingForm, *, status: int = 200, **context: Any) -> Response:
         ticked=set(form.gpu.data or ()),
         chosen=bool(form.gpu.data or form.host.data or form.host.errors),
         errors_found=bool(form.errors),
-        rules=policy.current(),
+        rules=classes.rules_for(account_id),
+        left=budget.left(account_id),
         quick=forms.QUICK_HOURS,
         sentence=f"{words.proposed(proposal)} {words.price(proposal)}" if proposal else "",
         offers=[shown_offer(offer) for offer in offers],
@@ -140,6 +143,7 @@ def shown_offer(offer: Offer) -> dict[str, Any]:
         "fewer": _("Book %(what)s instead", what=whole),
         "later": _("Book the later time"),
         "sooner": _("Book the earlier time"),
+        "longer": _("Book %(length)s instead", length=words.length(window.seconds)),
     }
     lead = {
         "same": _("Free now:"),
@@ -148,6 +152,7 @@ def shown_offer(offer: Offer) -> dict[str, Any]:
         "fewer": _("Fewer GPUs:"),
         "later": _("Later:"),
         "sooner": _("Sooner:"),
+        "longer": _("Longer:"),
     }[offer.kind]
     return {
         "text": texts[offer.kind],
@@ -160,7 +165,8 @@ def shown_offer(offer: Offer) -> dict[str, Any]:
 
 def _with_lists(form: BookingForm) -> BookingForm:
     gpus: list[Gpu] = openings.usable_gpus()
-    return form.offer(sorted({gpu.model for gpu in gpus}), sorted({gpu.host.name for gpu in gpus}))
+    models, hosts = sorted({gpu.model for gpu in gpus}), sorted({gpu.host.name for gpu in gpus})
+    return form.offer(models, hosts, [(team.name, team.title) for team in teams.of(me())])
 
 
 def _sent() -> Ask:
@@ -175,6 +181,7 @@ def _sent() -> Ask:
         model=values.get("model", "")[:120],
         host=values.get("host", "")[:63],
         note=values.get("note", "").strip(),
+        account=values.get("account", "")[:64],
         request_key=_key(),
     )
 

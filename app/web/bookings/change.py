@@ -14,6 +14,7 @@ from app.errors import DomainError, InvalidInput, NotFound
 from app.extensions import transaction
 from app.models import Booking
 from app.services import bookings, changes
+from app.services.rules import classes, fees, tariff
 from app.services.windows import hours_text
 from app.web import local_times, times
 from app.web.bookings import form as forms
@@ -81,12 +82,12 @@ def extend(booking_id: int) -> Response:
 def ask_end(booking_id: int) -> Response:
     """Are you sure?"""
     booking = bookings.get(me(), booking_id)
-    rest = max(int((booking.ends_at - clock.now()).total_seconds()), 0) * len(booking.allocations)
+    now = clock.now()
     return render(
         "confirm.html",
         title=_("End %(what)s now?", what=words.what_of(booking)),
         lead=_("The GPUs are taken off the machine at once; what uses them there is ended."),
-        facts=[_("%(hours)s GPU-hours are given back.", hours=hours_text(rest))],
+        facts=_given_back(booking, now),
         action=url_for("bookings.end", booking_id=booking.id),
         button=_("End booking"),
         danger=True,
@@ -97,16 +98,14 @@ def ask_end(booking_id: int) -> Response:
 @bp.post(f"/{ID}/end")
 def end(booking_id: int) -> Response:
     """Give back the rest of a running booking."""
-    before = bookings.get(me(), booking_id)
-    ends_at = before.ends_at
+    before = tariff.cost(bookings.get(me(), booking_id))
     try:
         with transaction():
             booking = changes.end_now(me(), booking_id)
     except DomainError as error:
         return _refused(booking_id, error)
     wake_if_due(booking)
-    given_back = int((ends_at - booking.ends_at).total_seconds()) * len(booking.allocations)
-    flash(_("Ended early: %(hours)s GPU-hours given back.", hours=hours_text(given_back)))
+    flash(_("Ended early: %(hours)s GPU-hours given back.", hours=hours_text(before - tariff.cost(booking))))
     return go(url_for("bookings.show", booking_id=booking.id))
 
 
@@ -118,7 +117,7 @@ def ask_cancel(booking_id: int) -> Response:
         "confirm.html",
         title=_("Cancel %(what)s?", what=words.what_of(booking)),
         lead=words.span(booking.starts_at, booking.ends_at),
-        facts=[_("%(hours)s GPU-hours are given back.", hours=hours_text(words.cost_of(booking)))],
+        facts=_given_back(booking, booking.starts_at),
         action=url_for("bookings.cancel", booking_id=booking.id),
         button=_("Cancel booking"),
         danger=True,
@@ -137,12 +136,28 @@ def cancel(booking_id: int) -> Response:
     except DomainError as error:
         return _refused(booking_id, error)
     wake_if_due(booking)
-    flash(_("Cancelled: %(hours)s GPU-hours given back.", hours=hours_text(words.cost_of(booking))))
+    flash(_("Cancelled: %(hours)s GPU-hours given back.", hours=hours_text(tariff.cost(booking))))
     return go(url_for("bookings.show", booking_id=booking.id))
 
 
+def _given_back(booking: Booking, since: datetime) -> list[str]:
+    """What giving the rest back returns, and what that costs where it is late."""
+    facts = [_("%(hours)s GPU-hours are given back.", hours=hours_text(tariff.rest(booking, since)))]
+    fee = fees.late(booking, max(since, booking.starts_at), booking.ends_at, clock.now())
+    if fee and booking.user_id == me().id:
+        rules = classes.rules_for(booking.account_id)
+        late = _(
+            "%(hours)s GPU-hours are charged: %(percent)s%% of what is given back less than %(limit)s hours ahead.",
+            hours=hours_text(fee),
+            percent=rules.late_percent,
+            limit=rules.late_hours,
+        )
+        facts.append(late)
+    return facts
+
+
 def _moved(booking: Booking, ends_at: datetime) -> Response:
-    before = booking.ends_at
+    before, cost = booking.ends_at, tariff.cost(booking)
     with transaction():
         booking = changes.move_end(me(), booking.id, ends_at, slot())
     wake_if_due(booking)
@@ -151,7 +166,7 @@ def _moved(booking: Booking, ends_at: datetime) -> Response:
     if seconds > 0:
         flash(_("Extended by %(length)s: it ends %(end)s.", length=words.length(seconds), end=end))
     elif seconds < 0:
-        hours = hours_text(-seconds * len(booking.allocations))
+        hours = hours_text(cost - tariff.cost(booking))
         flash(_("Shortened: it ends %(end)s, %(hours)s GPU-hours given back.", end=end, hours=hours))
     else:
         flash(_("Nothing changed: it ends %(end)s.", end=end))

@@ -12,7 +12,8 @@ from flask_babel import ngettext
 
 from app import clock
 from app.models import Booking, Phase, SignIn
-from app.services import aligning, endings
+from app.services import aligning, audit, changes, endings
+from app.services.rules import noshow
 from app.services.words import gpu_label, gpu_list
 from app.web.bookings import shown, words
 from app.web.bookings.blueprint import bp
@@ -67,7 +68,7 @@ def ending_soon() -> Banner | None:
 
 def lines(booking: Booking, now: datetime) -> list[str]:
     """What happens to the GPUs at the end, and what is not as it was booked."""
-    said = list(_given_instead(booking))
+    said = [*_given_instead(booking), *_not_come(booking, now)]
     if booking.phase(now) in {Phase.UPCOMING, Phase.RUNNING}:
         said.append(_at_the_end(booking, endings.ends_of([booking])[booking.id]))
     elif shown.detaching(booking, now):
@@ -126,6 +127,19 @@ def _at_the_end(booking: Booking, end: endings.End) -> str:
         "At the end %(gpus)s are taken off at once. What still uses them gets %(seconds)s s to end, then it is killed.",
         **values,
     )
+
+
+def _not_come(booking: Booking, now: datetime) -> Iterator[str]:
+    """What the rules do to a booking that no machine takes."""
+    if (moment := noshow.ends_at(booking, now)) is not None:
+        yield _(
+            "No running machine of yours has taken the GPUs. Without one the booking ends by itself at %(time)s.",
+            time=moment_text(moment),
+        )
+    if booking.released_at is not None and noshow.is_one(booking):
+        events = audit.recent(20, f"booking:{booking.id}")
+        if any(event.action == changes.NO_SHOW for event in events):
+            yield _("It ended by itself: no running machine of yours took its GPUs.")
 
 
 def _given_instead(booking: Booking) -> Iterator[str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any, TypeVar
@@ -38,6 +38,7 @@ class BookingForm(PageForm):
     end_date = StringField(_l("End date"))
     end_time = StringField(_l("End time"))
     note = StringField(_l("Purpose"))
+    account = SelectField(_l("Account"), validate_choice=False)
     host = SelectField(_l("Host"), validate_choice=False)
     gpu = SelectMultipleField(_l("GPUs"), validate_choice=False)
 
@@ -46,8 +47,9 @@ class BookingForm(PageForm):
         error.field = FIELDS.get(error.field, error.field)
         super().refuse(error)
 
-    def offer(self, models: list[str], hosts: list[str]) -> BookingForm:
-        """Fill the lists to choose from."""
+    def offer(self, models: list[str], hosts: list[str], teams: Iterable[tuple[str, str]] = ()) -> BookingForm:
+        """Fill the lists to choose from; `teams`: names of accounts beside one's own, with their titles."""
+        self.account.choices = [("", _("My own")), *teams]
         self.model.choices = [("", _("Any")), *((name, name) for name in models)]
         self.host.choices = [("", _("Any")), *((name, name) for name in hosts)]
         return self
@@ -74,6 +76,7 @@ def of_ask(ask: Ask) -> BookingForm:
         end_date="" if one_day or _is_next_morning(start, ask.ends_at) else local_times.date_text(ask.ends_at, zone),
         end_time=local_times.time_text(ask.ends_at, zone),
         note=ask.note,
+        account=ask.account,
     )
 
 
@@ -93,6 +96,7 @@ def of_link(args: Mapping[str, str], gpu_ids: tuple[int, ...]) -> Ask:
         model=args.get("model", "")[:120],
         host=args.get("host", "")[:63],
         note=args.get("note", ""),
+        account=args.get("account", "")[:64],
     )
 
 
@@ -132,6 +136,7 @@ def read(form: BookingForm, hours: str = "") -> Ask | None:
         model=form.model.data or "",
         host=form.host.data or "",
         note=(form.note.data or "").strip(),
+        account=form.account.data or "",
     )
 
 
@@ -166,7 +171,11 @@ def _count(form: BookingForm, ticked: int) -> int:
 
 
 def _known(form: BookingForm) -> None:
-    for field, words in ((form.model, _("There is no such model.")), (form.host, _("There is no such host."))):
+    for field, words in (
+        (form.model, _("There is no such model.")),
+        (form.host, _("There is no such host.")),
+        (form.account, _("You cannot book on this account.")),
+    ):
         if field.data and field.data not in {value for value, _text in field.choices}:
             raise InvalidInput(words, _("Choose one from the list."), field=field.name)
 
@@ -235,5 +244,6 @@ def as_values(ask: Ask, **more: Any) -> dict[str, Any]:
         "start": ask.starts_at.isoformat() if ask.starts_at else "",
         "end": ask.ends_at.isoformat(),
         "note": ask.note,
+        "account": ask.account,
     }
     return {name: value for name, value in (values | more).items() if value not in ("", [])}

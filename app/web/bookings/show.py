@@ -13,6 +13,7 @@ from app.errors import DomainError
 from app.models import Booking, Phase
 from app.services import bookings, room, statement
 from app.services.bookings import Ask
+from app.services.rules import tariff
 from app.web.bookings import ending, obstacles, shown, words
 from app.web.bookings.blueprint import ID, bp, slot
 from app.web.bookings.book import book_again
@@ -43,7 +44,7 @@ def page(booking: Booking, *, refused: DomainError | None = None, status: int = 
         "state": shown.state(booking, now),
         "when_line": shown.when_line(booking, now),
         "span": words.span(booking.starts_at, booking.ends_at),
-        "cost": words.cost_of(booking),
+        "cost": tariff.cost(booking),
         "steps": shown.steps(booking, now),
         "obstacle": obstacle,
         "trouble": trouble,
@@ -64,12 +65,13 @@ def page(booking: Booking, *, refused: DomainError | None = None, status: int = 
 def _actions(booking: Booking, phase: Phase) -> dict[str, Any]:
     """What can be done with it now."""
     found = room.after(booking, slot())
-    rest = max(int((booking.ends_at - clock.now()).total_seconds()), 0) * len(booking.allocations)
+    rest = tariff.rest(booking, clock.now())
     ask = Ask(
         starts_at=booking.starts_at,
         ends_at=booking.booked_until,
         gpu_ids=tuple(allocation.gpu_id for allocation in booking.allocations),
         note=booking.note,
+        account=booking.account.name if booking.account.is_team else "",
     )
     return {
         "phase": phase,

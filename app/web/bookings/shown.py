@@ -8,6 +8,7 @@ from datetime import datetime, timedelta
 from flask_babel import gettext as _
 
 from app.models import Allocation, Booking, Phase
+from app.services.rules import tariff
 from app.services.words import when
 from app.web import states, times
 from app.web.bookings import words
@@ -73,7 +74,7 @@ def row(booking: Booking, now: datetime) -> Row:
         words.what_of(booking),
         words.span(booking.starts_at, booking.ends_at),
         state(booking, now),
-        words.cost_of(booking),
+        tariff.cost(booking),
     )
 
 

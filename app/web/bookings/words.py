@@ -9,7 +9,7 @@ from flask_babel import ngettext
 
 from app.models import Booking
 from app.services.bookings import Proposal
-from app.services.windows import Window, hours_text
+from app.services.windows import hours_text
 from app.web import times
 
 
@@ -56,17 +56,17 @@ def proposed(proposal: Proposal) -> str:
 
 def price(proposal: Proposal) -> str:
     """`Costs 24 GPU-hours; 76 of 100 left after.`"""
-    return _(
+    cost = _(
         "Costs %(cost)s GPU-hours; %(after)s of %(before)s left after.",
         cost=hours_text(proposal.cost),
         after=hours_text(proposal.free_after),
         before=hours_text(proposal.free_after + proposal.cost),
     )
-
-
-def cost_of(booking: Booking) -> int:
-    """What a booking's window costs, in GPU-seconds."""
-    return len(booking.allocations) * Window(booking.starts_at, booking.ends_at).seconds
+    plain = len(proposal.gpus) * proposal.window.seconds
+    if proposal.cost == plain:
+        return cost
+    weighted = _("It is %(hours)s GPU-hours of time, weighted by your rules.", hours=hours_text(plain))
+    return f"{cost} {weighted}"
 
 
 def away(distance: timedelta) -> str:

@@ -1,0 +1,30 @@
+"""What giving back late costs, where the rules say so."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+
+from app.models import Booking
+from app.services.rules import classes, tariff
+
+# What its owner can mend: see services.plan.Trouble.
+OWN_TROUBLE = frozenset({"no_machine", "stopped", "frozen"})
+
+
+def late(booking: Booking, start: datetime, end: datetime, now: datetime) -> int:
+    """What is charged, in GPU-seconds, when the part of a booking from `start` to `end` is given back at `now`.
+
+    Only of what would have run within the next hours, which others cannot plan for any more. The same for a booking
+    that is cancelled, shortened or ended now: nobody gains by waiting or by taking another way. Nothing for a GPU that
+    Berth could not give. Its allocations must be loaded."""
+    rules = classes.rules_for(booking.account_id)
+    if rules.late_hours is None or rules.late_percent is None or _not_given(booking):
+        return 0
+    until = min(now + timedelta(hours=rules.late_hours), end)
+    if until <= start:
+        return 0
+    return tariff.of(booking).between(booking.starts_at, start, until) * rules.late_percent // 100
+
+
+def _not_given(booking: Booking) -> bool:
+    return any(one.trouble and one.trouble not in OWN_TROUBLE for one in booking.allocations)

@@ -1,0 +1,71 @@
+"""Limits of a single booking, and how many GPUs an account has at one moment. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from flask_babel import gettext as _
+
+from app.errors import RuleRefused
+from app.models import Policy
+from app.services.rules.terms import Rules
+from app.services.windows import Window, hours_text
+
+
+@dataclass(frozen=True)
+class Claim:
+    """One booking of the account, as the rules see it."""
+
+    window: Window
+    gpus: int
+    booking_id: int = 0
+    user_id: int = 0
+
+
+def of_window(rules: Policy | Rules, window: Window, now: datetime) -> Iterator[RuleRefused]:
+    """Too long, or too far ahead."""
+    if window.seconds > rules.max_hours * 3600:
+        yield RuleRefused(
+            _(
+                "A booking may last %(max)s hours at most; this one lasts %(asked)s hours.",
+                max=rules.max_hours,
+                asked=hours_text(window.seconds),
+            ),
+            _("Make it shorter, or book a second one after it."),
+            rule="max_hours",
+            limit=rules.max_hours,
+        )
+    if window.ends_at > now + timedelta(days=rules.horizon_days):
+        yield RuleRefused(
+            _("A booking must end within %(days)s days from now.", days=rules.horizon_days),
+            _("Choose an earlier day."),
+            rule="horizon_days",
+            limit=rules.horizon_days,
+        )
+
+
+def of_count(rules: Policy | Rules, count: int) -> Iterator[RuleRefused]:
+    """More GPUs than one booking may take."""
+    if count > rules.max_gpus:
+        yield RuleRefused(
+            _("One booking may take %(max)s GPUs at most; you asked for %(count)s.", max=rules.max_gpus, count=count),
+            _("Take fewer GPUs."),
+            rule="max_gpus",
+            limit=rules.max_gpus,
+        )
+
+
+def most_at_once(window: Window, claims: Sequence[Claim]) -> tuple[int, datetime]:
+    """The most GPUs that the claims have together at any moment of the window, and the first such moment.
+
+    It can only begin where the window or a claim does, so only those moments are tried."""
+    inside = [claim for claim in claims if claim.window.overlaps(window)]
+    moments = sorted({window.starts_at, *(max(claim.window.starts_at, window.starts_at) for claim in inside)})
+    counts = [
+        (sum(claim.gpus for claim in inside if claim.window.starts_at <= moment < claim.window.ends_at), moment)
+        for moment in moments
+    ]
+    most = max(count for count, _moment in counts)
+    return next((count, moment) for count, moment in counts if count == most)

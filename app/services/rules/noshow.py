@@ -1,0 +1,55 @@
+"""Bookings whose owner did not come: no running machine of theirs took a GPU for so long that the rules end it."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+
+from sqlalchemy import Integer, Select, func, or_, select
+
+from app import clock
+from app.extensions import db
+from app.models import Account, AccountClass, Allocation, Booking, Host, Phase
+from app.services.rules import classes
+from app.services.rules.fees import OWN_TROUBLE
+
+
+def ends_at(booking: Booking, now: datetime) -> datetime | None:
+    """When a running booking ends by itself unless a machine takes its GPUs; None where no rule or nothing says so."""
+    minutes = classes.rules_for(booking.account_id).noshow_minutes
+    if minutes is None or booking.phase(now) != Phase.RUNNING or not is_one(booking):
+        return None
+    moment = booking.starts_at + timedelta(minutes=minutes)
+    return moment if moment < booking.ends_at else None
+
+
+def is_one(booking: Booking) -> bool:
+    """Whether none of its GPUs was ever attached, for want of a running machine; its allocations must be loaded."""
+    return all(one.attached_at is None and one.trouble in OWN_TROUBLE for one in booking.allocations)
+
+
+def due(host: Host) -> int | None:
+    """The host's first running booking that the rules end now, if any."""
+    return db.session.scalar(_query(host, clock.now()))
+
+
+def _query(host: Host, now: datetime) -> Select[int]:
+    minutes = AccountClass.rules["noshow_minutes"].astext.cast(Integer)
+    came = select(Allocation.id).where(
+        Allocation.booking_id == Booking.id,
+        or_(Allocation.attached_at.is_not(None), Allocation.trouble.not_in(OWN_TROUBLE)),
+    )
+    return (
+        select(Booking.id)
+        .join(Account, Account.id == Booking.account_id)
+        .join(AccountClass, classes.IS_OF)
+        .where(
+            Booking.host_id == host.id,
+            Booking.settled_at.is_(None),
+            Booking.ends_at > now,
+            Booking.starts_at + func.make_interval(0, 0, 0, 0, 0, minutes) <= now,
+            Booking.released_at.is_(None),
+            ~came.exists(),
+        )
+        .order_by(Booking.id)
+        .limit(1)
+    )

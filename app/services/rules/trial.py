@@ -1,0 +1,154 @@
+"""Rules held against bookings that were made: which of them would have been refused, by which rule, and whose."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from zoneinfo import ZoneInfo
+
+from sqlalchemy import Select, func, select
+
+from app.errors import RuleRefused
+from app.extensions import db
+from app.models import Account, AccountClass, Allocation, Booking, Gpu, Host, User
+from app.services.rules import check, gate, tariff
+from app.services.rules.check import Asked, Standing
+from app.services.rules.limits import Claim
+from app.services.rules.tariff import Tariff
+from app.services.rules.terms import Rules
+from app.services.windows import Window
+
+MOST = 5000  # bookings of one trial; the newest
+AHEAD = timedelta(days=62)  # how long before the span a booking may have been made that still counts in it
+
+
+@dataclass(frozen=True)
+class Past:
+    """A booking as it was asked for: `window` up to the end last asked for; `ends_at` after it was given back."""
+
+    booking_id: int
+    account_id: int
+    person: str
+    window: Window
+    models: tuple[str, ...]
+    host: str
+    made_at: datetime
+    ends_at: datetime
+    released_at: datetime | None = None
+    cancelled_at: datetime | None = None
+    paid: int = 0
+
+    def claim(self, moment: datetime) -> Claim | None:
+        """What of it was booked at a moment."""
+        if self.cancelled_at is not None and self.cancelled_at <= moment:
+            return None
+        given_back = self.released_at is not None and self.released_at <= moment
+        end = self.ends_at if given_back else self.window.ends_at
+        return Claim(Window(self.window.starts_at, end), len(self.models), self.booking_id)
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """A booking that would have been refused, and why: every rule that it breaks."""
+
+    past: Past
+    refusals: tuple[RuleRefused, ...]
+
+
+@dataclass(frozen=True)
+class Trial:
+    """What came out: GPU-seconds `paid` for all that were looked at, and what those would have cost."""
+
+    looked_at: int = 0
+    verdicts: Sequence[Verdict] = field(default=())
+    paid: int = 0
+    would_pay: int = 0
+
+    @property
+    def by_rule(self) -> list[tuple[str, int]]:
+        """How many each rule would have refused; one that breaks two counts for both."""
+        counted = Counter(str(one.details["rule"]) for verdict in self.verdicts for one in verdict.refusals)
+        return counted.most_common()
+
+    @property
+    def by_person(self) -> list[tuple[str, int]]:
+        """How many of whose would have been refused."""
+        return Counter(verdict.past.person for verdict in self.verdicts).most_common()
+
+
+def run(found: AccountClass, rules: Rules, since: datetime, until: datetime, zone: ZoneInfo) -> Trial:
+    """Hold rules against what the accounts of a class booked between two moments. Changes nothing."""
+    rows = db.session.execute(_query(found).where(Booking.created_at > since - AHEAD, Booking.created_at < until))
+    pasts = [_past(booking, full or name, host, models) for booking, full, name, host, models in rows]
+    return replay(pasts, rules, since, zone)
+
+
+def replay(pasts: Iterable[Past], rules: Rules, since: datetime, zone: ZoneInfo) -> Trial:
+    """The bookings in the order in which they were made, each against what its account had then. Pure.
+
+    What would have been refused is not held against later ones; what was made before `since` is only held against them.
+    """
+    earlier: dict[int, list[Past]] = defaultdict(list)
+    verdicts: list[Verdict] = []
+    looked_at = paid = would_pay = 0
+    for past in sorted(pasts, key=lambda one: (one.made_at, one.booking_id)):
+        if past.made_at >= since:
+            looked_at += 1
+            refusals = tuple(check.broken(_asked(past), _standing(earlier[past.account_id], past), rules, zone))
+            paid += past.paid
+            if refusals:
+                verdicts.append(Verdict(past, refusals))
+                continue
+            if past.cancelled_at is None:
+                price = tariff.price(rules, past.models, zone)
+                would_pay += price.cost(Window(past.window.starts_at, past.ends_at))
+        earlier[past.account_id].append(past)
+    return Trial(looked_at, verdicts, paid, would_pay)
+
+
+def _asked(past: Past) -> Asked:
+    return Asked(past.window, len(past.models), past.made_at, models=frozenset(past.models), host=past.host)
+
+
+def _standing(earlier: Sequence[Past], past: Past) -> Standing:
+    since = min(past.made_at, past.window.starts_at) - gate.LONGEST_PERIOD
+    claims = (one.claim(past.made_at) for one in earlier if one.window.ends_at > since)
+    return Standing([claim for claim in claims if claim is not None])
+
+
+def _query(found: AccountClass) -> Select[Booking, str, str, str, Sequence[str]]:
+    holds = Account.class_id == found.id
+    if found.is_default:
+        holds |= Account.class_id.is_(None)
+    return (
+        select(Booking, User.full_name, User.username, Host.name, func.array_agg(Gpu.model))
+        .join(Account, Account.id == Booking.account_id)
+        .join(User, User.id == Booking.user_id)
+        .join(Host, Host.id == Booking.host_id)
+        .join(Allocation, Allocation.booking_id == Booking.id)
+        .join(Gpu, Gpu.id == Allocation.gpu_id)
+        .where(holds)
+        .group_by(Booking.id, User.id, Host.id)
+        .order_by(Booking.created_at.desc())
+        .limit(MOST)
+    )
+
+
+def _past(booking: Booking, person: str, host: str, models: Sequence[str]) -> Past:
+    made = Window(booking.starts_at, booking.booked_until)
+    rate = Tariff(len(models) * tariff.WHOLE) if not booking.tariff else tariff.of(booking)
+    return Past(
+        booking.id,
+        booking.account_id,
+        person,
+        made,
+        tuple(models),
+        host,
+        booking.created_at,
+        booking.ends_at,
+        booking.released_at,
+        booking.cancelled_at,
+        0 if booking.cancelled_at else rate.cost(Window(booking.starts_at, booking.ends_at)),
+    )
