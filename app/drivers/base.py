@@ -16,7 +16,7 @@ from app.drivers.images import ImageDriver
 from app.drivers.libraries import LibraryDriver
 from app.drivers.lifecycle import LifecycleDriver
 from app.drivers.shares import ShareDriver
-from app.drivers.survey import ServerInfo
+from app.drivers.survey import ServerInfo as ServerInfo  # noqa: PLC0414 - drivers take it from here
 from app.drivers.terminal import TerminalDriver
 
 if TYPE_CHECKING:
