@@ -57,4 +57,5 @@ def init_app(app: Flask) -> None:
     compression.init_app(app)
     for module in PAGES:
         app.register_blueprint(module.bp)
+    app.register_blueprint(calendar.short)
     csrf.exempt(api.bp)  # bearer tokens only: cookies mean nothing there, so nothing can be forged with them
