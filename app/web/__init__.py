@@ -14,6 +14,7 @@ from app.web import (
     calendar,
     compression,
     errors,
+    find,
     health,
     home,
     hosts,
@@ -41,7 +42,7 @@ from app.web import (
 __all__ = ["init_app", "locale", "people_access"]
 
 PAGES = (
-    auth, home, calendar, bookings, machines, machine_care, snapshots, ways, terminal, quota, settings, ssh_keys,
+    auth, home, calendar, find, bookings, machines, machine_care, snapshots, ways, terminal, quota, settings, ssh_keys,
     people, hosts, shares, templates, all_machines, policy, audit, health, api,
 )  # fmt: skip
 
