@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from datetime import datetime, timedelta
 
-from sqlalchemy import bindparam, select
+from sqlalchemy import ARRAY, BigInteger, bindparam, func, select
 from sqlalchemy.orm import joinedload
 
 from app.errors import Alternative
@@ -18,15 +18,24 @@ Busy = dict[int, list[Window]]
 """By GPU id, what is booked, in order of start."""
 
 
-# Asked at each booking, with its locks held, and "no" nearly always: built once, and it loads nothing.
-_ANY_OVERLAP = (
-    select(Allocation.id)
+# Asked at each booking, with its locks held, and "no" nearly always: built once, and it loads nothing. Bookings of a GPU
+# do not overlap, so the first to end after the start decides, however many are to come after it.
+_wanted = func.unnest(bindparam("gpu_ids", type_=ARRAY(BigInteger))).table_valued("id", name="wanted").render_derived()
+_first_to_end = (
+    select(Allocation.id, Allocation.starts_at)
     .where(
-        Allocation.gpu_id.in_(bindparam("gpu_ids", expanding=True)),
+        Allocation.gpu_id == _wanted.c.id,
         Allocation.released_at.is_(None),
         Allocation.ends_at > bindparam("starts_at"),
-        Allocation.starts_at < bindparam("ends_at"),
     )
+    .order_by(Allocation.ends_at)
+    .limit(1)
+    .lateral("first_to_end")
+)
+_ANY_OVERLAP = (
+    select(_first_to_end.c.id)
+    .select_from(_wanted)
+    .join(_first_to_end, _first_to_end.c.starts_at < bindparam("ends_at"))
     .limit(1)
 )
 
