@@ -18,8 +18,8 @@ Busy = dict[int, list[Window]]
 """By GPU id, what is booked, in order of start."""
 
 
-# Asked at each booking, with its locks held, and "no" nearly always: built once, and it loads nothing. Bookings of a GPU
-# do not overlap, so the first to end after the start decides, however many are to come after it.
+# Asked at each booking, with its locks held, and "no" nearly always: built once, and it loads nothing. Bookings of a
+# GPU do not overlap, so the first to end after the start decides, however many are to come after it.
 _wanted = func.unnest(bindparam("gpu_ids", type_=ARRAY(BigInteger))).table_valued("id", name="wanted").render_derived()
 _first_to_end = (
     select(Allocation.id, Allocation.starts_at)

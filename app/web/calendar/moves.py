@@ -37,7 +37,7 @@ class Moved:
     undo: datetime | None
 
 
-@bp.post(f"/bookings/{ID.replace('min=1', 'min=0')}/end")
+@bp.post(f"/bookings/{ID}/end")
 def move_end(booking_id: int) -> Response:
     """Move the end of a booking and show the calendar again, as the address asks for it."""
     view = read()

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from datetime import datetime
 from typing import Any
 
-from flask import Response, url_for
+from flask import Response
 from flask_babel import gettext as _
 
 from app import clock
@@ -30,7 +29,7 @@ STEPS = {Kind.DAY: 900, Kind.WEEK: 1800}  # seconds: what dragging snaps to, if 
 def page(view: View, *, fragment: str, status: int = 200, refused: DomainError | None = None, **more: Any) -> Response:
     """The page with this view of the calendar, or its part; `refused`: why a booking was not changed."""
     now = clock.now()
-    context = _month(view) if view.kind == Kind.MONTH else _timeline(view, now)
+    context = _month(view) if view.kind == Kind.MONTH else _timeline(view)
     shown = context["shown"]
     return render(
         "calendar/index.html",
@@ -52,7 +51,7 @@ def _month(view: View) -> dict[str, Any]:
     return {"shown": months.show(me(), view.period, view.wanted), "yours": words.yours}
 
 
-def _timeline(view: View, now: datetime) -> dict[str, Any]:
+def _timeline(view: View) -> dict[str, Any]:
     shown = calendar.show(me(), view.period, view.wanted)
     hours = words.hours(shown.period)
     return {
@@ -73,8 +72,6 @@ def _timeline(view: View, now: datetime) -> dict[str, Any]:
         "short": words.short,
         "compact": compact,
         "all_open": calendar.all_open(shown),
-        "now_minute": int(now.timestamp()) // 60,
-        "moved_url": url_for("calendar.move_end", booking_id=0),
     }
 
 
