@@ -21,7 +21,7 @@ from app.services.gaps import Room, rooms, starts
 from app.services.refusals import Offer
 from app.services.windows import Window, ceil_to_grid, floor_to_grid
 
-MOST = 4  # proposals, one for each host
+MOST = 4  # proposals
 FIRST_LOOK = timedelta(days=2)
 FAR_APART = timedelta(days=7)  # a proposal so much worse than the best one is not looked for
 USUAL = timedelta(hours=4)
@@ -61,8 +61,17 @@ class _Search:
     slot: int
 
 
+@dataclass(frozen=True)
+class _Place:
+    """A window and the GPUs that are free in it; `further`: how many on that host are better."""
+
+    window: Window
+    gpus: list[Gpu]
+    further: int = 0
+
+
 def find(user: User, wish: Wish, slot: int) -> Found:
-    """One proposal for each host that has room, each tried before it is offered; none if nobody has.
+    """Proposals, first one for each host that has room, each tried before it is offered; none if nobody has.
 
     Raises InvalidInput for what cannot be meant, and what `bookings.propose` raises where that refuses all of them.
     """
@@ -105,21 +114,21 @@ def free_now(user: User, slot: int, model: str = "", host: str = "") -> list[Off
     return offers
 
 
-def _best(gpus: Sequence[Gpu], search: _Search) -> list[tuple[Window, list[Gpu]]]:
-    """For each host its best window and the GPUs of it, best first; fewer hosts where one must look far for more."""
+def _best(gpus: Sequence[Gpu], search: _Search) -> list[_Place]:
+    """Each host's best window, then further ones, best first; fewer where one would have to look far for more."""
     by_host = [group for group in openings.by_host(gpus).values() if len(group) >= search.wish.count]
     members = [gpu for group in by_host for gpu in group]
     look = max(FIRST_LOOK, 2 * search.length)
     while True:
         window = _looked_at(search, look)
-        found = []
+        found: list[_Place] = []
         if window.ends_at > window.starts_at:
             room = rooms(members, window, search.length)
-            found = [one for group in by_host if (one := _on_host(group, room, search)) is not None]
-        found.sort(key=lambda one: (_distance(one[0], search), one[1][0].host.name))
+            found = [one for group in by_host for one in _on_host(group, room, search)]
+        found.sort(key=lambda one: (one.further, _distance(one.window, search), one.gpus[0].host.name))
         everything = window.starts_at <= search.first and window.ends_at >= search.last
-        far = bool(found) and look > _distance(found[0][0], search) + FAR_APART
-        if everything or far or len(found) >= min(MOST, len(by_host)):
+        far = bool(found) and look > _distance(found[0].window, search) + FAR_APART
+        if everything or far or len({one.gpus[0].host_id for one in found}) >= min(MOST, len(by_host)):
             return found[:MOST]
         look *= 2
 
@@ -131,19 +140,22 @@ def _looked_at(search: _Search, look: timedelta) -> Window:
     return Window(start, min(end, search.last))
 
 
-def _on_host(gpus: Sequence[Gpu], room: Room, search: _Search) -> tuple[Window, list[Gpu]] | None:
+def _on_host(gpus: Sequence[Gpu], room: Room, search: _Search) -> list[_Place]:
+    """The best start, and the best of each other time between bookings at which there is one."""
     count, near = search.wish.count, search.wish.near
+    windows = []
     if near is None and search.first == search.now:
         at_once = Window(search.now, ceil_to_grid(search.now + search.length, search.slot))
-        if len(free := _free(gpus, room, at_once)) >= count:
-            return at_once, free[:count]
-    spans = starts({gpu.id: room[gpu.id] for gpu in gpus}, count, search.length, search.slot)
-    if not spans:
-        return None
+        if len(_free(gpus, room, at_once)) >= count:
+            windows.append(at_once)
     wanted = floor_to_grid(near, search.slot) if near is not None else search.first
-    start = min((min(max(wanted, first), last) for first, last in spans), key=lambda moment: abs(moment - wanted))
-    window = Window(start, start + search.length)
-    return window, _free(gpus, room, window)[:count]
+    spans = starts({gpu.id: room[gpu.id] for gpu in gpus}, count, search.length, search.slot)
+    best = sorted((min(max(wanted, first), last) for first, last in spans), key=lambda moment: abs(moment - wanted))
+    for start in best:
+        window = Window(start, start + search.length)
+        if not any(window.overlaps(other) for other in windows):
+            windows.append(window)
+    return [_Place(one, _free(gpus, room, one)[:count], further) for further, one in enumerate(windows[:MOST])]
 
 
 def _free(gpus: Sequence[Gpu], room: Room, window: Window) -> list[Gpu]:
@@ -161,9 +173,10 @@ def _distance(window: Window, search: _Search) -> timedelta:
     return abs(window.starts_at - (search.wish.near or search.first))
 
 
-def _tried(user: User, search: _Search, found: Sequence[tuple[Window, list[Gpu]]]) -> tuple[Offer, ...]:
+def _tried(user: User, search: _Search, found: Sequence[_Place]) -> tuple[Offer, ...]:
     offers, refused = [], None
-    for window, gpus in found:
+    for place in found:
+        window, gpus = place.window, place.gpus
         start = None if window.starts_at == search.now else window.starts_at
         ask = Ask(ends_at=window.ends_at, starts_at=start, count=search.wish.count, model=search.wish.model)
         named = Ask(ends_at=window.ends_at, starts_at=start, gpu_ids=tuple(gpu.id for gpu in gpus))

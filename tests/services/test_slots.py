@@ -54,9 +54,10 @@ def test_the_nearest_to_a_time_on_either_side_of_it() -> None:
     gpus = gpus_of(make_host("lab01", gpus=1))
     evening = NOON + 30 * HOUR
     make_booking(user, gpus, evening - 2 * HOUR, evening + 3 * HOUR)
-    assert starts(slots.find(user, Wish(1, 2 * 3600, near=evening), SLOT)) == [("lab01", evening + 3 * HOUR)]
-    assert starts(slots.find(user, Wish(1, 3600, near=evening - HOUR), SLOT)) == [("lab01", evening - 3 * HOUR)]
-    assert starts(slots.find(user, Wish(1, 3600, near=NOON + 9 * HOUR), SLOT)) == [("lab01", NOON + 9 * HOUR)]
+    both = [("lab01", evening + 3 * HOUR), ("lab01", evening - 4 * HOUR)]
+    assert starts(slots.find(user, Wish(1, 2 * 3600, near=evening), SLOT)) == both
+    assert starts(slots.find(user, Wish(1, 3600, near=evening - HOUR), SLOT))[0] == ("lab01", evening - 3 * HOUR)
+    assert starts(slots.find(user, Wish(1, 3600, near=NOON + 9 * HOUR), SLOT))[0] == ("lab01", NOON + 9 * HOUR)
 
 
 @pytest.mark.usefixtures("still")
@@ -79,7 +80,7 @@ def test_far_ahead_is_looked_at_only_when_nothing_is_near() -> None:
     gpus = gpus_of(make_host("lab01", gpus=1))
     for day in range(9):
         make_booking(user, gpus, NOON + day * 24 * HOUR, NOON + (day * 24 + 23) * HOUR)
-    assert starts(slots.find(user, Wish(1, 3600), SLOT)) == [("lab01", NOON + 23 * HOUR)]
+    assert starts(slots.find(user, Wish(1, 3600), SLOT))[0] == ("lab01", NOON + 23 * HOUR)
     assert starts(slots.find(user, Wish(1, 2 * 3600), SLOT)) == [("lab01", NOON + (8 * 24 + 23) * HOUR)]
 
 
