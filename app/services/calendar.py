@@ -23,12 +23,14 @@ LOOK_AHEAD = timedelta(days=4)  # beyond what is shown, to say when a GPU is fre
 
 @dataclass(frozen=True)
 class Wanted:
-    """What is asked for beside the period. `mine_only` hides others' bars only; `open_hosts`: shown GPU by GPU."""
+    """What is asked for beside the period. `mine_only` hides others' bars only; `open_hosts`: shown GPU by GPU;
+    `entries`: everybody's bookings as a list too, not only the viewer's."""
 
     open_hosts: frozenset[str] = frozenset()
     model: str = ""
     host: str = ""
     mine_only: bool = False
+    entries: bool = True
 
 
 @dataclass(frozen=True)
@@ -119,7 +121,7 @@ def show(viewer: User, period: Period, wanted: Wanted) -> Shown:
         period=period,
         days=_days(everything, held, frame, period),
         hosts=rows,
-        entries=_entries(gpus, held, frame),
+        entries=_entries(gpus, held, frame, mine_only=wanted.mine_only or not wanted.entries),
         models=tuple(sorted({gpu.model for gpu, _host in every})),
         host_names=tuple(dict.fromkeys(host.name for _gpu, host in every)),
         mark=mark,
@@ -178,13 +180,13 @@ def _days(gpus: Sequence[Gpu], spans: Spans, frame: Frame, period: Period) -> tu
     return tuple(found)
 
 
-def _entries(gpus: Sequence[tuple[Gpu, Host]], spans: Spans, frame: Frame) -> tuple[Entry, ...]:
+def _entries(gpus: Sequence[tuple[Gpu, Host]], spans: Spans, frame: Frame, *, mine_only: bool) -> tuple[Entry, ...]:
     """The bookings shown, each once, however many GPUs it has."""
     held: dict[int, list[int]] = defaultdict(list)
     first: dict[int, tuple[Span, Host]] = {}
     for gpu, host in gpus:
         for span in spans.get(gpu.id, ()):
-            if span.touches(frame.start, frame.end) and (not frame.mine_only or span.user_id == frame.viewer_id):
+            if (not mine_only or span.user_id == frame.viewer_id) and span.touches(frame.start, frame.end):
                 held[span.booking_id].append(gpu.minor)
                 first.setdefault(span.booking_id, (span, host))
     ordered = sorted(first.values(), key=lambda pair: (pair[0].starts_at, pair[1].name, pair[0].booking_id))

@@ -35,7 +35,7 @@ class View:
     @property
     def wanted(self) -> Wanted:
         """What of it the services want to know."""
-        return Wanted(frozenset(self.open_hosts), self.model, self.host, self.mine)
+        return Wanted(frozenset(self.open_hosts), self.model, self.host, self.mine, self.as_list)
 
     @property
     def period(self) -> Period:

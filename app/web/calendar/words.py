@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import datetime, timedelta
+from datetime import date, datetime, timedelta
 from typing import Any
 
 from flask import url_for
@@ -31,6 +31,8 @@ STATES = {  # of bars: how they are drawn, and the word in their names
 
 _BAR = Markup('<li class="{}"><a href=/b/{} aria-label="{}"{}>{}</a>')
 
+_GAP = Markup('<li class="s{} w{} gap"><a href="{}" aria-label="{}"></a>')
+
 
 def yours(day: Booked) -> str:
     """A day of a month some of which is the viewer's."""
@@ -48,36 +50,62 @@ def short(moment: datetime) -> str:
     return format_datetime(moment, _("EEE HH:mm"))
 
 
-def bars(row: GpuRow) -> Markup:
-    """A GPU's bookings. Written here and not in the template, and short: there are up to 1,500. HTML closes a `<li>`
-    at the next one; which GPU it is the list around them says; who may not open a booking is led to the list."""
-    return Markup("").join(_bar(bar) for bar in row.bars)
+class Bars:
+    """What writes a GPU's bookings, for one page: its words are looked up once. Written here and not in the template,
+    and short: there are up to 1,500. HTML closes a `<li>` at the next one; which GPU it is the list around them says;
+    who may not open a booking is led to the list."""
+
+    def __init__(self) -> None:
+        self._moments = Moments()
+        self._you = _("You")
+        self._plain = _("%(owner)s, %(start)s to %(end)s", owner="{owner}", start="{start}", end="{end}")
+        self._states = {
+            code: _(
+                "%(owner)s, %(start)s to %(end)s, %(state)s", owner="{owner}", start="{start}", end="{end}", state=word
+            )
+            if word
+            else self._plain
+            for code, (_role, word) in STATES.items()
+        }
+
+    def __call__(self, row: GpuRow) -> Markup:
+        """One GPU's."""
+        return Markup("").join(self._bar(bar) for bar in row.bars)
+
+    def _bar(self, bar: Bar) -> Markup:
+        text = (self._you if bar.mine else bar.owner) if bar.width >= LABEL_FROM else ""
+        return _BAR.format(bar_class(bar), bar.booking_id, self.name(bar), bar_hooks(bar), text)
+
+    def name(self, bar: Bar) -> str:
+        """`Li Wei, Tue 20:00 to Wed 08:00, in use`: what the bar shows, for those who hear it or point at it; and what
+        for, where they may read that."""
+        start, end = self._moments.span(bar.starts_at, bar.ends_at)
+        owner = self._you if bar.mine else bar.owner
+        name = self._states[bar.state].format(owner=owner, start=start, end=end)
+        return _("%(name)s: %(note)s", name=name, note=bar.note[:NOTE_LENGTH]) if bar.note else name
 
 
-def _bar(bar: Bar) -> Markup:
-    text = (_("You") if bar.mine else bar.owner) if bar.width >= LABEL_FROM else ""
-    parts = (bar_class(bar), bar.booking_id, bar_name(bar), bar_hooks(bar), text)
-    return _BAR.format(*parts)
+class Moments:
+    """`Tue 20:00` by the hundred: the days are put into words once each."""
 
+    def __init__(self) -> None:
+        self._zone = times.viewer_zone()
+        self._days: dict[date, str] = {}
 
-def bar_name(bar: Bar) -> str:
-    """`Li Wei, Tue 20:00 to Wed 08:00, in use`: what the bar shows, for those who hear it or point at it; and what
-    for, where they may read that."""
-    owner, state = _("You") if bar.mine else bar.owner, STATES[bar.state][1]
-    values = {"owner": owner, "start": short(bar.starts_at), "end": _end(bar), "state": state}
-    name = _("%(owner)s, %(start)s to %(end)s", **values)
-    if state:
-        name = _("%(owner)s, %(start)s to %(end)s, %(state)s", **values)
-    if not bar.note:
-        return name
-    return _("%(name)s: %(note)s", name=name, note=bar.note[:NOTE_LENGTH])
+    def span(self, start: datetime, end: datetime) -> tuple[str, str]:
+        """Both; the second with its day only where that is another one."""
+        first, last = start.astimezone(self._zone), end.astimezone(self._zone)
+        return self._text(first), f"{last:%H:%M}" if first.date() == last.date() else self._text(last)
 
+    def text(self, moment: datetime) -> str:
+        """One."""
+        return self._text(moment.astimezone(self._zone))
 
-def _end(bar: Bar) -> str:
-    """With its day only where that is another one."""
-    zone = times.viewer_zone()
-    one_day = bar.starts_at.astimezone(zone).date() == bar.ends_at.astimezone(zone).date()
-    return format_datetime(bar.ends_at, "HH:mm") if one_day else short(bar.ends_at)
+    def _text(self, local: datetime) -> str:
+        day = local.date()
+        if day not in self._days:
+            self._days[day] = short(local.replace(hour=12, minute=0)).replace("12:00", "{}")
+        return self._days[day].format(f"{local:%H:%M}")
 
 
 def bar_class(bar: Bar) -> str:
@@ -124,17 +152,28 @@ def _cell(free: int | None, base: Markup, start: str) -> str:
     return f'<td><a href="{base}{start}">{free}</a>' if free else "<td class=full>0"
 
 
-def gap_url(gap: Gap, gpu_id: int) -> str:
-    """The form for a free place, filled in."""
-    start = "" if gap.starts_at <= clock.now() else compact(gap.starts_at)
-    end = min(gap.ends_at, gap.starts_at + SUGGESTED)
-    wanted: dict[str, Any] = {"gpu": gpu_id, "start": start, "end": compact(end) if end == gap.ends_at else ""}
-    return url_for("bookings.new", **{name: value for name, value in wanted.items() if value})
+class Gaps:
+    """What writes a GPU's free places, for one page: each leads to the form, filled in."""
 
+    def __init__(self) -> None:
+        self._moments = Moments()
+        self._now = clock.now()
+        self._form = url_for("bookings.new")
+        self._text = _("Book from %(start)s", start="{start}")
 
-def gap_name(gap: Gap) -> str:
-    """What a free place leads to; on which GPU the list around it says."""
-    return _("Book from %(start)s", start=short(gap.starts_at))
+    def __call__(self, row: GpuRow) -> Markup:
+        """One GPU's."""
+        return Markup("\n").join(self._gap(gap, row.gpu.id) for gap in row.gaps)
+
+    def _gap(self, gap: Gap, gpu_id: int) -> Markup:
+        name = self._text.format(start=self._moments.text(gap.starts_at))
+        suggested = min(gap.ends_at, gap.starts_at + SUGGESTED)
+        address = f"{self._form}?gpu={gpu_id}"
+        if gap.starts_at > self._now:
+            address += f"&start={compact(gap.starts_at)}"
+        if suggested == gap.ends_at:
+            address += f"&end={compact(gap.ends_at)}"
+        return _GAP.format(gap.start, gap.width, address, name)
 
 
 def period_text(period: Period) -> str:
