@@ -129,6 +129,7 @@ function openForm(choice) {
   form.elements.end_date.value = `${end.year}-${end.month}-${end.day}`;
   form.elements.end_time.value = `${end.hour}:${end.minute}`;
   form.elements.count.value = choice.lanes.length;
+  form.elements.request_key.value = newKey();
   document.getElementById("quick-gpus").replaceChildren(...choice.lanes.map((lane) => {
     const field = document.createElement("input");
     Object.assign(field, { type: "hidden", name: "gpu", value: lane.dataset.gpu });
@@ -137,6 +138,11 @@ function openForm(choice) {
   document.getElementById("quick-title").textContent = words(choice);
   dialog.showModal();
   askPrice();
+}
+
+// Another choice is another booking, also where the page itself is an old one that "Back" has brought again.
+function newKey() {
+  return [...crypto.getRandomValues(new Uint8Array(12))].map((byte) => byte.toString(16).padStart(2, "0")).join("");
 }
 
 let asking;
@@ -373,6 +379,11 @@ document.addEventListener("htmx:beforeSwap", (event) => {
   if (event.detail.target?.id === "grid" && (busy || press)) event.detail.shouldSwap = false;
   scrolled = sheet()?.scrollLeft ?? 0;
   tip?.setAttribute("hidden", "");
+});
+document.addEventListener("htmx:beforeOnLoad", (event) => { // signed out meanwhile: not away from what is half typed
+  if (event.target.id === "live" && dialog?.open && event.detail.xhr.getResponseHeader("HX-Redirect")) {
+    event.preventDefault();
+  }
 });
 document.addEventListener("htmx:afterSwap", () => {
   if (sheet()) sheet().scrollLeft = scrolled;
