@@ -1,7 +1,6 @@
-"""A week of GPUs: one row per host with what is free in each cell, and the open hosts' GPUs with their bars.
+"""A day or week of GPUs: one row per host with what is free in each cell, and the open hosts' GPUs with their bars.
 
-Few queries whatever is stored: hosts and GPUs, the allocations that touch the week, whose they are,
-and the models when one is chosen.
+Three queries whatever is stored: hosts and GPUs, the allocations that touch what is shown, and whose they are.
 """
 
 from __future__ import annotations
@@ -10,23 +9,33 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
-from zoneinfo import ZoneInfo
-
-from sqlalchemy import ARRAY, BigInteger, any_, func, literal, or_, select
 
 from app import clock
-from app.extensions import db
-from app.models import Allocation, Booking, Gpu, Host, User
-from app.services import timeline
+from app.models import Gpu, Host, User
+from app.services import periods, timeline
+from app.services.periods import Period
+from app.services.spans import gpus_and_mark, spans
 from app.services.timeline import Bar, Cell, Frame, Gap, Span, Spans
 
 OPEN_AT_MOST = 8  # with so few GPUs in all, every host is open
-LOOK_AHEAD = timedelta(days=4)  # beyond the week's end, to say when a GPU is free next
+LOOK_AHEAD = timedelta(days=4)  # beyond what is shown, to say when a GPU is free next
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What is asked for beside the period. `mine_only` hides others' bars only; `open_hosts`: shown GPU by GPU;
+    `entries`: everybody's bookings as a list too, not only the viewer's."""
+
+    open_hosts: frozenset[str] = frozenset()
+    model: str = ""
+    host: str = ""
+    mine_only: bool = False
+    entries: bool = True
 
 
 @dataclass(frozen=True)
 class GpuRow:
-    """One GPU's week."""
+    """One GPU's bookings."""
 
     gpu: Gpu
     bars: tuple[Bar, ...]
@@ -35,7 +44,7 @@ class GpuRow:
 
 @dataclass(frozen=True)
 class HostRow:
-    """One host's week. `rows` only where it is open; `next_free`: when its first GPU is free, from now."""
+    """One host. `rows` only where it is open; `next_free`: when its first GPU is free, from now."""
 
     host: Host
     gpus: int
@@ -48,7 +57,7 @@ class HostRow:
 
 @dataclass(frozen=True)
 class Day:
-    """One day of the week. `free`: GPUs that nobody has for the whole rest of it; None once it is over."""
+    """One day. `free`: GPUs that nobody has for the whole rest of it; None once it is over."""
 
     date: date
     starts_at: datetime
@@ -57,7 +66,7 @@ class Day:
 
 @dataclass(frozen=True)
 class Entry:
-    """One booking of the week, for the list: the GPUs it has, by their numbers on the host."""
+    """One booking, for the list: the GPUs it has, by their numbers on the host. `state` as of a bar."""
 
     booking_id: int
     host: str
@@ -66,72 +75,80 @@ class Entry:
     mine: bool
     starts_at: datetime
     ends_at: datetime
-    running: bool
-    past: bool
+    state: str
+    note: str
 
 
 @dataclass(frozen=True)
-class Week:
-    """The page's data. Moments in UTC; the days begin at midnight in the viewer's zone."""
+class Shown:
+    """The page's data. Moments in UTC; the days begin at midnight in the viewer's zone. `mark`: see services.spans."""
 
-    start: datetime
-    end: datetime
+    period: Period
     days: tuple[Day, ...]
     hosts: tuple[HostRow, ...]
     entries: tuple[Entry, ...]  # in order of start
     models: tuple[str, ...]
+    host_names: tuple[str, ...]
+    mark: str
     now_unit: int | None
     total: int
     free_now: int
     any_booking: bool  # whoever's; `entries` may leave out others'
 
 
-def all_open(found: Week) -> bool:
-    """Whether there are so few GPUs that no host needs to be opened."""
-    return sum(row.gpus for row in found.hosts) <= OPEN_AT_MOST and all(row.open for row in found.hosts)
+def all_open(found: Shown) -> bool:
+    """Whether there is so little that no host needs to be opened."""
+    few = sum(row.gpus for row in found.hosts) <= OPEN_AT_MOST or len(found.hosts) == 1
+    return few and all(row.open for row in found.hosts)
 
 
-def week(
-    viewer: User,
-    day: date,
-    zone: ZoneInfo,
-    *,
-    open_hosts: frozenset[str] = frozenset(),
-    model: str = "",
-    mine_only: bool = False,
-) -> Week:
-    """The week that holds `day` in the viewer's zone, Monday first. `mine_only` hides others' bars only."""
-    monday = day - timedelta(days=day.weekday())
+def show(viewer: User, period: Period, wanted: Wanted) -> Shown:
+    """A day or a week as this person sees it."""
     now = clock.now()
-    frame = Frame(timeline.edges(monday, zone), now, viewer.id, mine_only)
-    gpus = _gpus(model)
+    frame = Frame(period.edges, now, viewer.id, wanted.mine_only)
+    every, mark = gpus_and_mark()
+    gpus = chosen(every, wanted)
     current = frame.start <= now < frame.end
     known_until = frame.end + LOOK_AHEAD if current else now
-    spans = _spans(frame.start, known_until if current else frame.end, now)
-    groups: dict[int, tuple[Host, list[Gpu]]] = {}
-    for gpu, host in gpus:
-        groups.setdefault(host.id, (host, []))[1].append(gpu)
+    held = spans(frame.start, known_until if current else frame.end, now, viewer)
+    groups = by_host(gpus)
     rows = tuple(
-        _host_row(host, members, spans, frame, known_until, is_open=_is_open(host, gpus, open_hosts))
-        for host, members in groups.values()
+        _host_row(host, members, held, frame, known_until, is_open=is_open(host, groups, wanted))
+        for host, members in groups
     )
     everything = timeline.usable([gpu for gpu, _host in gpus])
-    return Week(
-        start=frame.start,
-        end=frame.end,
-        days=_days(everything, spans, frame, monday, zone),
+    return Shown(
+        period=period,
+        days=_days(everything, held, frame, period),
         hosts=rows,
-        entries=_entries(gpus, spans, frame),
-        models=tuple(sorted(_all_models() if model else {gpu.model for gpu, _host in gpus})),
+        entries=_entries(gpus, held, frame, mine_only=wanted.mine_only or not wanted.entries),
+        models=tuple(sorted({gpu.model for gpu, _host in every})),
+        host_names=tuple(dict.fromkeys(host.name for _gpu, host in every)),
+        mark=mark,
         now_unit=frame.unit(now) if current else None,
         total=len(everything),
         free_now=sum(row.free_now for row in rows),
-        any_booking=any(span.touches(frame.start, frame.end) for gpu, _ in gpus for span in spans.get(gpu.id, ())),
+        any_booking=any(span.touches(frame.start, frame.end) for gpu, _ in gpus for span in held.get(gpu.id, ())),
     )
 
 
-def _is_open(host: Host, gpus: Sequence[object], open_hosts: frozenset[str]) -> bool:
-    return len(gpus) <= OPEN_AT_MOST or host.name in open_hosts
+def chosen(gpus: Sequence[tuple[Gpu, Host]], wanted: Wanted) -> list[tuple[Gpu, Host]]:
+    """Those of the model and on the host that are wanted."""
+    return [(gpu, host) for gpu, host in gpus if wanted.model in {"", gpu.model} and wanted.host in {"", host.name}]
+
+
+def by_host(gpus: Sequence[tuple[Gpu, Host]]) -> list[tuple[Host, list[Gpu]]]:
+    """GPUs by their host, order kept."""
+    groups: dict[int, tuple[Host, list[Gpu]]] = {}
+    for gpu, host in gpus:
+        groups.setdefault(host.id, (host, []))[1].append(gpu)
+    return list(groups.values())
+
+
+def is_open(host: Host, groups: Sequence[tuple[Host, Sequence[Gpu]]], wanted: Wanted) -> bool:
+    """Whether a host is shown GPU by GPU."""
+    few = len(groups) == 1 or sum(len(gpus) for _host, gpus in groups) <= OPEN_AT_MOST
+    return few or host.name in wanted.open_hosts
 
 
 def _host_row(
@@ -154,23 +171,22 @@ def _gpu_row(gpu: Gpu, spans: Sequence[Span], frame: Frame) -> GpuRow:
     return GpuRow(gpu, timeline.bars(spans, frame), timeline.gaps(spans, frame) if timeline.usable([gpu]) else ())
 
 
-def _days(gpus: Sequence[Gpu], spans: Spans, frame: Frame, monday: date, zone: ZoneInfo) -> tuple[Day, ...]:
+def _days(gpus: Sequence[Gpu], spans: Spans, frame: Frame, period: Period) -> tuple[Day, ...]:
     found = []
-    for number in range(7):
-        day = monday + timedelta(days=number)
-        start, end = timeline.midnight(day, zone), timeline.midnight(day + timedelta(days=1), zone)
+    for day in period.days:
+        start, end = periods.midnight(day, period.zone), periods.midnight(day + periods.A_DAY, period.zone)
         free = timeline.free_for(gpus, spans, max(start, frame.now), end) if end > frame.now else None
         found.append(Day(day, start, free))
     return tuple(found)
 
 
-def _entries(gpus: Sequence[tuple[Gpu, Host]], spans: Spans, frame: Frame) -> tuple[Entry, ...]:
-    """The week's bookings, each once, however many GPUs it has."""
+def _entries(gpus: Sequence[tuple[Gpu, Host]], spans: Spans, frame: Frame, *, mine_only: bool) -> tuple[Entry, ...]:
+    """The bookings shown, each once, however many GPUs it has."""
     held: dict[int, list[int]] = defaultdict(list)
     first: dict[int, tuple[Span, Host]] = {}
     for gpu, host in gpus:
         for span in spans.get(gpu.id, ()):
-            if span.touches(frame.start, frame.end) and (not frame.mine_only or span.user_id == frame.viewer_id):
+            if (not mine_only or span.user_id == frame.viewer_id) and span.touches(frame.start, frame.end):
                 held[span.booking_id].append(gpu.minor)
                 first.setdefault(span.booking_id, (span, host))
     ordered = sorted(first.values(), key=lambda pair: (pair[0].starts_at, pair[1].name, pair[0].booking_id))
@@ -183,52 +199,8 @@ def _entries(gpus: Sequence[tuple[Gpu, Host]], spans: Spans, frame: Frame) -> tu
             mine=span.user_id == frame.viewer_id,
             starts_at=span.starts_at,
             ends_at=span.ends_at,
-            running=span.starts_at <= frame.now < span.ends_at,
-            past=span.ends_at <= frame.now,
+            state=timeline.state(span, frame.now),
+            note=span.note,
         )
         for span, host in ordered
     )
-
-
-def _gpus(model: str) -> list[tuple[Gpu, Host]]:
-    query = select(Gpu, Host).join(Host).where(Host.enabled).order_by(Host.name, Gpu.minor)
-    if model:
-        query = query.where(Gpu.model == model)
-    return [(gpu, host) for gpu, host in db.session.execute(query)]
-
-
-def _all_models() -> set[str]:
-    return set(db.session.scalars(select(Gpu.model).join(Host).where(Host.enabled).distinct()))
-
-
-def _spans(start: datetime, end: datetime, now: datetime) -> Spans:
-    """By GPU, the allocations that touch a span or run now (for "free now", whichever week is shown).
-
-    The range operators are what the overlap constraint's index answers, at any number of stored bookings. Whose they
-    are is a query of its own: in a join, PostgreSQL expects far more rows of this one and reads all bookings there are.
-    """
-    held = func.tstzrange(Allocation.starts_at, Allocation.ends_at)
-    query = (
-        select(Allocation.gpu_id, Allocation.booking_id, Allocation.starts_at, Allocation.ends_at)
-        .where(or_(held.op("&&")(func.tstzrange(start, end)), held.op("@>")(now)), Allocation.released_at.is_(None))
-        .order_by(Allocation.starts_at)
-    )
-    rows = db.session.execute(query).all()
-    owners = _owners({row.booking_id for row in rows})
-    found: dict[int, list[Span]] = defaultdict(list)
-    for gpu_id, booking_id, starts_at, ends_at in rows:
-        found[gpu_id].append(Span(gpu_id, booking_id, starts_at, ends_at, *owners[booking_id]))
-    return found
-
-
-def _owners(booking_ids: set[int]) -> dict[int, tuple[int, str]]:
-    """By booking, its person's id and the name that others see."""
-    query = (
-        select(Booking.id, User.id, User.full_name, User.username)
-        .join(User, User.id == Booking.user_id)
-        .where(Booking.id == any_(literal(list(booking_ids), ARRAY(BigInteger))))
-    )
-    return {
-        booking_id: (user_id, full_name or username)
-        for booking_id, user_id, full_name, username in db.session.execute(query)
-    }

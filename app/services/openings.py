@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from datetime import datetime, timedelta
 
-from sqlalchemy import bindparam, select, union_all
+from sqlalchemy import ARRAY, BigInteger, any_, bindparam, func, select, union_all
 from sqlalchemy.orm import joinedload
 
 from app.errors import Alternative
@@ -18,16 +18,27 @@ Busy = dict[int, list[Window]]
 """By GPU id, what is booked, in order of start."""
 
 
-# Asked at each booking, with its locks held, and "no" nearly always: built once, and it loads nothing.
-_ANY_OVERLAP = union_all(
-    select(Allocation.id).where(
-        Allocation.gpu_id.in_(bindparam("gpu_ids", expanding=True)),
+# Asked at each booking, with its locks held, and "no" nearly always: built once, and it loads nothing. Bookings of a
+# GPU do not overlap, so the first to end after the start decides, however many are to come after it.
+_gpu_ids = bindparam("gpu_ids", type_=ARRAY(BigInteger))
+_wanted = func.unnest(_gpu_ids).table_valued("id", name="wanted").render_derived()
+_first_to_end = (
+    select(Allocation.id, Allocation.starts_at)
+    .where(
+        Allocation.gpu_id == _wanted.c.id,
         Allocation.released_at.is_(None),
         Allocation.ends_at > bindparam("starts_at"),
-        Allocation.starts_at < bindparam("ends_at"),
-    ),
+    )
+    .order_by(Allocation.ends_at)
+    .limit(1)
+    .lateral("first_to_end")
+)
+_ANY_OVERLAP = union_all(
+    select(_first_to_end.c.id)
+    .select_from(_wanted)
+    .join(_first_to_end, _first_to_end.c.starts_at < bindparam("ends_at")),
     select(Block.id).where(
-        Block.gpu_id.in_(bindparam("gpu_ids", expanding=True)),
+        Block.gpu_id == any_(_gpu_ids),
         Block.lifted_at.is_(None),
         Block.ends_at > bindparam("starts_at"),
         Block.starts_at < bindparam("ends_at"),

@@ -1,7 +1,7 @@
 """The calendar's arithmetic: moments onto 336 units, bookings into bars, what is between them into gaps. Pure.
 
-A week is 42 cells of four hours by the wall clock, eight units each. In a week with a clock change one cell is an hour
-longer or shorter and drawn as wide as the others, so bars, cells and days always line up.
+A week is 42 cells of four hours by the wall clock, a day one cell for each hour of it. In a week with a clock change
+one cell is an hour longer or shorter and drawn as wide as the others, so bars, cells and days always line up.
 """
 
 from __future__ import annotations
@@ -9,22 +9,17 @@ from __future__ import annotations
 from bisect import bisect_left, bisect_right
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, date, datetime, time, timedelta
+from datetime import datetime
 from itertools import pairwise
-from zoneinfo import ZoneInfo
 
 from app.models import Gpu, GpuState
 
-CELL_HOURS = 4  # a host row's cell: how many GPUs are free for all of it
-CELLS = 7 * 24 // CELL_HOURS
-UNITS = 336  # half-hours of an ordinary week
-UNITS_PER_CELL = UNITS // CELLS
-_ALL_CELLS = set(range(CELLS))
+UNITS = 336  # half-hours of an ordinary week; whatever is shown is as wide
 
 
 @dataclass(frozen=True)
 class Span:
-    """One allocation as the calendar needs it."""
+    """One allocation as the calendar needs it. `attached`: its GPU was seen in the machine."""
 
     gpu_id: int
     booking_id: int
@@ -32,6 +27,8 @@ class Span:
     ends_at: datetime
     user_id: int
     owner: str
+    attached: bool = True
+    note: str = ""  # what for, where the viewer may read it
 
     def touches(self, start: datetime, end: datetime) -> bool:
         """Whether it shares a moment with `[start, end)`."""
@@ -44,7 +41,8 @@ Spans = Mapping[int, Sequence[Span]]
 
 @dataclass(frozen=True)
 class Bar:
-    """One booking on one GPU, cut to the week. `start`, `width` in units; `before`/`after`: it goes on outside."""
+    """One booking on one GPU, cut to what is shown. `start`, `width` in units; `before`/`after`: it goes on outside.
+    `state`: booked, attaching, in_use or ended."""
 
     booking_id: int
     owner: str
@@ -55,8 +53,8 @@ class Bar:
     width: int
     before: bool
     after: bool
-    running: bool
-    past: bool
+    state: str
+    note: str
 
 
 @dataclass(frozen=True)
@@ -71,7 +69,7 @@ class Gap:
 
 @dataclass(frozen=True)
 class Cell:
-    """Four hours of one host: how many of its GPUs are free for all of them; None once they are over."""
+    """Some hours of one host: how many of its GPUs are free for all of them; None once they are over."""
 
     starts_at: datetime
     ends_at: datetime
@@ -89,48 +87,29 @@ class Frame:
 
     @property
     def start(self) -> datetime:
-        """The week's first moment."""
+        """The first moment shown."""
         return self.edges[0]
 
     @property
     def end(self) -> datetime:
-        """The next week's first moment."""
+        """The first moment after what is shown."""
         return self.edges[-1]
 
     def unit(self, moment: datetime) -> int:
-        """Where a moment lies in the week, in units, kept inside it."""
+        """Where a moment lies in what is shown, in units, kept inside it."""
         if moment <= self.start:
             return 0
         if moment >= self.end:
             return UNITS
         index = bisect_right(self.edges, moment) - 1
         left, right = self.edges[index], self.edges[index + 1]
-        return round((index + (moment - left) / (right - left)) * UNITS_PER_CELL)
-
-
-def week_start(day: date, zone: ZoneInfo) -> datetime:
-    """The first moment of the Monday on or before a day, in a zone."""
-    return midnight(day - timedelta(days=day.weekday()), zone)
-
-
-def midnight(day: date, zone: ZoneInfo) -> datetime:
-    """A day's first moment in a zone, in UTC."""
-    return datetime.combine(day, time(), tzinfo=zone).astimezone(UTC)
-
-
-def edges(monday: date, zone: ZoneInfo) -> tuple[datetime, ...]:
-    """Every fourth hour of a week by the wall clock, and the next week's first moment."""
-    hours = [
-        datetime.combine(monday + timedelta(days=day), time(hour), tzinfo=zone).astimezone(UTC)
-        for day in range(7)
-        for hour in range(0, 24, CELL_HOURS)
-    ]
-    return (*hours, midnight(monday + timedelta(days=7), zone))
+        return round((index + (moment - left) / (right - left)) * UNITS / (len(self.edges) - 1))
 
 
 def cells(gpus: Sequence[Gpu], spans: Spans, frame: Frame) -> tuple[Cell, ...]:
-    """A host's 42 cells; of the one that is now, what is left of it counts."""
-    taken = [0] * CELLS
+    """A host's cells; of the one that is now, what is left of it counts."""
+    every = set(range(len(frame.edges) - 1))
+    taken = [0] * len(every)
     for gpu in gpus:
         touched: set[int] = set()
         for span in spans.get(gpu.id, ()):
@@ -138,7 +117,7 @@ def cells(gpus: Sequence[Gpu], spans: Spans, frame: Frame) -> tuple[Cell, ...]:
             if start < span.ends_at:
                 # The cell in which it starts, up to the one in which its last moment lies.
                 touched.update(range(bisect_right(frame.edges, start) - 1, bisect_left(frame.edges, span.ends_at)))
-        for index in touched & _ALL_CELLS:
+        for index in touched & every:
             taken[index] += 1
     return tuple(
         Cell(left, right, None if right <= frame.now else len(gpus) - taken[index])
@@ -156,7 +135,7 @@ def bars(spans: Sequence[Span], frame: Frame) -> tuple[Bar, ...]:
 
 
 def gaps(spans: Sequence[Span], frame: Frame) -> tuple[Gap, ...]:
-    """The free places between one GPU's bookings, from now on, wide enough to be clicked (half an hour)."""
+    """The free places between one GPU's bookings, from now on, wide enough to be clicked (a unit)."""
     found, cursor = [], max(frame.start, frame.now)
     inside = [span for span in spans if span.touches(frame.start, frame.end)]
     for until, resume in [*((span.starts_at, span.ends_at) for span in inside), (frame.end, frame.end)]:
@@ -203,6 +182,15 @@ def _bar(span: Span, frame: Frame) -> Bar:
         width=max(end - start, 1),
         before=span.starts_at < frame.start,
         after=span.ends_at > frame.end,
-        running=span.starts_at <= frame.now < span.ends_at,
-        past=span.ends_at <= frame.now,
+        state=state(span, frame.now),
+        note=span.note,
     )
+
+
+def state(span: Span, now: datetime) -> str:
+    """`booked`, `attaching` (it has begun, its GPU was not seen in the machine), `in_use` or `ended`."""
+    if span.ends_at <= now:
+        return "ended"
+    if span.starts_at > now:
+        return "booked"
+    return "in_use" if span.attached else "attaching"

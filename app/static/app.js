@@ -80,7 +80,10 @@ let lost = null;
 document.addEventListener("htmx:beforeSwap", () => {
   const active = document.activeElement;
   lost = active && active !== document.body
-    ? { element: active, tag: active.tagName, text: active.textContent, part: active.parentElement.closest("[id]")?.id }
+    ? {
+      element: active, tag: active.tagName, text: active.textContent, href: active.getAttribute("href"),
+      part: active.parentElement.closest("[id]")?.id,
+    }
     : null;
 });
 document.addEventListener("htmx:afterSettle", (event) => {
@@ -92,10 +95,12 @@ document.addEventListener("htmx:afterSettle", (event) => {
   lost = null;
 });
 
-function heirOf({ element, tag, text, part }, target) {
+function heirOf({ element, tag, text, href, part }, target) {
   const same = element.id && document.getElementById(element.id);
   const place = (part && document.getElementById(part)) || target;
-  const alike = [...place.getElementsByTagName(tag)].find((other) => other.textContent === text);
+  const others = [...place.getElementsByTagName(tag)];
+  const alike = others.find((other) => href && other.getAttribute("href") === href)
+    || others.find((other) => text.trim() && other.textContent === text);
   const heir = same || alike || place;
   if (!heir.matches("a[href], button, input, select, textarea, summary, [tabindex]")) {
     heir.tabIndex = -1;

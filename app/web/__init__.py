@@ -17,6 +17,7 @@ from app.web import (
     compression,
     errors,
     feeds,
+    find,
     health,
     home,
     host_desktop,
@@ -50,8 +51,8 @@ from app.web import (
 __all__ = ["classes", "init_app", "locale", "machine_move", "people_access"]
 
 PAGES = (
-    auth, home, calendar, bookings, machines, machine_care, snapshots, backups, ways, terminal, quota, teams, settings,
-    ssh_keys, notices, feeds, messages, maintenance,
+    auth, home, calendar, find, bookings, machines, machine_care, snapshots, backups, ways, terminal, quota, teams,
+    settings, ssh_keys, notices, feeds, messages, maintenance,
     people, hosts, host_desktop, shares, templates, all_machines, policy, audit, health, api,
 )  # fmt: skip
 
@@ -67,4 +68,5 @@ def init_app(app: Flask) -> None:
     compression.init_app(app)
     for module in PAGES:
         app.register_blueprint(module.bp)
+    app.register_blueprint(calendar.short)
     csrf.exempt(api.bp)  # bearer tokens only: cookies mean nothing there, so nothing can be forged with them

@@ -10,7 +10,7 @@ from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 
-from tests.bench import create, sweep, week
+from tests.bench import create, find, sweep, week
 from tests.bench.installation import installation
 from tests.bench.report import Report, as_json
 from workers.locks import Held, exclusive
@@ -32,12 +32,23 @@ def run_week() -> Report:
         return week.measure([stack.enter_context(installation(DATA / f"week-{size}")) for size in week.SIZES])
 
 
+def run_find() -> Report:
+    """a slot found among 100,000 bookings to come"""
+    with installation(DATA / "find") as settings:
+        return find.measure(settings)
+
+
 def run_sweep() -> Report:
     """a look over 2,000 processes for those who hold one of 8 GPUs"""
     return sweep.measure()
 
 
-BENCHES: dict[str, Callable[[], Report]] = {"create": run_create, "week": run_week, "sweep": run_sweep}
+BENCHES: dict[str, Callable[[], Report]] = {
+    "create": run_create,
+    "week": run_week,
+    "find": run_find,
+    "sweep": run_sweep,
+}
 
 
 def main(arguments: Sequence[str]) -> int:

@@ -6,6 +6,7 @@ constraint. Ledger entries and audit events are left out: no page of the calenda
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -14,15 +15,15 @@ import sqlalchemy as sa
 from app.extensions import db, transaction
 from app.services.calendar import LOOK_AHEAD
 
-PLACES = 1344  # of a week: 21 of eight hours on each of 64 GPUs; the days after it have as many a day
+PLACES = 1536  # of a week: 24 of seven hours on each of 64 GPUs; the days after it have 13 in all
 PEOPLE = 16
 
 # A row of `wanted` for each booking: its GPU's number, and its window.
 _IN_VIEW = """
-SELECT k % 64 AS gpu, :start + (k / 64) * interval '8 hours' + (k % 4) * interval '30 minutes' AS starts_at,
-       interval '3 hours' + (k % 7) * interval '30 minutes' AS length
+SELECT k % 64 AS gpu, :start + (k / 64) * interval '7 hours' + (k % 4) * interval '30 minutes' AS starts_at,
+       interval '3 hours' + (k % 6) * interval '30 minutes' AS length
 FROM generate_series(0, :places - 1) AS k
-WHERE (k * :share / 1344 <> (k + 1) * :share / 1344) = :chosen
+WHERE (k * :share / 1536 <> (k + 1) * :share / 1536) = :chosen
 """
 # Nine in ten in the past, back to back with an hour between; the rest after what the calendar looks at.
 _ELSEWHERE = """
@@ -48,6 +49,36 @@ made AS (
 INSERT INTO allocations (booking_id, gpu_id, starts_at, ends_at)
 SELECT wanted.id, gpus.id, starts_at, ends_at FROM wanted JOIN gpus ON gpus.number = gpu
 """
+
+_MADE = """
+made AS (
+  INSERT INTO bookings (id, user_id, account_id, host_id, starts_at, ends_at, booked_until)
+  SELECT wanted.id, person, account_id, host_id, starts_at, starts_at + length, starts_at + length
+  FROM wanted JOIN users ON users.id = person
+)
+INSERT INTO allocations (booking_id, gpu_id, starts_at, ends_at, attached_at)
+SELECT id, gpu_id, starts_at, starts_at + length, CASE WHEN :attached THEN starts_at END FROM wanted
+"""
+# Two neighbouring GPUs are free at once, one place in 97.
+_TO_COME = f"""
+WITH numbered AS (SELECT id, host_id, row_number() OVER (ORDER BY id) - 1 AS number FROM gpus),
+wanted AS MATERIALIZED (
+  SELECT nextval(pg_get_serial_sequence('bookings', 'id')) AS id, numbered.id AS gpu_id, host_id,
+         (CAST(:people AS bigint[]))[1 + k % cardinality(CAST(:people AS bigint[]))] AS person,
+         CAST(:start AS timestamptz) + k * interval '8 hours' + (number + k) % 3 * interval '15 minutes' AS starts_at,
+         interval '7 hours' + (number + k) % 2 * interval '15 minutes' AS length
+  FROM numbered CROSS JOIN generate_series(0, :number / 64 * 98 / 97) AS k
+  WHERE (k + 7 * (number / 2)) % 97 <> 0
+  LIMIT :number
+),{_MADE}"""
+_PACKED = f"""
+WITH wanted AS MATERIALIZED (
+  SELECT nextval(pg_get_serial_sequence('bookings', 'id')) AS id, gpus.id AS gpu_id, host_id,
+         (CAST(:people AS bigint[]))[1 + (gpus.id * 5 + k) % cardinality(CAST(:people AS bigint[]))] AS person,
+         CAST(:start AS timestamptz) + k * interval '7 hours' + (gpus.id * k) % 6 * interval '30 minutes' AS starts_at,
+         interval '2 hours' + (gpus.id + k) % 5 * interval '30 minutes' AS length
+  FROM gpus CROSS JOIN generate_series(0, 23) AS k
+),{_MADE}"""
 
 
 @dataclass(frozen=True)
@@ -80,8 +111,21 @@ def crowd(filling: Filling) -> None:
     _settle_down()
 
 
+def to_come(now: datetime, number: int, people: Sequence[int]) -> None:
+    """So many bookings from now on, one in each eight hours of each GPU but for a few places: in the caller's
+    transaction; `people`: whose they are, by their ids, in turn."""
+    db.session.execute(sa.text(_TO_COME), {"start": now, "people": list(people), "number": number, "attached": False})
+
+
+def pack(monday: datetime, people: Sequence[int]) -> None:
+    """On each GPU, in every seven hours of the week, a booking of about three: 24 of them. In the caller's
+    transaction; `people`: whose they are, by their ids, in turn."""
+    values = {"start": monday, "people": list(people), "attached": True}
+    db.session.execute(sa.text(_PACKED), values)
+
+
 def _places() -> int:
-    return PLACES + 64 * 3 * LOOK_AHEAD.days
+    return PLACES + 64 * (24 * LOOK_AHEAD.days // 7)
 
 
 def _insert(filling: Filling, wanted: str, **values: object) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.bench import __main__ as bench
-from tests.bench import create, week
+from tests.bench import create, find, week
 from tests.bench.report import Figure, Report, as_json, percentile
 from tests.conftest import settings_for
 
@@ -38,6 +38,12 @@ def test_the_week_asks_the_same_whatever_is_stored(fresh_db: str, tmp_path: Path
     queries = [figure for figure in report.figures if "queries" in figure.name]
     assert len(queries) == 1 + 2 * len(week.PAGES)
     assert [figure.name for figure in queries if not figure.holds] == []
+
+
+def test_a_slot_is_looked_for_among_what_is_to_come(fresh_db: str, tmp_path: Path) -> None:
+    report = find.measure(settings_for(fresh_db, tmp_path), stored=2000, times=1, rounds=1)
+    well_formed(report)
+    assert len([figure for figure in report.figures if figure.target]) == len(find.WISHES)
 
 
 def test_a_missed_target_is_said_and_is_the_exit_status(

@@ -66,8 +66,8 @@ from workers.surveyor import Surveyor
 
 # What a browser may get, but nobody reads.
 NO_PAGES = {
-    "static", "health.healthz", "health.metrics", "quota.csv_file", "all_machines.csv_file", "ways.rdp",
-    "ways.ssh_config", "feeds.calendar",
+    "static", "calendar.live", "short.booking", "bookings.sentence", "health.healthz", "health.metrics",
+    "quota.csv_file", "all_machines.csv_file", "ways.rdp", "ways.ssh_config", "feeds.calendar",
 }  # fmt: skip
 PUBLIC_KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIGCQcJMpJvnZXo768L78WLI0oNDif+furp1W/yB68l/O"
 SNAPSHOT = "hand-20261103-140000"
@@ -120,6 +120,11 @@ class Scene:
             ("calendar", "/calendar"),
             ("calendar-list", "/calendar?view=list"),
             ("calendar-open", "/calendar?open=sim1&open=sim2"),
+            ("calendar-day", f"/calendar?day={tomorrow}"),
+            ("calendar-month", "/calendar?month=now&open=sim1"),
+            ("find", "/find"),
+            ("find-found", f"/find?find=1&count=3&hours=6&near_date={tomorrow}&near_time=20:00"),
+            ("find-wrong", "/find?find=1&count=0&hours=x"),
             ("book", "/bookings/new"),
             ("book-checked", f"/bookings/new?check=1&count=2&start_date={quiet}&start_time=20:00&end_time=08:00"),
             ("book-not-free", f"/bookings/new?check=1&count=4&start_date={tomorrow}&start_time=21:00&end_time=23:00"),

@@ -1,7 +1,7 @@
 """The calendar's week on a real database."""
 
 from collections.abc import Callable
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from typing import Any
 from zoneinfo import ZoneInfo
 
@@ -9,8 +9,10 @@ import pytest
 from flask import Flask
 
 from app.extensions import db
-from app.models import GpuState
-from app.services import calendar
+from app.models import GpuState, User
+from app.services import calendar, periods
+from app.services.calendar import Shown, Wanted
+from app.services.periods import Kind
 from tests.factories import gpus_of, make_booking, make_host, make_user
 
 ZONE = ZoneInfo("Asia/Shanghai")
@@ -18,6 +20,10 @@ NOW = datetime(2026, 11, 4, 12, 3, tzinfo=UTC)  # Wednesday 20:03 in the lab
 HOUR = timedelta(hours=1)
 
 pytestmark = pytest.mark.usefixtures("app")
+
+
+def week(viewer: User, day: date, zone: ZoneInfo, **wanted: Any) -> Shown:
+    return calendar.show(viewer, periods.period(Kind.WEEK, day, zone), Wanted(**wanted))
 
 
 @pytest.fixture(autouse=True)
@@ -28,34 +34,37 @@ def _still(freeze: Callable[[datetime], None]) -> None:
 def test_few_gpus_are_open_at_once_and_many_only_when_asked() -> None:
     user = make_user()
     make_host("lab01", gpus=4)
-    assert [row.open for row in calendar.week(user, NOW.date(), ZONE).hosts] == [True]
+    assert [row.open for row in week(user, NOW.date(), ZONE).hosts] == [True]
     make_host("lab02", gpus=8)
-    week = calendar.week(user, NOW.date(), ZONE, open_hosts=frozenset({"lab02", "nowhere"}))
-    assert [(row.host.name, row.open, len(row.rows)) for row in week.hosts] == [("lab01", False, 0), ("lab02", True, 8)]
-    assert (week.total, week.free_now, week.any_booking) == (12, 12, False)
+    shown = week(user, NOW.date(), ZONE, open_hosts=frozenset({"lab02", "nowhere"}))
+    assert [(row.host.name, row.open, len(row.rows)) for row in shown.hosts] == [
+        ("lab01", False, 0),
+        ("lab02", True, 8),
+    ]
+    assert (shown.total, shown.free_now, shown.any_booking) == (12, 12, False)
 
 
 def test_one_booking_of_two_gpus_is_two_bars_and_one_entry() -> None:
     user, other = make_user("liwei"), make_user("chenyu")
     gpus = gpus_of(make_host("lab01", gpus=4))
     make_booking(other, gpus[1:3], NOW - HOUR, NOW + 3 * HOUR)
-    week = calendar.week(user, NOW.date(), ZONE)
-    assert [[bar.owner for bar in row.bars] for row in week.hosts[0].rows] == [[], ["Chenyu"], ["Chenyu"], []]
-    (entry,) = week.entries
-    assert (entry.minors, entry.mine, entry.running) == ((1, 2), False, True)
-    assert (week.free_now, week.hosts[0].free_now, week.hosts[0].next_free) == (2, 2, None)
+    shown = week(user, NOW.date(), ZONE)
+    assert [[bar.owner for bar in row.bars] for row in shown.hosts[0].rows] == [[], ["Chenyu"], ["Chenyu"], []]
+    (entry,) = shown.entries
+    assert (entry.minors, entry.mine, entry.state) == ((1, 2), False, "attaching")
+    assert (shown.free_now, shown.hosts[0].free_now, shown.hosts[0].next_free) == (2, 2, None)
 
 
 def test_only_mine_hides_others_and_still_counts_them() -> None:
     user, other = make_user("liwei"), make_user("chenyu")
     gpus = gpus_of(make_host("lab01", gpus=1))
     make_booking(other, gpus, NOW - HOUR, NOW + 3 * HOUR)
-    week = calendar.week(user, NOW.date(), ZONE, mine_only=True)
-    assert (week.entries, week.hosts[0].rows[0].bars) == ((), ())
-    assert week.free_now == 0
-    assert week.any_booking
-    assert week.hosts[0].next_free == NOW + 3 * HOUR
-    assert week.hosts[0].rows[0].gaps[0].starts_at == NOW + 3 * HOUR
+    shown = week(user, NOW.date(), ZONE, mine_only=True)
+    assert (shown.entries, shown.hosts[0].rows[0].bars) == ((), ())
+    assert shown.free_now == 0
+    assert shown.any_booking
+    assert shown.hosts[0].next_free == NOW + 3 * HOUR
+    assert shown.hosts[0].rows[0].gaps[0].starts_at == NOW + 3 * HOUR
 
 
 def test_free_now_is_of_now_whichever_week_is_shown() -> None:
@@ -63,9 +72,9 @@ def test_free_now_is_of_now_whichever_week_is_shown() -> None:
     gpus = gpus_of(make_host(gpus=2))
     make_booking(user, gpus[:1], NOW - HOUR, NOW + HOUR)
     for weeks in (-1, 0, 1, 5):
-        week = calendar.week(user, NOW.date() + timedelta(weeks=weeks), ZONE)
-        assert week.free_now == 1
-        assert (week.now_unit is not None, bool(week.entries)) == (weeks == 0, weeks == 0)
+        shown = week(user, NOW.date() + timedelta(weeks=weeks), ZONE)
+        assert shown.free_now == 1
+        assert (shown.now_unit is not None, bool(shown.entries)) == (weeks == 0, weeks == 0)
 
 
 def test_a_chain_over_the_weeks_end_is_followed() -> None:
@@ -74,7 +83,7 @@ def test_a_chain_over_the_weeks_end_is_followed() -> None:
     sunday_night = datetime(2026, 11, 8, 15, tzinfo=UTC)
     make_booking(user, gpus, NOW - HOUR, sunday_night + HOUR)
     make_booking(user, gpus, sunday_night + HOUR, sunday_night + 10 * HOUR)
-    assert calendar.week(user, NOW.date(), ZONE).hosts[0].next_free == sunday_night + 10 * HOUR
+    assert week(user, NOW.date(), ZONE).hosts[0].next_free == sunday_night + 10 * HOUR
 
 
 def test_gpus_out_of_service_are_neither_free_nor_offered() -> None:
@@ -82,12 +91,12 @@ def test_gpus_out_of_service_are_neither_free_nor_offered() -> None:
     host = make_host(gpus=2)
     gpus_of(host)[0].state = GpuState.MAINTENANCE
     db.session.flush()
-    week = calendar.week(user, NOW.date(), ZONE)
-    assert (week.total, week.hosts[0].gpus, week.hosts[0].cells[-1].free) == (1, 1, 1)
-    assert [bool(row.gaps) for row in week.hosts[0].rows] == [False, True]
+    shown = week(user, NOW.date(), ZONE)
+    assert (shown.total, shown.hosts[0].gpus, shown.hosts[0].cells[-1].free) == (1, 1, 1)
+    assert [bool(row.gaps) for row in shown.hosts[0].rows] == [False, True]
     host.enabled = False
     db.session.flush()
-    assert calendar.week(user, NOW.date(), ZONE).hosts == ()
+    assert week(user, NOW.date(), ZONE).hosts == ()
 
 
 def test_cancelled_bookings_are_gone_and_a_model_filters_hosts() -> None:
@@ -95,12 +104,12 @@ def test_cancelled_bookings_are_gone_and_a_model_filters_hosts() -> None:
     gpus = gpus_of(make_host("lab01", gpus=1, model="NVIDIA RTX A6000"))
     make_host("lab02", gpus=1, model="NVIDIA L40S")
     booking = make_booking(user, gpus, NOW + HOUR, NOW + 2 * HOUR)
-    assert len(calendar.week(user, NOW.date(), ZONE).entries) == 1
-    only = calendar.week(user, NOW.date(), ZONE, model="NVIDIA L40S")
+    assert len(week(user, NOW.date(), ZONE).entries) == 1
+    only = week(user, NOW.date(), ZONE, model="NVIDIA L40S")
     assert ([row.host.name for row in only.hosts], only.entries, only.any_booking) == (["lab02"], (), False)
     assert only.models == ("NVIDIA L40S", "NVIDIA RTX A6000")
     db.session.execute(db.text("update allocations set released_at = now() where booking_id = :id"), {"id": booking.id})
-    assert calendar.week(user, NOW.date(), ZONE).entries == ()
+    assert week(user, NOW.date(), ZONE).entries == ()
 
 
 def test_days_say_what_is_free_for_the_rest_of_them() -> None:
@@ -108,15 +117,15 @@ def test_days_say_what_is_free_for_the_rest_of_them() -> None:
     gpus = gpus_of(make_host(gpus=2))
     make_booking(user, gpus[:1], NOW - 3 * HOUR, NOW - 2 * HOUR)  # over: does not count
     make_booking(user, gpus, NOW + 30 * HOUR, NOW + 31 * HOUR)
-    free = [day.free for day in calendar.week(user, NOW.date(), ZONE).days]
+    free = [day.free for day in week(user, NOW.date(), ZONE).days]
     assert free == [None, None, 2, 2, 0, 2, 2]
 
 
 def test_a_week_with_a_clock_change() -> None:
     zone = ZoneInfo("Europe/Berlin")
-    week = calendar.week(make_user(), datetime(2026, 10, 22, tzinfo=UTC).date(), zone)
-    assert week.end - week.start == timedelta(hours=169)
-    assert [day.starts_at.astimezone(zone).hour for day in week.days] == [0] * 7
+    shown = week(make_user(), datetime(2026, 10, 22, tzinfo=UTC).date(), zone)
+    assert shown.period.end - shown.period.start == timedelta(hours=169)
+    assert [day.starts_at.astimezone(zone).hour for day in shown.days] == [0] * 7
 
 
 def test_64_gpus_take_three_queries(app: Flask, count_queries: Callable[[], Any]) -> None:
@@ -126,6 +135,6 @@ def test_64_gpus_take_three_queries(app: Flask, count_queries: Callable[[], Any]
         for gpu in gpus:
             make_booking(user, [gpu], NOW + HOUR, NOW + 5 * HOUR)
     with count_queries() as queries:
-        week = calendar.week(user, NOW.date(), ZONE, open_hosts=frozenset({"lab03"}))
+        shown = week(user, NOW.date(), ZONE, open_hosts=frozenset({"lab03"}))
     assert len(queries) == 3  # hosts and GPUs; allocations; whose they are
-    assert len(week.entries) == 64
+    assert len(shown.entries) == 64

@@ -6,7 +6,7 @@ from zoneinfo import ZoneInfo
 import pytest
 
 from app.models import Gpu, GpuState
-from app.services import timeline
+from app.services import periods, timeline
 from app.services.timeline import Frame, Span
 
 SHANGHAI, BERLIN, CAIRO = ZoneInfo("Asia/Shanghai"), ZoneInfo("Europe/Berlin"), ZoneInfo("Africa/Cairo")
@@ -14,7 +14,7 @@ MONDAY = date(2026, 11, 2)
 
 
 def frame(monday: date = MONDAY, zone: ZoneInfo = SHANGHAI, now: datetime | None = None, **values: object) -> Frame:
-    found = timeline.edges(monday, zone)
+    found = periods.edges(monday, zone)
     return Frame(found, now or found[0], viewer_id=1, **values)  # type: ignore[arg-type]
 
 
@@ -35,16 +35,16 @@ def test_in_a_week_with_a_clock_change_days_still_line_up(monday: date, hours: i
     it = frame(monday, BERLIN)
     assert it.end - it.start == timedelta(hours=hours)
     for number in range(7):
-        assert it.unit(timeline.midnight(monday + timedelta(days=number), BERLIN)) == number * 48
+        assert it.unit(periods.midnight(monday + timedelta(days=number), BERLIN)) == number * 48
     sunday_noon = datetime.combine(monday + timedelta(days=6), datetime.min.time(), tzinfo=BERLIN).replace(hour=12)
     assert it.unit(sunday_noon.astimezone(UTC)) == 6 * 48 + 24
 
 
 def test_a_day_without_midnight_begins_when_the_clocks_have_moved() -> None:
     day = date(2026, 4, 24)  # in Cairo clocks go from 00:00 to 01:00
-    start = timeline.midnight(day, CAIRO)
+    start = periods.midnight(day, CAIRO)
     assert start == datetime(2026, 4, 23, 22, tzinfo=UTC)
-    found = timeline.edges(date(2026, 4, 20), CAIRO)
+    found = periods.edges(date(2026, 4, 20), CAIRO)
     assert list(found) == sorted(set(found))
     assert len(found) == 43
 

@@ -1,0 +1,147 @@
+"""What the calendar asks the database: GPUs, what is held on them and by whom, and a mark that any change moves."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from datetime import datetime
+from itertools import pairwise
+
+from sqlalchemy import (
+    ARRAY,
+    BigInteger,
+    DateTime,
+    Text,
+    any_,
+    case,
+    cast,
+    column,
+    func,
+    literal,
+    or_,
+    select,
+    true,
+    values,
+)
+from sqlalchemy.dialects.postgresql import aggregate_order_by
+
+from app.extensions import db
+from app.models import Allocation, AuditEvent, Booking, Gpu, Host, User
+from app.services.timeline import Span, Spans
+
+REMEMBERED = 32  # events that make up the mark: one that is committed late still moves it
+
+_newest = select(AuditEvent.id).order_by(AuditEvent.id.desc()).limit(REMEMBERED).subquery()
+_MARK = select(func.md5(func.string_agg(cast(_newest.c.id, Text), aggregate_order_by(literal(","), _newest.c.id))))
+
+
+def mark() -> str:
+    """Another one after each booking, change of one, or GPU taken out of service; "" while there was none."""
+    return db.session.scalar(_MARK) or ""
+
+
+def gpus_and_mark() -> tuple[list[tuple[Gpu, Host]], str]:
+    """Every enabled host's GPUs, by host, model and number; and the mark, read with them."""
+    query = (
+        select(Gpu, Host, _MARK.scalar_subquery())
+        .join(Host)
+        .where(Host.enabled)
+        .order_by(Host.name, Gpu.model, Gpu.minor)
+    )
+    rows = db.session.execute(query).all()
+    return [(gpu, host) for gpu, host, _mark in rows], (rows[0][2] or "") if rows else ""
+
+
+def spans(start: datetime, end: datetime, now: datetime, viewer: User) -> Spans:
+    """By GPU, the allocations that touch a span or run now (for "free now", whichever week is shown).
+
+    The range operators are what the overlap constraint's index answers, at any number of stored bookings. Whose they
+    are is a query of its own: in a join, PostgreSQL expects far more rows of this one and reads all bookings there are.
+    """
+    held = func.tstzrange(Allocation.starts_at, Allocation.ends_at)
+    query = (
+        select(
+            Allocation.gpu_id,
+            Allocation.booking_id,
+            Allocation.starts_at,
+            Allocation.ends_at,
+            Allocation.attached_at.is_not(None),
+        )
+        .where(or_(held.op("&&")(func.tstzrange(start, end)), held.op("@>")(now)), Allocation.released_at.is_(None))
+        .order_by(Allocation.starts_at)
+    )
+    rows = db.session.execute(query).all()
+    owners = _owners({row.booking_id for row in rows}, viewer)
+    found: dict[int, list[Span]] = defaultdict(list)
+    for gpu_id, booking_id, starts_at, ends_at, attached in rows:
+        user_id, owner, note = owners[booking_id]
+        found[gpu_id].append(Span(gpu_id, booking_id, starts_at, ends_at, user_id, owner, attached, note))
+    return found
+
+
+def _owners(booking_ids: set[int], viewer: User) -> dict[int, tuple[int, str, str]]:
+    """By booking, its person's id, the name that others see, and what for, where the viewer may read that."""
+    note = Booking.note if viewer.is_admin else case((Booking.user_id == viewer.id, Booking.note), else_="")
+    query = (
+        select(Booking.id, User.id, User.full_name, User.username, note)
+        .join(User, User.id == Booking.user_id)
+        .where(Booking.id == any_(literal(list(booking_ids), ARRAY(BigInteger))))
+    )
+    return {
+        booking_id: (user_id, full_name or username, said)
+        for booking_id, user_id, full_name, username, said in db.session.execute(query)
+    }
+
+
+def start_of(booking_id: int) -> datetime | None:
+    """When anybody's booking begins; None if there is none, or it was cancelled."""
+    query = select(Booking.starts_at).where(Booking.id == booking_id, Booking.cancelled_at.is_(None))
+    return db.session.scalar(query)
+
+
+def own_bookings(viewer: User, start: datetime, end: datetime) -> list[int]:
+    """Numbers of a person's bookings that share a moment with a span."""
+    query = select(Booking.id).where(
+        Booking.user_id == viewer.id, Booking.cancelled_at.is_(None), Booking.starts_at < end, Booking.ends_at > start
+    )
+    return list(db.session.scalars(query))
+
+
+def held_by_day(
+    edges: Sequence[datetime], own: Sequence[int], *, own_only: bool
+) -> dict[tuple[int, int], tuple[int, bool]]:
+    """By GPU and number of the day (between two edges): seconds booked of it, and whether by one of `own`.
+
+    Added up by the database: a full month has more bookings than a page could read in time.
+    """
+    days = values(column("day", BigInteger), column("since", DateTime(True)), column("until", DateTime(True))).data(
+        [(number, since, until) for number, (since, until) in enumerate(pairwise(edges))]
+    )
+    span = days.alias("days")
+    mine = Allocation.booking_id == any_(literal(list(own), ARRAY(BigInteger)))
+    query = (
+        select(
+            Allocation.gpu_id,
+            span.c.day,
+            cast(
+                func.sum(
+                    func.extract(
+                        "epoch",
+                        func.least(Allocation.ends_at, span.c.until)
+                        - func.greatest(Allocation.starts_at, span.c.since),
+                    )
+                ),
+                BigInteger,
+            ),
+            func.bool_or(mine),
+        )
+        .join(
+            span,
+            func.tstzrange(Allocation.starts_at, Allocation.ends_at).op("&&")(
+                func.tstzrange(span.c.since, span.c.until)
+            ),
+        )
+        .where(Allocation.released_at.is_(None), mine if own_only else true())
+        .group_by(Allocation.gpu_id, span.c.day)
+    )
+    return {(gpu_id, day): (seconds, own_one) for gpu_id, day, seconds, own_one in db.session.execute(query)}

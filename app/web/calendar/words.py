@@ -1,0 +1,195 @@
+"""What the calendar's bars, cells and free places say, and where they lead."""
+
+from __future__ import annotations
+
+from datetime import date, datetime, timedelta
+from typing import Any
+
+from flask import url_for
+from flask_babel import format_date, format_datetime, pgettext
+from flask_babel import gettext as _
+from flask_babel import lazy_gettext as _l
+from markupsafe import Markup, escape
+
+from app import clock
+from app.services.calendar import GpuRow, Shown
+from app.services.months import Booked
+from app.services.periods import Kind, Period
+from app.services.timeline import Bar, Gap
+from app.web import times
+from app.web.calendar.blueprint import bp, compact
+
+LABEL_FROM = 10  # units: narrower bars carry no text, only their name
+SUGGESTED = timedelta(hours=4)
+NOTE_LENGTH = 60  # of what a bar's name says of what it is for; all of it is in the list
+STATES = {  # of bars: how they are drawn, and the word in their names
+    "ended": ("off", ""),  # what lies before now has ended: not worth seven bytes a bar
+    "in_use": ("in-use", _l("in use")),
+    "attaching": ("waiting", _l("not attached yet")),
+    "booked": ("", _l("booked")),  # what a bar is if nothing else
+}
+
+_BAR = Markup('<li class="{}"><a href=/b/{} aria-label="{}"{}>{}</a>')
+
+_GAP = Markup('<li class="s{} w{} gap"><a href="{}" aria-label="{}"></a>')
+
+
+def yours(day: Booked) -> str:
+    """A day of a month some of which is the viewer's."""
+    return _("%(hours)s, some of them yours", hours=day.hours)
+
+
+@bp.app_template_filter()
+def weekday(moment: datetime) -> str:
+    """`Tue 4`."""
+    return format_datetime(moment, _("EEE d"))
+
+
+def short(moment: datetime) -> str:
+    """`Tue 20:00`: the week says which one."""
+    return format_datetime(moment, _("EEE HH:mm"))
+
+
+class Bars:
+    """What writes a GPU's bookings, for one page: its words are looked up once. Written here and not in the template,
+    and short: there are up to 1,500. HTML closes a `<li>` at the next one; which GPU it is the list around them says;
+    who may not open a booking is led to the list."""
+
+    def __init__(self) -> None:
+        self._moments = Moments()
+        self._you = _("You")
+        self._plain = _("%(owner)s, %(start)s to %(end)s", owner="{owner}", start="{start}", end="{end}")
+        self._states = {
+            code: _(
+                "%(owner)s, %(start)s to %(end)s, %(state)s", owner="{owner}", start="{start}", end="{end}", state=word
+            )
+            if word
+            else self._plain
+            for code, (_role, word) in STATES.items()
+        }
+
+    def __call__(self, row: GpuRow) -> Markup:
+        """One GPU's."""
+        return Markup("").join(self._bar(bar) for bar in row.bars)
+
+    def _bar(self, bar: Bar) -> Markup:
+        text = (self._you if bar.mine else bar.owner) if bar.width >= LABEL_FROM else ""
+        return _BAR.format(bar_class(bar), bar.booking_id, self.name(bar), bar_hooks(bar), text)
+
+    def name(self, bar: Bar) -> str:
+        """`Li Wei, Tue 20:00 to Wed 08:00, in use`: what the bar shows, for those who hear it or point at it; and what
+        for, where they may read that."""
+        start, end = self._moments.span(bar.starts_at, bar.ends_at)
+        owner = self._you if bar.mine else bar.owner
+        name = self._states[bar.state].format(owner=owner, start=start, end=end)
+        return _("%(name)s: %(note)s", name=name, note=bar.note[:NOTE_LENGTH]) if bar.note else name
+
+
+class Moments:
+    """`Tue 20:00` by the hundred: the days are put into words once each."""
+
+    def __init__(self) -> None:
+        self._zone = times.viewer_zone()
+        self._days: dict[date, str] = {}
+
+    def span(self, start: datetime, end: datetime) -> tuple[str, str]:
+        """Both; the second with its day only where that is another one."""
+        first, last = start.astimezone(self._zone), end.astimezone(self._zone)
+        return self._text(first), f"{last:%H:%M}" if first.date() == last.date() else self._text(last)
+
+    def text(self, moment: datetime) -> str:
+        """One."""
+        return self._text(moment.astimezone(self._zone))
+
+    def _text(self, local: datetime) -> str:
+        day = local.date()
+        if day not in self._days:
+            self._days[day] = short(local.replace(hour=12, minute=0)).replace("12:00", "{}")
+        return self._days[day].format(f"{local:%H:%M}")
+
+
+def bar_class(bar: Bar) -> str:
+    """Where it lies, and what it is."""
+    flags = {STATES[bar.state][0]: True, "mine": bar.mine, "before": bar.before, "after": bar.after}
+    return " ".join([f"s{bar.start} w{bar.width}", *(name for name, so in flags.items() if name and so)])
+
+
+def bar_hooks(bar: Bar) -> Markup:
+    """What lets one move the end of one's own booking: where it begins and ends, in minutes since 1970."""
+    if not bar.mine or bar.state == "ended" or bar.after:
+        return Markup("")
+    hooks = f' data-start="{_minutes(bar.starts_at)}" data-end="{_minutes(bar.ends_at)}"'
+    return Markup(hooks)  # noqa: S704 - numbers
+
+
+def edges(shown: Shown) -> str:
+    """Where the cells begin and the last one ends, in minutes since 1970."""
+    return " ".join(str(_minutes(moment)) for moment in shown.period.edges)
+
+
+def _minutes(moment: datetime) -> int:
+    return int(moment.timestamp()) // 60
+
+
+def cell_links(shown: Shown, model: str) -> dict[str, Markup]:
+    """By host, its row's cells: the number of free GPUs, leading to the form. Written here and not in the template:
+    there are hundreds of them, and this takes a fifth of the time. HTML closes a `<td>` at the next one."""
+    now = clock.now()
+    first = shown.hosts[0].cells if shown.hosts else ()
+    starts = ["" if cell.starts_at <= now else f"&amp;start={compact(cell.starts_at)}" for cell in first]
+    rows = {}
+    for row in shown.hosts:
+        wanted: dict[str, Any] = {"host": row.host.name} | ({"model": model} if model else {})
+        base = escape(url_for("bookings.new", **wanted))
+        cells = (_cell(cell.free, base, start) for cell, start in zip(row.cells, starts, strict=True))
+        rows[row.host.name] = Markup("".join(cells))  # noqa: S704 - numbers, moments, and an escaped address
+    return rows
+
+
+def _cell(free: int | None, base: Markup, start: str) -> str:
+    if free is None:
+        return "<td class=gone>"
+    return f'<td><a href="{base}{start}">{free}</a>' if free else "<td class=full>0"
+
+
+class Gaps:
+    """What writes a GPU's free places, for one page: each leads to the form, filled in."""
+
+    def __init__(self) -> None:
+        self._moments = Moments()
+        self._now = clock.now()
+        self._form = url_for("bookings.new")
+        self._text = _("Book from %(start)s", start="{start}")
+
+    def __call__(self, row: GpuRow) -> Markup:
+        """One GPU's."""
+        return Markup("\n").join(self._gap(gap, row.gpu.id) for gap in row.gaps)
+
+    def _gap(self, gap: Gap, gpu_id: int) -> Markup:
+        name = self._text.format(start=self._moments.text(gap.starts_at))
+        suggested = min(gap.ends_at, gap.starts_at + SUGGESTED)
+        address = f"{self._form}?gpu={gpu_id}"
+        if gap.starts_at > self._now:
+            address += f"&start={compact(gap.starts_at)}"
+        if suggested == gap.ends_at:
+            address += f"&end={compact(gap.ends_at)}"
+        return _GAP.format(gap.start, gap.width, address, name)
+
+
+def period_text(period: Period) -> str:
+    """`2–8 Nov 2026 (week 45)`, `Wed 4 Nov 2026`, `November 2026`."""
+    first, last = period.days[0], period.days[-1]
+    if period.kind == Kind.DAY:
+        return format_date(first, _("EEE d MMM y"))
+    if period.kind == Kind.MONTH:
+        return format_date(first, _("MMMM y"))
+    same = first.month == last.month
+    start = format_date(first, pgettext("start of a week", "d") if same else pgettext("start of a week", "d MMM"))
+    end = format_date(last, pgettext("end of a week", "d MMM y"))  # apart: pybabel overlooks a call within a call
+    return _("%(first)s–%(last)s (week %(number)s)", first=start, last=end, number=first.isocalendar().week)
+
+
+def hours(period: Period) -> list[str]:
+    """The cells' hours by the wall clock: `04`, and `04:30` where a clock change makes it so."""
+    local = [moment.astimezone(period.zone) for moment in period.edges[:-1]]
+    return [f"{one:%H:%M}" if one.minute else f"{one:%H}" for one in local]

@@ -1,0 +1,138 @@
+"""Find a slot: what is wished, several proposals with a button each, and what is free this minute."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from datetime import datetime, timedelta
+from typing import Any
+
+from flask import Blueprint, Response, request
+from flask_babel import gettext as _
+from flask_babel import lazy_gettext as _l
+from wtforms import SelectField, StringField
+
+from app import clock
+from app.errors import DomainError, InvalidInput
+from app.services import openings, slots
+from app.services.refusals import Offer
+from app.services.rules import classes
+from app.services.slots import Wish
+from app.web import local_times, times
+from app.web.bookings import words
+from app.web.bookings.blueprint import slot
+from app.web.errors import status_of
+from app.web.forms import PageForm
+from app.web.render import render
+from app.web.sessions import me
+from app.web.times import moment_text
+
+bp = Blueprint("find", __name__, url_prefix="/find")
+
+_HOURS = re.compile(r"(\d{1,3}(?:[.,]\d{1,2})?)\s*h?")
+
+
+class FindForm(PageForm):
+    """All as typed; `_wish` makes sense of it."""
+
+    count = StringField(_l("GPUs"), default="1")
+    model = SelectField(_l("GPU model"), validate_choice=False)
+    host = SelectField(_l("Host"), validate_choice=False)
+    hours = StringField(_l("Duration"), default="4")
+    after_date = StringField(_l("Not before"))
+    before_date = StringField(_l("Over before"))
+    near_date = StringField(_l("Closest to"))
+    near_time = StringField(_l("at"))
+
+
+@bp.get("")
+def index() -> Response:
+    """The form; with `find`, what could be booked. Changes nothing."""
+    if "find" not in request.args:
+        chosen = {name: request.args.get(name, "") for name in ("model", "host")}
+        return _page(_with_lists(FindForm(formdata=None, **chosen)))
+    form = _with_lists(FindForm(formdata=request.args))
+    try:
+        wish = _wish(form)
+        found = slots.find(me(), wish, slot())
+    except InvalidInput as error:
+        form.refuse(error)
+        return _page(form, status=422)
+    except DomainError as error:
+        return _page(form, refused=error, status=status_of(error))
+    return _page(form, found=found, offers=[_shown(offer, wish, place) for place, offer in enumerate(found.offers)])
+
+
+def _page(form: FindForm, *, status: int = 200, **more: Any) -> Response:
+    now = slots.free_now(me(), slot(), _known(form.model), _known(form.host)) if "found" not in more else []
+    rules = classes.rules_for(me().account_id)
+    return render(
+        "find/index.html",
+        form=form,
+        errors_found=bool(form.errors or form.form_errors),
+        free_now=[_shown_now(offer) for offer in now],
+        rules=rules,
+        status=status,
+        **{"offers": [], "found": None, "refused": None} | more,
+    )
+
+
+def _wish(form: FindForm) -> Wish:
+    zone = times.viewer_zone()
+    count, hours = (form.count.data or "").strip(), _HOURS.fullmatch((form.hours.data or "").strip())
+    if not (count.isascii() and count.isdigit() and 0 < len(count) < 4 and int(count)):
+        raise InvalidInput(_("Give a whole number, such as 1."), field="count")
+    if hours is None:
+        raise InvalidInput(_("Give a duration in hours, such as 6 or 1.5."), field="hours")
+
+    def day(name: str, since_midnight: timedelta = timedelta()) -> datetime | None:
+        text = form[name].data or ""
+        return local_times.moment(local_times.parse_date(text, name), since_midnight, zone, name) if text else None
+
+    near_time = form.near_time.data or ""
+    near = day("near_date", local_times.parse_time(near_time, "near_time") if near_time else timedelta(hours=9))
+    if near is None and near_time:
+        today = clock.now().astimezone(zone).date()
+        near = local_times.moment(today, local_times.parse_time(near_time, "near_time"), zone, "near_time")
+        near += timedelta(days=1) if near < clock.now() else timedelta()
+    return Wish(
+        count=int(count),
+        seconds=round(float(hours.group(1).replace(",", ".")) * 3600),
+        model=_known(form.model),
+        host=_known(form.host),
+        not_before=day("after_date"),
+        before=day("before_date"),
+        near=near,
+    )
+
+
+def _shown(offer: Offer, wish: Wish, place: int) -> dict[str, Any]:
+    """A proposal as bookings/_offers.html shows it: the first one says why it is the first."""
+    lead = "" if place else _("Closest:") if wish.near else _("Earliest:")
+    ask = replace(offer.ask, host=wish.host)
+    what = words.what(len(offer.proposal.gpus), offer.proposal.gpus[0].host.name)
+    return _offer(offer, ask, lead or _("Or:"), _("Book %(what)s", what=what))
+
+
+def _shown_now(offer: Offer) -> dict[str, Any]:
+    gpu = offer.proposal.gpus[0]
+    until = moment_text(offer.proposal.window.ends_at, "EEE HH:mm")
+    text = _("Book now, until %(end)s", end=until)
+    return _offer(offer, offer.ask, f"{gpu.host.name}, {gpu.model.replace('NVIDIA ', '')}:", text)
+
+
+def _offer(offer: Offer, ask: Any, lead: str, text: str) -> dict[str, Any]:
+    sentence = f"{words.proposed(offer.proposal)} {words.price(offer.proposal)}"
+    return {"lead": lead, "text": text, "sentence": sentence, "ask": ask, "proposal": offer.proposal}
+
+
+def _with_lists(form: FindForm) -> FindForm:
+    gpus = openings.usable_gpus()
+    form.model.choices = [("", _("Any")), *((name, name) for name in sorted({gpu.model for gpu in gpus}))]
+    form.host.choices = [("", _("Any")), *((name, name) for name in sorted({gpu.host.name for gpu in gpus}))]
+    return form
+
+
+def _known(field: SelectField) -> str:
+    """What was chosen, if it is in the list."""
+    return field.data if field.data in {value for value, _text in field.choices} else ""
