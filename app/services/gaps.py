@@ -66,13 +66,12 @@ _KEPT = union_all(
         for kind, given_up in ((Allocation, Allocation.released_at), (Block, Block.lifted_at))
     )
 ).subquery()
-_IN_ORDER = {"partition_by": _KEPT.c.gpu_id, "order_by": _KEPT.c.starts_at}
 _GPU_HELD = select(
     _KEPT.c.gpu_id,
     _KEPT.c.starts_at,
     _KEPT.c.ends_at,
-    func.lag(_KEPT.c.ends_at).over(**_IN_ORDER).label("before"),
-    func.lead(_KEPT.c.id).over(**_IN_ORDER).label("next_id"),
+    func.lag(_KEPT.c.ends_at).over(partition_by=_KEPT.c.gpu_id, order_by=_KEPT.c.starts_at).label("before"),
+    func.lead(_KEPT.c.id).over(partition_by=_KEPT.c.gpu_id, order_by=_KEPT.c.starts_at).label("next_id"),
 ).subquery()
 _FREE_FROM = func.greatest(func.coalesce(_GPU_HELD.c.before, _START), _START)
 # Only bookings with room enough before them come back, and each GPU's last one.
