@@ -145,19 +145,11 @@ class Settings:
         """Read the environment, and what a running `berth up` left in BERTH_DATA. Raises BadSettings."""
         env = Environment(os.environ if environ is None else environ)
         data_dir = Path(env.text("BERTH_DATA", "var")).absolute()
-        running = _running_services(data_dir)
-        redis_url = env.address("REDIS_URL", running.get("redis_url", ""), ("redis://", "rediss://", "unix://"))
-        agents = redis_url if env.text("REDIS_URL") else running.get("redis_agent_url", redis_url)
-        database_url = env.address(
-            "DATABASE_URL", running.get("database_url", ""), ("postgresql://", "postgresql+psycopg://", "postgres://")
-        )
         port = env.number("PORT", 8000, 1, 65535)
         settings = cls(
             data_dir=data_dir,
             port=port,
-            database_url=_with_driver(database_url),
-            redis_url=redis_url,
-            redis_agent_url=env.text("REDIS_AGENT_URL", agents),
+            **_servers(env, _running_services(data_dir)),
             lxd=env.text("BERTH_LXD"),
             slot=env.number("BERTH_SLOT", 900, 1, 86400),
             tick=env.number("BERTH_TICK", 5, 1, 300),
@@ -197,6 +189,18 @@ class Settings:
             key = secrets.token_urlsafe(48)
             file.write(key)
         return key
+
+
+def _servers(env: Environment, running: Mapping[str, str]) -> dict[str, str]:
+    """Where database and Valkey are: as given, else the embedded ones if they run."""
+    redis_url = env.address("REDIS_URL", running.get("redis_url", ""), ("redis://", "rediss://", "unix://"))
+    agents = redis_url if env.text("REDIS_URL") else running.get("redis_agent_url", redis_url)
+    schemes = ("postgresql://", "postgresql+psycopg://", "postgres://")
+    return {
+        "database_url": _with_driver(env.address("DATABASE_URL", running.get("database_url", ""), schemes)),
+        "redis_url": redis_url,
+        "redis_agent_url": env.text("REDIS_AGENT_URL", agents),
+    }
 
 
 def _with_driver(url: str) -> str:

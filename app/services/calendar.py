@@ -1,6 +1,7 @@
 """A day or week of GPUs: one row per host with what is free in each cell, and the open hosts' GPUs with their bars.
 
-Three queries whatever is stored: hosts and GPUs, the allocations that touch what is shown, and whose they are.
+Four queries whatever is stored: hosts and GPUs, the allocations that touch what is shown, whose they are, and
+maintenance.
 """
 
 from __future__ import annotations

@@ -26,8 +26,8 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import aggregate_order_by
 
 from app.extensions import db
-from app.models import Allocation, AuditEvent, Booking, Gpu, Host, User
-from app.services.timeline import Span, Spans
+from app.models import Allocation, AuditEvent, Block, Booking, Gpu, Host, Maintenance, User
+from app.services.timeline import NOBODY, Span, Spans
 
 REMEMBERED = 32  # events that make up the mark: one that is committed late still moves it
 
@@ -53,7 +53,7 @@ def gpus_and_mark() -> tuple[list[tuple[Gpu, Host]], str]:
 
 
 def spans(start: datetime, end: datetime, now: datetime, viewer: User) -> Spans:
-    """By GPU, the allocations that touch a span or run now (for "free now", whichever week is shown).
+    """By GPU, the allocations that touch a span or run now (for "free now", whichever week is shown), and maintenance.
 
     The range operators are what the overlap constraint's index answers, at any number of stored bookings. Whose they
     are is a query of its own: in a join, PostgreSQL expects far more rows of this one and reads all bookings there are.
@@ -76,7 +76,22 @@ def spans(start: datetime, end: datetime, now: datetime, viewer: User) -> Spans:
     for gpu_id, booking_id, starts_at, ends_at, attached in rows:
         user_id, owner, note = owners[booking_id]
         found[gpu_id].append(Span(gpu_id, booking_id, starts_at, ends_at, user_id, owner, attached, note))
+    for kept in _maintenance(min(start, now), max(end, now)):
+        found[kept.gpu_id] = sorted([*found[kept.gpu_id], kept], key=lambda span: span.starts_at)
     return found
+
+
+def _maintenance(start: datetime, end: datetime) -> list[Span]:
+    """The times in which GPUs are worked on; nobody's, and without a booking."""
+    query = (
+        select(Block.gpu_id, Block.maintenance_id, Block.starts_at, Block.ends_at, Maintenance.reason)
+        .join(Maintenance)
+        .where(Block.lifted_at.is_(None), Block.ends_at > start, Block.starts_at <= end)
+    )
+    return [
+        Span(gpu_id, -number, starts_at, ends_at, NOBODY, "", note=reason)
+        for gpu_id, number, starts_at, ends_at, reason in db.session.execute(query)
+    ]
 
 
 def _owners(booking_ids: set[int], viewer: User) -> dict[int, tuple[int, str, str]]:

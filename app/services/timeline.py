@@ -14,12 +14,14 @@ from itertools import pairwise
 
 from app.models import Gpu, GpuState
 
+NOBODY = 0  # whose a time of maintenance is
 UNITS = 336  # half-hours of an ordinary week; whatever is shown is as wide
 
 
 @dataclass(frozen=True)
 class Span:
-    """One allocation as the calendar needs it. `attached`: its GPU was seen in the machine."""
+    """One allocation as the calendar needs it, or a time of maintenance (`booking_id`: its number, negative).
+    `attached`: its GPU was seen in the machine."""
 
     gpu_id: int
     booking_id: int
@@ -29,6 +31,11 @@ class Span:
     owner: str
     attached: bool = True
     note: str = ""  # what for, where the viewer may read it
+
+    @property
+    def is_maintenance(self) -> bool:
+        """Whether the GPU is worked on, and nobody's."""
+        return self.user_id == NOBODY
 
     def touches(self, start: datetime, end: datetime) -> bool:
         """Whether it shares a moment with `[start, end)`."""
@@ -42,7 +49,7 @@ Spans = Mapping[int, Sequence[Span]]
 @dataclass(frozen=True)
 class Bar:
     """One booking on one GPU, cut to what is shown. `start`, `width` in units; `before`/`after`: it goes on outside.
-    `state`: booked, attaching, in_use or ended."""
+    `state`: booked, attaching, in_use, ended or maintenance (see Span)."""
 
     booking_id: int
     owner: str
@@ -126,11 +133,11 @@ def cells(gpus: Sequence[Gpu], spans: Spans, frame: Frame) -> tuple[Cell, ...]:
 
 
 def bars(spans: Sequence[Span], frame: Frame) -> tuple[Bar, ...]:
-    """One GPU's bookings as bars; others' are left out when only one's own are wanted."""
+    """One GPU's bookings as bars, and maintenance; others' are left out when only one's own are wanted."""
     return tuple(
         _bar(span, frame)
         for span in spans
-        if span.touches(frame.start, frame.end) and (not frame.mine_only or span.user_id == frame.viewer_id)
+        if span.touches(frame.start, frame.end) and (not frame.mine_only or span.user_id in {frame.viewer_id, NOBODY})
     )
 
 
@@ -188,7 +195,9 @@ def _bar(span: Span, frame: Frame) -> Bar:
 
 
 def state(span: Span, now: datetime) -> str:
-    """`booked`, `attaching` (it has begun, its GPU was not seen in the machine), `in_use` or `ended`."""
+    """`booked`, `attaching` (it has begun, its GPU was not seen in the machine), `in_use`, `ended` or `maintenance`."""
+    if span.is_maintenance:
+        return "maintenance"
     if span.ends_at <= now:
         return "ended"
     if span.starts_at > now:

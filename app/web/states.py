@@ -34,6 +34,7 @@ STATES = {
     # GPUs
     "free": State("in-use", "free", _l("Free")),
     "out_of_service": State("off", "out-of-service", _l("Out of service")),
+    "maintenance": State("off", "out-of-service", _l("Maintenance")),
     "quarantine": State("refused", "failed", _l("Quarantined")),
     "no_data": State("attention", "no-data", _l("No data")),
     # machines

@@ -10,10 +10,11 @@ from flask import Flask
 
 from app.extensions import db
 from app.models import GpuState, User
-from app.services import calendar, periods
+from app.services import calendar, maintenance, periods
 from app.services.calendar import Shown, Wanted
 from app.services.periods import Kind
-from tests.factories import gpus_of, make_booking, make_host, make_user
+from app.services.windows import Window
+from tests.factories import gpus_of, make_admin, make_booking, make_host, make_user
 
 ZONE = ZoneInfo("Asia/Shanghai")
 NOW = datetime(2026, 11, 4, 12, 3, tzinfo=UTC)  # Wednesday 20:03 in the lab
@@ -128,7 +129,7 @@ def test_a_week_with_a_clock_change() -> None:
     assert [day.starts_at.astimezone(zone).hour for day in shown.days] == [0] * 7
 
 
-def test_64_gpus_take_three_queries(app: Flask, count_queries: Callable[[], Any]) -> None:
+def test_64_gpus_take_four_queries(app: Flask, count_queries: Callable[[], Any]) -> None:
     user = make_user(hours=100_000)
     for number in range(8):
         gpus = gpus_of(make_host(f"lab{number:02}", gpus=8))
@@ -136,5 +137,23 @@ def test_64_gpus_take_three_queries(app: Flask, count_queries: Callable[[], Any]
             make_booking(user, [gpu], NOW + HOUR, NOW + 5 * HOUR)
     with count_queries() as queries:
         shown = week(user, NOW.date(), ZONE, open_hosts=frozenset({"lab03"}))
-    assert len(queries) == 3  # hosts and GPUs; allocations; whose they are
+    assert len(queries) == 4  # hosts and GPUs; allocations; whose they are; maintenance
     assert len(shown.entries) == 64
+
+
+def test_maintenance_is_a_bar_of_nobodys_and_no_free_place() -> None:
+    user, host = make_user("liwei"), make_host("lab01", gpus=2)
+    gpus, work = gpus_of(host), Window(NOW - HOUR, NOW + 20 * HOUR)
+    make_booking(user, gpus[:1], NOW + 30 * HOUR, NOW + 31 * HOUR)
+    maintenance.schedule(make_admin(), host, gpus[:1], work, "new fans", maintenance.fingerprint([]))
+    shown = week(user, NOW.date(), ZONE, mine_only=True)
+    first, second = shown.hosts[0].rows
+    assert [(bar.state, bar.note, bar.mine) for bar in first.bars] == [
+        ("maintenance", "new fans", False),
+        ("booked", "", True),
+    ]
+    assert second.bars == ()
+    assert [gap.starts_at for gap in first.gaps] == [work.ends_at, NOW + 31 * HOUR]
+    assert (shown.free_now, shown.hosts[0].next_free) == (1, None)
+    everything = week(user, NOW.date(), ZONE)
+    assert [(entry.state, entry.minors) for entry in everything.entries] == [("maintenance", (0,)), ("booked", (0,))]

@@ -10,10 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from app.errors import InvalidInput, QuotaExceeded, RuleRefused
-from app.services import gaps, policy, slots
+from app.services import gaps, maintenance, policy, slots
 from app.services.slots import Found, Wish
 from app.services.windows import Window
-from tests.factories import gpus_of, make_booking, make_host, make_user
+from tests.factories import gpus_of, make_admin, make_booking, make_host, make_user
 
 NOW = datetime(2026, 11, 4, 12, 3, tzinfo=UTC)
 HOUR = timedelta(hours=1)
@@ -164,3 +164,12 @@ def test_the_database_says_where_there_is_room() -> None:
         Window(NOON + 9 * HOUR, NOON + 20 * HOUR),
     ]
     assert found[gpus[1].id] == [window]
+
+
+@pytest.mark.usefixtures("still")
+def test_maintenance_is_no_room() -> None:
+    user, host = make_user(), make_host("lab01", gpus=1)
+    gpus, work = gpus_of(host), Window(NOON + HOUR, NOON + 3 * HOUR)
+    maintenance.schedule(make_admin(), host, gpus, work, "", maintenance.fingerprint([]))
+    assert starts(slots.find(user, Wish(1, 2 * 3600), SLOT))[0] == ("lab01", NOON + 3 * HOUR)
+    assert slots.free_now(user, SLOT)[0].proposal.window.ends_at == NOON + HOUR

@@ -31,6 +31,7 @@ STATES = {  # of bars: how they are drawn, and the word in their names
 
 _BAR = Markup('<li class="{}"><a href=/b/{} aria-label="{}"{}>{}</a>')
 
+_KEPT = Markup('<li class="s{} w{} kept"><p title="{}">{}</p>')
 _GAP = Markup('<li class="s{} w{} gap"><a href="{}" aria-label="{}"></a>')
 
 
@@ -73,6 +74,9 @@ class Bars:
         return Markup("").join(self._bar(bar) for bar in row.bars)
 
     def _bar(self, bar: Bar) -> Markup:
+        if bar.state == "maintenance":
+            name = self.maintenance(bar)
+            return _KEPT.format(bar.start, bar.width, name, name)
         text = (self._you if bar.mine else bar.owner) if bar.width >= LABEL_FROM else ""
         return _BAR.format(bar_class(bar), bar.booking_id, self.name(bar), bar_hooks(bar), text)
 
@@ -83,6 +87,12 @@ class Bars:
         owner = self._you if bar.mine else bar.owner
         name = self._states[bar.state].format(owner=owner, start=start, end=end)
         return _("%(name)s: %(note)s", name=name, note=bar.note[:NOTE_LENGTH]) if bar.note else name
+
+    def maintenance(self, bar: Bar) -> str:
+        """`Maintenance: new fans, Tue 20:00 to Wed 08:00`."""
+        start, end = self._moments.span(bar.starts_at, bar.ends_at)
+        what = _("Maintenance: %(reason)s", reason=bar.note[:NOTE_LENGTH]) if bar.note else _("Maintenance")
+        return self._plain.format(owner=what, start=start, end=end)
 
 
 class Moments:
