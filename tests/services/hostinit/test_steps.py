@@ -207,7 +207,8 @@ def test_systemd_takes_the_units(tmp_path: Path) -> None:
     done = subprocess.run(["systemd-analyze", "verify", agent, wall], capture_output=True, text=True, check=False)
     ours = [line for line in done.stderr.splitlines() if str(tmp_path) in line or "berth" in line]
     assert (done.returncode, ours) == (0, [])
-    rated = ["systemd-analyze", "security", "--offline=true", "--threshold=48", str(agent)]
+    # 0.3 of it for SETUID and SETGID, without which the agent would read image files as root.
+    rated = ["systemd-analyze", "security", "--offline=true", "--threshold=51", str(agent)]
     done = subprocess.run(rated, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout[-300:]
 
