@@ -36,7 +36,7 @@ function offerZone(root) {
   const known = choices && [...choices.options].some((option) => option.value === zone);
   if (known && zone !== (choices.value || hint.dataset.lab)) {
     const button = hint.querySelector("button");
-    button.textContent = zone;
+    hint.querySelector("span").textContent = zone;
     button.addEventListener("click", () => {
       choices.value = zone;
       hint.hidden = true;
