@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from contextlib import suppress
 
+from sqlalchemy import update
 from sqlalchemy.exc import IntegrityError
 
 from app import clock
@@ -46,8 +47,11 @@ def _backup(operation: Operation, error: str) -> None:
 
 
 def _arrived(instance: Instance, host_id: int) -> None:
-    """It belongs to its new host, with ports of that one. Where there are none left, Mend gives it some later."""
+    """It belongs to its new host, with ports of that one. Where there are none left, Mend gives it some later. The file
+    of a backup stays behind, where nobody could fetch it any more: that is over."""
     target = db.session.get_one(Host, host_id)
+    left = update(Backup).where(Backup.instance_id == instance.id, Backup.removed_at.is_(None))
+    db.session.execute(left.values(removed_at=clock.now()))
     ports.release(instance.id)
     instance.host_id, instance.host, instance.health = target.id, target, {}
     db.session.flush()

@@ -15,7 +15,7 @@ from app import clock
 from app.drivers.base import GiveUp, TryAgain
 from app.drivers.fake import FakeLxd
 from app.extensions import db
-from app.models import Host, Instance, InstanceStatus, Operation, OperationKind, OperationState, Schedule
+from app.models import Backup, Host, Instance, InstanceStatus, Operation, OperationKind, OperationState, Schedule
 from app.services import adoption, care, instances, moving, operations, snapshots, surveys, upkeep
 from tests.factories import make_host
 from tests.workers.house import NOW, House
@@ -104,6 +104,8 @@ def test_a_move_stops_it_and_its_new_host_starts_it(home: Home, house: House) ->
     assert "no room" in home.do().error
     assert (home.status(), home.machine.host.name) == ("running", "lab")
     home.lxd.plug("alice", "gpu-0000-01-00-0", "0000:01:00.0")
+    backup = Backup(instance_id=home.machine.id, host_id=home.machine.host_id, ready_at=clock.now())
+    db.session.add(backup)
     moving.request(house.alice, home.machine, target)
     after = home.do()
     assert (after.kind, after.state, after.host_id) == (OperationKind.START, OperationState.QUEUED, target.id)
@@ -112,6 +114,8 @@ def test_a_move_stops_it_and_its_new_host_starts_it(home: Home, house: House) ->
     assert (home.machine.host.name, home.machine.status) == ("lab2", InstanceStatus.RUNNING)
     found = there.observe().instances["alice"]
     assert (found.status, found.devices) == ("running", ())
+    db.session.refresh(backup)
+    assert backup.removed_at is not None, "its file stayed on the other host"
 
 
 def test_a_move_that_was_killed_after_it_was_done_is_finished(home: Home, house: House) -> None:
