@@ -9,7 +9,7 @@ from flask import Response, request
 from flask_babel import gettext as _
 
 from app import clock
-from app.errors import DomainError, NotFound
+from app.errors import DomainError
 from app.extensions import transaction
 from app.models import Booking, Phase
 from app.services import bookings, changes
@@ -41,13 +41,11 @@ class Moved:
 def move_end(booking_id: int) -> Response:
     """Move the end of a booking and show the calendar again, as the address asks for it."""
     view = read()
+    before = bookings.get(me(), booking_id).ends_at
     try:
         ends_at = forms.sent_moment(request.form.get("ends_at", ""), "ends_at")
-        before = bookings.get(me(), booking_id).ends_at
         with transaction():
             booking = changes.move_end(me(), booking_id, ends_at, slot())
-    except NotFound:
-        raise
     except DomainError as error:
         return page(
             view, fragment="calendar/_calendar.html", status=status_of(error), refused=error, refused_id=booking_id
