@@ -29,6 +29,9 @@ SERVICES = """
 """
 
 
+PORTAL_USER = "berth-web"  # whom the portal runs as when Berth is started as root
+
+
 class BadSettings(ValueError):
     """The environment holds values that cannot be used; the text lists all of them."""
 

@@ -10,10 +10,12 @@ import stat
 import subprocess
 from pathlib import Path
 
+from app.config import PORTAL_USER
+
 log = logging.getLogger(__name__)
 
 DATABASE = "berth-db"  # PostgreSQL (which refuses to run as root) and Valkey
-PORTAL = "berth-web"  # the process that faces people: no host access, no database files
+PORTAL = PORTAL_USER  # the process that faces people: no host access, no database files
 
 
 def server_user(name: str) -> pwd.struct_passwd | None:

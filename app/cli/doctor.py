@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import pwd
+import subprocess
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import datetime
@@ -11,7 +14,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from app import clock, queue
 from app.cli.base import NOT_RUNNING, driver_of, json_option, print_json
-from app.config import Settings
+from app.config import PORTAL_USER, Settings
 from app.drivers.base import DriverError
 from app.drivers.system import System
 from app.extensions import db, transaction
@@ -80,9 +83,27 @@ def _signing(given: Settings) -> Iterator[Finding]:
     except rdp_signing.CannotSign as error:
         yield Finding(BAD, "signing .rdp files", f"{error}: they go out unsigned", error.todo)
         return
+    for path in (given.rdp_cert, given.rdp_key):
+        if not _portal_reads(path):
+            detail = f"{PORTAL_USER}, whom the portal runs as, cannot read {path}: they go out unsigned"
+            yield Finding(BAD, "signing .rdp files", detail, f"chown {PORTAL_USER} {path}, where it can be reached.")
+            return
     said = f"as {signer.name}, until {signer.ends:%Y-%m-%d}"
     ends_soon = signer.ends - clock.now() < rdp_signing.SOON
     yield Finding(WARN, "signing .rdp files", said, "Renew it.") if ends_soon else _good("signing .rdp files", said)
+
+
+def _portal_reads(path: str) -> bool:
+    """Whether the portal's own user may, where there is one: asked as that user, links and directories included."""
+    try:
+        user = pwd.getpwnam(PORTAL_USER)
+    except KeyError:
+        return True
+    if os.geteuid() != 0:
+        return True
+    test = ["test", "-r", path]
+    asked = subprocess.run(test, user=user.pw_uid, group=user.pw_gid, extra_groups=[], check=False)  # noqa: S603
+    return asked.returncode == 0
 
 
 def _database() -> Iterator[Finding]:

@@ -31,9 +31,9 @@ PANEL = "1600x24+0+0"  # where Xfce has it
 
 
 @pytest.fixture(scope="module")
-def publisher(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    """The lab's certificate, which .rdp files are signed with, and its key."""
-    return certificate(tmp_path_factory.mktemp("publisher"))
+def publisher(lab_directory: Path) -> tuple[Path, Path]:
+    """The lab's certificate, for .rdp files, and its key: where the portal's own user can read them."""
+    return certificate(lab_directory / "publisher")
 
 
 @pytest.fixture(scope="module")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -68,12 +69,17 @@ def test_a_certificate_for_rdp_files_that_does_not_do(
         every = {one["what"]: one for one in healthy("doctor", "--json").json()}
         return every["signing .rdp files"]["level"], every["signing .rdp files"]["detail"]
 
+    monkeypatch.setattr("app.cli.doctor.PORTAL_USER", "no-such-user")
     cert, key = certificate(tmp_path, "Vision Lab")
     monkeypatch.setenv("BERTH_RDP_CERT", str(cert))
     assert said() == ("bad", "BERTH_RDP_KEY is not set: they go out unsigned")
     monkeypatch.setenv("BERTH_RDP_KEY", str(key))
     assert said()[0] == "ok"
     assert said()[1].startswith("as Vision Lab, until 20")
+    if os.geteuid() == 0:  # then the portal has a user of its own; this one cannot pass pytest's directory
+        monkeypatch.setattr("app.cli.doctor.PORTAL_USER", "nobody")
+        assert said() == ("bad", f"nobody, whom the portal runs as, cannot read {cert}: they go out unsigned")
+        monkeypatch.setattr("app.cli.doctor.PORTAL_USER", "no-such-user")
     certificate(tmp_path, days=20)
     assert said()[0] == "warn"
     certificate(tmp_path, days=1)
