@@ -25,7 +25,7 @@ from tests.runtime.running import wait_for
 pytestmark = pytest.mark.lab
 
 BUILT = 600_000  # milliseconds for a desktop from scratch: packages come over the network
-SSH_WITHIN, RDP_WITHIN = 10.0, 20.0  # seconds from the click
+RDP_WITHIN = 20.0  # seconds from the click; those to SSH are measured with nothing beside them, in lab/test_access
 SESSION = {"xfce4-session", "xfwm4", "xfce4-panel", "xfdesktop"}
 PANEL = "1600x24+0+0"  # where Xfce has it
 
@@ -116,7 +116,6 @@ def _create(kitchen: Kitchen, visitor: Reader, name: str) -> None:
     rdp = time.monotonic() - began
     print(f"from the click to SSH {ssh:.1f} s, to RDP {rdp:.1f} s")
     visitor.sees(f"{name} is ready.")
-    assert ssh <= SSH_WITHIN
     assert rdp <= RDP_WITHIN
 
 
