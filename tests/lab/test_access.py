@@ -265,7 +265,7 @@ def test_a_full_disk_is_said_and_leaves_nothing(access: Access, liwei: str) -> N
 
 
 @pytest.mark.timed
-def test_ten_at_once_without_a_collision(access: Access) -> None:
+def test_ten_at_once_without_a_collision(access: Access, capsys: pytest.CaptureFixture[str]) -> None:
     """One of them finds its port taken, and gets another."""
     names = [access.host.unique("ten") for _ in range(MANY)]
     with socket.create_server(("127.0.0.1", FIRST + 4)), ThreadPoolExecutor(MANY) as pool:
@@ -274,7 +274,8 @@ def test_ten_at_once_without_a_collision(access: Access) -> None:
         wait_for(lambda: all(access.done(name) for name in names), 150, "all are made")
         wait_for(lambda: all(access.health(name, "ssh") == "" for name in names), 30, "SSH answers in all")
         took = time.monotonic() - began
-    print(f"\n  {MANY} machines answer SSH after {took:.1f} s")
+    with capsys.disabled():
+        print(f"\n  {MANY} machines answer SSH after {took:.1f} s")
     assert took <= ALL_UP
     numbers = [port.number for name in names for port in access.ports(name).values()]
     assert len(set(numbers)) == 2 * MANY
