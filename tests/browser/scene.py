@@ -67,7 +67,8 @@ from workers.surveyor import Surveyor
 # What a browser may get, but nobody reads.
 NO_PAGES = {
     "static", "calendar.live", "short.booking", "bookings.sentence", "health.healthz", "health.metrics",
-    "quota.csv_file", "all_machines.csv_file", "ways.rdp", "ways.ssh_config", "feeds.calendar", "machines.template_picture",
+    "quota.csv_file", "all_machines.csv_file", "ways.rdp", "ways.ssh_config", "feeds.calendar",
+    "machines.template_picture",
 }  # fmt: skip
 PUBLIC_KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIGCQcJMpJvnZXo768L78WLI0oNDif+furp1W/yB68l/O"
 SNAPSHOT = "hand-20261103-140000"
