@@ -80,8 +80,25 @@ class Kitchen:
     def answers(self, name: str, purpose: str, seconds: float) -> float:
         """Wait until something answers behind the port of a machine; how long that took."""
         began = time.monotonic()
-        wait_for(lambda: self._greets(name, purpose), seconds, f"{purpose} of {name} answers")
+        try:
+            wait_for(lambda: self._greets(name, purpose), seconds, f"{purpose} of {name} answers")
+        except AssertionError as error:
+            raise AssertionError(f"{error}\n{self._about(name)}") from error
         return time.monotonic() - began
+
+    def _about(self, name: str) -> str:
+        """What stands in the way of a machine, as Berth and LXD know it."""
+
+        def find() -> str:
+            machine = db.session.scalars(db.select(Instance).where(Instance.name == name)).first()
+            if machine is None:
+                return "Berth has no such machine"
+            query = db.select(Operation.kind, Operation.state, Operation.step, Operation.error)
+            done = db.session.execute(query.where(Operation.instance_id == machine.id).order_by(Operation.id)).all()
+            return f"{machine.status} {machine.health} {[tuple(one) for one in done]}"
+
+        services = self.host.run(name, "systemctl", "--failed", "--no-pager")
+        return f"{self.berth.ask(find)}\n{self.host.lxc('list', name, check=False)}\n{services}"
 
     def left(self) -> set[str]:
         """Builders, trials and images of templates, images without a name, and what is kept of files meanwhile."""
