@@ -32,7 +32,7 @@ from tests.runtime.running import wait_for
 from workers import embedded_valkey
 from workers.children import stop_all
 
-pytestmark = [pytest.mark.lab, pytest.mark.timed]  # a whole system on this kernel, with the real root: nothing beside it
+pytestmark = [pytest.mark.lab, pytest.mark.timed]  # a whole system on this kernel, with its real root: by itself
 
 BERTH = str(Path(sys.executable).with_name("berth"))
 DATABASE, VALKEY = "/srv/postgres", "/srv/valkey"  # where the workstation sees the servers of this machine
