@@ -10,7 +10,7 @@ import pytest
 
 from app.extensions import transaction
 from app.services import policy
-from tests.lab.attack import SCRIPTS, Attack, furnish
+from tests.lab.attack import SCRIPTS, Attack, Outcome, furnish
 from tests.lab.attack_runs import Outcomes, on_berth, on_plain_lxd
 from tests.lab.lab import Lab
 from tests.lab.scene import scene
@@ -102,14 +102,19 @@ def test_on_lxd_alone(plain: Outcomes, attack: Attack) -> None:
     assert outcome.harmed == {}
 
 
-@pytest.mark.parametrize(
-    ("arena", "attack"),
-    [(snap, attack) for snap in (False, True) for attack in ATTACKS if not snap or attack.name in NODES],
-    ids=lambda value: value.name if isinstance(value, Attack) else ("in-sight", "snap")[value],
-    indirect=["arena"],
-)
+@each
+@pytest.mark.parametrize("arena", [False], ids=["in-sight"], indirect=True)
 def test_on_berth(berth: Outcomes, attack: Attack) -> None:
-    outcome = berth[attack.name]
+    _judge(berth[attack.name], attack)
+
+
+@pytest.mark.parametrize("attack", [one for one in ATTACKS if one.name in NODES], ids=lambda attack: attack.name)
+@pytest.mark.parametrize("arena", [True], ids=["snap"], indirect=True)
+def test_on_berth_where_nodes_are_hidden(berth: Outcomes, attack: Attack) -> None:
+    _judge(berth[attack.name], attack)
+
+
+def _judge(outcome: Outcome, attack: Attack) -> None:
     assert ("Function not implemented" in outcome.trouble) if attack.refused else (outcome.trouble == ""), outcome
     assert outcome.records == {"quarantine" if attack.stuck else "detached"}, outcome
     if not attack.stuck:
