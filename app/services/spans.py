@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from itertools import pairwise
 
 from sqlalchemy import (
@@ -26,9 +26,11 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import aggregate_order_by
 
 from app.extensions import db
-from app.models import Allocation, AuditEvent, Block, Booking, Gpu, Host, Maintenance, User
+from app.models import Allocation, AuditEvent, Block, Booking, Gpu, Host, User
+from app.services import maintenance
 from app.services.timeline import NOBODY, Span, Spans
 
+A_MOMENT = timedelta(microseconds=1)
 REMEMBERED = 32  # events that make up the mark: one that is committed late still moves it
 
 _newest = select(AuditEvent.id).order_by(AuditEvent.id.desc()).limit(REMEMBERED).subquery()
@@ -76,22 +78,16 @@ def spans(start: datetime, end: datetime, now: datetime, viewer: User) -> Spans:
     for gpu_id, booking_id, starts_at, ends_at, attached in rows:
         user_id, owner, note = owners[booking_id]
         found[gpu_id].append(Span(gpu_id, booking_id, starts_at, ends_at, user_id, owner, attached, note))
-    for kept in _maintenance(min(start, now), max(end, now)):
-        found[kept.gpu_id] = sorted([*found[kept.gpu_id], kept], key=lambda span: span.starts_at)
+    for gpu_id, blocks in maintenance.between(min(start, now), max(end, now + A_MOMENT)).items():
+        kept = [_kept(block) for block in blocks]
+        found[gpu_id] = sorted([*found[gpu_id], *kept], key=lambda span: span.starts_at)
     return found
 
 
-def _maintenance(start: datetime, end: datetime) -> list[Span]:
-    """The times in which GPUs are worked on; nobody's, and without a booking."""
-    query = (
-        select(Block.gpu_id, Block.maintenance_id, Block.starts_at, Block.ends_at, Maintenance.reason)
-        .join(Maintenance)
-        .where(Block.lifted_at.is_(None), Block.ends_at > start, Block.starts_at <= end)
-    )
-    return [
-        Span(gpu_id, -number, starts_at, ends_at, NOBODY, "", note=reason)
-        for gpu_id, number, starts_at, ends_at, reason in db.session.execute(query)
-    ]
+def _kept(block: Block) -> Span:
+    """A time in which a GPU is worked on: nobody's, and without a booking."""
+    number, reason = block.maintenance_id, block.maintenance.reason
+    return Span(block.gpu_id, -number, block.starts_at, block.ends_at, NOBODY, "", note=reason)
 
 
 def _owners(booking_ids: set[int], viewer: User) -> dict[int, tuple[int, str, str]]:
