@@ -30,12 +30,6 @@ def scheme_of(address: str, allowed: tuple[str, ...]) -> str:
     return str(_plugin(address, allowed).url().partition("://")[0])
 
 
-def masked(address: str, allowed: tuple[str, ...]) -> str:
-    """The address fit to be shown: its secrets left out."""
-    plugin = _plugin(address, allowed)
-    return str(plugin.url(privacy=True)).partition("?")[0]
-
-
 def send(address: str, title: str, text: str, allowed: tuple[str, ...]) -> None:
     """Hand a message to the service. Raises DriverError; `code` is then `http_NNN` where the service answered so.
 
