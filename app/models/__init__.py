@@ -26,6 +26,7 @@ from app.models.shares import SharedDirectory
 from app.models.teams import TeamMember
 from app.models.templates import Template, TemplateKind, TemplateState
 from app.models.terminals import Terminal
+from app.models.usage import Consumer, GpuNow, UsageBatch, UsageDay, UsageHour, UsageMinute
 
 __all__ = [
     "Account",
@@ -38,11 +39,13 @@ __all__ = [
     "Block",
     "Booking",
     "Channel",
+    "Consumer",
     "Download",
     "EntryKind",
     "Event",
     "Feed",
     "Gpu",
+    "GpuNow",
     "GpuState",
     "Host",
     "Instance",
@@ -73,6 +76,10 @@ __all__ = [
     "TemplateKind",
     "TemplateState",
     "Terminal",
+    "UsageBatch",
+    "UsageDay",
+    "UsageHour",
+    "UsageMinute",
     "User",
     "UserState",
 ]
