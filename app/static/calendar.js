@@ -168,7 +168,7 @@ async function askPrice() {
 }
 
 function moveEnd({ bar, to }) {
-  const id = bar.querySelector("a").getAttribute("href").match(/\d+$/)[0];
+  const id = parseInt(bar.querySelector("a").getAttribute("href").match(/\w+$/)[0], 36);
   const token = dialog.querySelector("[name=csrf_token]").value;
   window.htmx.ajax("POST", sheet().dataset.move.replace("/1/end", `/${id}/end`), {
     target: "#week", swap: "outerHTML", values: { ends_at: new Date(to * 60000).toISOString(), csrf_token: token },

@@ -75,6 +75,9 @@ def _from_link() -> tuple[BookingForm, Ask]:
         ask = forms.of_link(request.args, forms.gpu_numbers(request.args.getlist("gpu")[:64]))
     except InvalidInput:
         ask = forms.of_link(request.args, ())
+    if ask.gpu_ids and "end" not in request.args:  # from a free place in the calendar: not beyond it
+        start = ask.starts_at or clock.now()
+        ask = forms.capped(ask, (openings.free_until(ask.gpu_ids, start, ask.ends_at) - start).total_seconds())
     if "now" in request.args:  # "Get a GPU now": as long as the rules and the quota allow, up to what is usual
         count = len(ask.gpu_ids) or ask.count
         account_id = budget.payer(me(), ask.account)
