@@ -94,6 +94,8 @@ def _moved(details: dict[str, Any], place: Place) -> str:
         return _("Cancelled: %(what)s, %(start)s", what=what, start=place.when(details["starts_at"]))
     if details["action"] == "booking.gpu_replaced":
         return _("Another GPU was given: %(what)s", what=what)
+    if details.get("began"):
+        return _("Now starts %(start)s: %(what)s", what=what, start=place.when(details["starts_at"]))
     return _("Now ends %(end)s: %(what)s", what=what, end=place.when(details["ends_at"]))
 
 
@@ -159,6 +161,8 @@ def _of_booking(event: Event, details: dict[str, Any], place: Place) -> list[str
     lines = [span]
     if details.get("before"):
         lines.append(_("Before, it ended %(end)s.", end=place.when(details["before"])))
+    if details.get("began"):
+        lines.append(_("Before, it started %(start)s.", start=place.when(details["began"])))
     if event == Event.MOVED:
         lines.append(_("Changed by %(name)s.", name=details["by"]))
     if details.get("reason"):

@@ -130,10 +130,8 @@ def busy(gpus: Iterable[Gpu], start: datetime, end: datetime) -> Busy:
 def free_until(gpu_ids: Sequence[int], start: datetime, end: datetime) -> datetime:
     """When the first of these GPUs is taken after a start; `end` if none is by then, or one is at the start already."""
     window = Window(start, end)
-    found = [one.starts_at for one in overlapping(gpu_ids, window)] + [
-        one.starts_at for one in blocked(gpu_ids, window)
-    ]
-    first = min(found, default=end)
+    taken = [one.starts_at for one in overlapping(gpu_ids, window)]
+    first = min([*taken, *(one.starts_at for one in blocked(gpu_ids, window))], default=end)
     return first if first > start else end
 
 

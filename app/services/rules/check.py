@@ -20,7 +20,7 @@ from app.services.words import when
 
 @dataclass(frozen=True)
 class Asked:
-    """A request as the rules see it. `added`: the part that is new where the end of a booking is moved, else None.
+    """A request as the rules see it. `added`: the part that is new where an end of a booking is moved, else None.
 
     `models`, `host`: the GPUs that were chosen, where they are known."""
 
@@ -52,6 +52,8 @@ def broken(asked: Asked, standing: Standing, rules: Rules, zone: ZoneInfo) -> It
     yield from limits.of_count(rules, asked.gpus)
     if asked.added is None:
         yield from _of_a_new_one(asked, standing, rules)
+    if asked.new.starts_at == asked.window.starts_at:  # of a new one, or of one that is to begin earlier
+        yield from _notice(asked, rules)
     yield from of_gpus(rules, asked.models, asked.host)
     yield from _at_once(asked, standing, rules)
     yield from _gap(asked, standing, rules)
@@ -87,15 +89,6 @@ def _of_a_new_one(asked: Asked, standing: Standing, rules: Rules) -> Iterator[Ru
             rule="min_minutes",
             limit=rules.min_minutes,
         )
-    earliest = now + timedelta(minutes=rules.notice_minutes or 0)
-    if rules.notice_minutes is not None and window.starts_at < earliest:
-        yield RuleRefused(
-            _("A booking must be made %(notice)s minutes before it starts.", notice=rules.notice_minutes),
-            _("The earliest start is %(start)s.", start=when(earliest)),
-            rule="notice_minutes",
-            limit=rules.notice_minutes,
-            earliest=earliest.isoformat(),
-        )
     ahead = sorted(claim.window.starts_at for claim in standing.claims if claim.window.starts_at > now)
     if rules.bookings_ahead is not None and window.starts_at > now and len(ahead) >= rules.bookings_ahead:
         yield RuleRefused(
@@ -109,6 +102,18 @@ def _of_a_new_one(asked: Asked, standing: Standing, rules: Rules) -> Iterator[Ru
             else _("Book what starts now."),
             rule="bookings_ahead",
             limit=rules.bookings_ahead,
+        )
+
+
+def _notice(asked: Asked, rules: Rules) -> Iterator[RuleRefused]:
+    earliest = asked.now + timedelta(minutes=rules.notice_minutes or 0)
+    if rules.notice_minutes is not None and asked.window.starts_at < earliest:
+        yield RuleRefused(
+            _("A booking must be made %(notice)s minutes before it starts.", notice=rules.notice_minutes),
+            _("The earliest start is %(start)s.", start=when(earliest)),
+            rule="notice_minutes",
+            limit=rules.notice_minutes,
+            earliest=earliest.isoformat(),
         )
 
 
