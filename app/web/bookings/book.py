@@ -23,10 +23,12 @@ from app.web.bookings.blueprint import bp, slot
 from app.web.bookings.form import BookingForm
 from app.web.errors import status_of
 from app.web.render import go, render
+from app.web.security import comes_back
 from app.web.sessions import me
 from app.web.wakes import wake_if_due
 
 KEY_LENGTH = 64
+NOT_TYPED = {"csrf_token", "request_key"}
 
 
 @bp.get("/new")
@@ -46,7 +48,19 @@ def new() -> Response:
     return _checked(form, ask)
 
 
+def _again() -> str:
+    """The form with what was sent, where whoever sent it was signed out meanwhile."""
+    if "ends_at" not in request.form:
+        typed: dict[str, Any] = {name: request.form.getlist(name) for name in request.form if name not in NOT_TYPED}
+        return url_for("bookings.new", **typed)
+    try:
+        return url_for("bookings.new", check=1, **forms.as_values(_sent()))
+    except InvalidInput:
+        return url_for("bookings.new")
+
+
 @bp.post("")
+@comes_back(_again)
 def create() -> Response:
     """Book what was checked, or say why not and what would work."""
     if "ends_at" in request.form:

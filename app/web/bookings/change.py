@@ -23,6 +23,7 @@ from app.web.bookings.blueprint import ID, bp, slot
 from app.web.errors import status_of
 from app.web.forms import PageForm
 from app.web.render import go, render
+from app.web.security import comes_back
 from app.web.sessions import me
 from app.web.times import moment_text
 from app.web.wakes import wake_if_due
@@ -50,10 +51,17 @@ def ask_change(booking_id: int) -> Response:
     for edge, moment in (("start", booking.starts_at), ("end", booking.ends_at)):
         values[f"{edge}_date"] = local_times.date_text(moment, zone)
         values[f"{edge}_time"] = local_times.time_text(moment, zone)
-    return _change_page(booking, TimesForm(formdata=None, **values))
+    return _change_page(booking, TimesForm(formdata=request.args if "end_time" in request.args else None, **values))
+
+
+def _again() -> str:
+    """The form with what was typed, where whoever sent it was signed out meanwhile."""
+    typed = {name: value for name, value in request.form.items() if name != "csrf_token"}
+    return url_for("bookings.ask_change", **{**typed, **(request.view_args or {})})
 
 
 @bp.post(f"/{ID}/change")
+@comes_back(_again)
 def change(booking_id: int) -> Response:
     """Move start and end to what was typed."""
     booking = bookings.get(me(), booking_id)
@@ -209,7 +217,7 @@ def _change_page(booking: Booking, form: TimesForm, status: int = 200, refused: 
         what=words.what_of(booking),
         span=words.span(booking.starts_at, booking.ends_at),
         upcoming=booking.phase(clock.now()) == Phase.UPCOMING,
-        seen=shown.seen(booking),
+        seen=shown.seen(booking) if refused else request.values.get("seen") or shown.seen(booking),
         form=form,
         errors_found=bool(form.errors),
         refused=refused,
