@@ -92,7 +92,7 @@ def test_changed_by_another_meanwhile_nothing_is_undone_and_nothing_typed_lost(
     assert stale.form("Change time").values["end_time"] == "23:30"
     assert client.submit(extend).status == 409
     assert booking.ends_at == NINE + 6 * HOUR
-    assert "Shortened" in client.follow(client.submit(stale.form("Change time"))).text  # now it was seen
+    assert "Extended" in client.follow(client.submit(stale.form("Change time"))).text  # now it was seen
 
 
 def test_both_ends_are_typed_and_a_running_one_has_an_end_only(

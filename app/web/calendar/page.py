@@ -48,7 +48,7 @@ def page(view: View, *, fragment: str, status: int = 200, refused: DomainError |
 
 
 def _month(view: View) -> dict[str, Any]:
-    return {"shown": months.show(me(), view.period, view.wanted), "yours": words.yours}
+    return {"shown": months.show(me(), view.period, view.wanted), "of_a_day": words.of_a_day}
 
 
 def _timeline(view: View) -> dict[str, Any]:

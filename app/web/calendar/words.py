@@ -29,9 +29,10 @@ STATES = {  # of bars: how they are drawn, and the word in their names
 }
 
 
-def yours(day: Booked) -> str:
-    """A day of a month some of which is the viewer's."""
-    return _("%(hours)s, some of them yours", hours=day.hours)
+def of_a_day(day: Booked) -> str:
+    """What a day of a month has beside its number: that some of it is the viewer's, or kept for maintenance."""
+    text = _("%(hours)s, some of them yours", hours=day.hours) if day.mine else str(day.hours)
+    return _("%(text)s, maintenance", text=text) if day.kept else text
 
 
 @bp.app_template_filter()
