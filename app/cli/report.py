@@ -9,7 +9,7 @@ from datetime import timedelta
 import click
 
 from app import clock
-from app.cli.base import json_option, show, with_app
+from app.cli.base import json_option, moment, show, with_app
 from app.extensions import transaction
 from app.services import usage
 

@@ -23,6 +23,7 @@ OWN = {
     "booking.released": Event.MOVED,
     "booking.cancelled": Event.MOVED,
     "booking.gpu_replaced": Event.MOVED,
+    "booking.no_show": Event.MOVED,
 }
 DECISIONS = {"user.approved": Event.APPROVED, "user.refused": Event.APPROVED}
 FOR_ADMINS = {

@@ -42,7 +42,9 @@ def index() -> Response:
         cards=cards,
         poll=url_for("machines.index") if any(card.busy for card in cards) else "",
         may_add=me().is_admin or (policy.current().self_service and len(mine) < policy.current().max_instances),
-        **(ways.context(mine[0]) if len(mine) == 1 else {}),  # the usual case: how to get in is one click from anywhere
+        **(
+            ways.context(instances.get(me(), mine[0].name)) if len(mine) == 1 else {}
+        ),  # the usual case: how to get in is one click from anywhere
     )
 
 

@@ -9,6 +9,7 @@ from datetime import datetime, timedelta
 from zoneinfo import ZoneInfo
 
 from flask_babel import gettext as _
+from flask_babel import ngettext
 
 from app.errors import RuleRefused
 from app.services.rules import amounts, limits
@@ -92,9 +93,10 @@ def _of_a_new_one(asked: Asked, standing: Standing, rules: Rules) -> Iterator[Ru
     ahead = sorted(claim.window.starts_at for claim in standing.claims if claim.window.starts_at > now)
     if rules.bookings_ahead is not None and window.starts_at > now and len(ahead) >= rules.bookings_ahead:
         yield RuleRefused(
-            _(
-                "You may have %(max)s bookings that have not started; you have %(count)s.",
-                max=rules.bookings_ahead,
+            ngettext(
+                "You may have %(num)s booking that has not started; you have %(count)s.",
+                "You may have %(num)s bookings that have not started; you have %(count)s.",
+                rules.bookings_ahead,
                 count=len(ahead),
             ),
             _("Cancel one of them, or wait: the next one starts %(start)s.", start=when(ahead[0]))
@@ -123,9 +125,10 @@ def _at_once(asked: Asked, standing: Standing, rules: Rules) -> Iterator[RuleRef
     most, moment = limits.most_at_once(asked.new, standing.claims)
     if most + asked.gpus > rules.gpus_at_once:
         yield RuleRefused(
-            _(
-                "You may have %(max)s GPUs at once; from %(start)s it would be %(count)s.",
-                max=rules.gpus_at_once,
+            ngettext(
+                "You may have %(num)s GPU at once; from %(start)s it would be %(count)s.",
+                "You may have %(num)s GPUs at once; from %(start)s it would be %(count)s.",
+                rules.gpus_at_once,
                 count=most + asked.gpus,
                 start=when(moment),
             ),
