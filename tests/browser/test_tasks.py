@@ -93,7 +93,9 @@ def test_5_copy_the_ssh_command(reader: Reader, demo: Demo) -> None:
 
 @ALL
 def test_6_download_the_rdp_file(reader: Reader, demo: Demo) -> None:
-    reader.sign_in(demo.person(machine_on="sim1"))
+    user = demo.person(machine_on="sim1")
+    demo.has_desktop(user)
+    reader.sign_in(user)
     reader.nav("My machine")
     with reader.page.expect_download() as coming:
         reader.click("link", "Download RDP file (.rdp)")
