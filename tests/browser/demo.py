@@ -60,10 +60,16 @@ class Demo:
             queue.wake(host)
 
     def has_desktop(self, name: str) -> None:
-        """The machine's desktop was seen."""
-        with self.app.app_context(), transaction():
-            machine = db.session.scalars(db.select(Instance).where(Instance.name == name)).one()
-            machine.health = {**machine.health, "desktop": True}
+        """The machine's desktop was seen; its agent has looked already, and writes over nothing any more."""
+
+        def done() -> bool:
+            with self.app.app_context(), transaction():
+                machine = db.session.scalars(db.select(Instance).where(Instance.name == name)).one()
+                seen = "ssh" in machine.health and "desktop" in machine.health
+                machine.health = {**machine.health, "desktop": True}
+                return seen
+
+        wait_for(done, 15, f"{name} has a desktop")
 
     def waiting(self, full_name: str) -> str:
         """Somebody who has asked for an account."""

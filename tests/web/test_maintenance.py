@@ -61,9 +61,9 @@ def test_a_month_shows_it_and_what_cannot_be_booked(client: Client, host: Host, 
     assert month.all("//tr[@class='host']/td[3]/a/@aria-label") == ["0, maintenance"]
     assert [row.xpath("./td[3]")[0].text_content() for row in month.all("//tr[starts-with(@class, 'gpu')]")] == [
         ", Maintenance"
-    ] * 2
+    ] * 4
     assert month.all("//tr[@class='host']/td[4]/a/@aria-label") == []
-    assert "1 GPU, 1 out of service" in month.texts("//tr[@class='host']/th")[0]
+    assert "3 of 4 GPUs" in month.texts("//tr[@class='host']/th")[0]
     assert "Quarantined" in month.texts("//tr[@class='gpu closed']/th")[0]
     assert booking.cancelled_at is not None
 
