@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import csv
 import sys
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 
 import click
 
 from app import clock
-from app.cli.base import json_option, settings, show, with_app
+from app.cli.base import json_option, moment, show, with_app
 from app.extensions import transaction
 from app.services import usage
 
@@ -24,8 +24,8 @@ from app.services import usage
 @with_app
 def report(start: str, end: str, form: str, as_json: bool) -> None:
     """GPU-hours by person: booked, and attached."""
-    until = _moment(end, "--to") if end else clock.now()
-    since = _moment(start, "--from") if start else until - timedelta(days=30)
+    until = moment(end, "--to") if end else clock.now()
+    since = moment(start, "--from") if start else until - timedelta(days=30)
     if until <= since:
         raise click.UsageError("--to must be later than --from.")
     with transaction():
@@ -46,16 +46,6 @@ def report(start: str, end: str, form: str, as_json: bool) -> None:
         writer.writerows([_harmless(value) for value in row.values()] for row in rows)
     else:
         show(rows, as_json=as_json, empty="Nobody booked anything in that time.")
-
-
-def _moment(text: str, option: str) -> datetime:
-    try:
-        moment = datetime.fromisoformat(text)
-        return (moment if moment.tzinfo else moment.replace(tzinfo=settings().zone)).astimezone(UTC)
-    except (ValueError, OverflowError):
-        raise click.UsageError(
-            f"{option}: {text!r} is neither a day such as 2026-11-24 nor an ISO-8601 time."
-        ) from None
 
 
 def _harmless(value: object) -> object:

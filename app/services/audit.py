@@ -15,7 +15,7 @@ SYSTEM = "system"
 # has looked who that is.
 TOLD = frozenset(
     """
-    booking.created booking.moved booking.released booking.cancelled booking.gpu_replaced
+    booking.created booking.moved booking.released booking.cancelled booking.gpu_replaced booking.no_show
     user.registered user.approved user.refused
     gpu.quarantined gpu.intruder instance.force_stopped job.refused
     """.split()  # noqa: SIM905 - a list of words reads better so

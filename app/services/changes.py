@@ -8,7 +8,7 @@ from flask_babel import gettext as _
 from sqlalchemy import func, select
 
 from app import clock
-from app.errors import InvalidInput, RuleRefused
+from app.errors import Conflict, InvalidInput, RuleRefused
 from app.extensions import db
 from app.models import Allocation, Booking, Gpu, Host, LedgerEntry, Phase, User
 from app.services import audit, bookings, claims, openings, quota, warnings
@@ -23,10 +23,10 @@ NO_SHOW = "booking.no_show"
 
 def cancel(user: User, booking_id: int) -> Booking:
     """Withdraw a booking that has not started; all of it is given back, but for what the rules charge late."""
-    booking = _locked(user, booking_id)
+    booking = locked(user, booking_id)
     now = clock.now()
     if booking.phase(now) != Phase.UPCOMING:
-        raise _cannot_change(booking, now)
+        raise cannot_change(booking, now)
     withdraw(user, booking, own=True)
     return booking
 
@@ -39,9 +39,9 @@ def withdraw(actor: User, booking: Booking, *, own: bool = False, **details: str
     for allocation in booking.allocations:
         allocation.released_at = now
     db.session.flush()
-    fee = _late(actor, booking, booking.starts_at, now) if own else 0
+    fee = late_fee(actor, booking, booking.starts_at, booking.ends_at) if own else 0
     quota.release(booking, quota.held_for(booking.id), key=f"release:{booking.id}", actor=actor.username)
-    _charge(actor, booking, fee)
+    charge(actor, booking, fee)
     audit.record(actor.username, "booking.cancelled", f"booking:{booking.id}", **details)
 
 
@@ -58,10 +58,10 @@ def cut(actor: User, booking: Booking, end: datetime, **details: str) -> None:
 
 def end_now(user: User, booking_id: int) -> Booking:
     """Give back the rest of a running booking; its GPUs are taken away at once."""
-    booking = _locked(user, booking_id)
+    booking = locked(user, booking_id)
     now = clock.now()
     if booking.phase(now) != Phase.RUNNING:
-        raise _cannot_change(booking, now)
+        raise cannot_change(booking, now)
     began = max(allocation.starts_at for allocation in booking.allocations)  # later where another GPU was given
     end = max(now.replace(microsecond=0), began + timedelta(seconds=1))
     booking.released_at = now
@@ -78,7 +78,7 @@ def end_no_show(host: Host) -> int | None:
     if booking_id is None:
         return None
     owner = db.session.scalars(select(User).join(Booking).where(Booking.id == booking_id)).one()
-    booking = _locked(owner, booking_id)
+    booking = locked(owner, booking_id)
     now = clock.now()
     moment = noshow.ends_at(booking, now)
     if moment is None or moment > now or booking.released_at is not None:
@@ -89,14 +89,15 @@ def end_no_show(host: Host) -> int | None:
     return booking.id
 
 
-def move_end(user: User, booking_id: int, ends_at: datetime, slot: int) -> Booking:
-    """Extend or shorten an upcoming or running booking. Raises as `create` does, and then has changed nothing."""
-    booking = _locked(user, booking_id)
+def move_end(user: User, booking_id: int, ends_at: datetime, slot: int, *, seen: datetime | None = None) -> Booking:
+    """Extend or shorten an upcoming or running booking. `seen`: the end that whoever asks believes it has, if known.
+    Raises as `create` does, and Conflict where it has another one by now; then it has changed nothing."""
+    booking = locked(user, booking_id)
     slot = classes.rules_for(booking.account_id).slot(slot)
     end = ceil_to_grid(in_utc(ends_at, "ends_at"), slot)
     now = clock.now()
     if booking.phase(now) not in {Phase.UPCOMING, Phase.RUNNING}:
-        raise _cannot_change(booking, now)
+        raise cannot_change(booking, now)
     if end <= max(now, booking.starts_at):
         raise InvalidInput(
             _("The new end must lie after now and after the start."),
@@ -104,13 +105,14 @@ def move_end(user: User, booking_id: int, ends_at: datetime, slot: int) -> Booki
             field="ends_at",
         )
     before = booking.ends_at
+    if end == before:
+        return booking
+    refuse_if_changed(before, seen)
     if end > before:
         _extend(user, booking, end, now, slot)
-    elif end < before:
+    else:
         booking.booked_until = end
         _shorten(user, booking, end)
-    else:
-        return booking
     audit.record(
         user.username, "booking.moved", f"booking:{booking.id}", before=before.isoformat(), ends_at=end.isoformat()
     )
@@ -145,7 +147,13 @@ def longer(booking: Booking, end: datetime, now: datetime) -> Asked:
     )
 
 
-def _locked(user: User, booking_id: int) -> Booking:
+def refuse_if_changed(moment: datetime, seen: datetime | None) -> None:
+    """Raise Conflict where a booking begins or ends at another moment than the one that was seen (in whole minutes)."""
+    if seen is not None and moment.replace(second=0, microsecond=0) != seen.replace(second=0, microsecond=0):
+        raise Conflict(_("The booking has changed meanwhile."), _("Look at it as it is now, then change it again."))
+
+
+def locked(user: User, booking_id: int) -> Booking:
     """The booking with its account, GPUs and own row locked, in that order."""
     booking = bookings.get(user, booking_id)
     quota.lock(booking.account_id)
@@ -161,7 +169,8 @@ def _locked(user: User, booking_id: int) -> Booking:
         booking = bookings.get(user, booking_id)
 
 
-def _cannot_change(booking: Booking, now: datetime) -> RuleRefused:
+def cannot_change(booking: Booking, now: datetime) -> RuleRefused:
+    """Why it cannot, now."""
     phase = booking.phase(now)
     if phase == Phase.CANCELLED:
         return RuleRefused(_("This booking was cancelled."), _("Make a new one."), rule="phase")
@@ -187,29 +196,29 @@ def _extend(user: User, booking: Booking, end: datetime, now: datetime, slot: in
     _set_end(booking, end)
     booking.booked_until = end
     db.session.flush()
-    quota.hold(booking, amount, key=f"hold:{booking.id}:{_entry_count(booking)}", actor=user.username)
+    quota.hold(booking, amount, key=f"hold:{booking.id}:{entry_count(booking)}", actor=user.username)
 
 
 def _shorten(user: User, booking: Booking, end: datetime, *, own: bool = True) -> None:
     amount = tariff.of(booking).between(booking.starts_at, end, booking.ends_at)
-    fee = _late(user, booking, end, clock.now()) if own else 0
+    fee = late_fee(user, booking, end, booking.ends_at) if own else 0
     _set_end(booking, end)
     db.session.flush()
     if amount:
-        key = f"release:{booking.id}:{_entry_count(booking)}"
+        key = f"release:{booking.id}:{entry_count(booking)}"
         quota.release(booking, amount, key=key, actor=user.username)
-    _charge(user, booking, fee)
+    charge(user, booking, fee)
 
 
-def _late(user: User, booking: Booking, start: datetime, now: datetime) -> int:
-    """What its owner pays for giving back the rest so late; nobody pays for what an admin does."""
-    return fees.late(booking, start, booking.ends_at, now) if user.id == booking.user_id else 0
+def late_fee(user: User, booking: Booking, start: datetime, end: datetime) -> int:
+    """What its owner pays for giving back a part of it so late; nobody pays for what an admin does."""
+    return fees.late(booking, start, end, clock.now()) if user.id == booking.user_id else 0
 
 
-def _charge(user: User, booking: Booking, fee: int) -> None:
-    """What giving back late costs."""
+def charge(user: User, booking: Booking, fee: int) -> None:
+    """Take what giving back late costs."""
     if fee:
-        quota.charge(booking, fee, key=f"fee:{booking.id}:{_entry_count(booking)}", actor=user.username)
+        quota.charge(booking, fee, key=f"fee:{booking.id}:{entry_count(booking)}", actor=user.username)
 
 
 def _set_end(booking: Booking, end: datetime) -> None:
@@ -222,6 +231,7 @@ def _set_end(booking: Booking, end: datetime) -> None:
             allocation.warned, allocation.asked_at = warnings.given_by(clock.now(), end), None
 
 
-def _entry_count(booking: Booking) -> int:
+def entry_count(booking: Booking) -> int:
+    """How many ledger entries it has: what makes the next one's key."""
     query = select(func.count()).select_from(LedgerEntry).where(LedgerEntry.booking_id == booking.id)
     return db.session.scalar(query) or 0

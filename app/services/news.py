@@ -23,6 +23,7 @@ OWN = {
     "booking.released": Event.MOVED,
     "booking.cancelled": Event.MOVED,
     "booking.gpu_replaced": Event.MOVED,
+    "booking.no_show": Event.MOVED,
 }
 DECISIONS = {"user.approved": Event.APPROVED, "user.refused": Event.APPROVED}
 FOR_ADMINS = {
@@ -91,6 +92,8 @@ def _own(event: AuditEvent) -> Iterator[tuple[User, Telling]]:
     details = {**facts(booking), "action": event.action, "by": event.actor}
     if "before" in event.details:
         details |= {"before": event.details["before"], "ends_at": event.details["ends_at"]}
+    if "began" in event.details:
+        details |= {"began": event.details["began"], "starts_at": event.details["starts_at"]}
     if (reason := str(event.details.get("reason", ""))) != "":
         details["reason"] = reason
     yield booking.user, Telling(kind, key, details)

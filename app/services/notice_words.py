@@ -16,6 +16,7 @@ from app.models import Event, Notice, User
 from app.services.windows import hours_text
 from app.services.words import on_clocks
 
+NO_SHOW = "booking.no_show"
 NAMED = 30  # notices in one message that are written out
 
 
@@ -94,6 +95,10 @@ def _moved(details: dict[str, Any], place: Place) -> str:
         return _("Cancelled: %(what)s, %(start)s", what=what, start=place.when(details["starts_at"]))
     if details["action"] == "booking.gpu_replaced":
         return _("Another GPU was given: %(what)s", what=what)
+    if details["action"] == NO_SHOW:
+        return _("Given up, since no machine took it: %(what)s", what=what)
+    if details.get("began"):
+        return _("Now starts %(start)s: %(what)s", what=what, start=place.when(details["starts_at"]))
     return _("Now ends %(end)s: %(what)s", what=what, end=place.when(details["ends_at"]))
 
 
@@ -159,7 +164,11 @@ def _of_booking(event: Event, details: dict[str, Any], place: Place) -> list[str
     lines = [span]
     if details.get("before"):
         lines.append(_("Before, it ended %(end)s.", end=place.when(details["before"])))
-    if event == Event.MOVED:
+    if details.get("began"):
+        lines.append(_("Before, it started %(start)s.", start=place.when(details["began"])))
+    if details.get("action") == NO_SHOW:
+        lines.append(_("No running machine of yours took its GPUs in time. What was left of its hours is given back."))
+    elif event == Event.MOVED:
         lines.append(_("Changed by %(name)s.", name=details["by"]))
     if details.get("reason"):
         lines.append(str(details["reason"]))

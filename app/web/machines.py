@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from flask import Blueprint, Response, flash, request, url_for
 from flask_babel import gettext as _
 from flask_babel import lazy_gettext as _l
@@ -42,7 +44,13 @@ def index() -> Response:
         cards=cards,
         poll=url_for("machines.index") if any(card.busy for card in cards) else "",
         may_add=me().is_admin or (policy.current().self_service and len(mine) < policy.current().max_instances),
+        **_ways_in(mine),
     )
+
+
+def _ways_in(mine: list[Instance]) -> dict[str, Any]:
+    """How to get in, for whoever has one machine as is usual: one click away from anywhere."""
+    return ways.context(instances.get(me(), mine[0].name)) if len(mine) == 1 else {}
 
 
 @bp.get("/new")

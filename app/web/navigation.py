@@ -19,6 +19,7 @@ from app.web import locale, times
 from app.web.machine_words import silent_after
 from app.web.sessions import viewer
 
+KEYS = {"bookings.new": "n"}
 KEEP_SECONDS = 5.0  # how old the answer to "are there simulated hosts?" may be
 
 
@@ -29,6 +30,7 @@ class Link:
     text: str
     url: str
     current: bool
+    key: str = ""  # that follows it, where there is one
 
 
 def init_app(app: Flask) -> None:
@@ -79,7 +81,7 @@ def _links(person: User) -> list[Link]:
             ("audit.index", _("Audit")),
         ]
     known = current_app.view_functions
-    return [Link(text, url_for(name), _is_current(name)) for name, text in entries if name in known]
+    return [Link(text, url_for(name), _is_current(name), KEYS.get(name, "")) for name, text in entries if name in known]
 
 
 def _is_current(endpoint: str) -> bool:

@@ -17,7 +17,7 @@ from app import clock, queue
 from app.drivers.fake import FakeLxd
 from app.errors import DomainError
 from app.extensions import db, transaction
-from app.models import Allocation, Booking, Host, Phase, User, UserState
+from app.models import Allocation, Booking, Host, Instance, Phase, User, UserState
 from app.services import accounts, bookings, changes, inventory, ports, refusals
 from app.services.claims import Ask
 from tests.factories import make_instance
@@ -58,6 +58,18 @@ class Demo:
                 place = inventory.host(host)
                 ports.reserve(make_instance(self._user(username), place, username, image="base"), place)
             queue.wake(host)
+
+    def has_desktop(self, name: str) -> None:
+        """The machine's desktop was seen; its agent has looked already, and writes over nothing any more."""
+
+        def done() -> bool:
+            with self.app.app_context(), transaction():
+                machine = db.session.scalars(db.select(Instance).where(Instance.name == name)).one()
+                seen = "ssh" in machine.health and "desktop" in machine.health
+                machine.health = {**machine.health, "desktop": True}
+                return seen
+
+        wait_for(done, 15, f"{name} has a desktop")
 
     def waiting(self, full_name: str) -> str:
         """Somebody who has asked for an account."""

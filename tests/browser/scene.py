@@ -126,6 +126,7 @@ class Scene:
             ("find", "/find"),
             ("find-found", f"/find?find=1&count=3&hours=6&near_date={tomorrow}&near_time=20:00"),
             ("find-wrong", "/find?find=1&count=0&hours=x"),
+            ("help", "/help"),
             ("book", "/bookings/new"),
             ("book-checked", f"/bookings/new?check=1&count=2&start_date={quiet}&start_time=20:00&end_time=08:00"),
             ("book-not-free", f"/bookings/new?check=1&count=4&start_date={tomorrow}&start_time=21:00&end_time=23:00"),

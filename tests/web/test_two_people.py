@@ -78,7 +78,7 @@ NOTHING = {
         ("booking_id", "refusal_id", "token_id", "key_id", "template_id", "feed_id", "channel_id", "account_id"), 987654
     ),
 }
-CHOICES = {"what": "stop", "deed": "restore"}
+CHOICES = {"what": "stop", "deed": "restore", "edge": "start"}
 
 
 def routes(app: Flask, policy: str) -> Iterator[tuple[Rule, str, str]]:

@@ -23,10 +23,12 @@ from app.web.bookings.blueprint import bp, slot
 from app.web.bookings.form import BookingForm
 from app.web.errors import status_of
 from app.web.render import go, render
+from app.web.security import comes_back
 from app.web.sessions import me
 from app.web.wakes import wake_if_due
 
 KEY_LENGTH = 64
+NOT_TYPED = {"csrf_token", "request_key"}
 
 
 @bp.get("/new")
@@ -46,7 +48,19 @@ def new() -> Response:
     return _checked(form, ask)
 
 
+def _again() -> str:
+    """The form with what was sent, where whoever sent it was signed out meanwhile."""
+    if "ends_at" not in request.form:
+        typed: dict[str, Any] = {name: request.form.getlist(name) for name in request.form if name not in NOT_TYPED}
+        return url_for("bookings.new", **typed)
+    try:
+        return url_for("bookings.new", check=1, **forms.as_values(_sent()))
+    except InvalidInput:
+        return url_for("bookings.new")
+
+
 @bp.post("")
+@comes_back(_again)
 def create() -> Response:
     """Book what was checked, or say why not and what would work."""
     if "ends_at" in request.form:
@@ -75,6 +89,9 @@ def _from_link() -> tuple[BookingForm, Ask]:
         ask = forms.of_link(request.args, forms.gpu_numbers(request.args.getlist("gpu")[:64]))
     except InvalidInput:
         ask = forms.of_link(request.args, ())
+    if ask.gpu_ids and "end" not in request.args:  # from a free place in the calendar: not beyond it
+        start = ask.starts_at or clock.now()
+        ask = forms.capped(ask, (openings.free_until(ask.gpu_ids, start, ask.ends_at) - start).total_seconds())
     if "now" in request.args:  # "Get a GPU now": as long as the rules and the quota allow, up to what is usual
         count = len(ask.gpu_ids) or ask.count
         account_id = budget.payer(me(), ask.account)

@@ -76,6 +76,7 @@ def _actions(booking: Booking, phase: Phase) -> dict[str, Any]:
     return {
         "phase": phase,
         "room": found,
+        "seen": shown.seen(booking),
         "longer": [
             (
                 _("+%(hours)s h → %(end)s", hours=step.hours, end=shown.short_end(step.ends_at, booking.ends_at)),
