@@ -39,9 +39,9 @@ def withdraw(actor: User, booking: Booking, *, own: bool = False, **details: str
     for allocation in booking.allocations:
         allocation.released_at = now
     db.session.flush()
-    fee = _late(actor, booking, booking.starts_at, now) if own else 0
+    fee = late(actor, booking, booking.starts_at, now) if own else 0
     quota.release(booking, quota.held_for(booking.id), key=f"release:{booking.id}", actor=actor.username)
-    _charge(actor, booking, fee)
+    charge(actor, booking, fee)
     audit.record(actor.username, "booking.cancelled", f"booking:{booking.id}", **details)
 
 
@@ -187,29 +187,29 @@ def _extend(user: User, booking: Booking, end: datetime, now: datetime, slot: in
     _set_end(booking, end)
     booking.booked_until = end
     db.session.flush()
-    quota.hold(booking, amount, key=f"hold:{booking.id}:{_entry_count(booking)}", actor=user.username)
+    quota.hold(booking, amount, key=f"hold:{booking.id}:{entry_count(booking)}", actor=user.username)
 
 
 def _shorten(user: User, booking: Booking, end: datetime, *, own: bool = True) -> None:
     amount = tariff.of(booking).between(booking.starts_at, end, booking.ends_at)
-    fee = _late(user, booking, end, clock.now()) if own else 0
+    fee = late(user, booking, end, clock.now()) if own else 0
     _set_end(booking, end)
     db.session.flush()
     if amount:
-        key = f"release:{booking.id}:{_entry_count(booking)}"
+        key = f"release:{booking.id}:{entry_count(booking)}"
         quota.release(booking, amount, key=key, actor=user.username)
-    _charge(user, booking, fee)
+    charge(user, booking, fee)
 
 
-def _late(user: User, booking: Booking, start: datetime, now: datetime) -> int:
+def late(user: User, booking: Booking, start: datetime, now: datetime) -> int:
     """What its owner pays for giving back the rest so late; nobody pays for what an admin does."""
     return fees.late(booking, start, booking.ends_at, now) if user.id == booking.user_id else 0
 
 
-def _charge(user: User, booking: Booking, fee: int) -> None:
+def charge(user: User, booking: Booking, fee: int) -> None:
     """What giving back late costs."""
     if fee:
-        quota.charge(booking, fee, key=f"fee:{booking.id}:{_entry_count(booking)}", actor=user.username)
+        quota.charge(booking, fee, key=f"fee:{booking.id}:{entry_count(booking)}", actor=user.username)
 
 
 def _set_end(booking: Booking, end: datetime) -> None:
@@ -222,6 +222,7 @@ def _set_end(booking: Booking, end: datetime) -> None:
             allocation.warned, allocation.asked_at = warnings.given_by(clock.now(), end), None
 
 
-def _entry_count(booking: Booking) -> int:
+def entry_count(booking: Booking) -> int:
+    """How many lines of the ledger are about it: what makes the key of the next one."""
     query = select(func.count()).select_from(LedgerEntry).where(LedgerEntry.booking_id == booking.id)
     return db.session.scalar(query) or 0
