@@ -179,7 +179,7 @@ def _frame(user: User, account_id: int, ask: Ask, slot: int, *, machines: bool =
     rules = classes.rules_for(account_id)
     slot = rules.slot(slot)
     window = snapped(ask.starts_at, ask.ends_at, now, slot)
-    hosts = _machine_hosts(user.id) if machines else frozenset()
+    hosts = machine_hosts(user.id) if machines else frozenset()
     return Frame(window, now + timedelta(days=rules.horizon_days), slot, hosts, rules)
 
 
@@ -193,7 +193,8 @@ def _price(frame: Frame, gpus: Sequence[Gpu]) -> Tariff:
     return tariff.price(frame.rules, (gpu.model for gpu in gpus), lab_zone())
 
 
-def _machine_hosts(user_id: int) -> frozenset[int]:
+def machine_hosts(user_id: int) -> frozenset[int]:
+    """The ids of the hosts on which a person has a machine."""
     query = select(Instance.host_id).where(Instance.owner_id == user_id, Instance.deleted_at.is_(None))
     return frozenset(db.session.scalars(query))
 

@@ -24,6 +24,7 @@ from app.services.claims import Ask
 from app.services.rules import classes
 from app.services.series import later, making, reading
 from app.services.series.patterns import DAY, WEEK, WORKDAYS, Pattern, checked
+from app.services.series.reading import Place
 from app.services.series.trial import NotAll, Wish
 from app.services.windows import Window
 from tests.factories import gpus_of, make_admin, make_booking, make_host, make_instance, make_user
@@ -115,7 +116,8 @@ def test_ten_nights_on_the_same_gpus_at_their_cost(host: Host, alice: User) -> N
     assert [booking.starts_at for booking in made.bookings] == [at(day, 20) for day in (4, 5, 6, *range(9, 14), 16, 17)]
     assert quota.free(alice.account_id or 0) == (300 - 240) * 3600
     assert balance_is_the_sum(alice.account_id or 0)
-    assert reading.place_of(made.bookings[2]) == (3, 10)
+    ids = [booking.id for booking in made.bookings]
+    assert reading.place_of(made.bookings[2]) == Place(3, 10, ids[1], ids[3], later=True)
 
 
 def test_others_take_their_place_where_the_same_are_not_free(host: Host, alice: User) -> None:

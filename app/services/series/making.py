@@ -10,7 +10,7 @@ from sqlalchemy import select
 from app import clock
 from app.extensions import db
 from app.models import Booking, Series, User
-from app.services import audit, payers, quota
+from app.services import audit, bookings, payers, quota
 from app.services.series import reading, trial
 from app.services.series.trial import NotAll, Occurrence, Plan, Wish
 from app.services.windows import LATE_BY
@@ -22,11 +22,18 @@ class Outcome:
 
     occurrences: tuple[Occurrence, ...]
     free: int
+    machines: frozenset[int]  # hosts where the person has a machine
 
     @property
     def fitting(self) -> list[Occurrence]:
         """Those that can be booked."""
         return [one for one in self.occurrences if one.refused is None]
+
+    @property
+    def no_machine(self) -> list[str]:
+        """The hosts of GPUs that the person has no machine to attach them to."""
+        hosts = {gpu.host for one in self.fitting for gpu in one.gpus}
+        return sorted(host.name for host in hosts if host.id not in self.machines)
 
     @property
     def cost(self) -> int:
@@ -51,7 +58,8 @@ def preview(user: User, wish: Wish, slot: int) -> Outcome:
     attempt = db.session.begin_nested()
     try:
         free = quota.lock(payers.account_id(user, wish.ask.account))
-        return Outcome(tuple(trial.tried(user, wish, slot, clock.now())), free)
+        found = tuple(trial.tried(user, wish, slot, clock.now()))
+        return Outcome(found, free, bookings.machine_hosts(user.id))
     finally:
         attempt.rollback()
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from flask_babel import gettext as _
-from sqlalchemy import func, select, tuple_
+from sqlalchemy import select
 from sqlalchemy.orm import joinedload, selectinload
 
+from app import clock
 from app.errors import NotFound
 from app.extensions import db
 from app.models import Allocation, Booking, Series, User
@@ -48,12 +51,26 @@ def pattern_of(series: Series) -> Pattern:
     return Pattern(days, series.opens, series.closes, series.zone, series.first_day, series.until)
 
 
-def place_of(booking: Booking) -> tuple[int, int]:
-    """Which of its series a booking is, and of how many: (3, 10)."""
-    before = tuple_(Booking.starts_at, Booking.id) <= tuple_(booking.starts_at, booking.id)
-    query = select(func.count().filter(before), func.count()).where(Booking.series_id == booking.series_id)
-    row = db.session.execute(query).one()
-    return int(row[0]), int(row[1])
+@dataclass(frozen=True)
+class Place:
+    """Where in its series a booking is: `number` of `count`, its neighbours' ids, and whether it or a later one has
+    not started."""
+
+    number: int
+    count: int
+    before: int | None
+    after: int | None
+    later: bool
+
+
+def place_of(booking: Booking) -> Place:
+    """Where in its series a booking is."""
+    query = select(Booking.id, Booking.starts_at, Booking.cancelled_at).where(Booking.series_id == booking.series_id)
+    rows = list(db.session.execute(query.order_by(Booking.starts_at, Booking.id)))
+    ids = [row.id for row in rows]
+    at, now = ids.index(booking.id), clock.now()
+    later = any(row.cancelled_at is None and row.starts_at > now for row in rows[at:])
+    return Place(at + 1, len(ids), ids[at - 1] if at else None, ids[at + 1] if at + 1 < len(ids) else None, later=later)
 
 
 def target(series: Series) -> str:

@@ -15,7 +15,7 @@ from sqlalchemy import select
 
 from app.errors import Conflict, DomainError, InvalidInput
 from app.extensions import db
-from app.models import Booking, Gpu, Instance, User
+from app.models import Booking, Gpu, User
 from app.services import bookings, openings, payers
 from app.services.claims import Ask
 from app.services.rules import classes, tariff
@@ -119,8 +119,7 @@ def _places(user: User, ask: Ask, windows: Sequence[Window], rules: Rules) -> li
     gpus = [gpu for gpu in openings.usable_gpus(ask.model, ask.host) if rules.permits(gpu.model, gpu.host.name)]
     lock_gpus(gpu.id for gpu in gpus)
     taken = openings.busy(gpus, windows[0].starts_at, max(window.ends_at for window in windows))
-    own = select(Instance.host_id).where(Instance.owner_id == user.id, Instance.deleted_at.is_(None))
-    return places.chosen(gpus, taken, windows, max(ask.count, 1), frozenset(db.session.scalars(own)))
+    return places.chosen(gpus, taken, windows, max(ask.count, 1), bookings.machine_hosts(user.id))
 
 
 def _snapped(window: Window, grid: int) -> Window:
