@@ -83,6 +83,13 @@ def test_every_weekday_is_shown_then_booked(client: Client) -> None:
 
 
 @pytest.mark.usefixtures("host")
+def test_an_end_by_a_button_is_the_end_of_each(client: Client) -> None:
+    form = client.get("/bookings/new").form("2 h").fill(**(NIGHTS | EVERY | {"Start time": "21:00"}))
+    shown = client.follow(client.submit(client.submit(form).form("Book all 5")))
+    assert shown.h1 == "Series: every weekday 21:00–23:00 until Tue 10 Nov"
+
+
+@pytest.mark.usefixtures("host")
 def test_a_double_click_books_once(client: Client) -> None:
     form = check(client).form("Book all 5")
     first, again = client.submit(form), client.submit(form)
@@ -122,7 +129,7 @@ def test_what_changed_since_the_check_is_said_and_nothing_is_lost(client: Client
 @pytest.mark.parametrize(
     ("fields", "said"),
     [
-        ({"Last day": ""}, "Give a date such as 2026-11-04."),
+        ({"Last day": "x", "Start time": "x"}, "Give a date such as 2026-11-04."),
         ({"Last day": "2026-11-03"}, "The last day lies before the first."),
         ({"Last day": "2027-11-03"}, "a series has 60 at most"),
         ({"Every weekday (Monday to Friday)": False}, "Choose the days of the week on which it repeats."),

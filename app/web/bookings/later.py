@@ -174,8 +174,9 @@ def _checked(booking: Booking, series: Series, form: HoursForm, changed: Conflic
         if len(fits) < len(moves)
         else ngettext("It fits", "All %(num)s fit", len(moves)),
         "price": _price(sum(move.more for move in fits)),
+        "role": "refused" if changed or not fits else "in-use" if len(fits) == len(moves) else "attention",
         "only": ",".join(str(move.booking_id) for move in fits),
-        "button": ngettext("Change it", "Change all %(num)s", len(moves))
+        "button": ngettext("Change this one", "Change all %(num)s", len(moves))
         if len(fits) == len(moves)
         else ngettext("Change the one that fits", "Change the %(num)s that fit", len(fits)),
     }

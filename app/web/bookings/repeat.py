@@ -92,12 +92,9 @@ def days_text(found: Pattern) -> str:
 
 def text(found: Pattern) -> str:
     """`every weekday 20:00–08:00 until Tue 17 Nov`, with the zone where it is not the reader's."""
-    words = _(
-        "%(days)s %(hours)s until %(until)s",
-        days=days_text(found),
-        hours=hours(found.opens, found.closes),
-        until=format_date(found.until, _("EEE d MMM")),
-    )
+    until = format_date(found.until, _("EEE d MMM"))
+    span = hours(found.opens, found.closes)
+    words = _("%(days)s %(hours)s until %(until)s", days=days_text(found), hours=span, until=until)
     return words if ZoneInfo(found.zone) == times.viewer_zone() else f"{words} ({found.zone})"
 
 

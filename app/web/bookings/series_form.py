@@ -32,6 +32,10 @@ KEY_LENGTH = 64
 
 def checked(form: BookingForm, ask: Ask | None) -> Response:
     """Each booking and whether it fits; nothing is booked."""
+    if ask is not None and "hours" in request.args:  # the end that a button chose is what its form sends
+        filled = form_page.with_lists(forms.of_ask(ask))
+        filled.repeat.data, filled.until.data = form.repeat.data, form.until.data
+        form = filled
     wish = _wish(form, ask)
     return _shown(form, wish) if wish else form_page.page(form, status=422)
 
@@ -71,14 +75,18 @@ def row(one: Any) -> dict[str, Any]:
 
 def _wish(form: BookingForm, ask: Ask | None) -> Wish | None:
     """What was typed; None if it cannot be meant, and then each field says why."""
+    for part in (repeat.days, repeat.last_day):
+        try:
+            part(form)
+        except InvalidInput as error:
+            form.refuse(error)
+    if ask is None or form.errors:
+        return None
     try:
-        if ask is not None:
-            return Wish(repeat.pattern(form, ask), ask)
-        repeat.days(form)
-        repeat.last_day(form)
+        return Wish(repeat.pattern(form, ask), ask)
     except InvalidInput as error:
         form.refuse(error)
-    return None
+        return None
 
 
 def _shown(form: BookingForm, wish: Wish, changed: Conflict | None = None) -> Response:
@@ -96,6 +104,11 @@ def _shown(form: BookingForm, wish: Wish, changed: Conflict | None = None) -> Re
         "lead": _lead(wish, outcome),
         "price": _price(outcome) if fitting else "",
         "rows": [row(one) for one in outcome.occurrences],
+        "role": "refused"
+        if changed or not fitting
+        else "in-use"
+        if len(fitting) == len(outcome.occurrences)
+        else "attention",
         "button": _button(outcome),
         "plan": [_planned(one) for one in fitting],
         "no_machine": outcome.no_machine,
@@ -133,7 +146,7 @@ def _price(outcome: Outcome) -> str:
 def _button(outcome: Outcome) -> str:
     count, fits = len(outcome.occurrences), len(outcome.fitting)
     if count == fits:
-        return ngettext("Book it", "Book all %(num)s", count)
+        return ngettext("Book this one", "Book all %(num)s", count)
     return ngettext("Book the one that fits", "Book the %(num)s that fit", fits)
 
 
