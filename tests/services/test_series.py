@@ -17,12 +17,12 @@ from hypothesis import strategies as st
 
 from app import clock
 from app.errors import Conflict, InvalidInput, QuotaExceeded, RuleRefused, SlotTaken
-from app.extensions import db
+from app.extensions import db, transaction
 from app.models import AuditEvent, Booking, Host, LedgerEntry, Series, User
 from app.services import accounts, bookings, news, notice_words, notices, openings, policy, quota
 from app.services.claims import Ask
 from app.services.rules import classes
-from app.services.series import later, making, reading
+from app.services.series import later, making, places, reading
 from app.services.series.patterns import DAY, WEEK, WORKDAYS, Pattern, checked
 from app.services.series.reading import Place
 from app.services.series.trial import NotAll, Wish
@@ -318,3 +318,35 @@ def test_many_bookings_are_told_once(host: Host, alice: User) -> None:
     said = notice_words.message(alice, [moved], "https://berth.example", ZoneInfo("Asia/Shanghai"))
     assert said.title == "Cancelled: 2 bookings of 1 GPU, from Fri 6 Nov 20:00"
     assert "Changed by root-admin" in said.text
+
+
+def test_a_gpu_that_is_booked_while_it_is_chosen_is_not_given(
+    core: Flask, aside: Callable[..., Future[Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    today = clock.now().astimezone(ZoneInfo("Asia/Shanghai")).date()
+    pattern = Pattern(WEEK, 72000, 75600, "Asia/Shanghai", today + timedelta(1), today + timedelta(3))
+    second = pattern.on(today + timedelta(2))
+    with core.app_context():
+        make_host("ws1", gpus=2)
+        names = [make_user().username for _ in range(2)]
+        db.session.commit()
+    chosen, turns = places.chosen, []
+
+    def slowly(*values: Any) -> list[tuple[int, ...]]:
+        found = chosen(*values)
+        turns.append(found[0])
+        if len(turns) == 1:
+            with core.app_context(), transaction():
+                ask = Ask(second.ends_at, second.starts_at, gpu_ids=found[0])
+                bookings.create(accounts.get(names[1]), ask, SLOT)
+        return found
+
+    monkeypatch.setattr(places, "chosen", slowly)
+
+    def book() -> list[int]:
+        made = making.create(accounts.get(names[0]), wish(pattern), SLOT).bookings
+        return [booking.allocations[0].gpu_id for booking in made]
+
+    given = aside(book).result(20)
+    assert len(turns) == 2
+    assert given == [turns[1][0]] * 3 != [turns[0][0]] * 3

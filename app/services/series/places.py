@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Iterable, Sequence
 
 from app.models import Gpu
@@ -37,12 +38,19 @@ def _favourites(
     best: tuple[bool, int] = (False, 0)
     own: list[Gpu] = []
     for host_id, group in openings.by_host(gpus).items():
-        often = {gpu.id: sum(bool(openings.free_gpus([gpu], taken, window)) for window in windows) for gpu in group}
-        few = sorted(group, key=lambda gpu: -often[gpu.id])[:count]
-        together = sum(len(openings.free_gpus(few, taken, window)) == count for window in windows)
+        free = {gpu.id: _free_in(taken.get(gpu.id, ()), windows) for gpu in group}
+        few = sorted(group, key=lambda gpu: -len(free[gpu.id]))[:count]
+        together = len(set.intersection(*(free[gpu.id] for gpu in few))) if len(few) == count else 0
         if together and (rank := (host_id in machines, together)) > best:
             best, own = rank, few
     return own
+
+
+def _free_in(spans: Sequence[Window], windows: Sequence[Window]) -> set[int]:
+    """Which of the windows, by number, share no moment with a GPU's spans; those are in order and share none either."""
+    ends = [span.ends_at for span in spans]
+    first = ((number, window, bisect_right(ends, window.starts_at)) for number, window in enumerate(windows))
+    return {number for number, window, at in first if at == len(spans) or spans[at].starts_at >= window.ends_at}
 
 
 def _others(

@@ -18,6 +18,7 @@ from app.extensions import db
 from app.models import Booking, Gpu, User
 from app.services import bookings, openings, payers
 from app.services.claims import Ask
+from app.services.openings import Busy
 from app.services.rules import classes, tariff
 from app.services.rules.terms import Rules
 from app.services.series import patterns, places
@@ -117,9 +118,22 @@ def _places(user: User, ask: Ask, windows: Sequence[Window], rules: Rules) -> li
         lock_gpus(ask.gpu_ids)
         return [ask.gpu_ids] * len(windows)
     gpus = [gpu for gpu in openings.usable_gpus(ask.model, ask.host) if rules.permits(gpu.model, gpu.host.name)]
-    lock_gpus(gpu.id for gpu in gpus)
-    taken = openings.busy(gpus, windows[0].starts_at, max(window.ends_at for window in windows))
-    return places.chosen(gpus, taken, windows, max(ask.count, 1), bookings.machine_hosts(user.id))
+    machines, count = bookings.machine_hosts(user.id), max(ask.count, 1)
+    while True:  # each turn sees what the last one lost to
+        picked = places.chosen(gpus, _busy(gpus, windows), windows, count, machines)
+        own = {number for gpu_ids in picked for number in gpu_ids}
+        attempt = db.session.begin_nested()
+        lock_gpus(own)
+        taken = _busy([gpu for gpu in gpus if gpu.id in own], windows)
+        pairs = list(zip(windows, picked, strict=True))
+        if not any(span.overlaps(window) for window, ids in pairs for number in ids for span in taken.get(number, ())):
+            attempt.commit()
+            return picked
+        attempt.rollback()  # lets go of the locks: taken in two turns, they would be out of order
+
+
+def _busy(gpus: Sequence[Gpu], windows: Sequence[Window]) -> Busy:
+    return openings.busy(gpus, windows[0].starts_at, max(window.ends_at for window in windows))
 
 
 def _snapped(window: Window, grid: int) -> Window:
