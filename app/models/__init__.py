@@ -22,6 +22,7 @@ from app.models.notices import Channel, Event, Feed, News, Notice, NoticeChoice
 from app.models.operations import Operation, OperationKind, OperationState
 from app.models.policy import Policy
 from app.models.readings import Readable, Reading
+from app.models.series import Series
 from app.models.shares import SharedDirectory
 from app.models.teams import TeamMember
 from app.models.templates import Template, TemplateKind, TemplateState
@@ -68,6 +69,7 @@ __all__ = [
     "Refusal",
     "Role",
     "Schedule",
+    "Series",
     "SharedDirectory",
     "SignIn",
     "SshKey",

@@ -32,6 +32,7 @@ class Booking(Base):
         CheckConstraint("ends_at > starts_at", name="window"),
         Index("ix_bookings_user_id_starts_at", "user_id", "starts_at"),
         Index("ix_bookings_account_id_ends_at", "account_id", "ends_at"),  # what the rules look at, account locked
+        Index("ix_bookings_series_id", "series_id", postgresql_where=text("series_id IS NOT NULL")),
         # What still has to be settled, by host: the agents ask for it at every pass.
         Index("ix_bookings_unsettled", "host_id", "ends_at", postgresql_where=text("settled_at IS NULL")),
     )
@@ -41,6 +42,7 @@ class Booking(Base):
     account_id: Mapped[int] = mapped_column(ForeignKey("accounts.id"))
     host_id: Mapped[int] = mapped_column(ForeignKey("hosts.id"))
     instance_id: Mapped[int | None] = mapped_column(ForeignKey("instances.id"))  # none: the owner's machine there
+    series_id: Mapped[int | None] = mapped_column(ForeignKey("series.id"))
     starts_at: Mapped[datetime]
     ends_at: Mapped[datetime]
     booked_until: Mapped[datetime]  # the end last asked for; later than ends_at when released early

@@ -10,7 +10,7 @@ from sqlalchemy import delete, select
 from sqlalchemy.orm import joinedload, selectinload
 
 from app.extensions import db
-from app.models import AuditEvent, Booking, Event, Gpu, News, User
+from app.models import AuditEvent, Booking, Event, Gpu, News, Series, User
 from app.services import notices, people
 from app.services.notices import Telling
 
@@ -25,6 +25,7 @@ OWN = {
     "booking.gpu_replaced": Event.MOVED,
     "booking.no_show": Event.MOVED,
 }
+SERIES = {"series.created": Event.MADE, "series.changed": Event.MOVED, "series.cancelled": Event.MOVED}
 DECISIONS = {"user.approved": Event.APPROVED, "user.refused": Event.APPROVED}
 FOR_ADMINS = {
     "user.registered": Event.WAITING,
@@ -65,6 +66,8 @@ def facts(booking: Booking) -> dict[str, Any]:
 def _about(event: AuditEvent) -> Iterator[tuple[User, Telling]]:
     if event.action in OWN:
         yield from _own(event)
+    elif event.action in SERIES:
+        yield from _series(event)
     elif event.action in DECISIONS:
         name = event.target.partition(":")[2]
         person = db.session.scalar(select(User).where(User.username == name))
@@ -78,7 +81,9 @@ def _about(event: AuditEvent) -> Iterator[tuple[User, Telling]]:
 
 
 def _own(event: AuditEvent) -> Iterator[tuple[User, Telling]]:
-    """Of a change of a booking: its owner, unless they made the change themselves."""
+    """Of a change of a booking: its owner, unless they made it themselves, or it was one of many of a series."""
+    if "series" in event.details:
+        return
     number = event.target.partition(":")[2]
     booking = db.session.scalar(
         select(Booking)
@@ -97,6 +102,17 @@ def _own(event: AuditEvent) -> Iterator[tuple[User, Telling]]:
     if (reason := str(event.details.get("reason", ""))) != "":
         details["reason"] = reason
     yield booking.user, Telling(kind, key, details)
+
+
+def _series(event: AuditEvent) -> Iterator[tuple[User, Telling]]:
+    """Of many bookings at once: their owner, once, unless they made the change themselves."""
+    number = int(event.target.partition(":")[2])
+    owner = db.session.scalar(select(User).join(Series, Series.user_id == User.id).where(Series.id == number))
+    if owner is None or (event.action != "series.created" and event.actor == owner.username):
+        return
+    details = {name: event.details[name] for name in ("gpus", "starts_at", "last_at")}
+    details |= {"series": number, "count": len(event.details["bookings"]), "action": event.action, "by": event.actor}
+    yield owner, Telling(SERIES[event.action], f"event:{event.id}", details)
 
 
 def _for_admins(event: AuditEvent) -> dict[str, Any]:

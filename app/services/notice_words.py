@@ -90,6 +90,8 @@ def _ends_soon(details: dict[str, Any], place: Place) -> str:
 
 
 def _moved(details: dict[str, Any], place: Place) -> str:
+    if details["action"].startswith("series."):
+        return _series_moved(details, place)
     what = _what(details)
     if details["action"] == "booking.cancelled":
         return _("Cancelled: %(what)s, %(start)s", what=what, start=place.when(details["starts_at"]))
@@ -100,6 +102,25 @@ def _moved(details: dict[str, Any], place: Place) -> str:
     if details.get("began"):
         return _("Now starts %(start)s: %(what)s", what=what, start=place.when(details["starts_at"]))
     return _("Now ends %(end)s: %(what)s", what=what, end=place.when(details["ends_at"]))
+
+
+def _series_moved(details: dict[str, Any], place: Place) -> str:
+    what, start = _many(details), place.when(details["starts_at"])
+    if details["action"] == "series.cancelled":
+        return _("Cancelled: %(what)s, from %(start)s", what=what, start=start)
+    return _("Moved: %(what)s, from %(start)s", what=what, start=start)
+
+
+def _made(details: dict[str, Any], place: Place) -> str:
+    if "series" in details:
+        return _("Booked: %(what)s, first %(start)s", what=_many(details), start=place.when(details["starts_at"]))
+    return _("Booked: %(what)s, from %(start)s", what=_what(details), start=place.when(details["starts_at"]))
+
+
+def _many(details: dict[str, Any]) -> str:
+    """`10 bookings of 2 GPUs`."""
+    gpus = ngettext("%(num)s GPU", "%(num)s GPUs", details["gpus"])
+    return ngettext("%(num)s booking of %(gpus)s", "%(num)s bookings of %(gpus)s", details["count"], gpus=gpus)
 
 
 def _approved(details: dict[str, Any], _place: Place) -> str:
@@ -119,7 +140,7 @@ def _alarm(details: dict[str, Any], _place: Place) -> str:
 
 
 _TITLES: dict[Event, Callable[[dict[str, Any], Place], str]] = {
-    Event.MADE: lambda d, p: _("Booked: %(what)s, from %(start)s", what=_what(d), start=p.when(d["starts_at"])),
+    Event.MADE: _made,
     Event.STARTS: lambda d, p: _("Starts now: %(what)s, until %(end)s", what=_what(d), end=p.when(d["ends_at"])),
     Event.ENDS_SOON: _ends_soon,
     Event.ENDED: lambda d, _p: _("Ended: %(what)s", what=_what(d)),
@@ -137,8 +158,9 @@ _TITLES: dict[Event, Callable[[dict[str, Any], Place], str]] = {
 
 def _lines(notice: Notice, place: Place) -> list[str]:
     details, event = notice.details, Event(notice.event)
-    if "booking" in details:
-        return [clean(line) for line in _of_booking(event, details, place)]
+    if "booking" in details or "series" in details:
+        found = _of_booking(event, details, place) if "booking" in details else _of_series(event, details, place)
+        return [clean(line) for line in found]
     if event == Event.TEST:
         return [_("This way works: Berth reaches you here.")]
     if event == Event.APPROVED:
@@ -151,6 +173,14 @@ def _lines(notice: Notice, place: Place) -> list[str]:
         return [_("Decide: %(url)s", url=f"{place.url}/people")]
     why = [clean(str(details[name])) for name in ("reason", "why", "instance", "since") if details.get(name)]
     return [*why, _("Look: %(url)s", url=f"{place.url}/hosts")]
+
+
+def _of_series(event: Event, details: dict[str, Any], place: Place) -> list[str]:
+    first, last = place.when(details["starts_at"]), place.when(details["last_at"])
+    lines = [_("%(what)s; the first begins %(first)s, the last %(last)s.", what=_many(details), first=first, last=last)]
+    if event == Event.MOVED:
+        lines.append(_("Changed by %(name)s.", name=details["by"]))
+    return [*lines, _("All of them: %(url)s", url=f"{place.url}/bookings/series/{details['series']}")]
 
 
 def _of_booking(event: Event, details: dict[str, Any], place: Place) -> list[str]:

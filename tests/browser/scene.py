@@ -55,12 +55,16 @@ from app.services import (
     templates,
     tokens,
 )
+from app.services.claims import Ask
 from app.services.quarantine import quarantine
 from app.services.rules import classes
+from app.services.series import making
+from app.services.series.patterns import WEEK, Pattern
+from app.services.series.trial import Wish as Again
 from app.services.shares import Terms
 from app.services.template_rules import Wish
 from app.services.windows import Window
-from tests.browser.demo import Demo
+from tests.browser.demo import SLOT, Demo
 from tests.runtime.running import wait_for
 from workers.surveyor import Surveyor
 
@@ -99,6 +103,8 @@ class Scene:
     broken: str
     student: int
     team: int
+    series: int
+    of_series: int
     template: int
     broken_template: int
 
@@ -114,6 +120,7 @@ class Scene:
             held_back = db.session.scalars(db.select(Gpu.id).where(Gpu.state == GpuState.QUARANTINE)).first()
             gpus = db.session.scalars(db.select(Gpu.id).join(Host).where(Host.name == "sim1")).all()
         tomorrow, quiet = (self.demo.at(day, 12).date().isoformat() for day in (1, 7))
+        weekly = f"repeat=workdays&start_date={tomorrow}&until={self.demo.at(9, 12).date().isoformat()}"
         every = "".join(f"&gpu={number}" for number in gpus)
         work = f"start_date={tomorrow}&start_time=12:00&end_date={quiet}&end_time=12:00&reason=New+fans{every}"
         mine = [
@@ -139,6 +146,14 @@ class Scene:
             ("booking-cancel", f"/bookings/{self.upcoming}/cancel"),
             ("booking-ended", f"/bookings/{self.ended}"),
             ("booking-refused", f"/bookings/refused/{refusal}"),
+            ("book-series", f"/bookings/new?check=1&count=1&{weekly}&start_time=12:00&end_time=13:00"),
+            ("book-series-not-all", f"/bookings/new?check=1&count=3&{weekly}&start_time=20:00&end_time=08:00"),
+            ("book-series-wrong", f"/bookings/new?check=1&count=1&start_date={quiet}&end_time=9&until=x"),
+            ("series", f"/bookings/series/{self.series}"),
+            ("booking-of-series", f"/bookings/{self.of_series}"),
+            ("later-cancel", f"/bookings/{self.of_series}/later/cancel"),
+            ("later-change", f"/bookings/{self.of_series}/later/change"),
+            ("later-change-checked", f"/bookings/{self.of_series}/later/change?start_time=6&end_time=8"),
             ("machines", "/machines"),
             ("machine", f"/machines/{self.user}"),
             ("machine-broken", f"/machines/{self.broken}"),
@@ -266,13 +281,16 @@ def make(demo: Demo) -> Scene:
     _trouble(demo)
     _shares(demo)
     broken = _broken_machine(demo, user)
+    series = _series(demo, user)
     student = _students(demo, user)
     team = _team(demo, user, other)
     made = _templates(demo)
     _surveyed(demo, user)
     _read(demo, user, admin)
     _told(demo, user, admin)
-    return Scene(demo, user, other, admin, waiting, running, upcoming, ended, stuck, broken, student, team, *made)
+    return Scene(
+        demo, user, other, admin, waiting, running, upcoming, ended, stuck, broken, student, team, *series, *made
+    )
 
 
 def unmake(demo: Demo) -> None:
@@ -392,6 +410,16 @@ def _team(demo: Demo, owner: str, member: str) -> int:
         teams.add(admin, account, member)
         teams.limit(admin, account, member, 40, owner=False)
         return account.id
+
+
+def _series(demo: Demo, user: str) -> tuple[int, int]:
+    """Three mornings that were booked together, and the second of them."""
+    with demo.app.app_context(), transaction():
+        first = demo.at(8, 12).date()
+        pattern = Pattern(WEEK, 6 * 3600, 7 * 3600, "Asia/Shanghai", first, first + timedelta(days=2))
+        wish = Again(pattern, Ask(ends_at=clock.now(), count=1, note="Every morning"))
+        made = making.create(accounts.get(user), wish, SLOT)
+        return made.series.id, made.bookings[1].id
 
 
 def _shares(demo: Demo) -> None:

@@ -19,6 +19,9 @@ from app.extensions import db
 from app.models import Backup, Base, User
 from app.services import channels, feeds, ports, refusals, ssh_keys, teams, tokens
 from app.services.claims import Ask
+from app.services.series import making
+from app.services.series.patterns import Pattern
+from app.services.series.trial import Wish as Again
 from app.web.security import policy_of
 from tests.factories import gpus_of, make_admin, make_booking, make_host, make_instance, make_template, make_user
 from tests.page import Client, Page
@@ -62,11 +65,15 @@ def two(client: Client, woken: list[str]) -> Two:
     db.session.add(backup)
     db.session.commit()
     team = teams.create(make_admin("boss"), "hush-team", "wang", 20)
+    weekly = Pattern((0,), 72000, 75600, "Asia/Shanghai", now.date() + timedelta(3), now.date() + timedelta(9))
+    booked = making.create(wang, Again(weekly, Ask(ends_at=now, count=1, note="hush-note")), 900)
+    booking.series_id = booked.series.id
     feed, _secret = feeds.create(wang, "hush-feed", None, "en")
     channel = channels.add(wang, "hush-chat", "jsons://127.0.0.1:9/x", allowed=("jsons",), secret_key="x")
     db.session.commit()
     things = {"name": "gamma", "snapshot": SNAPSHOT, "booking_id": booking.id, "refusal_id": refusal.id}
     things |= {"token_id": token.id, "key_id": key.id, "template_id": hushed.id, "feed_id": feed.id}
+    things |= {"series_id": booked.series.id}
     return Two(wang, li, things | {"channel_id": channel.id, "account_id": team.id, "username": "wang"})
 
 
@@ -75,7 +82,18 @@ NOTHING = {
     "snapshot": "hand-20991101-120000",
     "username": "nobody",
     **dict.fromkeys(
-        ("booking_id", "refusal_id", "token_id", "key_id", "template_id", "feed_id", "channel_id", "account_id"), 987654
+        [
+            "booking_id",
+            "series_id",
+            "refusal_id",
+            "token_id",
+            "key_id",
+            "template_id",
+            "feed_id",
+            "channel_id",
+            "account_id",
+        ],
+        987654,
     ),
 }
 CHOICES = {"what": "stop", "deed": "restore", "edge": "start"}

@@ -14,7 +14,7 @@ from app.models import Booking, Phase
 from app.services import bookings, room, statement
 from app.services.bookings import Ask
 from app.services.rules import tariff
-from app.web.bookings import ending, obstacles, shown, words
+from app.web.bookings import ending, obstacles, series_page, shown, words
 from app.web.bookings.blueprint import ID, bp, slot
 from app.web.bookings.book import book_again
 from app.web.machine_words import silence_of
@@ -55,6 +55,8 @@ def page(booking: Booking, *, refused: DomainError | None = None, status: int = 
         "end_lines": ending.lines(booking, now),
     }
     changed = request.args.get("seen") != key
+    if not is_fragment():
+        context["of_series"] = series_page.place_of(booking)
     if changed or not is_fragment():
         context |= _actions(booking, phase) | {"shared": ending.shared(booking, now)}
     return render(
