@@ -1,7 +1,7 @@
 """Minutes are folded to hours and days, and go when they are old enough.
 
-They are folded where they arrive, in the same transaction: what is late is then in its hour and its day as well, exactly
-once, and an hour is never half a truth. What is too old goes in small steps that readers do not wait for.
+They are folded where they arrive, in the same transaction: what is late is then in its hour and its day as well,
+exactly once, and an hour is never half a truth. What is too old goes in small steps that readers do not wait for.
 """
 
 from __future__ import annotations

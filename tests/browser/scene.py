@@ -68,7 +68,7 @@ from workers.surveyor import Surveyor
 NO_PAGES = {
     "static", "calendar.live", "short.booking", "bookings.sentence", "health.healthz", "health.metrics",
     "quota.csv_file", "all_machines.csv_file", "ways.rdp", "ways.ssh_config", "feeds.calendar",
-    "machines.template_picture",
+    "machines.template_picture", "reports.csv_file", "reports.json_file", "reports.parquet_file",
 }  # fmt: skip
 PUBLIC_KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIGCQcJMpJvnZXo768L78WLI0oNDif+furp1W/yB68l/O"
 SNAPSHOT = "hand-20261103-140000"

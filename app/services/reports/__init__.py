@@ -1,1 +1,1 @@
-"""What was booked, attached and at work: by person, team, host, GPU, model, day, week and month, in any span of time."""
+"""What was booked, attached and at work: by whom, of which GPUs, and when, in any span of time."""

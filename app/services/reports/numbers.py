@@ -10,8 +10,8 @@ from dataclasses import dataclass
 class Numbers:
     """GPU-seconds, of which each second that was booked is in exactly one of four parts:
 
-    reserved = busy + idle + no data + not attached. `busy`: kernels ran, by NVML's utilisation (a minute at 40 % is 24 s
-    busy). `sampled`: attached, and the sampler looked. `energy`: joules. `memory`: the peak of one GPU in MiB.
+    reserved = busy + idle + no data + not attached. `busy`: kernels ran, by NVML's utilisation (a minute at 40 % is
+    24 s busy). `sampled`: attached, and the sampler looked. `energy`: joules. `memory`: the peak of one GPU in MiB.
     """
 
     reserved: float = 0.0

@@ -1,8 +1,8 @@
 """From bookings and what GPUs did to numbers: the one query behind every report.
 
-It cuts each GPU of each booking into the lab's days: a piece. What was measured counts up to the time that the piece was
-attached within its window: samples that were taken while a GPU was being given or taken away, or on a host whose clock is
-wrong, are no more of it. So no part of a piece is ever larger than the whole, and sums of pieces agree however grouped.
+It cuts each GPU of each booking into the lab's days: a piece. What was measured counts up to the time that the piece
+was attached within its window: samples taken while a GPU was being given or taken away, or on a host whose clock is
+wrong, are no more of it. So no part of a piece is larger than the whole, and sums of pieces agree however grouped.
 """
 
 from __future__ import annotations
@@ -64,17 +64,20 @@ _JOINS = {
     Key.TEAM: "JOIN accounts AS a ON a.id = b.account_id",
     Key.MODEL: "JOIN gpus AS g ON g.id = p.gpu_id",
 }
-_AMOUNTS = "sampled_ms, busy_ms, energy_j, memory_mib"
 _FROM = {
-    Table.DAYS: f"""SELECT day - CAST(:start{{n}} AS date) + {{day}} AS day, gpu_id, consumer_id, {_AMOUNTS}
-        FROM usage_days WHERE day >= :start{{n}} AND day < :end{{n}}""",
-    Table.HOURS: f"""SELECT {{day}} AS day, gpu_id, consumer_id, {_AMOUNTS}
-        FROM usage_hours WHERE hour >= :start{{n}} AND hour < :end{{n}}""",
-    # By each GPU's end of the primary key.
-    Table.MINUTES: f"""SELECT {{day}} AS day, gpu_id, consumer_id, {_AMOUNTS}
-        FROM gpus JOIN usage_minutes ON gpu_id = gpus.id WHERE minute >= :start{{n}} AND minute < :end{{n}}""",
+    Table.DAYS: """
+      SELECT day - CAST(:start{n} AS date) + {day} AS day, gpu_id, consumer_id,
+             sampled_ms, busy_ms, energy_j, memory_mib
+      FROM usage_days WHERE day >= :start{n} AND day < :end{n}""",
+    Table.HOURS: """
+      SELECT {day} AS day, gpu_id, consumer_id, sampled_ms, busy_ms, energy_j, memory_mib
+      FROM usage_hours WHERE hour >= :start{n} AND hour < :end{n}""",
+    # By each GPU's own part of the primary key.
+    Table.MINUTES: """
+      SELECT {day} AS day, gpu_id, consumer_id, sampled_ms, busy_ms, energy_j, memory_mib
+      FROM gpus JOIN usage_minutes ON gpu_id = gpus.id WHERE minute >= :start{n} AND minute < :end{n}""",
 }
-_NOTHING = f"SELECT 0 AS day, gpu_id, consumer_id, {_AMOUNTS} FROM usage_days WHERE false"
+_ROOM = text("SET LOCAL work_mem = '32MB'")  # a year's pieces are hashed, not sorted on disk
 _QUERY = """
 WITH mine AS (
   SELECT al.booking_id, al.gpu_id,
@@ -85,7 +88,8 @@ WITH mine AS (
   WHERE al.released_at IS NULL AND tstzrange(al.starts_at, al.ends_at) && tstzrange(:start, :until){scope}
 ),
 held AS (
-  SELECT booking_id, gpu_id, day, sum(date_part('epoch', least(t, edge[day + 2]) - greatest(s, edge[day + 1]))) AS reserved,
+  SELECT booking_id, gpu_id, day,
+         sum(date_part('epoch', least(t, edge[day + 2]) - greatest(s, edge[day + 1]))) AS reserved,
          sum(CASE WHEN attached_at IS NULL THEN 0 ELSE
            greatest(0, date_part('epoch', least(had, edge[day + 2]) - greatest(has, edge[day + 1]))) END) AS attached
   FROM mine CROSS JOIN (SELECT CAST(:edges AS timestamptz[]) AS edge) AS e
@@ -95,8 +99,8 @@ held AS (
   GROUP BY booking_id, gpu_id, day
 ),
 used AS (
-  SELECT c.booking_id, u.gpu_id, u.day, sum(sampled_ms) / 1000.0::float8 AS sampled, sum(busy_ms) / 1000.0::float8 AS busy,
-         sum(energy_j) AS energy, max(memory_mib) AS memory
+  SELECT c.booking_id, u.gpu_id, u.day, sum(sampled_ms) / 1000.0::float8 AS sampled,
+         sum(busy_ms) / 1000.0::float8 AS busy, sum(energy_j) AS energy, max(memory_mib) AS memory
   FROM ({sources}) AS u JOIN consumers AS c ON c.id = u.consumer_id{used_by}
   WHERE c.booking_id IS NOT NULL
   GROUP BY c.booking_id, u.gpu_id, u.day
@@ -126,6 +130,7 @@ def numbers(
     )
     values |= {"start": span.start, "until": span.until, "edges": list(span.edges)}
     values |= {"buckets": list(buckets or (0,) * len(span.days))}
+    db.session.execute(_ROOM)
     rows = db.session.execute(text(statement), values | scope.values)
     return {
         (group, bucket): Numbers(reserved, attached, sampled, busy, int(energy or 0), memory or 0)
@@ -139,7 +144,7 @@ def parts(span: Span) -> tuple[str, dict[str, Any]]:
     values: dict[str, Any] = {}
     for number, source in enumerate(found):
         values |= {f"start{number}": source.start, f"end{number}": source.end}
-    return " UNION ALL ".join(map(_select, range(len(found)), found)) or _NOTHING, values
+    return " UNION ALL ".join(map(_select, range(len(found)), found)), values
 
 
 def _select(number: int, source: Source) -> str:
