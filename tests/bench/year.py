@@ -62,7 +62,8 @@ COPY (
       SELECT FROM own WHERE own.gpu_id = h.gpu_id AND own.starts_at <= minute AND minute < own.ends_at)
   )
   SELECT gpu_id::int, minute, id::int, 60000, CASE WHEN busy THEN 54321 ELSE 0 END,
-         CASE WHEN busy THEN 18000 ELSE 3000 END, CASE WHEN busy THEN 40000 ELSE 4 END, CASE WHEN busy THEN 71 ELSE 34 END::smallint
+         CASE WHEN busy THEN 18000 ELSE 3000 END, CASE WHEN busy THEN 40000 ELSE 4 END,
+         CASE WHEN busy THEN 71 ELSE 34 END::smallint
   FROM minutes ORDER BY minute, gpu_id
 ) TO STDOUT (FORMAT binary)
 """

@@ -37,8 +37,8 @@ def admin(client: Client, freeze: Any) -> User:
     used(wang, host.id, gpus_of(host)[1], START - 8 * HOUR, 13, busy=1)
     booking = used(wang, host.id, gpus_of(host)[2], NOW - 3 * HOUR, 2, busy=1)
     booking.account_id = team.id
-    audit.record(audit.SYSTEM, "booking.no_show", f"booking:{booking.id}")
-    db.session.execute(sa.update(AuditEvent).values(created_at=NOW - HOUR))
+    values = {"actor": audit.SYSTEM, "action": "booking.no_show", "target": f"booking:{booking.id}"}
+    db.session.add(AuditEvent(created_at=NOW - HOUR, **values))
     db.session.commit()
     client.login_as(boss)
     return boss

@@ -19,6 +19,9 @@ from app.web.reports.blueprint import bp
 from app.web.sessions import me
 
 
+KINDS = {"CSV": "reports.csv_file", "JSON": "reports.json_file", "Parquet": "reports.parquet_file"}
+
+
 @bp.get("")
 def index() -> Response:
     """What one may see of this month, or what the address asks for."""
@@ -70,6 +73,7 @@ def _shown(made: Report, when: str) -> dict[str, Any]:
         "weekdays": [_("Mon"), _("Tue"), _("Wed"), _("Thu"), _("Fri"), _("Sat"), _("Sun")],
         "comparison": comparison,
         "ranked": RANKED,
+        "kinds": KINDS,
         "rules": policy.current(),
     }
 
