@@ -8,7 +8,19 @@ down_revision = "0012"
 branch_labels = None
 depends_on = None
 
-EVENTS = "made starts ends_soon ended moved approved quota_low waiting quarantine alarm test".split()
+EVENTS = [
+    "made",
+    "starts",
+    "ends_soon",
+    "ended",
+    "moved",
+    "approved",
+    "quota_low",
+    "waiting",
+    "quarantine",
+    "alarm",
+    "test",
+]
 
 
 def upgrade() -> None:

@@ -59,10 +59,10 @@ def bars(found: Mapping[date, Numbers]) -> Bars:
 
 
 def _round_up(hours: float) -> float:
-    """The next of 1, 2, 4, 10, 20, 40 … hours: its half is a number that one can read, too."""
+    """The next of 1, 2, 4, 6, 8, 10, 20 … hours: its half is a number that one can read, too."""
     scale = 1.0
     while True:
-        for step in (1, 2, 4):
+        for step in (1, 2, 4, 6, 8):
             if hours <= step * scale:
                 return step * scale
         scale *= 10

@@ -18,7 +18,6 @@ from app.web.reports.asked import ALL, MINE, Asked
 from app.web.reports.blueprint import bp
 from app.web.sessions import me
 
-
 KINDS = {"CSV": "reports.csv_file", "JSON": "reports.json_file", "Parquet": "reports.parquet_file"}
 
 
