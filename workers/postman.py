@@ -23,7 +23,7 @@ from app.drivers import mail, messengers, outward
 from app.drivers.base import DriverError
 from app.drivers.mail import Letter
 from app.extensions import db, transaction
-from app.services import news, notice_words, outbox, reminders, sealing
+from app.services import folding, news, notice_words, outbox, reminders, sealing, summaries
 from app.services.outbox import Batch
 from workers.apart import run_all
 
@@ -72,6 +72,8 @@ class Postman:
         self._seldom("accounts", SELDOM, partial(reminders.of_accounts, mail=postal))
         self._seldom("hosts", SELDOM, partial(reminders.of_hosts, mail=postal))
         self._seldom("tidy", 60 * SELDOM, outbox.tidy)
+        self._seldom("usage", SELDOM, folding.prune)
+        self._seldom("months", 10 * SELDOM, partial(summaries.of_last_month, mail=postal))
         with transaction():
             batches = outbox.claim()
         if not batches:

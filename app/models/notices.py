@@ -27,6 +27,7 @@ class Event(StrEnum):
     WAITING = "waiting"
     QUARANTINE = "quarantine"
     ALARM = "alarm"
+    SUMMARY = "summary"
     TEST = "test"
 
 

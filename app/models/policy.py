@@ -32,3 +32,6 @@ class Policy(Base):
     force_stop: Mapped[bool] = mapped_column(server_default=text("false"))  # a machine that does not let go is stopped
     max_snapshots: Mapped[int] = mapped_column(server_default="5")  # of one machine
     delete_days: Mapped[int] = mapped_column(server_default="7")  # from asking for a deletion to the deletion
+    # What GPUs did, by the minute and by the hour: for so many days. By the day: for ever.
+    minute_days: Mapped[int] = mapped_column(server_default="35")
+    hour_days: Mapped[int] = mapped_column(server_default="800")

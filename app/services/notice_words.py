@@ -13,6 +13,7 @@ from flask_babel import force_locale, ngettext
 from flask_babel import gettext as _
 
 from app.models import Event, Notice, User
+from app.services import summary_words
 from app.services.windows import hours_text
 from app.services.words import on_clocks
 
@@ -152,6 +153,7 @@ _TITLES: dict[Event, Callable[[dict[str, Any], Place], str]] = {
         "GPU %(gpu)s of %(host)s is in quarantine", gpu=d.get("gpu", "?"), host=d.get("host", "?")
     ),
     Event.ALARM: _alarm,
+    Event.SUMMARY: lambda d, _p: summary_words.title(d),
     Event.TEST: lambda _d, _p: _("A test from Berth"),
 }
 
@@ -169,8 +171,9 @@ def _lines(notice: Notice, place: Place) -> list[str]:
     if event == Event.QUOTA_LOW:
         renews = [_("New hours come %(when)s.", when=place.when(details["renews_at"]))] if details["renews_at"] else []
         return [*renews, _("Where they went: %(url)s", url=f"{place.url}/quota")]
-    if event == Event.WAITING:
-        return [_("Decide: %(url)s", url=f"{place.url}/people")]
+    if event in {Event.SUMMARY, Event.WAITING}:
+        decide = [_("Decide: %(url)s", url=f"{place.url}/people")]
+        return summary_words.lines(details, place.url) if event == Event.SUMMARY else decide
     why = [clean(str(details[name])) for name in ("reason", "why", "instance", "since") if details.get(name)]
     return [*why, _("Look: %(url)s", url=f"{place.url}/hosts")]
 

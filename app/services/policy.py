@@ -21,6 +21,8 @@ LIMITS = {  # what an admin may set: field → (lowest, highest)
     "max_snapshots": (0, 100),
     "delete_days": (0, 365),
     "grace_seconds": (0, 600),
+    "minute_days": (2, 400),
+    "hour_days": (32, 3660),
 }
 
 

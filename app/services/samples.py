@@ -10,15 +10,13 @@ from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import func, select
+from sqlalchemy import select
 from sqlalchemy.dialects.postgresql import insert
 
 from app import clock
 from app.extensions import db
-from app.models import Booking, Consumer, Gpu, GpuNow, UsageBatch, UsageMinute
-
-_SUMS = ("sampled_ms", "busy_ms", "energy_j")
-_PEAKS = ("memory_mib", "temperature")
+from app.models import Booking, Consumer, Gpu, GpuNow, UsageBatch
+from app.services import folding
 
 
 @dataclass(frozen=True)
@@ -63,12 +61,10 @@ def deliver(host_id: int, name: str, parts: Iterable[Part]) -> int:
     known = [part for part in parts if part.pci_address in gpus]
     unknown = len([part for part in parts if part.pci_address not in gpus])
     consumers = _consumers(host_id, known)
-    rows: dict[tuple[int, datetime, int], dict[str, Any]] = {}
-    for part in known:
-        key = gpus[part.pci_address], part.minute, consumers[part.booking, part.instance]
-        _add(rows.setdefault(key, dict(zip(("gpu_id", "minute", "consumer_id"), key, strict=True))), part)
-    if rows:
-        _upsert([rows[key] for key in sorted(rows)])
+    folding.add(
+        {"gpu_id": gpus[part.pci_address], "consumer_id": consumers[part.booking, part.instance]} | asdict(part)
+        for part in known
+    )
     return unknown
 
 
@@ -113,19 +109,3 @@ def _consumers(host_id: int, parts: Iterable[Part]) -> dict[tuple[int, str], int
     )
     ids = {(booking, instance): number for booking, instance, number in db.session.execute(query_of_all)}
     return {key: ids[what] for key, what in meant.items()}
-
-
-def _add(row: dict[str, Any], part: Part) -> None:
-    for name in _SUMS:
-        row[name] = row.get(name, 0) + getattr(part, name)
-    for name in _PEAKS:
-        row[name] = max(row.get(name, 0), getattr(part, name))
-
-
-def _upsert(rows: list[dict[str, Any]]) -> None:
-    statement = insert(UsageMinute).values(rows)
-    sums = {name: getattr(UsageMinute, name) + statement.excluded[name] for name in _SUMS}
-    peaks = {name: func.greatest(getattr(UsageMinute, name), statement.excluded[name]) for name in _PEAKS}
-    db.session.execute(
-        statement.on_conflict_do_update(index_elements=["gpu_id", "minute", "consumer_id"], set_=sums | peaks)
-    )

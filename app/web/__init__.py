@@ -36,6 +36,7 @@ from app.web import (
     policy,
     quota,
     render,
+    reports,
     security,
     settings,
     shares,
@@ -53,7 +54,7 @@ __all__ = ["classes", "init_app", "locale", "machine_move", "people_access"]
 
 PAGES = (
     auth, home, calendar, find, bookings, machines, machine_care, snapshots, backups, ways, terminal, quota, teams,
-    settings, ssh_keys, notices, feeds, messages, maintenance,
+    reports, settings, ssh_keys, notices, feeds, messages, maintenance,
     people, hosts, host_desktop, shares, templates, all_machines, policy, audit, health, help_page, api,
 )  # fmt: skip
 

@@ -65,6 +65,7 @@ def _links(person: User) -> list[Link]:
         ("machines.index", _("My machine")),
         ("gpus.index", _("Live GPUs")),
         ("quota.index", _("Quota")),
+        ("reports.index", _("Reports") if person.is_admin else _("My usage")),
     ]
     if person.is_admin:
         waiting = _waiting()
@@ -76,7 +77,6 @@ def _links(person: User) -> list[Link]:
             ("hosts.index", hosts),
             ("templates.index", _("Templates")),
             ("all_machines.index", _("All machines")),
-            ("reports.index", _("Reports")),
             ("policy.index", _("Rules")),
             ("audit.index", _("Audit")),
         ]

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.bench import __main__ as bench
-from tests.bench import create, find, week
+from tests.bench import create, find, reports, week, year
 from tests.bench.report import Figure, Report, as_json, percentile
 from tests.conftest import settings_for
 
@@ -44,6 +44,15 @@ def test_a_slot_is_looked_for_among_what_is_to_come(fresh_db: str, tmp_path: Pat
     report = find.measure(settings_for(fresh_db, tmp_path), stored=2000, times=1, rounds=1)
     well_formed(report)
     assert len([figure for figure in report.figures if figure.target]) == len(find.WISHES)
+
+
+def test_reports_over_what_was_loaded(fresh_db: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reports, "MINUTES", 1)
+    monkeypatch.setattr(year, "PEOPLE", 4)
+    monkeypatch.setattr(year, "_MINUTES", year._MINUTES.replace("'1 minute'", "'1 hour'"))  # to be quick
+    report = reports.measure(settings_for(fresh_db, tmp_path, BERTH_TZ="UTC"), 2, times=1, rounds=1)
+    well_formed(report)
+    assert [figure.target for figure in report.figures if figure.unit] == ["<= 150 ms", "<= 400 ms", ""]
 
 
 def test_a_missed_target_is_said_and_is_the_exit_status(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import threading
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 from flask import Flask
 from PIL import Image
@@ -19,6 +19,7 @@ from app.drivers.images import builder_name
 from app.drivers.shares import BAD, Found
 from app.extensions import db, transaction
 from app.models import (
+    Allocation,
     ApiToken,
     Backup,
     Booking,
@@ -49,6 +50,7 @@ from app.services import (
     maintenance,
     notices,
     readings,
+    samples,
     shares,
     ssh_keys,
     teams,
@@ -58,6 +60,7 @@ from app.services import (
 from app.services.claims import Ask
 from app.services.quarantine import quarantine
 from app.services.rules import classes
+from app.services.samples import Part
 from app.services.series import making
 from app.services.series.patterns import WEEK, Pattern
 from app.services.series.trial import Wish as Again
@@ -72,7 +75,7 @@ from workers.surveyor import Surveyor
 NO_PAGES = {
     "static", "calendar.live", "short.booking", "bookings.sentence", "health.healthz", "health.metrics",
     "quota.csv_file", "all_machines.csv_file", "ways.rdp", "ways.ssh_config", "feeds.calendar",
-    "machines.template_picture",
+    "machines.template_picture", "reports.csv_file", "reports.json_file", "reports.parquet_file",
 }  # fmt: skip
 PUBLIC_KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIGCQcJMpJvnZXo768L78WLI0oNDif+furp1W/yB68l/O"
 SNAPSHOT = "hand-20261103-140000"
@@ -119,6 +122,8 @@ class Scene:
             gpu = db.session.scalars(db.select(Gpu.id).order_by(Gpu.id)).first()
             held_back = db.session.scalars(db.select(Gpu.id).where(Gpu.state == GpuState.QUARANTINE)).first()
             gpus = db.session.scalars(db.select(Gpu.id).join(Host).where(Host.name == "sim1")).all()
+            own = db.select(Booking.id).join(User).where(User.username == self.user).order_by(Booking.starts_at)
+            measured = db.session.scalars(own).first()
         tomorrow, quiet = (self.demo.at(day, 12).date().isoformat() for day in (1, 7))
         weekly = f"repeat=workdays&start_date={tomorrow}&until={self.demo.at(9, 12).date().isoformat()}"
         every = "".join(f"&gpu={number}" for number in gpus)
@@ -172,6 +177,8 @@ class Scene:
             ("machine-backup", f"/machines/{self.user}/backup"),
             ("machine-restore", f"/machines/{self.user}/snapshots/{SNAPSHOT}/restore"),
             ("quota", "/quota"),
+            ("usage", "/reports"),
+            ("usage-booking", f"/bookings/{measured}/usage"),
             ("teams", "/teams"),
             ("team", f"/teams/{self.team}"),
             ("team-remove", f"/teams/{self.team}/members/{self.other}/remove"),
@@ -217,6 +224,10 @@ class Scene:
             ("all-machines", "/admin/machines"),
             ("all-machines-one", f"/admin/machines/sim1/{self.user}"),
             ("all-machines-foreign", "/admin/machines/sim2/by-hand"),
+            ("reports", "/reports"),
+            ("reports-team", f"/reports?of=team-{self.team}&group=day"),
+            ("reports-wrong", "/reports?period=custom&from=2026-11-02&to=2026-11-01"),
+            ("reports-empty", "/reports?period=last-month"),
             ("rules", "/rules"),
             ("classes", "/rules/classes"),
             ("class", f"/rules/classes/{self.student}"),
@@ -288,6 +299,7 @@ def make(demo: Demo) -> Scene:
     _surveyed(demo, user)
     _read(demo, user, admin)
     _told(demo, user, admin)
+    _measured(demo, [user, other, stranger])
     return Scene(
         demo, user, other, admin, waiting, running, upcoming, ended, stuck, broken, student, team, *series, *made
     )
@@ -473,6 +485,43 @@ def _told(demo: Demo, user: str, admin: str) -> None:
         gpus = [gpu for gpu, _host in inventory.gpus(host.id)]
         window = Window(start, start + timedelta(hours=4))
         maintenance.schedule(accounts.get(admin), host, gpus[:2], window, "New fans", maintenance.fingerprint([]))
+
+
+def _measured(demo: Demo, people: list[str]) -> None:
+    """Five weeks that are over, and what the GPUs did in them: busy, idle, and at times not looked at."""
+    with demo.app.app_context(), transaction():
+        users = [accounts.get(name) for name in people]
+        db.session.execute(db.update(Host).values(created_at=demo.at(-40, 0)))
+        today = demo.at(0, 0)
+        for number, (gpu, host) in enumerate(inventory.gpus()):
+            parts: list[Part] = []
+            for day in range(-36, 0):
+                start = today + timedelta(days=day, hours=9 + (day + number) % 5)
+                user, length = users[(day + number) % 3], 3 + (day * 7 + number * 5) % 12
+                if (day + number) % 4 and gpu.state == GpuState.IN_SERVICE:
+                    parts += _day_of(user, gpu, host, start, length)
+            samples.deliver(host.id, f"scene {gpu.id} {people[0]}", parts)
+
+
+def _day_of(user: User, gpu: Gpu, host: Host, start: datetime, hours: int) -> list[Part]:
+    """A booking that was, its GPU attached but for its first twenty minutes, and each of its hours."""
+    end = start + timedelta(hours=hours)
+    window = {"starts_at": start, "ends_at": end}
+    owner = {"user_id": user.id, "account_id": user.account_id, "host_id": host.id}
+    booking = Booking(**owner, **window, booked_until=end, settled_at=end)
+    db.session.add(booking)
+    db.session.flush()
+    since = start + timedelta(minutes=20)
+    db.session.add(Allocation(booking_id=booking.id, gpu_id=gpu.id, **window, attached_at=since, detached_at=end))
+    db.session.flush()
+    hour = 3_600_000
+    return [
+        Part(gpu.pci_address, start + timedelta(hours=at), booking.id, user.username, sampled, sampled * busy // 10,
+             sampled // 10, 4096 * busy, 60)
+        for at in range(hours)
+        for sampled in [0 if start.day == 12 else hour * 2 // 3 if at == 0 else hour]
+        for busy in [max(0, 9 - (at * 2 + start.day) % 11)]
+    ]  # fmt: skip
 
 
 def _broken_machine(demo: Demo, user: str) -> str:

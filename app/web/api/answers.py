@@ -154,7 +154,13 @@ class UsageOut(_Out):
     attached_seconds: int
     """GPU-seconds in which a GPU was seen attached within the span, up to now"""
     busy_seconds: int | None
-    """GPU-seconds in which a GPU was at work; null where nothing measures it"""
+    """GPU-seconds in which a GPU was at work; null where nobody looked"""
+    idle_seconds: int | None
+    """GPU-seconds in which a GPU was attached and looked at, and not at work; null where nobody looked"""
+    no_data_seconds: int
+    """GPU-seconds in which a GPU was attached and nobody looked: neither busy nor idle"""
+    energy_kwh: float
+    peak_memory_mib: int
     reserved_hours: Hours
     attached_hours: Hours
 

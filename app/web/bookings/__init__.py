@@ -10,6 +10,7 @@ from app.web.bookings import (  # noqa: F401 - their routes, and the banner
     series_form,
     series_page,
     show,
+    usage,
 )
 from app.web.bookings.blueprint import bp
 

@@ -14,7 +14,7 @@ from app.models import Booking, Phase
 from app.services import bookings, room, statement
 from app.services.bookings import Ask
 from app.services.rules import tariff
-from app.web.bookings import ending, obstacles, series_page, shown, words
+from app.web.bookings import ending, obstacles, series_page, shown, usage, words
 from app.web.bookings.blueprint import ID, bp, slot
 from app.web.bookings.book import book_again
 from app.web.machine_words import silence_of
@@ -45,6 +45,7 @@ def page(booking: Booking, *, refused: DomainError | None = None, status: int = 
         "when_line": shown.when_line(booking, now),
         "span": words.span(booking.starts_at, booking.ends_at),
         "cost": tariff.cost(booking),
+        "used": usage.sentence(booking),
         "steps": shown.steps(booking, now),
         "obstacle": obstacle,
         "trouble": trouble,
