@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import pytest
 from flask import Flask
@@ -12,7 +13,19 @@ from flask import Flask
 from app.errors import Conflict, InvalidInput, RuleRefused
 from app.extensions import db, lab_zone
 from app.models import AccountClass, Booking, Gpu, LedgerEntry, Phase, User
-from app.services import audit, bookings, changes, quota, recording, refusals, room, statement
+from app.services import (
+    audit,
+    bookings,
+    changes,
+    news,
+    notice_words,
+    notices,
+    quota,
+    recording,
+    refusals,
+    room,
+    statement,
+)
 from app.services.claims import Ask
 from app.services.rules import classes, fees, tariff, trial
 from tests.factories import gpus_of, make_admin, make_booking, make_gpu, make_host, make_user
@@ -247,6 +260,11 @@ def test_a_booking_whose_owner_did_not_come_ends(student: User, boss: User, gpus
     assert [
         event.actor for event in audit.recent(target=f"booking:{booking.id}") if event.action == changes.NO_SHOW
     ] == ["system"]
+    news.collect(mail=True)
+    told = [notice for notice in notices.latest(student) if notice.details.get("action") == changes.NO_SHOW]
+    text = notice_words.message(student, told, "https://berth.example", ZoneInfo("UTC"))
+    assert "since no machine took it: 1 GPU on" in text.title
+    assert "What was left of its hours is given back." in text.text
 
 
 @pytest.mark.parametrize(
