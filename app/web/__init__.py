@@ -22,6 +22,7 @@ from app.web import (
     home,
     host_desktop,
     hosts,
+    live,
     locale,
     machine_care,
     machine_move,
@@ -51,8 +52,8 @@ from app.web import (
 __all__ = ["classes", "init_app", "locale", "machine_move", "people_access"]
 
 PAGES = (
-    auth, home, calendar, find, bookings, machines, machine_care, snapshots, backups, ways, terminal, quota, teams,
-    settings, ssh_keys, notices, feeds, messages, maintenance,
+    auth, home, calendar, find, bookings, live, machines, machine_care, snapshots, backups, ways, terminal, quota,
+    teams, settings, ssh_keys, notices, feeds, messages, maintenance,
     people, hosts, host_desktop, shares, templates, all_machines, policy, audit, health, api,
 )  # fmt: skip
 

@@ -12,7 +12,7 @@ from app.errors import Conflict, DomainError, InvalidInput, NotFound
 from app.extensions import transaction
 from app.models import Instance, InstanceStatus, OperationKind
 from app.services import care, instances, policy, templates, visits
-from app.web import machine_form, machine_words, survey_words, ways
+from app.web import live, machine_form, machine_words, survey_words, ways
 from app.web.forms import PageForm
 from app.web.render import go, is_fragment, render
 from app.web.sessions import me
@@ -172,6 +172,7 @@ def _page(machine: Instance, status: int = 200) -> Response:
         deeds=survey_words.DEEDS,
         can_delete=not card.busy and machine.status != InstanceStatus.CREATING,
         **ways.context(machine),
+        **({} if is_fragment() else live.of_machine(machine)),
     )
 
 
