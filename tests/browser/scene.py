@@ -138,6 +138,9 @@ class Scene:
             ("booking-cancel", f"/bookings/{self.upcoming}/cancel"),
             ("booking-ended", f"/bookings/{self.ended}"),
             ("booking-refused", f"/bookings/refused/{refusal}"),
+            ("live", "/live?open=sim1&open=sim2"),
+            ("live-machine", f"/live/machines/{self.user}"),
+            ("live-booking", f"/live/bookings/{self.running}"),
             ("machines", "/machines"),
             ("machine", f"/machines/{self.user}"),
             ("machine-broken", f"/machines/{self.broken}"),
@@ -172,6 +175,7 @@ class Scene:
         ]
         theirs = [
             ("admin-home", "/"),
+            ("admin-live", "/live"),
             ("admin-booking-stuck", f"/bookings/{self.stuck}"),
             ("admin-machine-new", "/machines/new"),
             ("people", "/people"),
