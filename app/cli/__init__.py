@@ -17,6 +17,7 @@ from app.cli import (
     holders,
     hosts,
     machines,
+    metrics,
     people,
     plan,
     report,
@@ -37,7 +38,7 @@ def cli() -> None:
     """Berth: machines and GPU bookings for a lab."""
 
 
-for module in (running, hosts, gpus, holders, plan, people, machines, templates, shares, report, doctor):
+for module in (running, hosts, gpus, holders, plan, people, machines, templates, shares, report, metrics, doctor):
     for command in module.COMMANDS:
         cli.add_command(command)
 for command in (*entering.COMMANDS, *backups.COMMANDS):

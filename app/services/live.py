@@ -57,14 +57,14 @@ def mark() -> str:
 
 def show(viewer: User, open_hosts: Collection[str] = (), order: Sequence[int] = ()) -> Shown:
     """All hosts by name. `order`: GPUs' ids as they stood before, so that nothing moves while somebody reads."""
-    rows = _rows()
-    names = {host.name for _gpu, host, _now in rows}
-    everything = len(rows) <= OPEN_AT_MOST or len(names) == 1
-    shown = [gpu.id for gpu, host, _now in rows if everything or host.name in open_hosts]
-    lines = _lines(viewer, rows, shown)
+    every = rows()
+    names = {host.name for _gpu, host, _now in every}
+    everything = len(every) <= OPEN_AT_MOST or len(names) == 1
+    shown = [gpu.id for gpu, host, _now in every if everything or host.name in open_hosts]
+    lines = _lines(viewer, every, shown)
     place = {gpu_id: number for number, gpu_id in enumerate(order)}
-    hosts = {host.id: host for _gpu, host, _now in rows}
-    seen = max((now.seen_at for _gpu, _host, now in rows if now is not None), default=None)
+    hosts = {host.id: host for _gpu, host, _now in every}
+    seen = max((now.seen_at for _gpu, _host, now in every if now is not None), default=None)
     return Shown(
         tuple(
             HostLive(
@@ -81,7 +81,7 @@ def show(viewer: User, open_hosts: Collection[str] = (), order: Sequence[int] = 
 
 def of(viewer: User, gpu_ids: Collection[int]) -> list[Live]:
     """These GPUs by host and number, each with its last hour."""
-    return _lines(viewer, _rows(gpu_ids), gpu_ids) if gpu_ids else []
+    return _lines(viewer, rows(gpu_ids), gpu_ids) if gpu_ids else []
 
 
 def _place(one: Live, before: Mapping[int, int]) -> tuple[int, int, int]:
@@ -95,7 +95,8 @@ def _stamp(moment: datetime | None) -> str:
 Row = tuple[Gpu, Host, GpuNow | None]
 
 
-def _rows(gpu_ids: Collection[int] | None = None) -> list[Row]:
+def rows(gpu_ids: Collection[int] | None = None) -> list[Row]:
+    """GPUs by host and number, with what each was last seen at."""
     query = (
         select(Gpu, Host, GpuNow)
         .join(Host, Host.id == Gpu.host_id)
@@ -108,23 +109,23 @@ def _rows(gpu_ids: Collection[int] | None = None) -> list[Row]:
     return [(gpu, host, now) for gpu, host, now in db.session.execute(query)]
 
 
-def _lines(viewer: User, rows: Sequence[Row], shown: Collection[int]) -> list[Live]:
+def _lines(viewer: User, found: Sequence[Row], shown: Collection[int]) -> list[Live]:
     now = clock.now()
-    ids = [gpu.id for gpu, _host, _now in rows]
-    holds, starts = _bookings(ids, now)
+    ids = [gpu.id for gpu, _host, _now in found]
+    holds, starts = holders(ids, now)
     blocks = maintenance.between(now, now + LOOK_AHEAD)
     attached = {gpu_id: hold.attached_at for gpu_id, hold in holds.items() if hold.attached_at}
     idle, curves = activity.idle_since(attached, now), activity.curves(shown, now)
-    own = _own_machines(viewer) if any(at and at.processes for _gpu, _host, at in rows) else set()
-    found = []
-    for gpu, host, at in rows:
+    own = _own_machines(viewer) if any(at and at.processes for _gpu, _host, at in found) else set()
+    lines = []
+    for gpu, host, at in found:
         of_it = blocks.get(gpu.id, [])
         ahead = [block.starts_at for block in of_it if block.starts_at > now]
         fresh = at is not None and now - at.seen_at <= OLD
         running = at.processes if at is not None and fresh else []
         seen, others = _processes(viewer, host, own, running)
         values = dict(at.values) if at is not None and fresh and not at.trouble else {}
-        found.append(
+        lines.append(
             Live(
                 gpu,
                 host,
@@ -141,7 +142,7 @@ def _lines(viewer: User, rows: Sequence[Row], shown: Collection[int]) -> list[Li
                 curves.get(gpu.id, ()),
             )
         )
-    return found
+    return lines
 
 
 def _idle(measured: timedelta | None, values: Mapping[str, Any]) -> timedelta:
@@ -150,7 +151,7 @@ def _idle(measured: timedelta | None, values: Mapping[str, Any]) -> timedelta:
     return measured if measured and measured >= IDLE and share is not None and share < AT_WORK else timedelta(0)
 
 
-def _bookings(gpu_ids: Sequence[int], now: datetime) -> tuple[dict[int, Hold], dict[int, list[datetime]]]:
+def holders(gpu_ids: Sequence[int], now: datetime) -> tuple[dict[int, Hold], dict[int, list[datetime]]]:
     """Who has each GPU now, and when the next one has it. Two steps in an index for each, whatever is booked."""
     two = (
         select(Allocation.booking_id, Allocation.starts_at, Allocation.ends_at, Allocation.attached_at)
@@ -171,7 +172,7 @@ def _bookings(gpu_ids: Sequence[int], now: datetime) -> tuple[dict[int, Hold], d
     starts: dict[int, list[datetime]] = {}
     for gpu_id, booking_id, start, end, attached, user_id, full_name, username in db.session.execute(query):
         if start <= now:
-            holds[gpu_id] = Hold(booking_id, user_id, full_name or username, start, end, attached)
+            holds[gpu_id] = Hold(booking_id, user_id, username, full_name or username, start, end, attached)
         else:
             starts.setdefault(gpu_id, []).append(start)
     return holds, starts

@@ -20,6 +20,7 @@ class Hold:
 
     booking_id: int
     user_id: int
+    username: str
     owner: str
     starts_at: datetime
     ends_at: datetime

@@ -145,7 +145,7 @@ class Row:
         if process.memory is not None:
             parts.append(_("%(size)s GiB", size=_gib(process.memory)))
         if process.utilisation is not None:
-            parts.append(f"{process.utilisation} %")
+            parts.append(f"{process.utilisation}\N{NO-BREAK SPACE}%")
         if not self.viewer.is_admin:
             return " · ".join(parts)
         where = process.instance or _("the host itself")
