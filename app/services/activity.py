@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Collection, Mapping
 from datetime import datetime, timedelta
 
-from sqlalchemy import DateTime, Integer, column, func, select, true, values
+from sqlalchemy import ARRAY, DateTime, Integer, any_, func, literal, select, true
 
 from app.extensions import db
 from app.models import UsageMinute
@@ -23,6 +23,7 @@ def curves(gpu_ids: Collection[int], now: datetime) -> dict[int, Curve]:
     """The last whole minutes of each of these GPUs; all None where there is nothing."""
     last = now.replace(second=0, microsecond=0)
     first = last - timedelta(minutes=MINUTES)
+    ids = literal(list(gpu_ids), ARRAY(Integer))
     query = (
         select(
             UsageMinute.gpu_id,
@@ -30,7 +31,7 @@ def curves(gpu_ids: Collection[int], now: datetime) -> dict[int, Curve]:
             func.sum(UsageMinute.sampled_ms),
             func.sum(UsageMinute.busy_ms),
         )
-        .where(UsageMinute.gpu_id.in_(gpu_ids), UsageMinute.minute >= first, UsageMinute.minute < last)
+        .where(UsageMinute.gpu_id == any_(ids), UsageMinute.minute >= first, UsageMinute.minute < last)
         .group_by(UsageMinute.gpu_id, UsageMinute.minute)
     )
     found: dict[int, list[int | None]] = defaultdict(lambda: [None] * MINUTES)
@@ -45,10 +46,11 @@ def idle_since(attached: Mapping[int, datetime], now: datetime) -> dict[int, tim
 
     By GPU, LOOK_BACK at most. A scan of its newest minutes that ends at the first one with work."""
     floor = now - LOOK_BACK
-    rows = [(gpu_id, max(since, floor)) for gpu_id, since in sorted(attached.items())]
-    if not rows:
+    if not attached:
         return {}
-    asked = values(column("gpu_id", Integer), column("since", DateTime(True)), name="asked").data(rows)
+    since = [max(moment, floor) for moment in attached.values()]
+    arrays = literal(list(attached), ARRAY(Integer)), literal(since, ARRAY(DateTime(True)))
+    asked = func.unnest(*arrays).table_valued("gpu_id", "since", name="asked").render_derived()
     here = (UsageMinute.gpu_id == asked.c.gpu_id, UsageMinute.minute >= asked.c.since)
     last = (
         select(UsageMinute.minute)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import func, select, true
+from sqlalchemy import ARRAY, Integer, any_, func, literal, select, true
 from sqlalchemy.orm import load_only
 
 from app import clock
@@ -105,7 +105,7 @@ def rows(gpu_ids: Collection[int] | None = None) -> list[Row]:
         .order_by(Host.name, Gpu.minor)
     )
     if gpu_ids is not None:
-        query = query.where(Gpu.id.in_(gpu_ids))
+        query = query.where(Gpu.id == any_(literal(list(gpu_ids), ARRAY(Integer))))
     return [(gpu, host, now) for gpu, host, now in db.session.execute(query)]
 
 
@@ -166,7 +166,7 @@ def holders(gpu_ids: Sequence[int], now: datetime) -> tuple[dict[int, Hold], dic
         .join(two, true())
         .join(Booking, Booking.id == two.c.booking_id)
         .join(User, User.id == Booking.user_id)
-        .where(Gpu.id.in_(gpu_ids))
+        .where(Gpu.id == any_(literal(list(gpu_ids), ARRAY(Integer))))
     )
     holds: dict[int, Hold] = {}
     starts: dict[int, list[datetime]] = {}

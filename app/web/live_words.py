@@ -6,10 +6,8 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from functools import cached_property
 
 from flask import url_for
-from flask_babel import format_decimal
 from flask_babel import gettext as _
 
 from app import clock
@@ -39,6 +37,11 @@ class Row:
     def mine(self) -> bool:
         """Whether the reader has it now."""
         return self.one.held is not None and self.one.held.user_id == self.viewer.id
+
+    @property
+    def idle(self) -> bool:
+        """Whether somebody has it and does nothing."""
+        return self.one.code == "idle"
 
     @property
     def tags(self) -> list[tuple[str, str]]:
@@ -110,7 +113,7 @@ class Row:
         used, total = (self.one.values.get(name) for name in ("memory_used", "memory_total"))
         if used is None or not total:
             return ""
-        return _("%(used)s of %(total)s GiB", used=_gib(used), total=format_decimal(round(total / 1024)))
+        return _("%(used)s of %(total)s GiB", used=_gib(used), total=round(total / 1024))
 
     @property
     def power(self) -> str:
@@ -126,7 +129,7 @@ class Row:
         degrees = self.one.values.get("temperature")
         return "" if degrees is None else f"{degrees} °C"
 
-    @cached_property
+    @property
     def curve(self) -> Drawn:
         """Its last hour."""
         return drawn(self.one.curve)
@@ -178,4 +181,4 @@ def models(found: Sequence[Live]) -> str:
 
 
 def _gib(mebibytes: float) -> str:
-    return format_decimal(mebibytes / 1024, format="0.0")
+    return f"{mebibytes / 1024:.1f}"  # as both languages write it; asked hundreds of times a page

@@ -10,7 +10,7 @@ from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 
-from tests.bench import create, find, sweep, week
+from tests.bench import create, find, live, sweep, week
 from tests.bench.installation import installation
 from tests.bench.report import Report, as_json
 from workers.locks import Held, exclusive
@@ -38,6 +38,12 @@ def run_find() -> Report:
         return find.measure(settings)
 
 
+def run_live() -> Report:
+    """the live GPUs, with a year of their minutes stored"""
+    with installation(DATA / "live") as settings:
+        return live.measure(settings)
+
+
 def run_sweep() -> Report:
     """a look over 2,000 processes for those who hold one of 8 GPUs"""
     return sweep.measure()
@@ -47,6 +53,7 @@ BENCHES: dict[str, Callable[[], Report]] = {
     "create": run_create,
     "week": run_week,
     "find": run_find,
+    "live": run_live,
     "sweep": run_sweep,
 }
 

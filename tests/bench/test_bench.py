@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.bench import __main__ as bench
-from tests.bench import create, find, week
+from tests.bench import create, find, live, week
 from tests.bench.report import Figure, Report, as_json, percentile
 from tests.conftest import settings_for
 
@@ -44,6 +44,15 @@ def test_a_slot_is_looked_for_among_what_is_to_come(fresh_db: str, tmp_path: Pat
     report = find.measure(settings_for(fresh_db, tmp_path), stored=2000, times=1, rounds=1)
     well_formed(report)
     assert len([figure for figure in report.figures if figure.target]) == len(find.WISHES)
+
+
+def test_the_live_page_shows_every_gpu_at_work(fresh_db: str, tmp_path: Path) -> None:
+    report = live.measure(settings_for(fresh_db, tmp_path, BERTH_TZ="UTC"), days=1, times=2, rounds=1)
+    well_formed(report)
+    assert [figure.name for figure in report.figures if "queries" in figure.name and not figure.holds] == []
+    sizes = [figure.value for figure in report.figures if figure.name.endswith("bytes")]
+    assert sizes == sorted(sizes)
+    assert sizes[-1] > 64 * 500
 
 
 def test_a_missed_target_is_said_and_is_the_exit_status(
