@@ -29,8 +29,8 @@ VALUES = {"memory_used": 36_000, "memory_total": 49_140, "power": 250, "power_li
 HOW = (
     "/live for somebody who is signed in; 64 GPUs in eight hosts, all booked, by eight people, each with four "
     "programs, every fourth idle for three hours; {rows:,} minutes stored. The whole page with gzip, from the "
-    "request's environment to the last byte, in one process, without the network; {rounds} rounds of {times} pages, one "
-    "by one in turn"
+    "request's environment to the last byte, in one process, without the network; {rounds} rounds of {times} pages, "
+    "one by one in turn"
 )
 # Work by the hour, with gaps; every fourth GPU has done nothing for three hours.
 _MINUTES = """
