@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from flask import Blueprint, Response, request, url_for
 from flask_babel import gettext as _
 
 from app import clock
-from app.models import Booking, Instance, Phase
+from app.models import Allocation, Booking, Instance, Phase
 from app.services import attachments, bookings, instances, live
 from app.web import live_words
 from app.web.bookings import words
@@ -56,7 +57,7 @@ def machine(name: str) -> Response:
         fragment="live/_own.html",
         heading=_("GPUs of %(name)s", name=found.name),
         back=found.name,
-        **of_machine(found),
+        **of_machine(found, attachments.by_machine([found]).get(found.id, ())),
     )
 
 
@@ -75,9 +76,9 @@ def booking(booking_id: int) -> Response:
     )
 
 
-def of_machine(found: Instance) -> dict[str, Any]:
-    """What the part of a machine's page shows: its GPUs now, whichever they are the next time."""
-    gpus = [allocation.gpu_id for allocation in attachments.by_machine([found]).get(found.id, [])]
+def of_machine(found: Instance, has: Sequence[Allocation]) -> dict[str, Any]:
+    """What the part of a machine's page shows: the GPUs that it `has` now, whichever they are the next time."""
+    gpus = [allocation.gpu_id for allocation in has]
     page = url_for("machines.show", name=found.name)
     return _own(gpus, page, url_for("live.machine", name=found.name, mark=_mark(live.mark())))
 

@@ -42,6 +42,7 @@ def index() -> Response:
         cards=cards,
         poll=url_for("machines.index") if any(card.busy for card in cards) else "",
         may_add=me().is_admin or (policy.current().self_service and len(mine) < policy.current().max_instances),
+        **(live.of_machine(mine[0], cards[0].gpus) if len(mine) == 1 and cards[0].gpus else {}),
     )
 
 
@@ -172,7 +173,7 @@ def _page(machine: Instance, status: int = 200) -> Response:
         deeds=survey_words.DEEDS,
         can_delete=not card.busy and machine.status != InstanceStatus.CREATING,
         **ways.context(machine),
-        **({} if is_fragment() else live.of_machine(machine)),
+        **({} if is_fragment() or card.busy else live.of_machine(machine, card.gpus)),
     )
 
 

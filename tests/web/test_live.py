@@ -224,7 +224,7 @@ def test_ones_machine_and_ones_booking_show_their_gpus(client: Client, user: Use
     booking = booked(user, gpus[2:4])
     seen(gpus[2], AT_WORK, process("gamma", booking.id, "mine.py"))
     booked(make_user("chen-yu"), gpus[:1])
-    for where in (f"/machines/{machine.name}", f"/bookings/{booking.id}"):
+    for where in ("/machines", f"/machines/{machine.name}", f"/bookings/{booking.id}"):
         page = client.get(where)
         assert page.texts("//section[@id='own-gpus']//tbody//th") == ["GPU 2", "GPU 3"]
         assert "mine.py" in page.text
