@@ -21,6 +21,7 @@ from app.extensions import db, transaction
 from app.models import Host
 from app.services import changes, drift, enforcement, inventory, recording
 from app.services.plan import Desired, Plan, from_tags, plan
+from app.services.recording import Late
 from workers import aftermath
 from workers.evictor import Evictor
 from workers.handover import Errors, Hands, Outcome
@@ -107,8 +108,10 @@ def _record(
     want = watch.want
     free = {pci: verdict.at or clock.now() for pci, verdict in outcome.verdicts.items() if verdict.state == State.FREE}
 
+    late: list[Late] = []
+
     def write(host: Host) -> None:
-        recording.record(host, want, seen, outcome.errors, free if proven else None)
+        late[:] = recording.record(host, want, seen, outcome.errors, free if proven else None)
         recording.record_asked(outcome.asked_of(watch))
         recording.looked(host, _since(started), seen)
         report = drift.report(want, seen, scan, gpus=watch.gpus)
@@ -116,6 +119,7 @@ def _record(
             host.observed = news
 
     trouble = _note(host_name, write)
+    outcome.late += [] if trouble else late
     if not trouble and (outcome.verdicts or want.quarantined):
         trouble = _note(host_name, lambda host: aftermath.record(host, watch, outcome))
     if not trouble:

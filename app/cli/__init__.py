@@ -18,6 +18,7 @@ from app.cli import (
     hosts,
     machines,
     maintenance,
+    metrics,
     people,
     plan,
     report,
@@ -38,7 +39,9 @@ def cli() -> None:
     """Berth: machines and GPU bookings for a lab."""
 
 
-for module in (running, hosts, gpus, maintenance, holders, plan, people, machines, templates, shares, report, doctor):
+for module in (
+    running, hosts, gpus, maintenance, holders, plan, people, machines, templates, shares, report, metrics, doctor
+):  # fmt: skip
     for command in module.COMMANDS:
         cli.add_command(command)
 for command in (*entering.COMMANDS, *backups.COMMANDS):

@@ -94,6 +94,21 @@ addEventListener("pageshow", () => {
   }
 });
 
+// What renews itself by the clock stands still while nobody looks, and from "Pause" until "Go on".
+let paused = false;
+for (const button of document.querySelectorAll("[data-pause]")) {
+  button.hidden = false;
+  button.addEventListener("click", () => {
+    paused = !paused;
+    [button.textContent, button.dataset.other] = [button.dataset.other, button.textContent];
+  });
+}
+document.addEventListener("htmx:beforeRequest", (event) => {
+  if (event.target.matches("[data-live]") && (paused || document.hidden)) {
+    event.preventDefault();
+  }
+});
+
 // htmx: when what had the focus is swapped away (in the target, or out of band), its successor gets it, or else the
 // part that came in its place: never the page's top. Who had it elsewhere, or nowhere, is left alone: polling must not
 // move anybody.

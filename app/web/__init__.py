@@ -23,6 +23,7 @@ from app.web import (
     home,
     host_desktop,
     hosts,
+    live,
     locale,
     machine_care,
     machine_move,
@@ -53,8 +54,8 @@ from app.web import (
 __all__ = ["classes", "init_app", "locale", "machine_move", "people_access"]
 
 PAGES = (
-    auth, home, calendar, find, bookings, machines, machine_care, snapshots, backups, ways, terminal, quota, teams,
-    reports, settings, ssh_keys, notices, feeds, messages, maintenance,
+    auth, home, calendar, find, bookings, live, machines, machine_care, snapshots, backups, ways, terminal, quota,
+    teams, reports, settings, ssh_keys, notices, feeds, messages, maintenance,
     people, hosts, host_desktop, shares, templates, all_machines, policy, audit, health, help_page, api,
 )  # fmt: skip
 

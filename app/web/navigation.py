@@ -63,7 +63,7 @@ def _links(person: User) -> list[Link]:
         ("bookings.new", _("Book")),
         ("bookings.index", _("My bookings")),
         ("machines.index", _("My machine")),
-        ("gpus.index", _("Live GPUs")),
+        ("live.index", _("Live GPUs")),
         ("quota.index", _("Quota")),
         ("reports.index", _("Reports") if person.is_admin else _("My usage")),
     ]

@@ -10,7 +10,7 @@ from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 
-from tests.bench import create, find, reports, sweep, week
+from tests.bench import create, find, live, reports, sweep, week
 from tests.bench.installation import installation
 from tests.bench.report import Report, as_json
 from workers.locks import Held, exclusive
@@ -44,6 +44,12 @@ def run_reports() -> Report:
         return reports.measure(settings)
 
 
+def run_live() -> Report:
+    """the live GPUs, with a year of their minutes stored"""
+    with installation(DATA / "live") as settings:
+        return live.measure(settings)
+
+
 def run_sweep() -> Report:
     """a look over 2,000 processes for those who hold one of 8 GPUs"""
     return sweep.measure()
@@ -54,6 +60,7 @@ BENCHES: dict[str, Callable[[], Report]] = {
     "week": run_week,
     "find": run_find,
     "reports": run_reports,
+    "live": run_live,
     "sweep": run_sweep,
 }
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.bench import __main__ as bench
-from tests.bench import create, find, reports, week, year
+from tests.bench import create, find, live, reports, week, year
 from tests.bench.report import Figure, Report, as_json, percentile
 from tests.conftest import settings_for
 
@@ -53,6 +53,15 @@ def test_reports_over_what_was_loaded(fresh_db: str, tmp_path: Path, monkeypatch
     report = reports.measure(settings_for(fresh_db, tmp_path, BERTH_TZ="UTC"), 2, times=1, rounds=1)
     well_formed(report)
     assert [figure.target for figure in report.figures if figure.unit] == ["<= 150 ms", "<= 400 ms", ""]
+
+
+def test_the_live_page_shows_every_gpu_at_work(fresh_db: str, tmp_path: Path) -> None:
+    report = live.measure(settings_for(fresh_db, tmp_path, BERTH_TZ="UTC"), days=1, times=2, rounds=1)
+    well_formed(report)
+    assert [figure.name for figure in report.figures if "queries" in figure.name and not figure.holds] == []
+    sizes = [figure.value for figure in report.figures if figure.name.endswith("bytes")]
+    assert sizes == sorted(sizes)
+    assert sizes[-1] > 64 * 500
 
 
 def test_a_missed_target_is_said_and_is_the_exit_status(

@@ -159,6 +159,9 @@ class Scene:
             ("later-cancel", f"/bookings/{self.of_series}/later/cancel"),
             ("later-change", f"/bookings/{self.of_series}/later/change"),
             ("later-change-checked", f"/bookings/{self.of_series}/later/change?start_time=6&end_time=8"),
+            ("live", "/live?open=sim1&open=sim2"),
+            ("live-machine", f"/live/machines/{self.user}"),
+            ("live-booking", f"/live/bookings/{self.running}"),
             ("machines", "/machines"),
             ("machine", f"/machines/{self.user}"),
             ("machine-broken", f"/machines/{self.broken}"),
@@ -195,6 +198,7 @@ class Scene:
         ]
         theirs = [
             ("admin-home", "/"),
+            ("admin-live", "/live"),
             ("admin-booking-stuck", f"/bookings/{self.stuck}"),
             ("admin-machine-new", "/machines/new"),
             ("people", "/people"),

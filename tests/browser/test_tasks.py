@@ -137,6 +137,21 @@ def test_8_hours_left_and_what_used_them(reader: Reader, demo: Demo) -> None:
 
 
 @ALL
+def test_10_who_is_on_it_and_is_it_busy(reader: Reader, demo: Demo) -> None:
+    reader.sign_in(demo.person())
+    booking = demo.book(demo.person("Luo Xi", machine_on="sim2"), hours=3, host="sim2")
+    demo.attached(booking)
+    number = demo.measured(booking, utilisation=83)
+    reader.nav("Live GPUs")
+    reader.click("link", "sim2")
+    within(reader, 2, menu=1)
+    row = reader.page.get_by_role("table", name="GPUs of sim2").get_by_role("row", name=f"GPU {number}")
+    expect(row).to_contain_text(re.compile(r"In use\s+Luo Xi, until \w+ .*\d\d:\d\d\s+\d+ %"))
+    reader.sees(re.compile(r"As of \d\d:\d\d:\d\d"))
+    reader.check()
+
+
+@ALL
 def test_11_approve_with_a_hundred_hours(reader: Reader, demo: Demo) -> None:
     before = demo.how_many_wait()
     name = f"Zhang San {kind_number(reader)}"

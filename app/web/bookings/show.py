@@ -14,6 +14,7 @@ from app.models import Booking, Phase
 from app.services import bookings, room, statement
 from app.services.bookings import Ask
 from app.services.rules import tariff
+from app.web import live
 from app.web.bookings import ending, obstacles, series_page, shown, usage, words
 from app.web.bookings.blueprint import ID, bp, slot
 from app.web.bookings.book import book_again
@@ -60,6 +61,8 @@ def page(booking: Booking, *, refused: DomainError | None = None, status: int = 
         context["of_series"] = series_page.place_of(booking)
     if changed or not is_fragment():
         context |= _actions(booking, phase) | {"shared": ending.shared(booking, now)}
+    if not is_fragment():
+        context |= live.of_booking(booking)
     return render(
         "bookings/show.html", fragment="bookings/_live.html", changed=changed, refused=refused, status=status, **context
     )
