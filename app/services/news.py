@@ -29,6 +29,7 @@ FOR_ADMINS = {
     "user.registered": Event.WAITING,
     "gpu.quarantined": Event.QUARANTINE,
     "gpu.intruder": Event.ALARM,
+    "gpu.used_unbooked": Event.ALARM,
     "instance.force_stopped": Event.ALARM,
     "job.refused": Event.ALARM,
 }
