@@ -48,6 +48,7 @@ class Sampler:
         self._evictor = evictor
         self._lock = settings.run_dir / f"sampler-{host_name}.lock"
         self._periods: dict[str, Period] = {}
+        self._moments: dict[str, float] = {}  # when each was read last
         self._over: dict[str, Period] = {}  # those before, of GPUs that are somebody else's since this reading
         self._rows: dict[str, list[dict[str, object]]] = {}  # the processes of the last look
         self._known: dict[int, Process] = {}  # those of the look before: who has ended since is still somebody's
@@ -68,21 +69,20 @@ class Sampler:
                 stop.wait(AGAIN)
 
     def _run(self, kernel: Kernel, stop: threading.Event) -> None:
-        last, due = 0.0, time.monotonic()
+        due = time.monotonic()
         while not stop.wait(max(0.0, due - time.monotonic())):
-            began = time.monotonic()
-            due = max(due + self.every, began)
+            due = max(due + self.every, time.monotonic())
             try:
-                self.step(kernel, clock.now(), began - last if last else 0.0)
+                self.step(kernel, clock.now())
             except Exception:
                 log.exception("reading the GPUs of %s failed", self.host_name)
-            last = began
         kernel.gauges.close()
         self._write([part for pci in list(self._periods) for part in self._close(pci, [], None)])
         self.journal.close()
 
-    def step(self, kernel: Kernel, at: datetime, elapsed: float) -> None:
-        """One reading, `elapsed` seconds after the one before; 0: the first, which stands for no time."""
+    def step(self, kernel: Kernel, at: datetime, elapsed: float | None = None) -> None:
+        """One reading, `elapsed` seconds after the one before, by itself as the gauges say; a first one stands for no
+        time."""
         seen = self._evictor.seen
         owned, addresses = owners(seen), self._addresses()
         changed = {pci for pci in self._periods.keys() & addresses if self._periods[pci].owner != owned.get(pci)}
@@ -91,11 +91,10 @@ class Sampler:
         self._over = {pci: self._hand_over(pci, owned[pci]) for pci in changed & owned.keys()}
         gauges = kernel.gauges.read(addresses, processes=look)
         self._tell(gauges)
-        milliseconds = round(1000 * elapsed) if elapsed <= LONGEST else 0
         for gauge in gauges:
             period = self._periods.setdefault(gauge.pci_address, Period(owned.get(gauge.pci_address)))
             if not gauge.trouble:
-                period.add(at, milliseconds, gauge.busy, gauge.values)
+                period.add(at, self._milliseconds(gauge, elapsed), gauge.busy, gauge.values)
         if look:
             people = kernel.whose(seen, {one.pid for gauge in gauges for one in gauge.processes or ()})
             self._look(gauges, people, owned)
@@ -105,6 +104,12 @@ class Sampler:
         for pci in self._periods.keys() - addresses:  # out of service now
             self._write(self._close(pci, [], None))
             self.now.pop(pci, None)
+
+    def _milliseconds(self, gauge: Gauge, elapsed: float | None) -> int:
+        """For how long this reading stands: since the one before, if that was not too long ago."""
+        last, self._moments[gauge.pci_address] = self._moments.get(gauge.pci_address, gauge.moment), gauge.moment
+        seconds = gauge.moment - last if elapsed is None else elapsed
+        return round(1000 * seconds) if seconds <= LONGEST else 0
 
     def _hand_over(self, pci: str, owner: Whose) -> Period:
         """Begin a period of who has the GPU from now on; the one before, in which they cannot have used it. A GPU that

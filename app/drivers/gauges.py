@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -27,6 +28,7 @@ class Gauge:
     """One reading of one GPU. `values`: as services.samples.Now has them, and `mig`: into how many it is split up.
 
     `busy`: the share (0 to 1) of the time since the reading before in which kernels ran, None where NVML does not say.
+    `moment`: when it was read, by the monotonic clock.
     `processes`: None unless asked for and told. `occupied`: the share of MIG instances on which something runs, None
     where it is not split up. `trouble`: why it could not be read; there is nothing else then."""
 
@@ -36,6 +38,7 @@ class Gauge:
     processes: tuple[Running, ...] | None = None
     occupied: float | None = None
     trouble: str = ""
+    moment: float = field(default_factory=time.monotonic, compare=False)
 
 
 class Gauges(Protocol):
@@ -101,4 +104,5 @@ def _gauge(said: Mapping[str, Any]) -> Gauge:
         None if processes is None else tuple(Running(*one) for one in processes),
         said.get("occupied"),
         str(said["trouble"])[:200],
+        values.pop("moment", 0.0),
     )

@@ -5,6 +5,7 @@ Loaded by the program that asks NVML (`app.drivers.nvml`) alone.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Collection
 from contextlib import suppress
 from typing import Any
@@ -94,13 +95,12 @@ class Meter:
         self.instances = self._count_instances()
 
     def read(self) -> Values:
-        """Its values now, and under `busy` the share of the time since the last reading in which kernels ran; without
-        it NVML does not say."""
-        values: Values = {}
+        """Its values now; under `busy` the share of the time since the last reading in which kernels ran, without it
+        NVML does not say; under `moment` when that was."""
+        share, values = self._say("samples", self._busy), {"moment": time.monotonic()}
         for name, metric in _METRICS.items():
             values |= self._say(name, lambda metric=metric: metric(self._handle)) or {}  # type: ignore[misc]
         if "utilisation" in values:
-            share = self._say("samples", self._busy)
             values["busy"] = values["utilisation"] / 100 if share is None else share
             values["utilisation"] = round(100 * values["busy"])
         if self.instances:

@@ -9,8 +9,9 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
-from tests.bench import create, find, sweep, week
+from tests.bench import create, find, sampler, sweep, week
 from tests.bench.installation import installation
 from tests.bench.report import Report, as_json
 from workers.locks import Held, exclusive
@@ -43,11 +44,18 @@ def run_sweep() -> Report:
     return sweep.measure()
 
 
+def run_sampler() -> Report:
+    """reading 8 GPUs with 40 processes, and a day of it"""
+    with installation(DATA / "sampler") as settings, TemporaryDirectory() as folder:
+        return sampler.measure(settings, Path(folder))
+
+
 BENCHES: dict[str, Callable[[], Report]] = {
     "create": run_create,
     "week": run_week,
     "find": run_find,
     "sweep": run_sweep,
+    "sampler": run_sampler,
 }
 
 

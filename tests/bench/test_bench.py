@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.bench import __main__ as bench
-from tests.bench import create, find, week
+from tests.bench import create, find, sampler, week
 from tests.bench.report import Figure, Report, as_json, percentile
 from tests.conftest import settings_for
 
@@ -44,6 +44,14 @@ def test_a_slot_is_looked_for_among_what_is_to_come(fresh_db: str, tmp_path: Pat
     report = find.measure(settings_for(fresh_db, tmp_path), stored=2000, times=1, rounds=1)
     well_formed(report)
     assert len([figure for figure in report.figures if figure.target]) == len(find.WISHES)
+
+
+def test_reading_gpus_costs_little_and_leaves_nothing_behind(fresh_db: str, tmp_path: Path) -> None:
+    report = sampler.measure(settings_for(fresh_db, tmp_path), tmp_path, processes=8, seconds=2.5, rounds=1, hours=0.1)
+    well_formed(report)
+    kept = ("descriptors more", "journal left", "time that is somebody's", "resident, both")
+    assert [figure.name for figure in report.figures if figure.name in kept and not figure.holds] == []
+    assert len([figure for figure in report.figures if figure.name in kept]) == len(kept)
 
 
 def test_a_missed_target_is_said_and_is_the_exit_status(

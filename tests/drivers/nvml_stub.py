@@ -68,8 +68,8 @@ def whole(minor: int, utilisation: int = 0, **more: Any) -> Gpu:
     """A GPU that says all of itself."""
     values = {
         "rates": (utilisation, utilisation // 2), "memory": (48 * GIB, 2 * GIB, 512), "limit": (300_000,),
-        "power": (60_000 + 2000 * utilisation,), "temperature": (40 + utilisation // 2,), "sm": (1410,), "mem": (8001,), "ecc": (0,),
-        "throttle": (0,),
+        "power": (60_000 + 2000 * utilisation,), "temperature": (40 + utilisation // 2,), "sm": (1410,),
+        "mem": (8001,), "ecc": (0,), "throttle": (0,),
     }  # fmt: skip
     return Gpu(minor, values=values | more.pop("values", {}), **more)
 

@@ -72,7 +72,7 @@ def test_each_value_is_asked_for_alone(stub: Stub, gauges: NvmlGauges) -> None:
 
 def test_it_is_the_mean_of_what_was_since_the_last_reading(stub: Stub, gauges: NvmlGauges) -> None:
     stub.environment["NVML_PERIOD"] = "5000"  # a sample every 5 ms
-    stub.say(whole(1, spans=[(11, 0, 1, 0)]))
+    stub.say(whole(1, compute=[11], known={11: Process()}, spans=[(11, 0, 1 << 60, 1)]))
     read(gauges, ONE)
     began = time.time_ns() // 1000
     spans = [(11, began, began + 150_000, 60), (12, began + 150_000, began + 300_000, 90)]
