@@ -50,7 +50,7 @@ class Use:
 @dataclass
 class _Sums:
     sampled_ms: int = 0
-    busy_ms: int = 0
+    busy_ms: float = 0.0
     unread_ms: int = 0  # for which it is not known whether it was busy
     energy_j: float = 0.0
 
@@ -89,7 +89,7 @@ class Period:
                 if busy is None:
                     sums.unread_ms += some
                 else:
-                    sums.busy_ms += round(busy * some)
+                    sums.busy_ms += busy * some
         self.memory_mib = max(self.memory_mib, round(values.get("memory_used", 0)))
         self.temperature = max(self.temperature, round(values.get("temperature", 0)))
 
@@ -105,7 +105,7 @@ class Period:
         busy = _weights(uses) or idle
         found = []
         for minute, sums in sorted(self.minutes.items()):
-            busy_ms = sums.busy_ms + round(occupied * sums.unread_ms)
+            busy_ms = min(sums.sampled_ms, round(sums.busy_ms + occupied * sums.unread_ms))
             times = _divide(busy_ms, busy), _divide(sums.sampled_ms - busy_ms, idle)
             sampled = {one: times[0].get(one, 0) + times[1].get(one, 0) for one in {**times[0], **times[1], **memory}}
             energy = _divide(round(sums.energy_j), sampled)
