@@ -13,7 +13,7 @@ import logging
 import threading
 import time
 from collections.abc import Collection, Iterable
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 
 from app import clock
 from app.config import Settings
@@ -32,6 +32,8 @@ EVERY = 2.0  # seconds between two readings
 LOOK = 5  # readings from one look at processes to the next
 LONGEST = 10.0  # seconds that one reading can stand for; what is longer is not known
 AGAIN = 10.0  # seconds until it is tried again whether another agent of the host has ended
+_SET = 100  # milliseconds that two clocks may differ, as they go
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _UNWRITTEN = 20_000  # parts that are kept in memory while nothing can be written to the disk
 
 
@@ -48,7 +50,8 @@ class Sampler:
         self._evictor = evictor
         self._lock = settings.run_dir / f"sampler-{host_name}.lock"
         self._periods: dict[str, Period] = {}
-        self._moments: dict[str, float] = {}  # when each was read last
+        self._moments: dict[str, int] = {}  # when each was read last: milliseconds of the monotonic clock
+        self._ahead = 0
         self._over: dict[str, Period] = {}  # those before, of GPUs that are somebody else's since this reading
         self._rows: dict[str, list[dict[str, object]]] = {}  # the processes of the last look
         self._known: dict[int, Process] = {}  # those of the look before: who has ended since is still somebody's
@@ -83,6 +86,7 @@ class Sampler:
     def step(self, kernel: Kernel, at: datetime, elapsed: float | None = None) -> None:
         """One reading, `elapsed` seconds after the one before, by itself as the gauges say; a first one stands for no
         time."""
+        self._set_clock(at)
         seen = self._evictor.seen
         owned, addresses = owners(seen), self._addresses()
         changed = {pci for pci in self._periods.keys() & addresses if self._periods[pci].owner != owned.get(pci)}
@@ -94,7 +98,7 @@ class Sampler:
         for gauge in gauges:
             period = self._periods.setdefault(gauge.pci_address, Period(owned.get(gauge.pci_address)))
             if not gauge.trouble:
-                period.add(at, self._milliseconds(gauge, elapsed), gauge.busy, gauge.values)
+                period.add(*self._span(gauge, at, elapsed), gauge.busy, gauge.values)
         if look:
             people = kernel.whose(seen, {one.pid for gauge in gauges for one in gauge.processes or ()})
             self._look(gauges, people, owned)
@@ -105,11 +109,21 @@ class Sampler:
             self._write(self._close(pci, [], None))
             self.now.pop(pci, None)
 
-    def _milliseconds(self, gauge: Gauge, elapsed: float | None) -> int:
-        """For how long this reading stands: since the one before, if that was not too long ago."""
-        last, self._moments[gauge.pci_address] = self._moments.get(gauge.pci_address, gauge.moment), gauge.moment
-        seconds = gauge.moment - last if elapsed is None else elapsed
-        return round(1000 * seconds) if seconds <= LONGEST else 0
+    def _span(self, gauge: Gauge, at: datetime, elapsed: float | None) -> tuple[datetime, int]:
+        """Until when this reading stands, and for how many milliseconds: since the one before, unless that was too long
+        ago. In whole milliseconds of one clock, so that a minute has 60,000."""
+        if elapsed is not None:
+            return at, round(1000 * elapsed)
+        now = round(1000 * gauge.moment)
+        last, self._moments[gauge.pci_address] = self._moments.get(gauge.pci_address, now), now
+        until = _EPOCH + timedelta(milliseconds=now + self._ahead)
+        return until, now - last if now - last <= 1000 * LONGEST else 0
+
+    def _set_clock(self, at: datetime) -> None:
+        """By how much the time of day is ahead of the monotonic clock: changed only when somebody has set it."""
+        ahead = round(1000 * (at.timestamp() - time.monotonic()))
+        if abs(ahead - self._ahead) > _SET:
+            self._ahead = ahead
 
     def _hand_over(self, pci: str, owner: Whose) -> Period:
         """Begin a period of who has the GPU from now on; the one before, in which they cannot have used it. A GPU that

@@ -213,7 +213,7 @@ def test_busy_time_is_whose_processes_it_was(lab: Hosts, people: dict[str, Room]
     parts = [part for path in sampler.journal.seal() for part in sampler.journal.read(path)]
     for gpu in host.gpus:
         sampled = sum(part.sampled_ms for part in parts if part.pci_address == gpu.pci_address) / 1000
-        span = last[gpu.pci_address] - first[gpu.pci_address]
+        span = (last[gpu.pci_address] - first[gpu.pci_address]) / 1000
         assert span - 0.1 <= sampled <= span + 0.5, "all of the time is somebody's, and none of it twice"
     judge(actors, parts, time.monotonic() - began)
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import random
 import threading
 import time
 from collections.abc import Callable, Collection, Iterator
+from dataclasses import replace
 from datetime import datetime, timedelta
 from types import SimpleNamespace
 
@@ -14,7 +16,7 @@ from flask import Flask
 from sqlalchemy.exc import DataError, OperationalError
 
 from app.drivers.base import HostSeen
-from app.drivers.gauges import NvmlGauges
+from app.drivers.gauges import Gauge, NvmlGauges
 from app.drivers.kernel import Process
 from app.extensions import db
 from app.models import AuditEvent, Booking, Consumer, GpuNow, News, UsageMinute
@@ -86,6 +88,27 @@ def test_each_gpu_is_read_and_all_of_its_time_is_somebodys(
     assert shown[first].values["utilisation"] > 0
     (process,) = shown[first].processes
     assert (process["instance"], process["booking"], process["name"]) == ("alice", booking.id, "python")
+
+
+def test_a_minute_has_sixty_seconds_however_late_readings_come(
+    app: Flask, house: House, sampler: Sampler, freeze: Freeze, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    house.run()
+    real, passed, chance = house.kernel.gauges.read, 0.0, random.Random(5)
+    monkeypatch.setattr("workers.sampler.time", SimpleNamespace(monotonic=lambda: passed))
+
+    def late(addresses: Collection[str], *, processes: bool) -> tuple[Gauge, ...]:
+        moment = passed + chance.uniform(0, 0.02)
+        return tuple(replace(one, moment=moment) for one in real(addresses, processes=processes))
+
+    kernel = SimpleNamespace(gauges=SimpleNamespace(read=late), whose=house.kernel.whose)
+    while passed < 240:
+        sampler.step(kernel, NOW + timedelta(seconds=passed + chance.uniform(-0.004, 0.004)))  # type: ignore[arg-type]
+        passed += chance.uniform(1.5, 3.0)
+    deliver(app, house, sampler)
+    found = minutes()
+    for number in (1, 2):
+        assert [value for key, value in found.items() if key[1] == NOW + timedelta(minutes=number)] == [60_000] * 4
 
 
 def test_what_is_out_of_service_is_let_go_of(house: House, sampler: Sampler, freeze: Freeze) -> None:
