@@ -351,6 +351,7 @@ def test_use_without_a_booking_is_told_of_once_within_15_s(
     assert found_unbooked(app, sampler) == [("", 30), ("bob", 21)], "the guard does not have it in hand"
     seconds(60)
     assert len(found_unbooked(app, sampler)) == 2
+    assert sampler.unbooked.news() == []
     assert db.session.scalar(sa.select(sa.func.count()).select_from(News)) == 2
     del kernel.people[21], kernel.people[22]
     seconds(20)
