@@ -83,7 +83,7 @@ class Agent:
             "passes": self._passes,
             "operations": self._operations,
             "events": self._events,
-            **side_work(self.app, self.host_name, self.driver, self.kernel, self.sharer, self.stop),
+            **side_work(self.app, self.host_name, self.driver, self.hands.evictor, self.sharer, self.stop),
         }
         threads = [threading.Thread(target=target, name=name, daemon=True) for name, target in work.items()]
         self._after_reboot()

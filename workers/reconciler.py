@@ -74,7 +74,7 @@ def run_pass(host_name: str, driver: LxdDriver, hands: Hands | None = None) -> P
     trouble = ""
     try:
         if not todo.quiet or outcome.verdicts:
-            seen = _look_again(driver, seen, todo, outcome)
+            evictor.seen = seen = _look_again(driver, seen, todo, outcome)
     except DriverError as error:  # what was done but not seen, the next pass sees and writes down
         trouble = str(error)
         _note(host_name, lambda host: recording.could_not_look(host, want, trouble))

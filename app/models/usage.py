@@ -38,7 +38,7 @@ class Consumer(Base):
 
 
 class Amounts:
-    """What was measured. `busy_ms`: for how long kernels ran, by NVML's utilisation and what a sample stands for."""
+    """What was measured. `busy_ms`: the time in which kernels ran, NVML's utilisation of what a sample stands for."""
 
     sampled_ms: Mapped[int] = mapped_column(Integer)  # for how long there are samples; the rest is unknown, not idle
     busy_ms: Mapped[int] = mapped_column(Integer)

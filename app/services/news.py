@@ -31,6 +31,7 @@ FOR_ADMINS = {
     "user.registered": Event.WAITING,
     "gpu.quarantined": Event.QUARANTINE,
     "gpu.intruder": Event.ALARM,
+    "gpu.used_unbooked": Event.ALARM,
     "instance.force_stopped": Event.ALARM,
     "job.refused": Event.ALARM,
 }

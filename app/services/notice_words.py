@@ -133,6 +133,7 @@ def _approved(details: dict[str, Any], _place: Place) -> str:
 def _alarm(details: dict[str, Any], _place: Place) -> str:
     words = {
         "gpu.intruder": _("A GPU of %(host)s was used without a booking", host=details.get("host", "?")),
+        "gpu.used_unbooked": _("A GPU of %(host)s is in use without a booking", host=details.get("host", "?")),
         "instance.force_stopped": _("A machine on %(host)s was stopped by force", host=details.get("host", "?")),
         "job.refused": _("A forged job was refused (%(target)s)", target=details.get("target", "?")),
         "host.silent": _("%(host)s says nothing", host=details.get("host", "?")),
@@ -174,7 +175,7 @@ def _lines(notice: Notice, place: Place) -> list[str]:
     if event in {Event.SUMMARY, Event.WAITING}:
         decide = [_("Decide: %(url)s", url=f"{place.url}/people")]
         return summary_words.lines(details, place.url) if event == Event.SUMMARY else decide
-    why = [clean(str(details[name])) for name in ("reason", "why", "instance", "since") if details.get(name)]
+    why = [clean(str(details[name])) for name in ("reason", "why", "instance", "name", "since") if details.get(name)]
     return [*why, _("Look: %(url)s", url=f"{place.url}/hosts")]
 
 

@@ -9,8 +9,9 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
-from tests.bench import create, find, live, reports, sweep, week
+from tests.bench import create, find, live, reports, sampler, sweep, week
 from tests.bench.installation import installation
 from tests.bench.report import Report, as_json
 from workers.locks import Held, exclusive
@@ -55,6 +56,12 @@ def run_sweep() -> Report:
     return sweep.measure()
 
 
+def run_sampler() -> Report:
+    """reading 8 GPUs with 40 processes, and a day of it"""
+    with installation(DATA / "sampler") as settings, TemporaryDirectory() as folder:
+        return sampler.measure(settings, Path(folder))
+
+
 BENCHES: dict[str, Callable[[], Report]] = {
     "create": run_create,
     "week": run_week,
@@ -62,6 +69,7 @@ BENCHES: dict[str, Callable[[], Report]] = {
     "reports": run_reports,
     "live": run_live,
     "sweep": run_sweep,
+    "sampler": run_sampler,
 }
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.bench import __main__ as bench
-from tests.bench import create, find, live, reports, week, year
+from tests.bench import create, find, live, reports, sampler, week, year
 from tests.bench.report import Figure, Report, as_json, percentile
 from tests.conftest import settings_for
 
@@ -62,6 +62,14 @@ def test_the_live_page_shows_every_gpu_at_work(fresh_db: str, tmp_path: Path) ->
     sizes = [figure.value for figure in report.figures if figure.name.endswith("bytes")]
     assert sizes == sorted(sizes)
     assert sizes[-1] > 64 * 500
+
+
+def test_reading_gpus_costs_little_and_leaves_nothing_behind(fresh_db: str, tmp_path: Path) -> None:
+    report = sampler.measure(settings_for(fresh_db, tmp_path), tmp_path, processes=8, seconds=2.5, rounds=1, hours=0.1)
+    well_formed(report)
+    kept = ("descriptors more", "journal left", "time that is somebody's", "resident, both")
+    assert [figure.name for figure in report.figures if figure.name in kept and not figure.holds] == []
+    assert len([figure for figure in report.figures if figure.name in kept]) == len(kept)
 
 
 def test_a_missed_target_is_said_and_is_the_exit_status(
