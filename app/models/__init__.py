@@ -26,6 +26,7 @@ from app.models.shares import SharedDirectory
 from app.models.teams import TeamMember
 from app.models.templates import Template, TemplateKind, TemplateState
 from app.models.terminals import Terminal
+from app.models.waits import Wait, WaitState
 
 __all__ = [
     "Account",
@@ -75,4 +76,6 @@ __all__ = [
     "Terminal",
     "User",
     "UserState",
+    "Wait",
+    "WaitState",
 ]

@@ -16,6 +16,7 @@ class Policy(Base):
         CheckConstraint("id = 1", name="single"),
         CheckConstraint("horizon_days > 0 AND max_hours > 0 AND max_gpus > 0", name="limits"),
         CheckConstraint("grace_seconds >= 0", name="grace"),
+        CheckConstraint("offer_minutes > 0", name="offer"),
     )
 
     id: Mapped[int] = mapped_column(primary_key=True)
@@ -32,3 +33,4 @@ class Policy(Base):
     force_stop: Mapped[bool] = mapped_column(server_default=text("false"))  # a machine that does not let go is stopped
     max_snapshots: Mapped[int] = mapped_column(server_default="5")  # of one machine
     delete_days: Mapped[int] = mapped_column(server_default="7")  # from asking for a deletion to the deletion
+    offer_minutes: Mapped[int] = mapped_column(server_default="30")  # how long the waiting list's offers stand

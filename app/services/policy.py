@@ -21,6 +21,7 @@ LIMITS = {  # what an admin may set: field → (lowest, highest)
     "max_snapshots": (0, 100),
     "delete_days": (0, 365),
     "grace_seconds": (0, 600),
+    "offer_minutes": (5, 24 * 60),
 }
 
 

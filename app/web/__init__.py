@@ -45,14 +45,15 @@ from app.web import (
     templates,
     terminal,
     uses,
+    waits,
     ways,
 )
 
 __all__ = ["classes", "init_app", "locale", "machine_move", "people_access"]
 
 PAGES = (
-    auth, home, calendar, find, bookings, machines, machine_care, snapshots, backups, ways, terminal, quota, teams,
-    settings, ssh_keys, notices, feeds, messages, maintenance,
+    auth, home, calendar, find, bookings, waits, machines, machine_care, snapshots, backups, ways, terminal, quota,
+    teams, settings, ssh_keys, notices, feeds, messages, maintenance,
     people, hosts, host_desktop, shares, templates, all_machines, policy, audit, health, api,
 )  # fmt: skip
 
@@ -66,6 +67,7 @@ def init_app(app: Flask) -> None:
     errors.init_app(app)
     security.init_app(app)
     compression.init_app(app)
+    waits.init_app(app)
     for module in PAGES:
         app.register_blueprint(module.bp)
     app.register_blueprint(calendar.short)

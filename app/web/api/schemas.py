@@ -10,6 +10,7 @@ from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
+    StrictBool,
     StrictInt,
     StrictStr,
     StringConstraints,
@@ -69,6 +70,15 @@ class NewBooking(_In):
         if self.gpus is not None and (self.model or self.host):
             raise PydanticCustomError("choice", _('"model" and "host" go with "count", not with "gpus".'))
         return self
+
+
+class NewWait(NewBooking):
+    """What to wait for: as for a booking, and how long of it."""
+
+    hours: Annotated[float, Field(gt=0, le=8784)] | None = None
+    """Any so many hours between `starts_at` and `ends_at`. Left out: exactly that window."""
+    ask_first: StrictBool = False
+    """Offer it, to be taken within the minutes that the lab has set; else it is booked at once."""
 
 
 class NewEnd(_In):
