@@ -23,6 +23,7 @@ from app.cli import (
     running,
     shares,
     templates,
+    waits,
 )
 from app.cli.base import NOT_RUNNING, Failed
 from app.config import BadSettings
@@ -37,7 +38,7 @@ def cli() -> None:
     """Berth: machines and GPU bookings for a lab."""
 
 
-for module in (running, hosts, gpus, holders, plan, people, machines, templates, shares, report, doctor):
+for module in (running, hosts, gpus, holders, plan, people, machines, templates, shares, waits, report, doctor):
     for command in module.COMMANDS:
         cli.add_command(command)
 for command in (*entering.COMMANDS, *backups.COMMANDS):

@@ -17,7 +17,7 @@ from app import clock, queue
 from app.drivers.fake import FakeLxd
 from app.errors import DomainError
 from app.extensions import db, transaction
-from app.models import Allocation, Booking, Host, Phase, User, UserState
+from app.models import Allocation, Booking, Host, Phase, User, UserState, Wait, WaitState
 from app.services import accounts, bookings, changes, inventory, ports, refusals
 from app.services.claims import Ask
 from tests.factories import make_instance
@@ -114,6 +114,8 @@ class Demo:
         hosts: set[str] = set()
         over = clock.now()
         with self.app.app_context(), transaction():
+            given_up = {"state": WaitState.WITHDRAWN, "closed_at": over}
+            db.session.execute(db.update(Wait).where(Wait.state == WaitState.WAITING).values(given_up))
             open_ones = db.select(Booking).where(Booking.ends_at > clock.now(), Booking.cancelled_at.is_(None))
             for booking in db.session.scalars(open_ones).all():
                 owner = db.session.get_one(User, booking.user_id)

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import io
 import threading
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 
 from flask import Flask
 from PIL import Image
 
-from app import clock, create_app, queue
+from app import clock, create_app, queue, serving
 from app.drivers.base import NVIDIA_MAJOR, GiveUp
 from app.drivers.fake import FakeLxd
 from app.drivers.fake_kernel import FakeKernel
@@ -55,12 +55,15 @@ from app.services import (
     templates,
     tokens,
 )
+from app.services.claims import Ask
 from app.services.quarantine import quarantine
 from app.services.rules import classes
 from app.services.shares import Terms
 from app.services.template_rules import Wish
+from app.services.waits import joining
+from app.services.waits.joining import Wanted
 from app.services.windows import Window
-from tests.browser.demo import Demo
+from tests.browser.demo import SLOT, Demo
 from tests.runtime.running import wait_for
 from workers.surveyor import Surveyor
 
@@ -101,6 +104,7 @@ class Scene:
     team: int
     template: int
     broken_template: int
+    waits: int
 
     def samples(self) -> list[Sample]:
         """Every page, with the people who may see it."""
@@ -137,6 +141,9 @@ class Scene:
             ("booking-upcoming", f"/bookings/{self.upcoming}"),
             ("booking-cancel", f"/bookings/{self.upcoming}/cancel"),
             ("booking-ended", f"/bookings/{self.ended}"),
+            ("waits", "/waits"),
+            ("waits-join", f"/waits/new?count=2&hours=6&model=NVIDIA+RTX+A6000&host=sim1&gpu={gpus[0]}&gpu={gpus[1]}"),
+            ("waits-leave", f"/waits/{self.waits}/leave"),
             ("booking-refused", f"/bookings/refused/{refusal}"),
             ("machines", "/machines"),
             ("machine", f"/machines/{self.user}"),
@@ -208,6 +215,7 @@ class Scene:
             ("class-try", f"/rules/classes/{self.student}/try?recent=1&max_hours=3&max_gpus=1"),
             ("class-remove", f"/rules/classes/{self.student}/remove"),
             ("audit", "/audit"),
+            ("waits-everybody", "/waits/everybody"),
             ("admin-notices", "/settings/notices"),
             ("messages", "/messages"),
             ("maintenance", "/hosts/sim2/maintenance"),
@@ -271,6 +279,7 @@ def make(demo: Demo) -> Scene:
     _surveyed(demo, user)
     _read(demo, user, admin)
     _told(demo, user, admin)
+    made = (*made, _waits(demo, user))
     return Scene(demo, user, other, admin, waiting, running, upcoming, ended, stuck, broken, student, team, *made)
 
 
@@ -444,6 +453,22 @@ def _told(demo: Demo, user: str, admin: str) -> None:
         gpus = [gpu for gpu, _host in inventory.gpus(host.id)]
         window = Window(start, start + timedelta(hours=4))
         maintenance.schedule(accounts.get(admin), host, gpus[:2], window, "New fans", maintenance.fingerprint([]))
+
+
+def _waits(demo: Demo, user: str) -> int:
+    """Two places on the waiting list, one of them for a time at which there is maintenance; an offer; and one that was
+    left. The number of the first."""
+    with demo.app.app_context():
+        with transaction():
+            person, kept = accounts.get(user), [gpu.id for gpu, _host in inventory.gpus(inventory.host("sim2").id)][:2]
+            work = Ask(starts_at=demo.at(20, 9), ends_at=demo.at(20, 11), gpu_ids=tuple(kept), note="Ablation")
+            first = joining.join(person, Wanted(work), SLOT)
+            joining.join(person, Wanted(replace(work, ends_at=demo.at(20, 12)), 7200), SLOT)
+            joining.leave(person, joining.join(person, Wanted(replace(work, note="")), SLOT).id)
+            offer = Ask(starts_at=demo.at(9, 9), ends_at=demo.at(9, 12), host="sim1")
+            joining.join(person, Wanted(offer, by_itself=False), SLOT)
+        serving.tend()
+        return first.id
 
 
 def _broken_machine(demo: Demo, user: str) -> str:

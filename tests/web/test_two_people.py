@@ -19,6 +19,8 @@ from app.extensions import db
 from app.models import Backup, Base, User
 from app.services import channels, feeds, ports, refusals, ssh_keys, teams, tokens
 from app.services.claims import Ask
+from app.services.waits import joining
+from app.services.waits.joining import Wanted
 from app.web.security import policy_of
 from tests.factories import gpus_of, make_admin, make_booking, make_host, make_instance, make_template, make_user
 from tests.page import Client, Page
@@ -65,18 +67,20 @@ def two(client: Client, woken: list[str]) -> Two:
     feed, _secret = feeds.create(wang, "hush-feed", None, "en")
     channel = channels.add(wang, "hush-chat", "jsons://127.0.0.1:9/x", allowed=("jsons",), secret_key="x")
     db.session.commit()
+    place = joining.join(wang, Wanted(Ask(ends_at=now + 99 * hour, count=4, note="hush-note"), 49 * 3600), 1)
+    db.session.commit()
     things = {"name": "gamma", "snapshot": SNAPSHOT, "booking_id": booking.id, "refusal_id": refusal.id}
     things |= {"token_id": token.id, "key_id": key.id, "template_id": hushed.id, "feed_id": feed.id}
-    return Two(wang, li, things | {"channel_id": channel.id, "account_id": team.id, "username": "wang"})
+    things |= {"channel_id": channel.id, "account_id": team.id, "username": "wang", "wait_id": place.id}
+    return Two(wang, li, things)
 
 
 NOTHING = {
     "name": "delta",
     "snapshot": "hand-20991101-120000",
     "username": "nobody",
-    **dict.fromkeys(
-        ("booking_id", "refusal_id", "token_id", "key_id", "template_id", "feed_id", "channel_id", "account_id"), 987654
-    ),
+    **dict.fromkeys(("booking_id", "refusal_id", "token_id", "key_id", "template_id", "feed_id"), 987654),
+    **dict.fromkeys(("channel_id", "account_id", "wait_id"), 987654),
 }
 CHOICES = {"what": "stop", "deed": "restore"}
 

@@ -188,3 +188,20 @@ def test_programs_wait_too(client: Client, user: User, taken: Booking) -> None:
     assert (taken_up.status, taken_up.json["booking"]) == (200, offered["booking"])
     assert call.delete(f"/waits/{number}").status == 409
     assert call.post("/waits", body | {"hours": 25}).fields() == ["hours"]
+
+
+def test_an_exact_time_is_a_dashed_bar_on_each_open_host_that_could_give_it(
+    client: Client, user: User, taken: Booking, count_queries: Callable[[], object]
+) -> None:
+    make_host("lab02", gpus=2)
+    make_host("lab03", gpus=2, model="NVIDIA L40S")
+    wait_for_tomorrow(client, count="2")
+    page = client.get("/calendar?open=lab01&open=lab02&open=lab03")
+    name = "You wait for 2 GPUs, Thu 20:00 to 22:00"
+    assert page.all("//tr[.//li[contains(@class, 'in-line')]]") == []
+    assert state() == ["granted"]
+    wait_for_tomorrow(client, host="lab01")
+    page = client.get("/calendar?open=lab01&open=lab02&open=lab03")
+    bars = page.all("//ul[@aria-label='lab01 Waiting']/li/a")
+    assert [bar.get("aria-label") for bar in bars] == [name.replace("2 GPUs", "1 GPU")]
+    assert len(page.all("//li[contains(@class, 'in-line')]")) == 1
