@@ -456,14 +456,15 @@ def _told(demo: Demo, user: str, admin: str) -> None:
 
 
 def _waits(demo: Demo, user: str) -> int:
-    """Two places on the waiting list, one of them for a time at which there is maintenance; an offer; and one that was
-    left. The number of the first."""
+    """Three places on the waiting list, two of them for a time at which there is maintenance; an offer; and one that
+    was left. The number of the first."""
     with demo.app.app_context():
         with transaction():
             person, kept = accounts.get(user), [gpu.id for gpu, _host in inventory.gpus(inventory.host("sim2").id)][:2]
             work = Ask(starts_at=demo.at(20, 9), ends_at=demo.at(20, 11), gpu_ids=tuple(kept), note="Ablation")
             first = joining.join(person, Wanted(work), SLOT)
             joining.join(person, Wanted(replace(work, ends_at=demo.at(20, 12)), 7200), SLOT)
+            joining.join(person, Wanted(Ask(starts_at=demo.at(1, 21), ends_at=demo.at(1, 23), count=4)), SLOT)
             joining.leave(person, joining.join(person, Wanted(replace(work, note="")), SLOT).id)
             offer = Ask(starts_at=demo.at(9, 9), ends_at=demo.at(9, 12), host="sim1")
             joining.join(person, Wanted(offer, by_itself=False), SLOT)
