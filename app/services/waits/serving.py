@@ -56,6 +56,7 @@ class Sight:
     minutes: int
     gpus: list[Gpu]
     taken: Busy
+    free: dict[int, list[Window]]
     machines: dict[int, frozenset[int]]
     payers: dict[tuple[int, str], Payer | None] = field(default_factory=dict)
 
@@ -97,12 +98,15 @@ def _look(waiting: Sequence[Wait], slot: int) -> Sight:
     machines: dict[int, set[int]] = defaultdict(set)
     for owner_id, host_id in db.session.execute(select(Instance.owner_id, Instance.host_id).where(*theirs)):
         machines[owner_id].add(host_id)
+    whole = Window(now, max(now, *(wait.ends_at for wait in waiting)))
+    taken = openings.busy(gpus, now, whole.ends_at)
     return Sight(
         now=now,
         slot=slot,
         minutes=policy.current().offer_minutes,
         gpus=gpus,
-        taken=openings.busy(gpus, now, max(wait.ends_at for wait in waiting)),
+        taken=taken,
+        free={gpu.id: _room(taken.get(gpu.id, ()), whole) for gpu in gpus},
         machines={owner_id: frozenset(hosts) for owner_id, hosts in machines.items()},
     )
 
@@ -143,7 +147,7 @@ def _windows(wait: Wait, gpus: Sequence[Gpu], sight: Sight, slot: int) -> Iterat
         at_once = Window(sight.now.replace(microsecond=0), ceil_to_grid(sight.now + length, slot))
         if at_once.ends_at <= wait.ends_at:
             yield at_once
-    room = {gpu.id: _room(sight.taken.get(gpu.id, ()), Window(earliest, max(wait.ends_at, earliest))) for gpu in gpus}
+    room = {gpu.id: _within(sight.free[gpu.id], earliest, wait.ends_at, length) for gpu in gpus}
     moments = {ceil_to_grid(one.starts_at, slot) for free in room.values() for one in free}
     starts = {
         start
@@ -153,6 +157,12 @@ def _windows(wait: Wait, gpus: Sequence[Gpu], sight: Sight, slot: int) -> Iterat
     }
     for start in sorted(starts):
         yield Window(start, start + length)
+
+
+def _within(free: Sequence[Window], start: datetime, end: datetime, least: timedelta) -> list[Window]:
+    """What of the free time lies between two moments, where that is long enough."""
+    cut = ((max(one.starts_at, start), min(one.ends_at, end)) for one in free)
+    return [Window(first, last) for first, last in cut if last - first >= least]
 
 
 def _room(taken: Sequence[Window], within: Window) -> list[Window]:
