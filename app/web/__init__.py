@@ -71,4 +71,5 @@ def init_app(app: Flask) -> None:
     for module in PAGES:
         app.register_blueprint(module.bp)
     app.register_blueprint(calendar.short)
+    app.register_blueprint(waits.everybodys)
     csrf.exempt(api.bp)  # bearer tokens only: cookies mean nothing there, so nothing can be forged with them

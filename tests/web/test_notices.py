@@ -107,7 +107,7 @@ def test_the_links_in_messages_lead_to_pages(app: Flask, alice: User) -> None:
     details = {
         "booking": 7, "gpus": 1, "host": "lab03", "starts_at": "2026-11-03T14:00:00+00:00",
         "ends_at": "2026-11-03T16:00:00+00:00", "action": "x", "by": "admin", "target": "user:bob", "left": 1,
-        "renews_at": "2026-12-01T00:00:00+00:00",
+        "renews_at": "2026-12-01T00:00:00+00:00", "decide_by": "2026-11-03T13:00:00+00:00",
     }  # fmt: skip
     adapter = app.url_map.bind("b.example")
     for event in Event:

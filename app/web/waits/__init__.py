@@ -2,6 +2,6 @@
 
 from app.web.waits import pages
 from app.web.waits.after import init_app
-from app.web.waits.blueprint import bp
+from app.web.waits.blueprint import bp, everybodys
 
-__all__ = ["bp", "init_app", "pages"]
+__all__ = ["bp", "everybodys", "init_app", "pages"]

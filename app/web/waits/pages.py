@@ -21,7 +21,7 @@ from app.web.security import admin_required
 from app.web.sessions import me
 from app.web.waits import form as forms
 from app.web.waits import words
-from app.web.waits.blueprint import ID, bp
+from app.web.waits.blueprint import ID, bp, everybodys
 from app.web.waits.form import WaitForm
 
 KEY_LENGTH = 64
@@ -116,7 +116,7 @@ def accept(wait_id: int) -> Response:
     return go(url_for("bookings.show", booking_id=wait.booking_id))
 
 
-@bp.get("/everybody")
+@everybodys.get("/everybody")
 @admin_required
 def everybody() -> Response:
     """Who waits, for what and for how long."""
