@@ -1,4 +1,5 @@
 """The postman: makes notices of what happened and of what is due, and sends them; one at a time on an installation.
+It also tends what nobody may be there to tend: the waiting list, and the month's new hours.
 
 A notice is claimed (an attempt is counted), sent by a child process with a deadline, and written down as sent. Killed
 before the server took it, the next postman sends it. Killed after that and before it was written down, it is sent
@@ -18,12 +19,13 @@ import sqlalchemy as sa
 from flask import Flask
 from sqlalchemy.exc import SQLAlchemyError
 
+from app import serving
 from app.config import Settings
 from app.drivers import mail, messengers, outward
 from app.drivers.base import DriverError
 from app.drivers.mail import Letter
 from app.extensions import db, transaction
-from app.services import folding, news, notice_words, outbox, reminders, sealing, summaries
+from app.services import folding, news, notice_words, outbox, quota, reminders, sealing, summaries
 from app.services.outbox import Batch
 from workers.apart import run_all
 
@@ -31,6 +33,7 @@ log = logging.getLogger(__name__)
 
 EVERY = 2.0  # seconds between two looks
 REMIND_EVERY = 10.0
+LINE_EVERY = 5.0
 SELDOM = 60.0
 DEADLINE = 30.0  # seconds for one message
 ONE_POSTMAN = 0x62657274  # PostgreSQL's advisory lock; any number that is Berth's own
@@ -68,6 +71,9 @@ class Postman:
         postal = bool(self.settings.smtp)
         with transaction():
             news.collect(mail=postal)
+        self._seldom("months", SELDOM, partial(quota.renew_due, self.settings.zone))
+        if self._is_time("line", LINE_EVERY):
+            serving.tend()
         self._seldom("bookings", REMIND_EVERY, partial(reminders.of_bookings, mail=postal))
         self._seldom("accounts", SELDOM, partial(reminders.of_accounts, mail=postal))
         self._seldom("hosts", SELDOM, partial(reminders.of_hosts, mail=postal))
@@ -81,6 +87,13 @@ class Postman:
         results = run_all([self._prepared(batch) for batch in batches], DEADLINE)
         self._write_down(batches, results)
         return len(batches)
+
+    def _is_time(self, name: str, every: float) -> bool:
+        now = time.monotonic()
+        if now < self._next_look.get(name, 0.0):
+            return False
+        self._next_look[name] = now + every
+        return True
 
     def _seldom(self, name: str, every: float, look: Callable[[], int]) -> None:
         if time.monotonic() >= self._next_look.get(name, 0.0):

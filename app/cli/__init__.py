@@ -25,6 +25,7 @@ from app.cli import (
     running,
     shares,
     templates,
+    waits,
 )
 from app.cli.base import NOT_RUNNING, Failed
 from app.config import BadSettings
@@ -40,7 +41,8 @@ def cli() -> None:
 
 
 for module in (
-    running, hosts, gpus, maintenance, holders, plan, people, machines, templates, shares, report, metrics, doctor
+    running, hosts, gpus, maintenance, holders, plan, people, machines, templates, shares, waits, report, metrics,
+    doctor,
 ):  # fmt: skip
     for command in module.COMMANDS:
         cli.add_command(command)

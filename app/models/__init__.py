@@ -28,6 +28,7 @@ from app.models.teams import TeamMember
 from app.models.templates import Template, TemplateKind, TemplateState
 from app.models.terminals import Terminal
 from app.models.usage import Consumer, GpuNow, UsageBatch, UsageDay, UsageHour, UsageMinute
+from app.models.waits import Wait, WaitState
 
 __all__ = [
     "Account",
@@ -84,4 +85,6 @@ __all__ = [
     "UsageMinute",
     "User",
     "UserState",
+    "Wait",
+    "WaitState",
 ]

@@ -16,6 +16,7 @@ class Policy(Base):
         CheckConstraint("id = 1", name="single"),
         CheckConstraint("horizon_days > 0 AND max_hours > 0 AND max_gpus > 0", name="limits"),
         CheckConstraint("grace_seconds >= 0", name="grace"),
+        CheckConstraint("offer_minutes > 0", name="offer"),
     )
 
     id: Mapped[int] = mapped_column(primary_key=True)
@@ -35,3 +36,4 @@ class Policy(Base):
     # What GPUs did, by the minute and by the hour: for so many days. By the day: for ever.
     minute_days: Mapped[int] = mapped_column(server_default="35")
     hour_days: Mapped[int] = mapped_column(server_default="800")
+    offer_minutes: Mapped[int] = mapped_column(server_default="30")  # how long the waiting list's offers stand

@@ -31,7 +31,7 @@ NOTE_LENGTH = 200
 _INSERT_BOOKING = insert(Booking).returning(Booking)
 _INSERT_ALLOCATIONS = insert(Allocation).returning(Allocation, sort_by_parameter_order=True)
 
-__all__ = ["Ask", "Proposal", "between", "create", "get", "mine", "propose"]
+__all__ = ["Ask", "Proposal", "between", "create", "get", "mine", "propose", "require_note"]
 
 
 @dataclass(frozen=True)
@@ -89,6 +89,14 @@ def create(user: User, ask: Ask, slot: int, *, series_id: int | None = None) -> 
         **more,
     )
     return booking
+
+
+def require_note(note: str) -> None:
+    """Raise InvalidInput for a purpose that is too long, or more than a line."""
+    if len(note) > NOTE_LENGTH:
+        raise InvalidInput(_("The purpose is too long: %(max)s characters at most.", max=NOTE_LENGTH), field="note")
+    if any(ord(character) < 32 for character in note):
+        raise InvalidInput(_("The purpose must be one line of text."), field="note")
 
 
 def get(user: User, booking_id: int, *, lock: bool = False) -> Booking:
@@ -164,10 +172,7 @@ def _within(start: datetime, end: datetime) -> Select[int]:
 
 def require_sense(ask: Ask) -> None:
     """Raise InvalidInput for what makes no sense at any time."""
-    if len(ask.note) > NOTE_LENGTH:
-        raise InvalidInput(_("The purpose is too long: %(max)s characters at most.", max=NOTE_LENGTH), field="note")
-    if any(ord(character) < 32 for character in ask.note):
-        raise InvalidInput(_("The purpose must be one line of text."), field="note")
+    require_note(ask.note)
     if not ask.gpu_ids and ask.count < 1:
         raise InvalidInput(_("Ask for at least one GPU."), field="count")
 

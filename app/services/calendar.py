@@ -15,8 +15,8 @@ from app import clock
 from app.models import Gpu, Host, User
 from app.services import periods, timeline
 from app.services.periods import Period
-from app.services.spans import gpus_and_mark, spans
-from app.services.timeline import Bar, Cell, Frame, Gap, Span, Spans
+from app.services.spans import gpus_mark_and_waits, spans
+from app.services.timeline import Bar, Cell, Frame, Gap, Span, Spans, Waiting
 
 OPEN_AT_MOST = 8  # with so few GPUs in all, every host is open
 LOOK_AHEAD = timedelta(days=4)  # beyond what is shown, to say when a GPU is free next
@@ -45,7 +45,8 @@ class GpuRow:
 
 @dataclass(frozen=True)
 class HostRow:
-    """One host. `rows` only where it is open; `next_free`: when its first GPU is free, from now."""
+    """One host. `rows` and what the viewer is `waiting` for there only where it is open; `next_free`: when its first
+    GPU is free, from now."""
 
     host: Host
     gpus: int
@@ -54,6 +55,7 @@ class HostRow:
     cells: tuple[Cell, ...]
     open: bool
     rows: tuple[GpuRow, ...] = ()
+    waiting: tuple[tuple[Waiting, Bar], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -107,7 +109,7 @@ def show(viewer: User, period: Period, wanted: Wanted) -> Shown:
     """A day or a week as this person sees it."""
     now = clock.now()
     frame = Frame(period.edges, now, viewer.id, wanted.mine_only)
-    every, mark = gpus_and_mark()
+    every, mark, waits = gpus_mark_and_waits(viewer, frame.start, frame.end)
     gpus = chosen(every, wanted)
     current = frame.start <= now < frame.end
     known_until = frame.end + LOOK_AHEAD if current else now
@@ -115,7 +117,7 @@ def show(viewer: User, period: Period, wanted: Wanted) -> Shown:
     named = None if wanted.entries else [host.id for host, _gpus in groups if is_open(host, groups, wanted)]
     held = spans(frame.start, known_until if current else frame.end, now, viewer, named)
     rows = tuple(
-        _host_row(host, members, held, frame, known_until, is_open=is_open(host, groups, wanted))
+        _host_row(host, members, held, frame, known_until, waits if is_open(host, groups, wanted) else None)
         for host, members in groups
     )
     everything = timeline.usable([gpu for gpu, _host in gpus])
@@ -154,8 +156,14 @@ def is_open(host: Host, groups: Sequence[tuple[Host, Sequence[Gpu]]], wanted: Wa
 
 
 def _host_row(
-    host: Host, gpus: Sequence[Gpu], spans: Spans, frame: Frame, known_until: datetime, *, is_open: bool
+    host: Host,
+    gpus: Sequence[Gpu],
+    spans: Spans,
+    frame: Frame,
+    known_until: datetime,
+    waits: Sequence[Waiting] | None,
 ) -> HostRow:
+    """`waits`: what the viewer waits for, on whatever host; None where the host is not open."""
     usable = timeline.usable(gpus)
     free_now = timeline.free_for(usable, spans, frame.now, frame.now + timedelta(seconds=1))
     return HostRow(
@@ -164,8 +172,11 @@ def _host_row(
         free_now=free_now,
         next_free=None if free_now else timeline.next_free(usable, spans, frame.now, known_until),
         cells=timeline.cells(usable, spans, frame),
-        open=is_open,
-        rows=tuple(_gpu_row(gpu, spans.get(gpu.id, ()), frame) for gpu in gpus) if is_open else (),
+        open=waits is not None,
+        rows=tuple(_gpu_row(gpu, spans.get(gpu.id, ()), frame) for gpu in gpus) if waits is not None else (),
+        waiting=tuple(
+            (wait, timeline.waiting_bar(wait, frame)) for wait in waits or () if wait.fits(host.name, usable)
+        ),
     )
 
 

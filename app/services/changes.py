@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime, timedelta
+from typing import Any
 
 from flask_babel import gettext as _
 from sqlalchemy import func, select
@@ -27,25 +28,36 @@ def cancel(user: User, booking_id: int) -> Booking:
     now = clock.now()
     if booking.phase(now) != Phase.UPCOMING:
         raise cannot_change(booking, now)
-    withdraw(user, booking, own=True)
+    withdraw(user.username, booking, fee=late_fee(user, booking, booking.starts_at, booking.ends_at))
     return booking
 
 
-def withdraw(actor: User, booking: Booking, *, own: bool = False, **details: str) -> None:
-    """Take a booking back, all of it; only for one that is locked and has not started. `own`: its owner does, who pays
-    for doing so late."""
+def take_back(owner: User, booking_id: int, *, actor: str, **details: Any) -> bool:
+    """Withdraw what was only offered, for nothing; whether it was still to be had. One that has begun unanswered, since
+    nobody looked in time, ends with its first second."""
+    booking = locked(owner, booking_id)
+    phase = booking.phase(clock.now())
+    if phase == Phase.UPCOMING:
+        withdraw(actor, booking, **details)
+    elif phase == Phase.RUNNING:
+        cut(owner, booking, booking.starts_at, **details)
+    return phase in {Phase.UPCOMING, Phase.RUNNING}
+
+
+def withdraw(actor: str, booking: Booking, *, fee: int = 0, **details: Any) -> None:
+    """Take a booking back, all of it; only for one that is locked and has not started. `fee`: what its owner pays for
+    doing so late, in GPU-seconds."""
     now = clock.now()
     booking.cancelled_at = booking.settled_at = now
     for allocation in booking.allocations:
         allocation.released_at = now
     db.session.flush()
-    fee = late_fee(actor, booking, booking.starts_at, booking.ends_at) if own else 0
-    quota.release(booking, quota.held_for(booking.id), key=f"release:{booking.id}", actor=actor.username)
+    quota.release(booking, quota.held_for(booking.id), key=f"release:{booking.id}", actor=actor)
     charge(actor, booking, fee)
-    audit.record(actor.username, "booking.cancelled", f"booking:{booking.id}", **details)
+    audit.record(actor, "booking.cancelled", f"booking:{booking.id}", **details)
 
 
-def cut(actor: User, booking: Booking, end: datetime, **details: str) -> None:
+def cut(actor: User, booking: Booking, end: datetime, **details: Any) -> None:
     """Let a booking end earlier, the rest given back; only for one that is locked. It runs for a second at least.
     Nobody pays for that."""
     before, began = booking.ends_at, max(allocation.starts_at for allocation in booking.allocations)
@@ -207,7 +219,7 @@ def _shorten(user: User, booking: Booking, end: datetime, *, own: bool = True) -
     if amount:
         key = f"release:{booking.id}:{entry_count(booking)}"
         quota.release(booking, amount, key=key, actor=user.username)
-    charge(user, booking, fee)
+    charge(user.username, booking, fee)
 
 
 def late_fee(user: User, booking: Booking, start: datetime, end: datetime) -> int:
@@ -215,10 +227,10 @@ def late_fee(user: User, booking: Booking, start: datetime, end: datetime) -> in
     return fees.late(booking, start, end, clock.now()) if user.id == booking.user_id else 0
 
 
-def charge(user: User, booking: Booking, fee: int) -> None:
+def charge(actor: str, booking: Booking, fee: int) -> None:
     """Take what giving back late costs."""
     if fee:
-        quota.charge(booking, fee, key=f"fee:{booking.id}:{entry_count(booking)}", actor=user.username)
+        quota.charge(booking, fee, key=f"fee:{booking.id}:{entry_count(booking)}", actor=actor)
 
 
 def _set_end(booking: Booking, end: datetime) -> None:

@@ -90,10 +90,7 @@ def named_gpus(ask: Ask, rules: Rules, *, lock: bool = False) -> list[Gpu]:
 
 def any_gpus(ask: Ask, frame: Frame) -> list[Gpu]:
     """`count` free GPUs of one host that match; raises SlotTaken with what is free next."""
-    gpus = _permitted(openings.usable_gpus(ask.model, ask.host), frame.rules)
-    most = max((len(group) for group in openings.by_host(gpus).values()), default=0)
-    if most < ask.count:
-        raise _no_such_gpus(ask, most)
+    gpus = enough_gpus(ask, frame.rules)
     window = frame.window
     taken = openings.busy(gpus, window.starts_at, frame.latest)
     chosen = openings.choose(gpus, taken, window, ask.count, frame.machines)
@@ -113,6 +110,15 @@ def any_gpus(ask: Ask, frame: Frame) -> list[Gpu]:
         alternatives=(later,) if later else (),
         next_free=later.starts_at if later else None,
     )
+
+
+def enough_gpus(ask: Ask, rules: Rules) -> list[Gpu]:
+    """Those that match and may be used, free or not; refused unless one host has `count` of them."""
+    gpus = _permitted(openings.usable_gpus(ask.model, ask.host), rules)
+    most = max((len(group) for group in openings.by_host(gpus).values()), default=0)
+    if most < ask.count:
+        raise _no_such_gpus(ask, most)
+    return gpus
 
 
 def _permitted(gpus: list[Gpu], rules: Rules) -> list[Gpu]:

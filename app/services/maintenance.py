@@ -221,7 +221,7 @@ def _lock(gpus: Sequence[Gpu], window: Window) -> None:
 def _do(actor: User, change: Change, window: Window, reason: str) -> None:
     booking, why = change.booking, _("Maintenance: %(reason)s", reason=reason) if reason else _("Maintenance")
     if change.fate == Fate.CANCELLED:
-        changes.withdraw(actor, booking, reason=why)
+        changes.withdraw(actor.username, booking, reason=why)
     elif change.fate == Fate.SHORTENED:
         changes.cut(actor, booking, change.ends_at or window.starts_at, reason=why)
     else:

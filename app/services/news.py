@@ -10,7 +10,7 @@ from sqlalchemy import delete, select
 from sqlalchemy.orm import joinedload, selectinload
 
 from app.extensions import db
-from app.models import AuditEvent, Booking, Event, Gpu, News, Series, User
+from app.models import AuditEvent, Booking, Event, Gpu, News, Series, User, Wait
 from app.services import notices, people
 from app.services.notices import Telling
 
@@ -26,6 +26,7 @@ OWN = {
     "booking.no_show": Event.MOVED,
 }
 SERIES = {"series.created": Event.MADE, "series.changed": Event.MOVED, "series.cancelled": Event.MOVED}
+OF_WAITS = {"wait.offered", "wait.granted", "wait.expired"}
 DECISIONS = {"user.approved": Event.APPROVED, "user.refused": Event.APPROVED}
 FOR_ADMINS = {
     "user.registered": Event.WAITING,
@@ -69,6 +70,8 @@ def _about(event: AuditEvent) -> Iterator[tuple[User, Telling]]:
         yield from _own(event)
     elif event.action in SERIES:
         yield from _series(event)
+    elif event.action in OF_WAITS:
+        yield from _of_wait(event)
     elif event.action in DECISIONS:
         name = event.target.partition(":")[2]
         person = db.session.scalar(select(User).where(User.username == name))
@@ -82,7 +85,8 @@ def _about(event: AuditEvent) -> Iterator[tuple[User, Telling]]:
 
 
 def _own(event: AuditEvent) -> Iterator[tuple[User, Telling]]:
-    """Of a change of a booking: its owner, unless they made it themselves, or it was one of many of a series."""
+    """Of a change of a booking: its owner, unless they made it themselves, the waiting list tells them, or it was one
+    of a series."""
     if "series" in event.details:
         return
     number = event.target.partition(":")[2]
@@ -92,6 +96,8 @@ def _own(event: AuditEvent) -> Iterator[tuple[User, Telling]]:
         .options(joinedload(Booking.user), joinedload(Booking.host), selectinload(Booking.allocations))
     )
     if booking is None or (event.action != "booking.created" and event.actor == booking.user.username):
+        return
+    if "wait" in event.details or (event.action == "booking.created" and _came_by_waiting(booking)):
         return
     kind = OWN[event.action]
     key = f"made:{booking.id}" if kind == Event.MADE else f"event:{event.id}"
@@ -114,6 +120,30 @@ def _series(event: AuditEvent) -> Iterator[tuple[User, Telling]]:
     details = {name: event.details[name] for name in ("gpus", "starts_at", "last_at")}
     details |= {"series": number, "count": len(event.details["bookings"]), "action": event.action, "by": event.actor}
     yield owner, Telling(SERIES[event.action], f"event:{event.id}", details)
+
+
+def _of_wait(event: AuditEvent) -> Iterator[tuple[User, Telling]]:
+    """Of what the waiting list did: the one who waits."""
+    wait = db.session.scalar(
+        select(Wait)
+        .where(Wait.id == int(event.target.partition(":")[2]))
+        .options(
+            joinedload(Wait.user),
+            joinedload(Wait.booking).options(joinedload(Booking.host), selectinload(Booking.allocations)),
+        )
+    )
+    if wait is None:
+        return
+    wish = {"gpus": wait.count, "starts_at": wait.starts_at.isoformat(), "ends_at": wait.ends_at.isoformat()}
+    details: dict[str, Any] = wish if wait.booking is None else facts(wait.booking)
+    details |= {"action": event.action, "wait": wait.id, "offered": bool(event.details.get("offered"))}
+    open_until = wait.decide_by if event.action != "wait.expired" else None
+    details["decide_by"] = open_until.isoformat() if open_until else ""
+    yield wait.user, Telling(Event.OFFERED, f"event:{event.id}", details, open_until)
+
+
+def _came_by_waiting(booking: Booking) -> bool:
+    return db.session.scalar(select(Wait.id).where(Wait.booking_id == booking.id)) is not None
 
 
 def _for_admins(event: AuditEvent) -> dict[str, Any]:

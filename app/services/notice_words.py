@@ -124,6 +124,17 @@ def _many(details: dict[str, Any]) -> str:
     return ngettext("%(num)s booking of %(gpus)s", "%(num)s bookings of %(gpus)s", details["count"], gpus=gpus)
 
 
+def _offered(details: dict[str, Any], place: Place) -> str:
+    if details["action"] == "wait.expired":
+        if details["offered"]:
+            return _("An offer of the waiting list was not taken")
+        return _("The waiting list had nothing for you")
+    what, start = _what(details), place.when(details["starts_at"])
+    if details["action"] == "wait.granted":
+        return _("Booked for you: %(what)s, from %(start)s", what=what, start=start)
+    return _("Offered to you: %(what)s, from %(start)s", what=what, start=start)
+
+
 def _approved(details: dict[str, Any], _place: Place) -> str:
     if details["action"] == "user.approved":
         return _("Your account in Berth is approved")
@@ -147,6 +158,7 @@ _TITLES: dict[Event, Callable[[dict[str, Any], Place], str]] = {
     Event.ENDS_SOON: _ends_soon,
     Event.ENDED: lambda d, _p: _("Ended: %(what)s", what=_what(d)),
     Event.MOVED: _moved,
+    Event.OFFERED: _offered,
     Event.APPROVED: _approved,
     Event.QUOTA_LOW: lambda d, _p: _("%(hours)s GPU-hours are left this month", hours=hours_text(d["left"])),
     Event.WAITING: lambda d, _p: _("%(name)s waits for approval", name=d["target"].partition(":")[2]),
@@ -161,8 +173,11 @@ _TITLES: dict[Event, Callable[[dict[str, Any], Place], str]] = {
 
 def _lines(notice: Notice, place: Place) -> list[str]:
     details, event = notice.details, Event(notice.event)
-    if "booking" in details or "series" in details:
-        found = _of_booking(event, details, place) if "booking" in details else _of_series(event, details, place)
+    if event == Event.OFFERED or "booking" in details or "series" in details:
+        if event == Event.OFFERED:
+            found = _of_wait(details, place)
+        else:
+            found = _of_booking(event, details, place) if "booking" in details else _of_series(event, details, place)
         return [clean(line) for line in found]
     if event == Event.TEST:
         return [_("This way works: Berth reaches you here.")]
@@ -185,6 +200,27 @@ def _of_series(event: Event, details: dict[str, Any], place: Place) -> list[str]
     if event == Event.MOVED:
         lines.append(_("Changed by %(name)s.", name=details["by"]))
     return [*lines, _("All of them: %(url)s", url=f"{place.url}/bookings/series/{details['series']}")]
+
+
+def _of_wait(details: dict[str, Any], place: Place) -> list[str]:
+    start, end = place.when(details["starts_at"]), place.when(details["ends_at"])
+    own = _("Your places on the waiting list: %(url)s", url=f"{place.url}/waits")
+    if details["action"] == "wait.expired":
+        wish = ngettext("%(num)s GPU, %(start)s to %(end)s", "%(num)s GPUs, %(start)s to %(end)s", details["gpus"],
+                        start=start, end=end)  # fmt: skip
+        given_on = [_("It went to the next in line; it costs you nothing.")] if details["offered"] else []
+        return [wish, *given_on, own]
+    until = place.when(details["decide_by"])
+    lines = [_("%(what)s, %(start)s to %(end)s", what=_what(details), start=start, end=end)]
+    if details["action"] == "wait.granted":
+        page = f"{place.url}/bookings/{details['booking']}"
+        free = _("Until %(until)s you can give it back without a charge for doing so late.", until=until)
+        return [*lines, free, _("Booking %(id)s: %(url)s", id=details["booking"], url=page)]
+    return [
+        *lines,
+        _("It is held for you until %(until)s; then it goes to the next in line.", until=until),
+        _("Take it or decline it: %(url)s", url=f"{place.url}/waits"),
+    ]
 
 
 def _of_booking(event: Event, details: dict[str, Any], place: Place) -> list[str]:

@@ -23,6 +23,7 @@ LIMITS = {  # what an admin may set: field → (lowest, highest)
     "grace_seconds": (0, 600),
     "minute_days": (2, 400),
     "hour_days": (32, 3660),
+    "offer_minutes": (5, 24 * 60),
 }
 
 

@@ -45,7 +45,7 @@ def move(actor: User, booking: Booking, asked: Window, slot: int, **details: Any
     fee = _fee(actor, booking, window)
     _put(booking, window)
     _post(actor, booking, more)
-    changes.charge(actor, booking, fee)
+    changes.charge(actor.username, booking, fee)
     was = {"before_start": before.starts_at.isoformat(), "before": before.ends_at.isoformat()}
     times = {"starts_at": window.starts_at.isoformat(), "ends_at": window.ends_at.isoformat()}
     audit.record(actor.username, "booking.moved", f"booking:{booking.id}", **was, **times, **details)

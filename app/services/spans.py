@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from itertools import pairwise
+from typing import Any
 
 from sqlalchemy import (
     ARRAY,
     BigInteger,
+    ColumnElement,
     DateTime,
     Text,
     any_,
@@ -18,6 +20,7 @@ from sqlalchemy import (
     column,
     func,
     literal,
+    null,
     or_,
     select,
     true,
@@ -26,9 +29,9 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import aggregate_order_by
 
 from app.extensions import db
-from app.models import Allocation, AuditEvent, Block, Booking, Gpu, Host, User
+from app.models import Allocation, AuditEvent, Block, Booking, Gpu, Host, User, Wait, WaitState
 from app.services import maintenance
-from app.services.timeline import NOBODY, SOMEBODY, Span, Spans
+from app.services.timeline import NOBODY, SOMEBODY, Span, Spans, Waiting
 
 A_MOMENT = timedelta(microseconds=1)
 REMEMBERED = 32  # events that make up the mark: one that is committed late still moves it
@@ -44,14 +47,39 @@ def mark() -> str:
 
 def gpus_and_mark() -> tuple[list[tuple[Gpu, Host]], str]:
     """Every enabled host's GPUs, by host, model and number; and the mark, read with them."""
+    every, mark, _nothing = _gpus_with(null())
+    return every, mark
+
+
+def gpus_mark_and_waits(
+    viewer: User, start: datetime, end: datetime
+) -> tuple[list[tuple[Gpu, Host]], str, list[Waiting]]:
+    """The same, and what the viewer waits for in a span; in the one query."""
+    wanted = func.jsonb_build_array(
+        Wait.id, Wait.starts_at, Wait.ends_at, Wait.count, Wait.model, Wait.host, Wait.gpu_ids
+    )
+    exact = Wait.starts_at + func.make_interval(0, 0, 0, 0, 0, 0, Wait.seconds) == Wait.ends_at
+    own = (Wait.user_id == viewer.id, Wait.state == WaitState.WAITING, Wait.ends_at > start, Wait.starts_at < end)
+    query = select(func.jsonb_agg(aggregate_order_by(wanted, Wait.starts_at, Wait.id))).where(*own, exact)
+    every, mark, waits = _gpus_with(query.scalar_subquery())
+    return every, mark, [_waiting(*one) for one in waits or ()]
+
+
+def _gpus_with(more: ColumnElement[Any]) -> tuple[list[tuple[Gpu, Host]], str, Any]:
     query = (
-        select(Gpu, Host, _MARK.scalar_subquery())
+        select(Gpu, Host, _MARK.scalar_subquery(), more)
         .join(Host)
         .where(Host.enabled)
         .order_by(Host.name, Gpu.model, Gpu.minor)
     )
     rows = db.session.execute(query).all()
-    return [(gpu, host) for gpu, host, _mark in rows], (rows[0][2] or "") if rows else ""
+    every = [(gpu, host) for gpu, host, _mark, _more in rows]
+    return every, (rows[0][2] or "") if rows else "", rows[0][3] if rows else None
+
+
+def _waiting(number: int, start: str, end: str, count: int, model: str, host: str, gpu_ids: list[int]) -> Waiting:
+    starts_at, ends_at = (datetime.fromisoformat(moment).astimezone(UTC) for moment in (start, end))
+    return Waiting(number, starts_at, ends_at, count, model, host, frozenset(gpu_ids))
 
 
 def spans(start: datetime, end: datetime, now: datetime, viewer: User, named: Iterable[int] | None = None) -> Spans:

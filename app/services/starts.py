@@ -101,7 +101,7 @@ def _later(user: User, booking: Booking, start: datetime) -> None:
     if amount:
         key = f"release:{booking.id}:{changes.entry_count(booking)}"
         quota.release(booking, amount, key=key, actor=user.username)
-    changes.charge(user, booking, fee)
+    changes.charge(user.username, booking, fee)
 
 
 def _cost_from(booking: Booking, start: datetime) -> int:

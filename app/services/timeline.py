@@ -43,13 +43,32 @@ class Span(NamedTuple):  # these are made by the thousand: a frozen dataclass ta
         return self.starts_at < end and self.ends_at > start
 
 
+@dataclass(frozen=True)
+class Waiting:
+    """An exact time for which the viewer waits: `count` GPUs of a host, of a model and on it where named, or these."""
+
+    wait_id: int
+    starts_at: datetime
+    ends_at: datetime
+    count: int
+    model: str
+    host: str
+    gpu_ids: frozenset[int]
+
+    def fits(self, host: str, gpus: Sequence[Gpu]) -> bool:
+        """Whether it could be given by these GPUs of a host."""
+        if self.gpu_ids:
+            return self.gpu_ids <= {gpu.id for gpu in gpus}
+        return self.host in {"", host} and sum(self.model in {"", gpu.model} for gpu in gpus) >= self.count
+
+
 Spans = Mapping[int, Sequence[Span]]
 """By GPU id, in order of start."""
 
 
 class Bar(NamedTuple):
     """One booking on one GPU, cut to what is shown. `start`, `width` in units; `before`/`after`: it goes on outside.
-    `state`: booked, attaching, in_use, ended or maintenance (see Span)."""
+    `state`: booked, attaching, in_use, ended, maintenance (see Span) or in_line (see Waiting)."""
 
     booking_id: int
     owner: str
@@ -190,6 +209,12 @@ def _bar(span: Span, frame: Frame) -> Bar:
         state=state(span, frame.now),
         note=span.note,
     )
+
+
+def waiting_bar(wait: Waiting, frame: Frame) -> Bar:
+    """What the viewer waits for, as a bar; its number is the place's on the waiting list."""
+    span = Span(0, wait.wait_id, wait.starts_at, wait.ends_at, frame.viewer_id, "")
+    return _bar(span, frame)._replace(state="in_line")
 
 
 def state(span: Span, now: datetime) -> str:

@@ -48,14 +48,15 @@ from app.web import (
     templates,
     terminal,
     uses,
+    waits,
     ways,
 )
 
 __all__ = ["classes", "init_app", "locale", "machine_move", "people_access"]
 
 PAGES = (
-    auth, home, calendar, find, bookings, live, machines, machine_care, snapshots, backups, ways, terminal, quota,
-    teams, reports, settings, ssh_keys, notices, feeds, messages, maintenance,
+    auth, home, calendar, find, bookings, waits, live, machines, machine_care, snapshots, backups, ways, terminal,
+    quota, teams, reports, settings, ssh_keys, notices, feeds, messages, maintenance,
     people, hosts, host_desktop, shares, templates, all_machines, policy, audit, health, help_page, api,
 )  # fmt: skip
 
@@ -69,7 +70,9 @@ def init_app(app: Flask) -> None:
     errors.init_app(app)
     security.init_app(app)
     compression.init_app(app)
+    waits.init_app(app)
     for module in PAGES:
         app.register_blueprint(module.bp)
     app.register_blueprint(calendar.short)
+    app.register_blueprint(waits.everybodys)
     csrf.exempt(api.bp)  # bearer tokens only: cookies mean nothing there, so nothing can be forged with them

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
@@ -29,8 +28,6 @@ from app.web.times import moment_text
 
 bp = Blueprint("find", __name__, url_prefix="/find")
 
-_HOURS = re.compile(r"(\d{1,3}(?:[.,]\d{1,2})?)\s*h?")
-
 
 class FindForm(PageForm):
     """All as typed; `_wish` makes sense of it."""
@@ -52,6 +49,7 @@ def index() -> Response:
         chosen = {name: request.args.get(name, "") for name in ("model", "host")}
         return _page(_with_lists(FindForm(formdata=None, **chosen)))
     form = _with_lists(FindForm(formdata=request.args))
+    wish: Wish | None = None
     try:
         wish = _wish(form)
         found = slots.find(me(), wish, slot())
@@ -59,8 +57,10 @@ def index() -> Response:
         form.refuse(error)
         return _page(form, status=422)
     except DomainError as error:
-        return _page(form, refused=error, status=status_of(error))
-    return _page(form, found=found, offers=[_shown(offer, wish, place) for place, offer in enumerate(found.offers)])
+        return _page(form, refused=error, wish=wish if error.code == "quota" else None, status=status_of(error))
+    return _page(
+        form, found=found, wish=wish, offers=[_shown(offer, wish, place) for place, offer in enumerate(found.offers)]
+    )
 
 
 def _page(form: FindForm, *, status: int = 200, **more: Any) -> Response:
@@ -73,17 +73,16 @@ def _page(form: FindForm, *, status: int = 200, **more: Any) -> Response:
         free_now=[_shown_now(offer) for offer in now],
         rules=rules,
         status=status,
-        **{"offers": [], "found": None, "refused": None} | more,
+        **{"offers": [], "found": None, "refused": None, "wish": None} | more,
     )
 
 
 def _wish(form: FindForm) -> Wish:
     zone = times.viewer_zone()
-    count, hours = (form.count.data or "").strip(), _HOURS.fullmatch((form.hours.data or "").strip())
+    count = (form.count.data or "").strip()
     if not (count.isascii() and count.isdigit() and 0 < len(count) < 4 and int(count)):
         raise InvalidInput(_("Give a whole number, such as 1."), field="count")
-    if hours is None:
-        raise InvalidInput(_("Give a duration in hours, such as 6 or 1.5."), field="hours")
+    seconds = local_times.parse_hours(form.hours.data or "", "hours")
 
     def day(name: str, since_midnight: timedelta = timedelta()) -> datetime | None:
         text = form[name].data or ""
@@ -97,7 +96,7 @@ def _wish(form: FindForm) -> Wish:
         near += timedelta(days=1) if near < clock.now() else timedelta()
     return Wish(
         count=int(count),
-        seconds=round(float(hours.group(1).replace(",", ".")) * 3600),
+        seconds=seconds,
         model=_known(form.model),
         host=_known(form.host),
         not_before=day("after_date"),

@@ -11,6 +11,7 @@ from flask_babel import gettext as _
 from app.errors import InvalidInput
 
 _TIME = re.compile(r"(\d{1,2})(?:[:.\uff1ah]?(\d{2})(?::(\d{2}))?)?")
+_HOURS = re.compile(r"(\d{1,3}(?:[.,]\d{1,2})?)\s*h?")
 _YEARS = range(2000, 2200)
 
 
@@ -33,6 +34,14 @@ def parse_time(text: str, field: str) -> timedelta:
         if minutes < 60 and seconds < 60 and (hours < 24 or (hours, minutes, seconds) == (24, 0, 0)):
             return timedelta(hours=hours, minutes=minutes, seconds=seconds)
     raise InvalidInput(_("Give a time such as 20:00."), field=field)
+
+
+def parse_hours(text: str, field: str) -> int:
+    """`6`, `1.5`, `1,5` or `6 h`, in seconds. Raises InvalidInput naming the field."""
+    match = _HOURS.fullmatch(text.strip())
+    if match is None:
+        raise InvalidInput(_("Give a duration in hours, such as 6 or 1.5."), field=field)
+    return round(float(match.group(1).replace(",", ".")) * 3600)
 
 
 def moment(day: date, since_midnight: timedelta, zone: ZoneInfo, field: str) -> datetime:

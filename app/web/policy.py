@@ -27,6 +27,7 @@ FIELDS: dict[str, tuple[LazyString, LazyString]] = {  # field → label, unit
     "max_disk_gib": (_l("Disk per machine"), _l("GiB")),
     "max_snapshots": (_l("Snapshots per machine"), _l("snapshots")),
     "delete_days": (_l("How long a deleted machine can be had back"), _l("days")),
+    "offer_minutes": (_l("How long the waiting list holds an offer for somebody"), _l("minutes")),
     "grace_seconds": (_l("Seconds between asking a program to end and ending it"), _l("seconds")),
     "minute_days": (_l("What GPUs did is kept by the minute"), _l("days")),
     "hour_days": (_l("What GPUs did is kept by the hour"), _l("days")),
@@ -40,13 +41,13 @@ SWITCHES: dict[str, tuple[LazyString, LazyString | str]] = {  # field → label,
 }
 NAMES = tuple(FIELDS)
 GROUPS: tuple[tuple[LazyString, LazyString | str, tuple[str, ...], str], ...] = (  # heading, note, fields, switch
-    (_l("Bookings"), "", NAMES[:4], ""),
+    (_l("Bookings"), "", (*NAMES[:4], "offer_minutes"), ""),
     (_l("Machines"), "", NAMES[4:10], "self_service"),
-    (_l("Taking a GPU back"), _l("These hold at once, for bookings that run now too."), NAMES[10:11], "force_stop"),
+    (_l("Taking a GPU back"), _l("These hold at once, for bookings that run now too."), NAMES[11:12], "force_stop"),
     (
         _l("What GPUs did"),
         _l("By the day it is kept for ever. What is older than this goes within a day, and does not come back."),
-        NAMES[11:],
+        NAMES[12:],
         "",
     ),
 )

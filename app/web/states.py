@@ -31,6 +31,11 @@ STATES = {
     "no_show": State("attention", "attention", _l("No-show")),
     "refused_booking": State("refused", "refused", _l("Refused")),
     "failed": State("refused", "failed", _l("Failed")),
+    # the waiting list
+    "in_line": State("booked waiting", "waiting", _l("On the waiting list")),
+    "offered": State("attention", "ends-soon", _l("Offered")),
+    "expired": State("off", "ended", _l("Nothing came of it")),
+    "withdrawn": State("off", "cancelled", _l("Left")),
     # GPUs
     "free": State("in-use", "free", _l("Free")),
     "out_of_service": State("off", "out-of-service", _l("Out of service")),

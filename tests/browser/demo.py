@@ -17,7 +17,7 @@ from app import clock, queue
 from app.drivers.fake import FakeLxd
 from app.errors import DomainError
 from app.extensions import db, transaction
-from app.models import Allocation, Booking, Gpu, GpuNow, Host, Instance, Phase, User, UserState
+from app.models import Allocation, Booking, Gpu, GpuNow, Host, Instance, Phase, User, UserState, Wait, WaitState
 from app.services import accounts, bookings, changes, inventory, ports, refusals, samples
 from app.services.claims import Ask
 from app.services.samples import Now
@@ -139,6 +139,8 @@ class Demo:
         hosts: set[str] = set()
         over = clock.now()
         with self.app.app_context(), transaction():
+            given_up = {"state": WaitState.WITHDRAWN, "closed_at": over}
+            db.session.execute(db.update(Wait).where(Wait.state == WaitState.WAITING).values(given_up))
             open_ones = db.select(Booking).where(Booking.ends_at > clock.now(), Booking.cancelled_at.is_(None))
             for booking in db.session.scalars(open_ones).all():
                 owner = db.session.get_one(User, booking.user_id)

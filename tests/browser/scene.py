@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import io
 import threading
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 from flask import Flask
 from PIL import Image
 
-from app import clock, create_app, queue
+from app import clock, create_app, queue, serving
 from app.drivers.base import NVIDIA_MAJOR, GiveUp
 from app.drivers.fake import FakeLxd
 from app.drivers.fake_kernel import FakeKernel
@@ -66,6 +66,8 @@ from app.services.series.patterns import WEEK, Pattern
 from app.services.series.trial import Wish as Again
 from app.services.shares import Terms
 from app.services.template_rules import Wish
+from app.services.waits import joining
+from app.services.waits.joining import Wanted
 from app.services.windows import Window
 from tests.browser.demo import SLOT, Demo
 from tests.runtime.running import wait_for
@@ -110,6 +112,7 @@ class Scene:
     of_series: int
     template: int
     broken_template: int
+    waits: int
 
     def samples(self) -> list[Sample]:
         """Every page, with the people who may see it."""
@@ -150,6 +153,9 @@ class Scene:
             ("booking-upcoming", f"/bookings/{self.upcoming}"),
             ("booking-cancel", f"/bookings/{self.upcoming}/cancel"),
             ("booking-ended", f"/bookings/{self.ended}"),
+            ("waits", "/waits"),
+            ("waits-join", f"/waits/new?count=2&hours=6&model=NVIDIA+RTX+A6000&host=sim1&gpu={gpus[0]}&gpu={gpus[1]}"),
+            ("waits-leave", f"/waits/{self.waits}/leave"),
             ("booking-refused", f"/bookings/refused/{refusal}"),
             ("book-series", f"/bookings/new?check=1&count=1&{weekly}&start_time=12:00&end_time=13:00"),
             ("book-series-not-all", f"/bookings/new?check=1&count=3&{weekly}&start_time=20:00&end_time=08:00"),
@@ -239,6 +245,7 @@ class Scene:
             ("class-try", f"/rules/classes/{self.student}/try?recent=1&max_hours=3&max_gpus=1"),
             ("class-remove", f"/rules/classes/{self.student}/remove"),
             ("audit", "/audit"),
+            ("waits-everybody", "/waits/everybody"),
             ("admin-notices", "/settings/notices"),
             ("messages", "/messages"),
             ("maintenance", "/hosts/sim2/maintenance"),
@@ -304,9 +311,8 @@ def make(demo: Demo) -> Scene:
     _read(demo, user, admin)
     _told(demo, user, admin)
     _measured(demo, [user, other, stranger])
-    return Scene(
-        demo, user, other, admin, waiting, running, upcoming, ended, stuck, broken, student, team, *series, *made
-    )
+    made = (*series, *made, _waits(demo, user))
+    return Scene(demo, user, other, admin, waiting, running, upcoming, ended, stuck, broken, student, team, *made)
 
 
 def unmake(demo: Demo) -> None:
@@ -526,6 +532,23 @@ def _day_of(user: User, gpu: Gpu, host: Host, start: datetime, hours: int) -> li
         for sampled in [0 if start.day == 12 else hour * 2 // 3 if at == 0 else hour]
         for busy in [max(0, 9 - (at * 2 + start.day) % 11)]
     ]  # fmt: skip
+
+
+def _waits(demo: Demo, user: str) -> int:
+    """Three places on the waiting list, two of them for a time at which there is maintenance; an offer; and one that
+    was left. The number of the first."""
+    with demo.app.app_context():
+        with transaction():
+            person, kept = accounts.get(user), [gpu.id for gpu, _host in inventory.gpus(inventory.host("sim2").id)][:2]
+            work = Ask(starts_at=demo.at(20, 9), ends_at=demo.at(20, 11), gpu_ids=tuple(kept), note="Ablation")
+            first = joining.join(person, Wanted(work), SLOT)
+            joining.join(person, Wanted(replace(work, ends_at=demo.at(20, 12)), 7200), SLOT)
+            joining.join(person, Wanted(Ask(starts_at=demo.at(1, 21), ends_at=demo.at(1, 23), count=4)), SLOT)
+            joining.leave(person, joining.join(person, Wanted(replace(work, note="")), SLOT).id)
+            offer = Ask(starts_at=demo.at(9, 9), ends_at=demo.at(9, 12), host="sim1")
+            joining.join(person, Wanted(offer, by_itself=False), SLOT)
+        serving.tend()
+        return first.id
 
 
 def _broken_machine(demo: Demo, user: str) -> str:

@@ -62,3 +62,17 @@ def test_quota_is_added_and_taken(lab: Berth) -> None:
     assert lab("quota", "grant", "liwei", "nan").status == 1
     assert lab("quota", "grant", "liwei", "inf").status == 1
     assert lab("quota", "grant", "liwei", "many").status == 2
+
+
+def test_who_waits_is_listed(lab: Berth, engine: sa.Engine) -> None:
+    assert lab("wait", "list").out == "Nobody waits.\n"
+    with engine.begin() as connection:
+        connection.execute(
+            sa.text(
+                "INSERT INTO waits (user_id, seconds, starts_at, ends_at, by_itself, model) SELECT id, 7200, "
+                "'2099-01-04 12:00Z', '2099-01-05 12:00Z', true, 'NVIDIA L40S' FROM users WHERE username = 'liwei'"
+            )
+        )
+    [found] = lab("wait", "list", "--json").json()
+    assert (found["user"], found["state"], found["hours"], found["model"]) == ("liwei", "waiting", 2, "NVIDIA L40S")
+    assert "NVIDIA L40S" in lab("wait", "list").out

@@ -22,6 +22,8 @@ from app.services.claims import Ask
 from app.services.series import making
 from app.services.series.patterns import Pattern
 from app.services.series.trial import Wish as Again
+from app.services.waits import joining
+from app.services.waits.joining import Wanted
 from app.web.security import policy_of
 from tests.factories import gpus_of, make_admin, make_booking, make_host, make_instance, make_template, make_user
 from tests.page import Client, Page
@@ -71,30 +73,20 @@ def two(client: Client, woken: list[str]) -> Two:
     feed, _secret = feeds.create(wang, "hush-feed", None, "en")
     channel = channels.add(wang, "hush-chat", "jsons://127.0.0.1:9/x", allowed=("jsons",), secret_key="x")
     db.session.commit()
+    place = joining.join(wang, Wanted(Ask(ends_at=now + 99 * hour, count=4, note="hush-note"), 49 * 3600), 1)
+    db.session.commit()
     things = {"name": "gamma", "snapshot": SNAPSHOT, "booking_id": booking.id, "refusal_id": refusal.id}
     things |= {"token_id": token.id, "key_id": key.id, "template_id": hushed.id, "feed_id": feed.id}
-    things |= {"series_id": booked.series.id}
-    return Two(wang, li, things | {"channel_id": channel.id, "account_id": team.id, "username": "wang"})
+    things |= {"channel_id": channel.id, "account_id": team.id, "username": "wang", "wait_id": place.id}
+    return Two(wang, li, things | {"series_id": booked.series.id})
 
 
 NOTHING = {
     "name": "delta",
     "snapshot": "hand-20991101-120000",
     "username": "nobody",
-    **dict.fromkeys(
-        [
-            "booking_id",
-            "series_id",
-            "refusal_id",
-            "token_id",
-            "key_id",
-            "template_id",
-            "feed_id",
-            "channel_id",
-            "account_id",
-        ],
-        987654,
-    ),
+    **dict.fromkeys(("booking_id", "series_id", "refusal_id", "token_id", "key_id", "template_id", "feed_id"), 987654),
+    **dict.fromkeys(("channel_id", "account_id", "wait_id"), 987654),
 }
 CHOICES = {"what": "stop", "deed": "restore", "edge": "start"}
 

@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from datetime import timedelta
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,12 +17,15 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from app import create_core
+from app import clock, create_core
 from app.extensions import db, transaction
-from app.models import Channel, Event, Notice
+from app.models import Account, Channel, Event, Notice, Wait, WaitState
 from app.services import audit, channels, notices, outbox, sealing
+from app.services.claims import Ask
+from app.services.waits import joining
+from app.services.waits.joining import Wanted
 from tests.conftest import settings_for
-from tests.factories import make_user
+from tests.factories import make_host, make_user
 from tests.receivers import mail_server, web_server
 from tests.runtime.running import ROOT, wait_for
 from workers.apart import run_all
@@ -231,3 +235,24 @@ def test_what_runs_apart_ends_with_who_started_it(tmp_path: Path) -> None:
     child.kill()
     child.wait(10)
     wait_for(lambda: not Path(f"/proc/{number}/exe").exists() or "Z" in Path(f"/proc/{number}/stat").read_text())
+
+
+def test_it_brings_the_months_hours_and_serves_the_waiting_list_with_them(post: Post) -> None:
+    now = clock.now()
+    with transaction():
+        make_host("lab03", gpus=1)
+        bob = make_user("bob", hours=0)
+        joining.join(bob, Wanted(Ask(ends_at=now + timedelta(hours=9)), 7200, by_itself=False), 900)
+        assert bob.account is not None
+        bob.account.monthly, bob.account.renews_at = 5 * 3600, now + timedelta(days=1)
+    post.postman.step()
+    with transaction():
+        assert db.session.scalars(sa.select(Wait.state)).all() == [WaitState.WAITING]
+        db.session.execute(sa.update(Account).values(renews_at=now).where(Account.name == "bob"))
+    post.postman._next_look.clear()
+    post.postman.step()
+    post.postman.step()  # what was found is told
+    with transaction():
+        assert db.session.scalars(sa.select(Wait.state)).all() == [WaitState.OFFERED]
+        assert db.session.scalars(sa.select(Account.balance).where(Account.name == "bob")).one() == 3 * 3600
+    assert "Offered to you: 1 GPU on lab03" in post.mailbox.letters[-1]["Subject"]

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from datetime import datetime, timedelta
 
-from app.models import Booking
+from sqlalchemy import exists, or_, select
+
+from app.extensions import db
+from app.models import Booking, Wait, WaitState
 from app.services.rules import classes, tariff
 
 # What its owner can mend: see services.plan.Trouble.
@@ -16,9 +19,9 @@ def late(booking: Booking, start: datetime, end: datetime, now: datetime) -> int
 
     Only of what would have run within the next hours, which others cannot plan for any more. The same for a booking
     that is cancelled, shortened or ended now: nobody gains by waiting or by taking another way. Nothing for a GPU that
-    Berth could not give. Its allocations must be loaded."""
+    Berth could not give, nor for what the waiting list gave them a moment ago. Its allocations must be loaded."""
     rules = classes.rules_for(booking.account_id)
-    if rules.late_hours is None or rules.late_percent is None or _not_given(booking):
+    if rules.late_hours is None or rules.late_percent is None or _not_given(booking) or _just_given(booking, now):
         return 0
     until = min(now + timedelta(hours=rules.late_hours), end)
     if until <= start:
@@ -28,3 +31,10 @@ def late(booking: Booking, start: datetime, end: datetime, now: datetime) -> int
 
 def _not_given(booking: Booking) -> bool:
     return any(one.trouble and one.trouble not in OWN_TROUBLE for one in booking.allocations)
+
+
+def _just_given(booking: Booking, now: datetime) -> bool:
+    """Whether the waiting list booked it by itself, or offers it, and they may still say no."""
+    undecided = or_(Wait.by_itself, Wait.state == WaitState.OFFERED)
+    query = select(exists().where(Wait.booking_id == booking.id, Wait.decide_by > now, undecided))
+    return bool(db.session.scalar(query))

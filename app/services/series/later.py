@@ -59,7 +59,8 @@ def cancel(user: User, series: Series, since: datetime) -> list[Booking]:
     Raises RuleRefused where nothing is left to give back."""
     found = _locked(series, since)
     for booking in found:
-        changes.withdraw(user, booking, own=True, series=str(series.id))
+        fee = changes.late_fee(user, booking, booking.starts_at, booking.ends_at)
+        changes.withdraw(user.username, booking, fee=fee, series=str(series.id))
     audit.record(user.username, "series.cancelled", reading.target(series), **making.summary(found))
     return found
 

@@ -110,6 +110,34 @@ class SeriesOut(_Out):
     """What could not be booked, in the answer to the request that made it"""
 
 
+class WaitOut(_Out):
+    """One place on the waiting list."""
+
+    id: int
+    state: str
+    """`waiting`, `offered`, `granted`, `expired` (its time is over, or the offer was not taken) or `withdrawn`"""
+    place: int | None
+    """The how manieth it is of those who want some of the same; null for one that does not wait"""
+    gpus: list[int]
+    count: int
+    model: str
+    host: str
+    hours: Hours
+    """Of each GPU"""
+    starts_at: MomentOut
+    ends_at: MomentOut
+    ask_first: bool
+    note: str
+    account: str
+    booking: int | None
+    """What it was given or is offered"""
+    decide_by: MomentOut | None
+    """Until when an offer stands, or what was booked can be given back without a late charge"""
+    created_at: MomentOut
+    granted_at: MomentOut | None
+    closed_at: MomentOut | None
+
+
 class InstanceOut(_Out):
     """One machine."""
 

@@ -1,4 +1,4 @@
-"""The API's one blueprint; its routes are in `bookings` and `reads`, what comes before each of them in `admit`."""
+"""The API's one blueprint; its routes are in `bookings`, `waits` and `reads`, what comes before each in `admit`."""
 
 from __future__ import annotations
 

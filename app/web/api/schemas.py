@@ -10,6 +10,7 @@ from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
+    StrictBool,
     StrictInt,
     StrictStr,
     StringConstraints,
@@ -98,6 +99,15 @@ class SeriesToBook(NewSeries):
 
     book: Literal["all", "fitting"] = "all"
     """`all` or nothing, or those that are `fitting`."""
+
+
+class NewWait(NewBooking):
+    """What to wait for: as for a booking, and how long of it."""
+
+    hours: Annotated[float, Field(gt=0, le=8784)] | None = None
+    """Any so many hours between `starts_at` and `ends_at`. Left out: exactly that window."""
+    ask_first: StrictBool = False
+    """Offer it, to be taken within the minutes that the lab has set; else it is booked at once."""
 
 
 class NewEnd(_In):

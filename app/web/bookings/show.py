@@ -14,6 +14,7 @@ from app.models import Booking, Phase
 from app.services import bookings, room, statement
 from app.services.bookings import Ask
 from app.services.rules import tariff
+from app.services.waits import line
 from app.web import live
 from app.web.bookings import ending, obstacles, series_page, shown, usage, words
 from app.web.bookings.blueprint import ID, bp, slot
@@ -51,10 +52,11 @@ def page(booking: Booking, *, refused: DomainError | None = None, status: int = 
         "obstacle": obstacle,
         "trouble": trouble,
         "silence": silence_of(booking.host) if shown.poll_seconds(booking, now) == shown.OFTEN else "",
-        "lines": [(line, describe(replace(line, booking=None))) for line in statement.of_booking(booking)],
+        "lines": [(one, describe(replace(one, booking=None))) for one in statement.of_booking(booking)],
         "poll": shown.poll_seconds(booking, now),
         "poll_url": url_for("bookings.show", booking_id=booking.id, seen=key),
         "end_lines": ending.lines(booking, now),
+        "offer": line.offered(booking),
     }
     changed = request.args.get("seen") != key
     if not is_fragment():

@@ -6,7 +6,7 @@ from datetime import date, datetime
 from typing import Any
 
 from flask import url_for
-from flask_babel import format_date, format_datetime, pgettext
+from flask_babel import format_date, format_datetime, ngettext, pgettext
 from flask_babel import gettext as _
 from flask_babel import lazy_gettext as _l
 from markupsafe import Markup, escape
@@ -15,7 +15,7 @@ from app import clock
 from app.services.calendar import GpuRow, Shown
 from app.services.months import Booked
 from app.services.periods import Kind, Period
-from app.services.timeline import Bar, Gap
+from app.services.timeline import Bar, Gap, Waiting
 from app.web import times
 from app.web.calendar.blueprint import bp, code, compact
 
@@ -27,6 +27,9 @@ STATES = {  # of bars: how they are drawn, and the word in their names
     "attaching": ("waiting", _l("not attached yet")),
     "booked": ("", _l("booked")),  # what a bar is if nothing else
 }
+
+
+_IN_LINE = Markup('<li class="{}"><a href="{}" aria-label="{}">{}</a>')
 
 
 def of_a_day(day: Booked) -> str:
@@ -80,6 +83,19 @@ class Lane:
         text = escape(self._you if bar.mine else bar.owner) if bar.width >= LABEL_FROM else ""
         link = f'<a href=/b/{code(bar.booking_id)} aria-label="{escape(self.name(bar))}"{bar_hooks(bar)}>{text}</a>'
         return f'<li class="{bar_class(bar)}">{link}'
+
+    def waiting(self, wait: Waiting, bar: Bar) -> Markup:
+        """What the viewer waits for; it leads to their places on the waiting list."""
+        start, end = self._moments.span(wait.starts_at, wait.ends_at)
+        name = ngettext(
+            "You wait for %(num)s GPU, %(start)s to %(end)s",
+            "You wait for %(num)s GPUs, %(start)s to %(end)s",
+            wait.count,
+            start=start,
+            end=end,
+        )
+        where = f"s{bar.start} w{bar.width} in-line"
+        return _IN_LINE.format(where, url_for("waits.index"), name, _("Waiting") if bar.width >= LABEL_FROM else "")
 
     def name(self, bar: Bar) -> str:
         """`Li Wei, Tue 20:00 to Wed 08:00, in use`: what the bar shows, for those who hear it or point at it; and what
