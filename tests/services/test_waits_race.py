@@ -5,12 +5,14 @@ from __future__ import annotations
 import random
 import time
 from collections import defaultdict
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from itertools import pairwise
 from threading import Condition
 from typing import Any
 
+import pytest
 import sqlalchemy as sa
 from flask import Flask
 
@@ -20,6 +22,7 @@ from app.models import Account, Allocation, AuditEvent, Booking, User, Wait, Wai
 from app.services import changes
 from app.services.claims import Ask
 from app.services.waits import joining
+from app.services.waits import serving as serving_turns
 from app.services.waits.joining import Wanted
 from app.services.windows import Window, ceil_to_grid
 from tests.factories import gpus_of, make_booking, make_host, make_user
@@ -123,3 +126,28 @@ def test_each_free_window_goes_to_exactly_one_in_the_order_of_joining(core: Flas
         assert len(poor) == len(POOR)
         assert poor <= {row.user_id for row in waiting}, "passed over, the place kept"
         assert poor.isdisjoint(row.user_id for row in granted)
+
+
+def test_what_frees_while_the_line_is_gone_through_is_the_firsts(
+    core: Flask, aside: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One who comes later in the same turn does not see more than the first did."""
+    start = ceil_to_grid(clock.now(), SLOT) + 5 * HOUR
+    with core.app_context(), transaction():
+        gpus, owner = gpus_of(make_host("lab03", gpus=1)), make_user()
+        booking = make_booking(owner, gpus, start, start + HOUR)
+        first, second = make_user(), make_user()
+        for person in (first, second):
+            joining.join(person, Wanted(Ask(starts_at=start, ends_at=start + HOUR)), SLOT)
+    places, seen = serving_turns._places, []
+
+    def slowly(wait: Wait, sight: Any) -> Any:
+        found = list(places(wait, sight))
+        seen.append(wait.user_id)
+        if len(seen) == 1:  # the first has looked, and now it frees
+            aside(lambda: changes.cancel(db.session.get_one(User, owner.id), booking.id)).result(10)
+        return found
+
+    monkeypatch.setattr(serving_turns, "_places", slowly)
+    given = [aside(serving_turns.serve_next, SLOT).result(10) for _ in range(2)]
+    assert (given[0], given[1].user_id, seen) == (None, first.id, [first.id, second.id, first.id])
