@@ -1,4 +1,5 @@
 """The postman: makes notices of what happened and of what is due, and sends them; one at a time on an installation.
+It also looks for bookings whose GPUs do nothing, since their owners are told of it.
 
 A notice is claimed (an attempt is counted), sent by a child process with a deadline, and written down as sent. Killed
 before the server took it, the next postman sends it. Killed after that and before it was written down, it is sent
@@ -25,6 +26,7 @@ from app.drivers.mail import Letter
 from app.extensions import db, transaction
 from app.services import news, notice_words, outbox, reminders, sealing
 from app.services.outbox import Batch
+from workers import reclaimer
 from workers.apart import run_all
 
 log = logging.getLogger(__name__)
@@ -72,6 +74,9 @@ class Postman:
         self._seldom("accounts", SELDOM, partial(reminders.of_accounts, mail=postal))
         self._seldom("hosts", SELDOM, partial(reminders.of_hosts, mail=postal))
         self._seldom("tidy", 60 * SELDOM, outbox.tidy)
+        if time.monotonic() >= self._next_look.get("idle", 0.0):
+            reclaimer.tend()
+            self._next_look["idle"] = time.monotonic() + SELDOM
         with transaction():
             batches = outbox.claim()
         if not batches:

@@ -22,6 +22,7 @@ class Event(StrEnum):
     ENDS_SOON = "ends_soon"
     ENDED = "ended"
     MOVED = "moved"
+    IDLE = "idle"
     APPROVED = "approved"
     QUOTA_LOW = "quota_low"
     WAITING = "waiting"

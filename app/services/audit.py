@@ -16,6 +16,7 @@ SYSTEM = "system"
 TOLD = frozenset(
     """
     booking.created booking.moved booking.released booking.cancelled booking.gpu_replaced
+    booking.idle_warned booking.reclaimed
     user.registered user.approved user.refused
     gpu.quarantined gpu.intruder instance.force_stopped job.refused
     """.split()  # noqa: SIM905 - a list of words reads better so

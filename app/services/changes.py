@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import datetime, timedelta
 
 from flask_babel import gettext as _
@@ -10,15 +11,13 @@ from sqlalchemy import func, select
 from app import clock
 from app.errors import InvalidInput, RuleRefused
 from app.extensions import db
-from app.models import Allocation, Booking, Gpu, Host, LedgerEntry, Phase, User
-from app.services import audit, bookings, claims, openings, quota, warnings
+from app.models import Allocation, Booking, Charge, Gpu, LedgerEntry, Phase, User
+from app.services import audit, bookings, claims, openings, policy, quota, warnings
 from app.services.claims import Frame
-from app.services.rules import classes, fees, gate, noshow, tariff
+from app.services.rules import classes, fees, gate, tariff
 from app.services.rules.check import Asked
 from app.services.rules.terms import Rules
 from app.services.windows import Window, ceil_to_grid, in_utc
-
-NO_SHOW = "booking.no_show"
 
 
 def cancel(user: User, booking_id: int) -> Booking:
@@ -62,31 +61,27 @@ def end_now(user: User, booking_id: int) -> Booking:
     now = clock.now()
     if booking.phase(now) != Phase.RUNNING:
         raise _cannot_change(booking, now)
-    began = max(allocation.starts_at for allocation in booking.allocations)  # later where another GPU was given
-    end = max(now.replace(microsecond=0), began + timedelta(seconds=1))
     booking.released_at = now
-    _shorten(user, booking, end)
-    audit.record(user.username, "booking.released", f"booking:{booking.id}", ends_at=end.isoformat())
+    _shorten(user, booking, _soonest_end(booking, now))
+    audit.record(user.username, "booking.released", f"booking:{booking.id}", ends_at=booking.ends_at.isoformat())
     return booking
 
 
-def end_no_show(host: Host) -> int | None:
-    """End the host's first booking whose owner did not come, if the rules say so; its number.
-
-    One at a time: each takes its account's lock and then its GPUs', and nobody may hold two accounts and GPUs."""
-    booking_id = noshow.due(host)
-    if booking_id is None:
-        return None
-    owner = db.session.scalars(select(User).join(Booking).where(Booking.id == booking_id)).one()
+def reclaim(
+    owner: User, booking_id: int, is_due: Callable[[Booking], bool], *, actor: str, action: str, **details: str
+) -> Booking | None:
+    """Give back the rest of a running booking that is not used, if `is_due` says so of it once it is locked: a machine
+    may have taken it meanwhile, or its owner given it back. Its owner pays as for ending it, or by the lab's rules for
+    all of it."""
     booking = _locked(owner, booking_id)
     now = clock.now()
-    moment = noshow.ends_at(booking, now)
-    if moment is None or moment > now or booking.released_at is not None:
-        return None  # a machine took it meanwhile, or its owner gave it back
-    booking.released_at = now
-    _shorten(owner, booking, now.replace(microsecond=0))
-    audit.record(audit.SYSTEM, NO_SHOW, f"booking:{booking.id}", ends_at=booking.ends_at.isoformat())
-    return booking.id
+    if booking.phase(now) != Phase.RUNNING or booking.released_at is not None or not is_due(booking):
+        return None
+    booking.released_at, before = now, booking.ends_at
+    _shorten(owner, booking, _soonest_end(booking, now), unused=True)
+    times = {"before": before.isoformat(), "ends_at": booking.ends_at.isoformat()}
+    audit.record(actor, action, f"booking:{booking.id}", **times, **details)
+    return booking
 
 
 def move_end(user: User, booking_id: int, ends_at: datetime, slot: int) -> Booking:
@@ -185,20 +180,29 @@ def _extend(user: User, booking: Booking, end: datetime, now: datetime, slot: in
     amount = tariff.of(booking).between(booking.starts_at, booking.ends_at, end)
     quota.require(amount, quota.lock(booking.account_id))
     _set_end(booking, end)
-    booking.booked_until = end
+    booking.booked_until, booking.extended_at = end, now
     db.session.flush()
     quota.hold(booking, amount, key=f"hold:{booking.id}:{_entry_count(booking)}", actor=user.username)
 
 
-def _shorten(user: User, booking: Booking, end: datetime, *, own: bool = True) -> None:
+def _soonest_end(booking: Booking, now: datetime) -> datetime:
+    """Now, but not before it ran for a second: its start is later where another GPU was given."""
+    began = max(allocation.starts_at for allocation in booking.allocations)
+    return max(now.replace(microsecond=0), began + timedelta(seconds=1))
+
+
+def _shorten(user: User, booking: Booking, end: datetime, *, own: bool = True, unused: bool = False) -> None:
     amount = tariff.of(booking).between(booking.starts_at, end, booking.ends_at)
     fee = _late(user, booking, end, clock.now()) if own else 0
+    kind = "fee"
+    if unused and policy.current().charge == Charge.RESERVED:
+        kind, fee = "unused", amount
     _set_end(booking, end)
     db.session.flush()
     if amount:
         key = f"release:{booking.id}:{_entry_count(booking)}"
         quota.release(booking, amount, key=key, actor=user.username)
-    _charge(user, booking, fee)
+    _charge(user, booking, fee, kind)
 
 
 def _late(user: User, booking: Booking, start: datetime, now: datetime) -> int:
@@ -206,10 +210,10 @@ def _late(user: User, booking: Booking, start: datetime, now: datetime) -> int:
     return fees.late(booking, start, booking.ends_at, now) if user.id == booking.user_id else 0
 
 
-def _charge(user: User, booking: Booking, fee: int) -> None:
-    """What giving back late costs."""
+def _charge(user: User, booking: Booking, fee: int, kind: str = "fee") -> None:
+    """What giving back late costs, or what was not used (`kind`: "unused")."""
     if fee:
-        quota.charge(booking, fee, key=f"fee:{booking.id}:{_entry_count(booking)}", actor=user.username)
+        quota.charge(booking, fee, key=f"{kind}:{booking.id}:{_entry_count(booking)}", actor=user.username)
 
 
 def _set_end(booking: Booking, end: datetime) -> None:

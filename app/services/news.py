@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
+from datetime import datetime
 from typing import Any
 
 from sqlalchemy import delete, select
@@ -23,6 +24,8 @@ OWN = {
     "booking.released": Event.MOVED,
     "booking.cancelled": Event.MOVED,
     "booking.gpu_replaced": Event.MOVED,
+    "booking.idle_warned": Event.IDLE,
+    "booking.reclaimed": Event.IDLE,
 }
 DECISIONS = {"user.approved": Event.APPROVED, "user.refused": Event.APPROVED}
 FOR_ADMINS = {
@@ -93,7 +96,10 @@ def _own(event: AuditEvent) -> Iterator[tuple[User, Telling]]:
         details |= {"before": event.details["before"], "ends_at": event.details["ends_at"]}
     if (reason := str(event.details.get("reason", ""))) != "":
         details["reason"] = reason
-    yield booking.user, Telling(kind, key, details)
+    told = ("since", "due_at", "keeps", "minutes")  # of GPUs that do nothing
+    details |= {name: event.details[name] for name in told if name in event.details}
+    until = details.get("due_at") if event.action == "booking.idle_warned" else None
+    yield booking.user, Telling(kind, key, details, datetime.fromisoformat(until) if until else None)
 
 
 def _for_admins(event: AuditEvent) -> dict[str, Any]:

@@ -97,6 +97,13 @@ def _moved(details: dict[str, Any], place: Place) -> str:
     return _("Now ends %(end)s: %(what)s", what=what, end=place.when(details["ends_at"]))
 
 
+def _idle(details: dict[str, Any], place: Place) -> str:
+    if details["action"] == "booking.reclaimed":
+        return _("Given back, since nothing was done: %(what)s", what=_what(details))
+    times = {"since": place.when(details["since"]), "time": place.when(details["due_at"])}
+    return _("Nothing done since %(since)s: %(what)s, given back at %(time)s", what=_what(details), **times)
+
+
 def _approved(details: dict[str, Any], _place: Place) -> str:
     if details["action"] == "user.approved":
         return _("Your account in Berth is approved")
@@ -119,6 +126,7 @@ _TITLES: dict[Event, Callable[[dict[str, Any], Place], str]] = {
     Event.ENDS_SOON: _ends_soon,
     Event.ENDED: lambda d, _p: _("Ended: %(what)s", what=_what(d)),
     Event.MOVED: _moved,
+    Event.IDLE: _idle,
     Event.APPROVED: _approved,
     Event.QUOTA_LOW: lambda d, _p: _("%(hours)s GPU-hours are left this month", hours=hours_text(d["left"])),
     Event.WAITING: lambda d, _p: _("%(name)s waits for approval", name=d["target"].partition(":")[2]),
@@ -163,7 +171,30 @@ def _of_booking(event: Event, details: dict[str, Any], place: Place) -> list[str
         lines.append(_("Changed by %(name)s.", name=details["by"]))
     if details.get("reason"):
         lines.append(str(details["reason"]))
+    if details.get("action") == "booking.idle_warned":
+        return [*lines, *_of_keeping(details, place, page)]
     if event == Event.ENDS_SOON:
         lines.append(_("Save your work; what still runs on the GPUs at the end is ended."))
         return [*lines, _("Extend it or end it now: %(url)s", url=f"{page}/change")]
     return [*lines, _("Booking %(id)s: %(url)s", id=details["booking"], url=page)]
+
+
+def _of_keeping(details: dict[str, Any], place: Place, page: str) -> list[str]:
+    since, due_at = place.when(details["since"]), place.when(details["due_at"])
+    done = ngettext(
+        "Your %(num)s GPU did nothing since %(since)s; at %(time)s the rest of the time is given back.",
+        "Your %(num)s GPUs did nothing since %(since)s; at %(time)s the rest of the time is given back.",
+        details["gpus"],
+        since=since,
+        time=due_at,
+    )
+    if not details["keeps"]:
+        return [done, _("To keep them, use them: you cannot say so any more for this booking. %(url)s", url=page)]
+    keep = ngettext(
+        "Keep them for %(minutes)s minutes (%(num)s more time): %(url)s",
+        "Keep them for %(minutes)s minutes (%(num)s more times): %(url)s",
+        details["keeps"],
+        minutes=details["minutes"],
+        url=f"{page}#idle",
+    )
+    return [done, keep]

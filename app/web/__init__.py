@@ -22,6 +22,7 @@ from app.web import (
     home,
     host_desktop,
     hosts,
+    idle,
     locale,
     machine_care,
     machine_move,
@@ -53,7 +54,7 @@ __all__ = ["classes", "init_app", "locale", "machine_move", "people_access"]
 PAGES = (
     auth, home, calendar, find, bookings, machines, machine_care, snapshots, backups, ways, terminal, quota, teams,
     settings, ssh_keys, notices, feeds, messages, maintenance,
-    people, hosts, host_desktop, shares, templates, all_machines, policy, audit, health, api,
+    people, hosts, host_desktop, shares, templates, all_machines, policy, idle, audit, health, api,
 )  # fmt: skip
 
 

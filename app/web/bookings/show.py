@@ -14,6 +14,7 @@ from app.models import Booking, Phase
 from app.services import bookings, room, statement
 from app.services.bookings import Ask
 from app.services.rules import tariff
+from app.web import idle_words
 from app.web.bookings import ending, obstacles, shown, words
 from app.web.bookings.blueprint import ID, bp, slot
 from app.web.bookings.book import book_again
@@ -33,7 +34,8 @@ def page(booking: Booking, *, refused: DomainError | None = None, status: int = 
     """The page; `refused`: what was just asked for and why it was not done."""
     now = clock.now()
     phase = booking.phase(now)
-    key = shown.key(booking, now)
+    idle = idle_words.warned(booking, now)
+    key = shown.key(booking, now) + (f"-{idle.key}" if idle else "")
     trouble = shown.trouble(booking) if phase == Phase.RUNNING else None
     obstacle = obstacles.explain(booking, trouble) if trouble else None
     word = f"{shown.word(booking, now)}: {obstacle.brief}" if obstacle else shown.word(booking, now)
@@ -56,7 +58,7 @@ def page(booking: Booking, *, refused: DomainError | None = None, status: int = 
     }
     changed = request.args.get("seen") != key
     if changed or not is_fragment():
-        context |= _actions(booking, phase) | {"shared": ending.shared(booking, now)}
+        context |= _actions(booking, phase) | {"shared": ending.shared(booking, now), "idle": idle}
     return render(
         "bookings/show.html", fragment="bookings/_live.html", changed=changed, refused=refused, status=status, **context
     )
