@@ -66,7 +66,7 @@ def rule(rules: Rules) -> Iterator[str]:
     lab = policy.current()
     if lab.reclaim == Reclaim.ON:
         yield _(
-            "A booking whose GPUs do nothing for %(minutes)s minutes is given back, %(grace)s minutes after you are told.",
+            "GPUs that do nothing for %(minutes)s minutes are given back %(grace)s minutes after you are told.",
             minutes=rules.idle_minutes,
             grace=lab.idle_grace,
         )

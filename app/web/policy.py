@@ -79,8 +79,8 @@ GROUPS: tuple[tuple[LazyString, LazyString | str, tuple[str, ...], str], ...] = 
     (
         _l("GPUs that do nothing"),
         _l(
-            "Judged by what GPUs did, not by a keyboard. A booking is given back whole, and only when all its GPUs were "
-            "idle for all that time. What was not measured never counts as idle. A class may have its own time."
+            "Judged by what GPUs did, not by a keyboard. A booking is given back whole, and only when all its GPUs "
+            "were idle for all that time. What was not measured never counts as idle. A class may have its own time."
         ),
         NAMES[11:17],
         "reclaim",

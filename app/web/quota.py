@@ -122,8 +122,9 @@ def describe(line: Line) -> str:
         "expired": _("Expired at the end of the month"),
     }
     if line.booking is None:
-        by_hand = line.entry.note and not line.entry.key.startswith(("month:", "lapse:"))
-        return _("%(what)s: %(note)s", what=plain[line.word], note=line.entry.note) if by_hand else plain[line.word]
+        by_hand = line.entry.note and not line.entry.key.startswith(("month:", "lapse:", "settle:"))
+        text = _("%(what)s: %(note)s", what=plain[line.word], note=line.entry.note) if by_hand else plain[line.word]
+        return text + _charged(line.entry.note)
     count = len(line.booking.allocations)
     text = ngettext(
         "%(what)s: %(num)s GPU on %(host)s, %(start)s",

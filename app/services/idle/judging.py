@@ -67,7 +67,7 @@ def judge(measured: Sequence[Minute], began: datetime, now: datetime, terms: Ter
     still: list[Minute] = []
     later = measured[-1].at
     for minute in reversed(measured):
-        if minute.busy or minute.at < began or later - minute.at > HOLE:
+        if minute.busy or minute.at < began or later - minute.at > HOLE + MINUTE:
             break
         still.append(minute)
         later = minute.at

@@ -104,7 +104,8 @@ def _measured(bookings: Sequence[Booking], since: datetime, percent: int) -> dic
         .where(
             Allocation.booking_id.in_(wanted),
             UsageMinute.minute >= since,
-            UsageMinute.minute > Allocation.starts_at - MINUTE,
+            UsageMinute.minute <= clock.now() - MINUTE,
+            UsageMinute.minute >= Allocation.starts_at,
         )
         .group_by(Allocation.booking_id, UsageMinute.minute, UsageMinute.gpu_id)
         .subquery()
