@@ -10,7 +10,7 @@ from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 
-from tests.bench import create, find, sweep, week
+from tests.bench import create, find, replay, sweep, week
 from tests.bench.installation import installation
 from tests.bench.report import Report, as_json
 from workers.locks import Held, exclusive
@@ -43,11 +43,18 @@ def run_sweep() -> Report:
     return sweep.measure()
 
 
+def run_replay() -> Report:
+    """a made-up week of a lab, with idle bookings given back and without"""
+    with installation(DATA / "replay") as settings:
+        return replay.measure(settings)
+
+
 BENCHES: dict[str, Callable[[], Report]] = {
     "create": run_create,
     "week": run_week,
     "find": run_find,
     "sweep": run_sweep,
+    "replay": run_replay,
 }
 
 

@@ -28,9 +28,12 @@ from app.models import (
     Gpu,
     GpuState,
     Host,
+    Idling,
     Instance,
     Notice,
+    Outcome,
     Readable,
+    Reclaim,
     Refusal,
     Role,
     SshKey,
@@ -48,6 +51,7 @@ from app.services import (
     inventory,
     maintenance,
     notices,
+    policy,
     readings,
     shares,
     ssh_keys,
@@ -109,6 +113,7 @@ class Scene:
             key = db.session.scalars(db.select(SshKey.id)).first()
             channel = db.session.scalars(db.select(Channel.id)).first()
             feed = db.session.scalars(db.select(Feed.id)).first()
+            idle = db.session.scalars(db.select(Idling.booking_id).where(Idling.outcome == Outcome.OPEN)).first()
             refusal = db.session.scalars(db.select(Refusal.id)).first()
             gpu = db.session.scalars(db.select(Gpu.id).order_by(Gpu.id)).first()
             held_back = db.session.scalars(db.select(Gpu.id).where(Gpu.state == GpuState.QUARANTINE)).first()
@@ -174,6 +179,7 @@ class Scene:
             ("admin-home", "/"),
             ("admin-booking-stuck", f"/bookings/{self.stuck}"),
             ("admin-machine-new", "/machines/new"),
+            ("admin-booking-idle", f"/bookings/{idle}"),
             ("people", "/people"),
             ("person", f"/people/{self.user}"),
             ("person-waiting", f"/people/{self.waiting}"),
@@ -202,6 +208,7 @@ class Scene:
             ("all-machines-one", f"/admin/machines/sim1/{self.user}"),
             ("all-machines-foreign", "/admin/machines/sim2/by-hand"),
             ("rules", "/rules"),
+            ("rules-idle", "/rules/idle"),
             ("classes", "/rules/classes"),
             ("class", f"/rules/classes/{self.student}"),
             ("class-wrong", f"/rules/classes/{self.student}/try?max_hours=x&hours_week=200"),
@@ -248,7 +255,8 @@ def make(demo: Demo) -> Scene:
     demo.attached(ended)
     demo.clear()
     running = demo.book(user, hours=5, note="Fine-tuning, run 12")
-    demo.attached(demo.book(other, hours=9, count=2))
+    idle = demo.book(other, hours=9, count=2)
+    demo.attached(idle)
     demo.attached(running)
     stuck = demo.book(stranger, hours=3)
     upcoming = demo.book(user, hours=12, count=2, start=demo.at(1, 20))
@@ -271,6 +279,7 @@ def make(demo: Demo) -> Scene:
     _surveyed(demo, user)
     _read(demo, user, admin)
     _told(demo, user, admin)
+    _idle(demo, idle, ended)
     return Scene(demo, user, other, admin, waiting, running, upcoming, ended, stuck, broken, student, team, *made)
 
 
@@ -284,6 +293,7 @@ def unmake(demo: Demo) -> None:
         for gpu in db.session.scalars(db.select(Gpu).where(Gpu.state != GpuState.IN_SERVICE)):
             inventory.set_gpu_state("admin", gpu, GpuState.IN_SERVICE)
     with demo.app.app_context(), transaction():
+        policy.current().reclaim = Reclaim.OFF
         for template in templates.every():
             templates.retire(None, template)
         admin = db.session.scalars(db.select(User).where(User.role == Role.ADMIN)).first()
@@ -444,6 +454,18 @@ def _told(demo: Demo, user: str, admin: str) -> None:
         gpus = [gpu for gpu, _host in inventory.gpus(host.id)]
         window = Window(start, start + timedelta(hours=4))
         maintenance.schedule(accounts.get(admin), host, gpus[:2], window, "New fans", maintenance.fingerprint([]))
+
+
+def _idle(demo: Demo, warned: int, ended: int) -> None:
+    """GPUs that did nothing: some that are given back soon, and some that would have been."""
+    hour, now = timedelta(hours=1), clock.now()
+    with demo.app.app_context(), transaction():
+        policy.current().reclaim = Reclaim.ON
+        told = {"since": now - hour, "held": True, "told_at": now, "due_at": now + hour / 4}
+        before = {name: moment - 30 * hour for name, moment in told.items() if name != "held"}
+        closed = {"closed_at": now - 29 * hour, "outcome": Outcome.WOULD, "seconds": 6 * 3600}
+        db.session.add(Idling(booking_id=warned, trial=False, **told))
+        db.session.add(Idling(booking_id=ended, trial=True, held=False, **before, **closed))
 
 
 def _broken_machine(demo: Demo, user: str) -> str:
