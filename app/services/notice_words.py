@@ -98,7 +98,7 @@ def _moved(details: dict[str, Any], place: Place) -> str:
 
 
 def _idle(details: dict[str, Any], place: Place) -> str:
-    if details["action"] == "booking.reclaimed":
+    if details["action"] != "booking.idle_warned":
         return _("Given back, since nothing was done: %(what)s", what=_what(details))
     times = {"since": place.when(details["since"]), "time": place.when(details["due_at"])}
     return _("Nothing done since %(since)s: %(what)s, given back at %(time)s", what=_what(details), **times)
