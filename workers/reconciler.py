@@ -19,7 +19,7 @@ from app.drivers.base import DriverError, HostSeen, LxdDriver
 from app.drivers.kernel import Scan
 from app.extensions import db, transaction
 from app.models import Host
-from app.services import changes, drift, enforcement, inventory, recording
+from app.services import drift, enforcement, inventory, noshows, recording
 from app.services.plan import Desired, Plan, from_tags, plan
 from app.services.recording import Late
 from workers import aftermath
@@ -123,7 +123,7 @@ def _record(
     if not trouble and (outcome.verdicts or want.quarantined):
         trouble = _note(host_name, lambda host: aftermath.record(host, watch, outcome))
     if not trouble:
-        _note(host_name, changes.end_no_show)
+        _note(host_name, noshows.end_next)
     return trouble or _note(host_name, recording.settle_ended)
 
 

@@ -7,6 +7,7 @@ from app.models.backups import Backup, Download
 from app.models.base import Base
 from app.models.bookings import Allocation, Booking, Phase, Refusal
 from app.models.classes import AccountClass
+from app.models.idle import Idling, Outcome
 from app.models.inventory import (
     Gpu,
     GpuState,
@@ -20,7 +21,7 @@ from app.models.ledger import EntryKind, LedgerEntry
 from app.models.maintenance import Block, Maintenance
 from app.models.notices import Channel, Event, Feed, News, Notice, NoticeChoice
 from app.models.operations import Operation, OperationKind, OperationState
-from app.models.policy import Policy
+from app.models.policy import Charge, Policy, Reclaim
 from app.models.readings import Readable, Reading
 from app.models.series import Series
 from app.models.shares import SharedDirectory
@@ -41,6 +42,7 @@ __all__ = [
     "Block",
     "Booking",
     "Channel",
+    "Charge",
     "Consumer",
     "Download",
     "EntryKind",
@@ -50,6 +52,7 @@ __all__ = [
     "GpuNow",
     "GpuState",
     "Host",
+    "Idling",
     "Instance",
     "InstanceStatus",
     "LedgerEntry",
@@ -61,12 +64,14 @@ __all__ = [
     "Operation",
     "OperationKind",
     "OperationState",
+    "Outcome",
     "Phase",
     "Policy",
     "Port",
     "Purpose",
     "Readable",
     "Reading",
+    "Reclaim",
     "Refusal",
     "Role",
     "Schedule",

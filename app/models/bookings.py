@@ -53,7 +53,8 @@ class Booking(Base):
     request_key: Mapped[str | None] = mapped_column(String(96), unique=True)  # one form, sent twice, books once
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
     cancelled_at: Mapped[datetime | None]
-    released_at: Mapped[datetime | None]  # when its owner gave the rest back
+    released_at: Mapped[datetime | None]  # when the rest was given back, or taken back unused
+    extended_at: Mapped[datetime | None]  # when its end was last moved to later
     settled_at: Mapped[datetime | None]
 
     user: Mapped[User] = relationship(lazy="raise")

@@ -23,6 +23,7 @@ class Event(StrEnum):
     ENDED = "ended"
     MOVED = "moved"
     OFFERED = "offered"
+    IDLE = "idle"
     APPROVED = "approved"
     QUOTA_LOW = "quota_low"
     WAITING = "waiting"

@@ -16,6 +16,7 @@ SYSTEM = "system"
 TOLD = frozenset(
     """
     booking.created booking.moved booking.released booking.cancelled booking.gpu_replaced booking.no_show
+    booking.idle_warned booking.reclaimed
     series.created series.changed series.cancelled wait.offered wait.granted wait.expired
     user.registered user.approved user.refused
     gpu.quarantined gpu.intruder gpu.used_unbooked instance.force_stopped job.refused

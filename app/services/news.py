@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
+from datetime import datetime
 from typing import Any
 
 from sqlalchemy import delete, select
@@ -24,6 +25,8 @@ OWN = {
     "booking.cancelled": Event.MOVED,
     "booking.gpu_replaced": Event.MOVED,
     "booking.no_show": Event.MOVED,
+    "booking.idle_warned": Event.IDLE,
+    "booking.reclaimed": Event.IDLE,
 }
 SERIES = {"series.created": Event.MADE, "series.changed": Event.MOVED, "series.cancelled": Event.MOVED}
 OF_WAITS = {"wait.offered", "wait.granted", "wait.expired"}
@@ -108,7 +111,10 @@ def _own(event: AuditEvent) -> Iterator[tuple[User, Telling]]:
         details |= {"began": event.details["began"], "starts_at": event.details["starts_at"]}
     if (reason := str(event.details.get("reason", ""))) != "":
         details["reason"] = reason
-    yield booking.user, Telling(kind, key, details)
+    told = ("since", "due_at", "keeps", "minutes")  # of GPUs that do nothing
+    details |= {name: event.details[name] for name in told if name in event.details}
+    until = details.get("due_at") if event.action == "booking.idle_warned" else None
+    yield booking.user, Telling(kind, key, details, datetime.fromisoformat(until) if until else None)
 
 
 def _series(event: AuditEvent) -> Iterator[tuple[User, Telling]]:

@@ -14,10 +14,9 @@ from app import clock
 from app.drivers.base import HostSeen, Node, device_name
 from app.extensions import db
 from app.models import Allocation, Booking, Host
-from app.services import audit, instances, quota
+from app.services import audit, charges, instances, quota
 from app.services.enforcement import not_gone, on
 from app.services.plan import Desired, Trouble, is_in, plan
-from app.services.rules import tariff
 
 T = TypeVar("T")
 
@@ -115,12 +114,11 @@ def settle_ended(host: Host, limit: int = 100) -> int:
     )
     ended = db.session.scalars(_for_writing(query)).all() if found else []
     for booking in ended:
-        used = tariff.cost(booking)
-        quota.settle(booking, used, actor=audit.SYSTEM)
+        charged = charges.of(booking)
+        quota.settle(booking, charged.seconds, actor=audit.SYSTEM, note=charged.note)
         booking.settled_at = now
-        audit.record(
-            audit.SYSTEM, "booking.settled", f"booking:{booking.id}", key=f"settled:{booking.id}", seconds=used
-        )
+        target, key = f"booking:{booking.id}", f"settled:{booking.id}"
+        audit.record(audit.SYSTEM, "booking.settled", target, key=key, seconds=charged.seconds)
     db.session.flush()
     return len(ended)
 

@@ -10,7 +10,7 @@ from app import clock
 from app.errors import InvalidInput, RuleRefused
 from app.extensions import db
 from app.models import Booking, Phase, User
-from app.services import audit, bookings, changes, claims, quota
+from app.services import audit, bookings, changes, claims, quota, unchangeable
 from app.services.claims import Frame
 from app.services.rules import classes, gate, tariff
 from app.services.rules.check import Asked
@@ -48,7 +48,7 @@ def move_start(user: User, booking_id: int, starts_at: datetime, slot: int, *, s
     if phase == Phase.RUNNING:
         raise RuleRefused(_("This booking has started."), _("Only its end can be moved now."), rule="phase")
     if phase != Phase.UPCOMING:
-        raise changes.cannot_change(booking, now)
+        raise unchangeable.why_not(booking, now)
     start = _snapped(in_utc(starts_at, "starts_at"), now, classes.rules_for(booking.account_id).slot(slot))
     before = booking.starts_at
     if start == before:
@@ -57,7 +57,7 @@ def move_start(user: User, booking_id: int, starts_at: datetime, slot: int, *, s
         raise InvalidInput(
             _("The new start must lie before the end."), _("To give all of it back, cancel it."), field="starts_at"
         )
-    changes.refuse_if_changed(before, seen)
+    unchangeable.refuse_if_changed(before, seen)
     if start < before:
         _earlier(user, booking, start, now, slot)
     else:

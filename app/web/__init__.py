@@ -23,6 +23,7 @@ from app.web import (
     home,
     host_desktop,
     hosts,
+    idle,
     live,
     locale,
     machine_care,
@@ -57,7 +58,7 @@ __all__ = ["classes", "init_app", "locale", "machine_move", "people_access"]
 PAGES = (
     auth, home, calendar, find, bookings, waits, live, machines, machine_care, snapshots, backups, ways, terminal,
     quota, teams, reports, settings, ssh_keys, notices, feeds, messages, maintenance,
-    people, hosts, host_desktop, shares, templates, all_machines, policy, audit, health, help_page, api,
+    people, hosts, host_desktop, shares, templates, all_machines, policy, idle, audit, health, help_page, api,
 )  # fmt: skip
 
 

@@ -41,6 +41,7 @@ FIELDS: Words = {  # rule → label, unit
     "late_hours": (_l("Giving back is late"), _l("hours before the time that is given back")),
     "late_percent": (_l("What is charged of what is given back late"), "%"),
     "noshow_minutes": (_l("A booking that no machine takes ends after"), _l("minutes")),
+    "idle_minutes": (_l("GPUs that do nothing are idle after"), _l("minutes")),
 }
 GROUPS: tuple[tuple[LazyString, LazyString | str, tuple[str, ...]], ...] = (  # heading, note, number fields
     (_l("One booking"), "", ("max_hours", "min_minutes", "grid_minutes", "notice_minutes", "horizon_days", "max_gpus")),
@@ -63,7 +64,7 @@ GROUPS: tuple[tuple[LazyString, LazyString | str, tuple[str, ...]], ...] = (  # 
     (
         _l("Giving back and not coming"),
         _l("The same is charged for what is cancelled, shortened or ended early: nobody gains by waiting."),
-        ("late_hours", "late_percent", "noshow_minutes"),
+        ("late_hours", "late_percent", "noshow_minutes", "idle_minutes"),
     ),
 )
 

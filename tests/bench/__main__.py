@@ -11,7 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from tests.bench import create, find, live, reports, sampler, sweep, week
+from tests.bench import create, find, live, replay, reports, sampler, sweep, week
 from tests.bench.installation import installation
 from tests.bench.report import Report, as_json
 from workers.locks import Held, exclusive
@@ -62,6 +62,12 @@ def run_sampler() -> Report:
         return sampler.measure(settings, Path(folder))
 
 
+def run_replay() -> Report:
+    """a made-up week of a lab, with idle bookings given back and without"""
+    with installation(DATA / "replay") as settings:
+        return replay.measure(settings)
+
+
 BENCHES: dict[str, Callable[[], Report]] = {
     "create": run_create,
     "week": run_week,
@@ -70,6 +76,7 @@ BENCHES: dict[str, Callable[[], Report]] = {
     "live": run_live,
     "sweep": run_sweep,
     "sampler": run_sampler,
+    "replay": run_replay,
 }
 
 

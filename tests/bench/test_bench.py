@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.bench import __main__ as bench
-from tests.bench import create, find, live, reports, sampler, week, year
+from tests.bench import create, find, live, replay, reports, sampler, trace, week, year
 from tests.bench.report import Figure, Report, as_json, percentile
 from tests.conftest import settings_for
 
@@ -70,6 +70,18 @@ def test_reading_gpus_costs_little_and_leaves_nothing_behind(fresh_db: str, tmp_
     kept = ("descriptors more", "journal left", "time that is somebody's", "resident, both")
     assert [figure.name for figure in report.figures if figure.name in kept and not figure.holds] == []
     assert len([figure for figure in report.figures if figure.name in kept]) == len(kept)
+
+
+def test_the_same_trace_is_replayed_with_and_without_giving_back(fresh_db: str, tmp_path: Path) -> None:
+    lab = replay.Lab(hosts=1, gpus=2, days=0.4, a_day=100)
+    report = replay.measure(settings_for(fresh_db, tmp_path, BERTH_TZ="UTC"), lab)
+    well_formed(report)
+    found = {figure.name: figure.value for figure in report.figures}
+    assert found["without: bookings given back"] == found["without: refunds"] == 0
+    assert found["with it: bookings given back"] > 0
+    assert found["with it: refunds"] > 0
+    assert found["with it: requests served"] >= found["without: requests served"] > 0
+    assert trace.requests(lab.seed, lab.days, lab.a_day) == trace.requests(lab.seed, lab.days, lab.a_day)
 
 
 def test_a_missed_target_is_said_and_is_the_exit_status(

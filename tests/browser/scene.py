@@ -29,9 +29,12 @@ from app.models import (
     Gpu,
     GpuState,
     Host,
+    Idling,
     Instance,
     Notice,
+    Outcome,
     Readable,
+    Reclaim,
     Refusal,
     Role,
     SshKey,
@@ -49,6 +52,7 @@ from app.services import (
     inventory,
     maintenance,
     notices,
+    policy,
     readings,
     samples,
     shares,
@@ -121,6 +125,7 @@ class Scene:
             key = db.session.scalars(db.select(SshKey.id)).first()
             channel = db.session.scalars(db.select(Channel.id)).first()
             feed = db.session.scalars(db.select(Feed.id)).first()
+            idle = db.session.scalars(db.select(Idling.booking_id).where(Idling.outcome == Outcome.OPEN)).first()
             refusal = db.session.scalars(db.select(Refusal.id)).first()
             gpu = db.session.scalars(db.select(Gpu.id).order_by(Gpu.id)).first()
             held_back = db.session.scalars(db.select(Gpu.id).where(Gpu.state == GpuState.QUARANTINE)).first()
@@ -207,6 +212,7 @@ class Scene:
             ("admin-live", "/live"),
             ("admin-booking-stuck", f"/bookings/{self.stuck}"),
             ("admin-machine-new", "/machines/new"),
+            ("admin-booking-idle", f"/bookings/{idle}"),
             ("people", "/people"),
             ("person", f"/people/{self.user}"),
             ("person-waiting", f"/people/{self.waiting}"),
@@ -239,6 +245,7 @@ class Scene:
             ("reports-wrong", "/reports?period=custom&from=2026-11-02&to=2026-11-01"),
             ("reports-empty", "/reports?period=last-month"),
             ("rules", "/rules"),
+            ("rules-idle", "/rules/idle"),
             ("classes", "/rules/classes"),
             ("class", f"/rules/classes/{self.student}"),
             ("class-wrong", f"/rules/classes/{self.student}/try?max_hours=x&hours_week=200"),
@@ -286,7 +293,8 @@ def make(demo: Demo) -> Scene:
     demo.attached(ended)
     demo.clear()
     running = demo.book(user, hours=5, note="Fine-tuning, run 12")
-    demo.attached(demo.book(other, hours=9, count=2))
+    idle = demo.book(other, hours=9, count=2)
+    demo.attached(idle)
     demo.attached(running)
     stuck = demo.book(stranger, hours=3)
     upcoming = demo.book(user, hours=12, count=2, start=demo.at(1, 20))
@@ -312,6 +320,7 @@ def make(demo: Demo) -> Scene:
     _told(demo, user, admin)
     _measured(demo, [user, other, stranger])
     made = (*series, *made, _waits(demo, user))
+    _idle(demo, idle, ended)
     return Scene(demo, user, other, admin, waiting, running, upcoming, ended, stuck, broken, student, team, *made)
 
 
@@ -325,6 +334,7 @@ def unmake(demo: Demo) -> None:
         for gpu in db.session.scalars(db.select(Gpu).where(Gpu.state != GpuState.IN_SERVICE)):
             inventory.set_gpu_state("admin", gpu, GpuState.IN_SERVICE)
     with demo.app.app_context(), transaction():
+        policy.current().reclaim = Reclaim.OFF
         for template in templates.every():
             templates.retire(None, template)
         admin = db.session.scalars(db.select(User).where(User.role == Role.ADMIN)).first()
@@ -549,6 +559,18 @@ def _waits(demo: Demo, user: str) -> int:
             joining.join(person, Wanted(offer, by_itself=False), SLOT)
         serving.tend()
         return first.id
+
+
+def _idle(demo: Demo, warned: int, ended: int) -> None:
+    """GPUs that did nothing: some that are given back soon, and some that would have been."""
+    hour, now = timedelta(hours=1), clock.now()
+    with demo.app.app_context(), transaction():
+        policy.current().reclaim = Reclaim.ON
+        told = {"since": now - hour, "held": True, "told_at": now, "due_at": now + hour / 4}
+        before = {name: moment - 30 * hour for name, moment in told.items() if name != "held"}
+        closed = {"closed_at": now - 29 * hour, "outcome": Outcome.WOULD, "seconds": 6 * 3600}
+        db.session.add(Idling(booking_id=warned, trial=False, **told))
+        db.session.add(Idling(booking_id=ended, trial=True, held=False, **before, **closed))
 
 
 def _broken_machine(demo: Demo, user: str) -> str:

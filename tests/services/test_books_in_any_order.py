@@ -20,8 +20,8 @@ from app import clock
 from app.config import Settings
 from app.errors import DomainError
 from app.extensions import db
-from app.models import Account, Allocation, Booking, Host, LedgerEntry, User
-from app.services import bookings, changes, quota, recording, starts, teams
+from app.models import Account, Allocation, Booking, Charge, Host, LedgerEntry, User
+from app.services import bookings, changes, charges, policy, quota, recording, starts, teams
 from app.services.claims import Ask
 from app.services.rules import amounts, classes, gate, limits
 from app.services.windows import Window
@@ -52,6 +52,9 @@ actions = st.one_of(
     st.tuples(st.just("move"), st.integers(0, 5), quarter),
     st.tuples(st.just("wait"), st.integers(1, 7200)),
     st.tuples(st.just("month"), st.integers(0, 1)),
+    st.tuples(st.just("idle"), st.integers(0, 5)),
+    st.tuples(st.just("charge"), st.sampled_from(Charge)),
+    st.tuples(st.just("attach"), st.integers(0, 5)),
     st.tuples(st.just("refund"), st.integers(0, 1), st.integers(-3, 3)),
 )
 CLASSES: list[dict[str, Any]] = [
@@ -127,6 +130,20 @@ class Day:
     def wait(self, seconds: int) -> None:
         self.now += timedelta(seconds=seconds)
 
+    def idle(self, number: int) -> None:
+        """It is taken back unused, as for doing nothing."""
+        changes.reclaim(*self.pick(number), lambda _booking: True, actor="idle", action="booking.reclaimed")
+
+    def charge(self, what: Charge) -> None:
+        policy.current().charge = what
+
+    def attach(self, number: int) -> None:
+        """Its GPUs are seen to be there, if it runs."""
+        booking = bookings.get(*self.pick(number))
+        for allocation in booking.allocations if booking.phase(self.now) == "running" else ():
+            allocation.attached_at = allocation.attached_at or self.now
+        db.session.flush()
+
     def month(self, who: int) -> None:
         """The monthly hours come now, and lapse first: as on the first of the month."""
         account = db.session.get_one(Account, self.people[who].account_id)
@@ -172,10 +189,14 @@ class Day:
         for _person, booking_id in self.made:
             booking = db.session.get_one(Booking, booking_id)
             entries = db.session.scalars(sa.select(LedgerEntry).where(LedgerEntry.booking_id == booking_id)).all()
-            kinds = Counter(entry.kind for entry in entries if not entry.key.startswith("fee:"))
+            kinds = Counter(entry.kind for entry in entries if not entry.key.startswith(("fee:", "unused:")))
             held = sum(entry.amount for entry in entries if entry.kind in {"hold", "release"})
-            charged = -sum(e.amount for e in entries if e.kind == "settle" and not e.key.startswith("fee:"))
+            charged = -sum(e.amount for e in entries if e.key == f"settle:{booking_id}")
             used = 0 if booking.cancelled_at else self.second_by_second(booking)
+            if any(entry.note for entry in entries):
+                assert charges.explained(entries[-1].note) == (charged, used)
+                assert charged < used
+                used = charged
             fees = [entry for entry in entries if entry.key.startswith("fee:")]
             assert not fees or classes.rules_for(booking.account_id).late_percent
             assert (held, charged, kinds["settle"]) == (0, used, 0 if booking.cancelled_at else 1)

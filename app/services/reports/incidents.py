@@ -9,7 +9,7 @@ from sqlalchemy import func, select
 
 from app.extensions import db
 from app.models import AuditEvent, Booking, User
-from app.services.changes import NO_SHOW
+from app.services.noshows import NO_SHOW
 from app.services.reports.spans import Span
 
 # The steps of an eviction that did not go by itself, the mildest first.

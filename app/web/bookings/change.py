@@ -14,6 +14,7 @@ from app.errors import DomainError, InvalidInput, NotFound
 from app.extensions import transaction
 from app.models import Booking, Phase
 from app.services import bookings, changes, starts
+from app.services.idle import keeping
 from app.services.rules import classes, fees, tariff
 from app.services.windows import Window, hours_text
 from app.web import local_times, times
@@ -157,6 +158,18 @@ def cancel(booking_id: int) -> Response:
     wake_if_due(booking)
     flash(_("Cancelled: %(hours)s GPU-hours given back.", hours=hours_text(tariff.cost(booking))))
     return go(url_for("bookings.show", booking_id=booking.id))
+
+
+@bp.post(f"/{ID}/keep")
+def keep(booking_id: int) -> Response:
+    """Keep what is to be given back since its GPUs do nothing."""
+    try:
+        with transaction():
+            until = keeping.keep(me(), booking_id)
+    except DomainError as error:
+        return _refused(booking_id, error)
+    flash(_("Kept: nothing is given back before %(time)s.", time=moment_text(until)))
+    return go(url_for("bookings.show", booking_id=booking_id))
 
 
 def _given_back(booking: Booking, since: datetime) -> list[str]:

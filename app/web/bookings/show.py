@@ -15,7 +15,7 @@ from app.services import bookings, room, statement
 from app.services.bookings import Ask
 from app.services.rules import tariff
 from app.services.waits import line
-from app.web import live
+from app.web import idle_words, live
 from app.web.bookings import ending, obstacles, series_page, shown, usage, words
 from app.web.bookings.blueprint import ID, bp, slot
 from app.web.bookings.book import book_again
@@ -35,7 +35,8 @@ def page(booking: Booking, *, refused: DomainError | None = None, status: int = 
     """The page; `refused`: what was just asked for and why it was not done."""
     now = clock.now()
     phase = booking.phase(now)
-    key = shown.key(booking, now)
+    idle = idle_words.warned(booking, now)
+    key = shown.key(booking, now) + (f"-{idle.key}" if idle else "")
     trouble = shown.trouble(booking) if phase == Phase.RUNNING else None
     obstacle = obstacles.explain(booking, trouble) if trouble else None
     word = f"{shown.word(booking, now)}: {obstacle.brief}" if obstacle else shown.word(booking, now)
@@ -62,7 +63,7 @@ def page(booking: Booking, *, refused: DomainError | None = None, status: int = 
     if not is_fragment():
         context["of_series"] = series_page.place_of(booking)
     if changed or not is_fragment():
-        context |= _actions(booking, phase) | {"shared": ending.shared(booking, now)}
+        context |= _actions(booking, phase) | {"shared": ending.shared(booking, now), "idle": idle}
     if not is_fragment():
         context |= live.of_booking(booking)
     return render(
