@@ -121,6 +121,13 @@ class Settings:
     notify_private: bool = field(
         metadata={"env": "BERTH_NOTIFY_PRIVATE", "doc": "1: also at addresses of the lab's own network (default: 0)"}
     )
+    metrics_token: str = field(
+        repr=False,
+        metadata={
+            "env": "BERTH_METRICS_TOKEN",
+            "doc": "who sends it as bearer token reads names in /metrics, 16 characters or more (default: nobody)",
+        },
+    )
     rate_limits: bool = field(
         metadata={"env": "BERTH_RATE_LIMITS", "doc": "0 switches rate limits off, for benchmarks (default: 1)"}
     )
@@ -171,6 +178,7 @@ class Settings:
             mail_from=env.sender("BERTH_MAIL_FROM", "Berth <berth@localhost>"),
             notify=tuple(env.text("BERTH_NOTIFY", SERVICES).lower().replace(",", " ").split()),
             notify_private=env.switch("BERTH_NOTIFY_PRIVATE", "0"),
+            metrics_token=env.secret("BERTH_METRICS_TOKEN", 16),
             rate_limits=env.switch("BERTH_RATE_LIMITS", "1"),
             secret_key=env.text("SECRET_KEY"),
         )

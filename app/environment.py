@@ -38,6 +38,13 @@ class Environment:
             self.problems.append(f"{name}={text!r}: must be 0 or 1")
         return text in {"1", "yes", "true"}
 
+    def secret(self, name: str, least: int) -> str:
+        """A word that is hard to guess and fits into a header, or none. It is not said back."""
+        text = self.text(name)
+        if text and (len(text) < least or not text.isascii() or not text.isprintable() or " " in text):
+            self.problems.append(f"{name}: must have {least} characters or more, of ASCII and without blanks")
+        return text
+
     def named(self, name: str, usual: Mapping[str, str]) -> Mapping[str, str]:
         """Web addresses by name, the usual ones and those given; these may take the place of the usual."""
         given = dict(word.partition("=")[::2] for word in self.text(name).split())

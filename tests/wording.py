@@ -15,7 +15,7 @@ from app import errors
 MARKS = {"_", "_l", "gettext", "lazy_gettext", "ngettext", "pgettext"}
 REFUSALS = {name for name, kind in vars(errors).items() if isinstance(kind, type) and issubclass(kind, Exception)}
 SPOKEN = {"title", "aria-label", "aria-description", "placeholder", "alt", "label", "data-label", "summary"}
-SILENT = {"code", "pre", "script", "style"}  # what is typed or run, not read
+SILENT = {"code", "kbd", "pre", "script", "style"}  # what is typed or run, not read
 NAMES = re.compile(r"\b(Berth|GPU|CPU|LXD|SSH)\b")  # the same in every language
 WORD = re.compile(r"[^\W\d_]")
 SENTENCE = re.compile(r"[A-Z][a-z]|[a-z] [a-z]")  # a constant that reads like words, and not like a code

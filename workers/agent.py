@@ -27,6 +27,7 @@ from app.errors import NotFound
 from app.extensions import db, transaction
 from app.services import audit, inventory, operations
 from app.services.plan import Plan
+from workers import metrics
 from workers.beside import side_work
 from workers.evictor import Evictor
 from workers.handover import Hands
@@ -82,7 +83,7 @@ class Agent:
             "passes": self._passes,
             "operations": self._operations,
             "events": self._events,
-            **side_work(self.app, self.host_name, self.driver, self.kernel, self.sharer, self.stop),
+            **side_work(self.app, self.host_name, self.driver, self.hands.evictor, self.sharer, self.stop),
         }
         threads = [threading.Thread(target=target, name=name, daemon=True) for name, target in work.items()]
         self._after_reboot()
@@ -113,7 +114,7 @@ class Agent:
             self.pass_began = self.last_sign = time.monotonic()
             try:
                 with self.app.app_context():
-                    return run_pass(self.host_name, self.driver, self.hands)
+                    return metrics.counted(run_pass(self.host_name, self.driver, self.hands))
             finally:
                 self.pass_began = 0.0
 

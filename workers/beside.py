@@ -10,12 +10,14 @@ from flask import Flask
 
 from app.config import Settings
 from app.drivers.base import LxdDriver
-from app.drivers.kernel import Kernel
 from workers.checker import Checker
+from workers.delivery import Delivery
 from workers.doorman import Doorman
+from workers.evictor import Evictor
 from workers.jobs import BRING, CHECK, DOORS, READ, SHARE, WORK
 from workers.librarian import Librarian
 from workers.reader import Reader
+from workers.sampler import Sampler
 from workers.sharer import Sharer
 from workers.surveyor import Surveyor
 from workers.terminals import Terminals
@@ -23,14 +25,17 @@ from workers.warner import Warner
 
 
 def side_work(
-    app: Flask, host_name: str, driver: LxdDriver, kernel: Kernel | None, sharer: Sharer, stop: threading.Event
+    app: Flask, host_name: str, driver: LxdDriver, evictor: Evictor, sharer: Sharer, stop: threading.Event
 ) -> dict[str, Callable[[], None]]:
     """The work by name; each goes on until `stop`."""
     settings: Settings = app.extensions["berth"]
     host = app, host_name, driver
     where = settings.terminal_listen, settings.terminal_url
+    sampler = Sampler(settings, host_name, evictor)
     return {
-        "warnings": partial(Warner(*host, kernel).run, stop),
+        "samples": partial(sampler.run, stop),
+        "usage": partial(Delivery(app, host_name, sampler).run, stop),
+        "warnings": partial(Warner(*host, evictor.kernel).run, stop),
         "checks": partial(Checker(*host).run, stop, CHECK),
         "doors": partial(Doorman(*host).run, stop, DOORS),
         "libraries": partial(Librarian(*host).run, stop, BRING),

@@ -43,18 +43,18 @@ class Evictor:
         self.begun: frozenset[str] = frozenset()  # those when this pass looked: what it saw of them is half done
         self.scan: Scan | None = None  # the last look over the whole host
         self.last: Desired | None = None  # the database's last word, for when it is away
-        self._asked: dict[tuple[int, int], datetime] = {}
+        self.asked: dict[tuple[int, int], datetime] = {}  # who is being ended: a process's number and start
         self._suspected: dict[tuple[int, int], float] = {}
         self._dues = Dues()
         self._endings: dict[str, Ending] = {}  # not proven free yet
-        self._seen = HostSeen()
-        self._swept = 0.0
+        self.seen = HostSeen()  # the host's instances as last looked at
+        self.swept = 0.0  # when the last look over the whole host began, by the monotonic clock
         self._lock = threading.Lock()
 
     def watch(self, want: Desired, seen: HostSeen | None) -> Watch:
         """Begin a pass: what was seen, or what was last seen where LXD is away."""
         if seen is not None:
-            self._seen = seen
+            self.seen = seen
         if want.host_id:
             self.last = want
         endings = {ending.gpu.pci_address: ending for ending in want.endings}
@@ -64,7 +64,7 @@ class Evictor:
                 if running.get(pci) != ending.instance:  # else their next booking goes on where this one ended
                     endings.setdefault(pci, ending)
             self._endings = dict(endings)
-        watch = Watch(want, self._seen, self.gpus(want.guarded), endings)
+        watch = Watch(want, self.seen, self.gpus(want.guarded), endings)
         for item in want.wants:
             if item.instance and item.gpu.pci_address in self.busy:  # a chain of an earlier pass may be plugging it in
                 watch.admit(item.instance, item.gpu.pci_address)
@@ -95,16 +95,16 @@ class Evictor:
 
         Who holds one that is out of service is looked for too: it is listed, and left alone."""
         numbers = frozenset().union(*(watch.of(gpu.pci_address) for gpu in watch.want.gpus))
-        coming, waited = watch.want.next_boundary, time.monotonic() - self._swept
+        coming, waited = watch.want.next_boundary, time.monotonic() - self.swept
         if self.kernel is None or not numbers or waited < SWEEP_EVERY:
             return set()
         if coming is not None and coming - clock.now() < AHEAD and waited < 2 * SWEEP_EVERY:
             return set()  # a GPU is due in a moment, and would be late for this
-        self._swept = time.monotonic()
+        self.swept = time.monotonic()
         self.scan = self.kernel.scan(watch.seen, numbers, thorough=False)
         alive = {(holder.pid, holder.start) for holder in self.scan.holders}
         with self._lock:
-            self._asked = {key: at for key, at in self._asked.items() if key in alive}
+            self.asked = {key: at for key, at in self.asked.items() if key in alive}
         return {pci for pci in watch.want.guarded if watch.intruders(self.scan, pci)}
 
     def ask_ahead(self, watch: Watch) -> set[int]:
@@ -200,7 +200,7 @@ class Evictor:
         if ending is not None and (ending.instance in {holder.instance, None} or ending.kill_at <= clock.now()):
             return ending.kill_at
         with self._lock:
-            asked = self._asked.get((holder.pid, holder.start))
+            asked = self.asked.get((holder.pid, holder.start))
         return (asked or clock.now()) + INTRUDER_GRACE
 
     def _doubt(self, watch: Watch, pci: str, scan: Scan) -> tuple[str, str] | None:
@@ -227,7 +227,7 @@ class Evictor:
 
     def _unasked(self, holders: Collection[Holder]) -> list[Holder]:
         with self._lock:
-            return [holder for holder in holders if (holder.pid, holder.start) not in self._asked]
+            return [holder for holder in holders if (holder.pid, holder.start) not in self.asked]
 
     def _kill(self, holders: Collection[Holder]) -> Collection[Holder]:
         assert self.kernel is not None
@@ -240,7 +240,7 @@ class Evictor:
         assert self.kernel is not None
         new = self._unasked(holders)
         with self._lock:
-            self._asked |= {(holder.pid, holder.start): clock.now() for holder in new}
+            self.asked |= {(holder.pid, holder.start): clock.now() for holder in new}
         able = [holder for holder in new if not holder.spared]
         if able:
             self.kernel.ask(able, seconds)

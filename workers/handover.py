@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, replace
 from app import clock
 from app.drivers.base import DriverError
 from app.services.plan import Attach, Detach, Plan, Trouble, is_in
+from app.services.recording import Late
 from workers.evictor import Evictor
 from workers.verdicts import State, Verdict
 from workers.watch import Watch
@@ -39,6 +40,7 @@ class Outcome:
     asked: set[int] = field(default_factory=set)  # allocations whose holders were asked to end ahead of time
     intruded: set[str] = field(default_factory=set)  # GPUs that somebody held who had no booking
     trouble: str = ""
+    late: list[Late] = field(default_factory=list)  # what this pass wrote down as attached or free
 
     def asked_of(self, watch: Watch) -> set[int]:
         """The allocations whose holders were asked to end, or ended."""

@@ -19,8 +19,9 @@ from app.drivers.base import DriverError, HostSeen, LxdDriver
 from app.drivers.kernel import Scan
 from app.extensions import db, transaction
 from app.models import Host
-from app.services import changes, drift, enforcement, inventory, recording
+from app.services import drift, enforcement, inventory, noshows, recording
 from app.services.plan import Desired, Plan, from_tags, plan
+from app.services.recording import Late
 from workers import aftermath
 from workers.evictor import Evictor
 from workers.handover import Errors, Hands, Outcome
@@ -73,7 +74,7 @@ def run_pass(host_name: str, driver: LxdDriver, hands: Hands | None = None) -> P
     trouble = ""
     try:
         if not todo.quiet or outcome.verdicts:
-            seen = _look_again(driver, seen, todo, outcome)
+            evictor.seen = seen = _look_again(driver, seen, todo, outcome)
     except DriverError as error:  # what was done but not seen, the next pass sees and writes down
         trouble = str(error)
         _note(host_name, lambda host: recording.could_not_look(host, want, trouble))
@@ -107,8 +108,10 @@ def _record(
     want = watch.want
     free = {pci: verdict.at or clock.now() for pci, verdict in outcome.verdicts.items() if verdict.state == State.FREE}
 
+    late: list[Late] = []
+
     def write(host: Host) -> None:
-        recording.record(host, want, seen, outcome.errors, free if proven else None)
+        late[:] = recording.record(host, want, seen, outcome.errors, free if proven else None)
         recording.record_asked(outcome.asked_of(watch))
         recording.looked(host, _since(started), seen)
         report = drift.report(want, seen, scan, gpus=watch.gpus)
@@ -116,10 +119,11 @@ def _record(
             host.observed = news
 
     trouble = _note(host_name, write)
+    outcome.late += [] if trouble else late
     if not trouble and (outcome.verdicts or want.quarantined):
         trouble = _note(host_name, lambda host: aftermath.record(host, watch, outcome))
     if not trouble:
-        _note(host_name, changes.end_no_show)
+        _note(host_name, noshows.end_next)
     return trouble or _note(host_name, recording.settle_ended)
 
 

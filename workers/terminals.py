@@ -1,4 +1,6 @@
-"""The agent's terminals: who may connect, with which ticket, and for how long. Backups are handed out here too."""
+"""The agent's terminals: who may connect, with which ticket, and for how long.
+
+Backups are handed out here too, and what monitors read."""
 
 from __future__ import annotations
 
@@ -10,6 +12,7 @@ from http import HTTPStatus
 from typing import Any
 
 from flask import Flask
+from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 from sqlalchemy.exc import SQLAlchemyError
 from websockets.exceptions import ConnectionClosed
 from websockets.http11 import Request, Response
@@ -20,7 +23,9 @@ from app.drivers.terminal import LARGEST
 from app.errors import NotFound
 from app.extensions import db, transaction
 from app.services import inventory, terminals
+from app.services import metrics as gauges
 from app.services.terminals import Opening
+from workers import metrics
 from workers.downloads import Downloads
 from workers.terminal_session import Session, bye, message, size
 
@@ -107,11 +112,28 @@ class Terminals:
         ticket for a backup."""
         if key := self._downloads.wanted(request.path):
             return self._downloads.serve(connection, key)
+        if request.path == "/metrics":
+            return self._metrics(connection, request)
         origins = request.headers.get_all("Origin")
         origin = origins[0] if len(origins) == 1 else ""
         if origin and self._asked(lambda: terminals.is_awaited(inventory.host(self.host_name), origin)):
             return None
         return connection.respond(HTTPStatus.FORBIDDEN, "Open a terminal from its page in Berth.\n")
+
+    def _metrics(self, connection: ServerConnection, request: Request) -> Response:
+        """What this process counts and, while there is a database, what that knows of this host."""
+        sent = request.headers.get_all("Authorization")
+        names = gauges.names_for(self.app.extensions["berth"].metrics_token, sent[0] if sent else "")
+        if names is None:
+            return connection.respond(HTTPStatus.UNAUTHORIZED, "This is not the token in BERTH_METRICS_TOKEN.\n")
+
+        def known() -> str:
+            return gauges.text(gauges.families(names=names, host=inventory.host(self.host_name)))
+
+        answer = connection.respond(HTTPStatus.OK, metrics.text() + (self._asked(known) or ""))
+        del answer.headers["Content-Type"]
+        answer.headers["Content-Type"] = CONTENT_TYPE_PLAIN_0_0_4
+        return answer
 
     def _serve(self, connection: ServerConnection) -> None:
         if not self._count.acquire(blocking=False):

@@ -17,6 +17,8 @@ from app.cli import (
     holders,
     hosts,
     machines,
+    maintenance,
+    metrics,
     people,
     plan,
     report,
@@ -38,7 +40,10 @@ def cli() -> None:
     """Berth: machines and GPU bookings for a lab."""
 
 
-for module in (running, hosts, gpus, holders, plan, people, machines, templates, shares, waits, report, doctor):
+for module in (
+    running, hosts, gpus, maintenance, holders, plan, people, machines, templates, shares, waits, report, metrics,
+    doctor,
+):  # fmt: skip
     for command in module.COMMANDS:
         cli.add_command(command)
 for command in (*entering.COMMANDS, *backups.COMMANDS):

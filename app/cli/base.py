@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import json
 from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
 from typing import Any, TypeVar
 
 import click
@@ -52,6 +53,17 @@ def settings() -> Settings:
 def driver_of(host: Host) -> LxdDriver:
     """The driver of a host; nothing is contacted yet."""
     return connect(host.endpoint, host.name, settings().data_dir)
+
+
+def moment(text: str, option: str) -> datetime:
+    """A day or a time as typed after an option, in the lab's zone where none is named. Raises click.UsageError."""
+    try:
+        found = datetime.fromisoformat(text)
+        return (found if found.tzinfo else found.replace(tzinfo=settings().zone)).astimezone(UTC)
+    except (ValueError, OverflowError):
+        raise click.UsageError(
+            f"{option}: {text!r} is neither a day such as 2026-11-24 nor an ISO-8601 time."
+        ) from None
 
 
 def print_json(data: object) -> None:

@@ -1,17 +1,23 @@
-"""`berth report`: who booked how much, and how much of it a GPU was attached."""
+"""`berth report`: what was booked, attached and busy, as the page has it."""
 
 from __future__ import annotations
 
 import csv
 import sys
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
+from typing import Any
 
 import click
 
 from app import clock
-from app.cli.base import json_option, settings, show, with_app
+from app.cli.base import json_option, moment, settings, show, with_app
 from app.extensions import transaction
 from app.services import usage
+from app.services.reports import report as reports
+from app.services.reports.pieces import Scope
+from app.services.reports.report import Group, Row
+from app.services.reports.spans import LONGEST, Span
+from app.services.reports.table import AMOUNTS, amounts
 
 
 @click.command()
@@ -19,43 +25,37 @@ from app.services import usage
     "--from", "start", default="", help="A day (the lab's) or an ISO-8601 time; default: 30 days before --to."
 )
 @click.option("--to", "end", default="", help="The same; default: now.")
-@click.option("--format", "form", type=click.Choice(["table", "csv"]), default="table", show_default=True)
+@click.option("--group", type=click.Choice([one.value for one in Group]), default="person", show_default=True)
+@click.option("--format", "form", type=click.Choice(["table", "csv", "json"]), default="table", show_default=True)
 @json_option
 @with_app
-def report(start: str, end: str, form: str, as_json: bool) -> None:
-    """GPU-hours by person: booked, and attached."""
-    until = _moment(end, "--to") if end else clock.now()
-    since = _moment(start, "--from") if start else until - timedelta(days=30)
-    if until <= since:
-        raise click.UsageError("--to must be later than --from.")
+def report(start: str, end: str, group: str, form: str, as_json: bool) -> None:
+    """GPU-hours booked, attached and busy, by person or by something else; who wasted most comes first.
+
+    Wasted = not attached + idle. What nobody looked at is "no data", neither busy nor idle."""
+    until = moment(end, "--to") if end else clock.now()
+    since = moment(start, "--from") if start else until - timedelta(days=30)
+    if until <= since or until - since > LONGEST:
+        raise click.UsageError(f"--to must be later than --from, by {LONGEST.days} days at most.")
+    by = Group(group)
     with transaction():
-        people = usage.by_person(since, until)
-    rows = [
-        {
-            "user": person.username,
-            "name": person.name,
-            "bookings": person.bookings,
-            "reserved_hours": round(person.reserved / 3600, 2),
-            "attached_hours": round(person.attached / 3600, 2),
-        }
-        for person in people
-    ]
+        found = reports.rows(Span.of(since, until, settings().zone, clock.now()), by, Scope())
+        people = usage.bookings_of(since, until, [row.key for row in found]) if by == Group.PERSON else {}
+    rows = [_cells(row, by, people) for row in found]
     if form == "csv" and not as_json:
         writer = csv.writer(sys.stdout)
-        writer.writerow(["user", "name", "bookings", "reserved_hours", "attached_hours"])
+        writer.writerow((["user", "name", "bookings"] if by == Group.PERSON else [group]) + list(AMOUNTS))
         writer.writerows([_harmless(value) for value in row.values()] for row in rows)
     else:
-        show(rows, as_json=as_json, empty="Nobody booked anything in that time.")
+        show(rows, as_json=as_json or form == "json", empty="Nobody booked anything in that time.")
 
 
-def _moment(text: str, option: str) -> datetime:
-    try:
-        moment = datetime.fromisoformat(text)
-        return (moment if moment.tzinfo else moment.replace(tzinfo=settings().zone)).astimezone(UTC)
-    except (ValueError, OverflowError):
-        raise click.UsageError(
-            f"{option}: {text!r} is neither a day such as 2026-11-24 nor an ISO-8601 time."
-        ) from None
+def _cells(row: Row, by: Group, people: dict[int, tuple[str, int]]) -> dict[str, Any]:
+    """A row as it is printed; a person's has the username and how many bookings that were as well."""
+    if by != Group.PERSON:
+        return {by.value: row.name or "-", **amounts(row, 2)}
+    username, bookings = people.get(row.key, ("", 0))
+    return {"user": username, "name": row.name, "bookings": bookings, **amounts(row, 2)}
 
 
 def _harmless(value: object) -> object:

@@ -6,8 +6,10 @@ from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
+from app import clock
 from app.drivers.base import DriverError, HostSeen, Number
-from app.drivers.kernel import HOST, Holder, How, Parted, Scan
+from app.drivers.fake_gauges import FakeGauges, jobs
+from app.drivers.kernel import HOST, Holder, How, Parted, Process, Scan
 from app.drivers.simulated import SimulatedHost, State
 
 _FIRST_PID = 1000
@@ -49,6 +51,18 @@ class FakeKernel(SimulatedHost):
             found = [_holder(one, numbers) for one in state.setdefault("processes", [])]
             holders = tuple(holder for holder in found if holder is not None and (thorough or holder.how == How.OPEN))
             return Scan(holders, dict(state.get("doubts", {})), len(found))
+
+    @property
+    def gauges(self) -> FakeGauges:
+        """Those of the same host."""
+        return FakeGauges(self._path)
+
+    def whose(self, seen: HostSeen, pids: Collection[int]) -> dict[int, Process]:
+        """Those that were put there, and those that are made up."""
+        with self._open() as state:
+            found = {job.pid: Process(job.pid, job.instance, "python") for job in jobs(state, clock.now().timestamp())}
+            put = {one["pid"]: Process(one["pid"], one["instance"], one["name"]) for one in state.get("processes", [])}
+        return {pid: one for pid, one in (found | put).items() if pid in pids}
 
     def ask(self, holders: Collection[Holder], seconds: float) -> tuple[Holder, ...]:
         """SIGTERM: stubborn ones stay."""

@@ -10,9 +10,10 @@ from collections.abc import Collection, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from app.drivers.base import HostSeen, Number
+from app.drivers.gauges import Gauges
 
 HOST = ""  # the "instance" of a process that is in none
 
@@ -48,6 +49,14 @@ class Holder:
         """Whether it is not ended, and keeps its GPU from being proven free: a container ends with its first process,
         and who is only listed by NVML may have the number of one that is gone."""
         return self.first or self.how == How.LISTED
+
+
+class Process(NamedTuple):
+    """Whose a process is, as for a Holder."""
+
+    start: int
+    instance: str
+    name: str
 
 
 class Parted(StrEnum):
@@ -92,6 +101,13 @@ class Kernel(Protocol):
     def scan(self, seen: HostSeen, numbers: frozenset[Number], *, thorough: bool = True) -> Scan:
         """Who on the host holds any of these devices. Not `thorough`: memory maps and descriptors in flight are looked
         at in turns, a part of the processes each time."""
+
+    @property
+    def gauges(self) -> Gauges:
+        """What the host's GPUs are at: always the same object."""
+
+    def whose(self, seen: HostSeen, pids: Collection[int]) -> dict[int, Process]:
+        """Those of these processes that are there, and in which instance, by its cgroup."""
 
     def ask(self, holders: Collection[Holder], seconds: float) -> tuple[Holder, ...]:
         """Send each SIGTERM, wait at most so long for all to end; those that are still there."""

@@ -1,8 +1,9 @@
-"""Which processes NVML lists on which GPU: a program of its own, and the only one that loads NVIDIA's library.
+"""What NVML says of GPUs: a program of its own, and the only one that loads NVIDIA's library.
 
-NVML can block within the driver, and what it has opened does not survive a fork. Reads requests, a line of JSON each:
-{"minors": [n, …]}; answers each with a line: {"gpus": [{"minor": n, "pci": address, "pids": [pid, …],
-"unknown": why}, …]}. `unknown` is "" unless NVML would not say all of it; `minor` is -1 for a GPU that has dropped out.
+NVML can block within the driver, and what it has opened does not survive a fork. Reads requests, a line of JSON each,
+and answers each with a line. {"minors": [n, …]}, who is on them: {"gpus": [{"minor": n, "pci": address, "pids":
+[pid, …], "unknown": why}, …]}. `unknown` is "" unless NVML would not say all of it; `minor` is -1 for a GPU that has
+dropped out. {"read": [address, …], "processes": whether}, what they are at: {"gauges": […]}, see `nvml_values`.
 Where NVML cannot be asked at all: {"silent": why, "absent": whether there is nothing to ask}, and it ends. Arguments:
 where pynvml is, and after how many seconds without a request it ends.
 
@@ -22,6 +23,7 @@ from typing import Any
 import pynvml
 
 from app.drivers.base import pci_address
+from app.drivers.nvml_values import Meters
 
 _ABSENT = {pynvml.NVML_ERROR_LIBRARY_NOT_FOUND, pynvml.NVML_ERROR_DRIVER_NOT_LOADED}
 _LISTS = (pynvml.nvmlDeviceGetComputeRunningProcesses_v3, pynvml.nvmlDeviceGetGraphicsRunningProcesses_v3)
@@ -45,6 +47,14 @@ def answer(minors: Collection[int]) -> Answer:
     except pynvml.NVMLError as error:
         return _silent(error)
     return {"gpus": [found for index in range(number) if (found := _gpu(index, minors))]}
+
+
+def readings(meters: Meters, request: Answer) -> Answer:
+    """What the GPUs at these addresses are at."""
+    try:
+        return {"gauges": meters.read(request["read"], processes=request["processes"])}
+    except pynvml.NVMLError as error:
+        return _silent(error)
 
 
 def _silent(error: pynvml.NVMLError) -> Answer:
@@ -85,9 +95,10 @@ def main() -> None:
     Path("/proc/self/comm").write_text("berth-nvml")  # for whoever finds out that it holds the GPUs
     with os.fdopen(os.dup(1), "w") as answers:
         os.dup2(2, 1)  # a library that prints something does not spoil an answer
-        trouble = start()
+        trouble, meters = start(), Meters()
         while select.select([sys.stdin], [], [], patience)[0] and (line := sys.stdin.readline()):
-            found = trouble or answer(json.loads(line)["minors"])
+            request = json.loads(line)
+            found = trouble or (readings(meters, request) if "read" in request else answer(request["minors"]))
             answers.write(json.dumps(found) + "\n")
             answers.flush()
             if "silent" in found:

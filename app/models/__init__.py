@@ -7,6 +7,7 @@ from app.models.backups import Backup, Download
 from app.models.base import Base
 from app.models.bookings import Allocation, Booking, Phase, Refusal
 from app.models.classes import AccountClass
+from app.models.idle import Idling, Outcome
 from app.models.inventory import (
     Gpu,
     GpuState,
@@ -20,12 +21,14 @@ from app.models.ledger import EntryKind, LedgerEntry
 from app.models.maintenance import Block, Maintenance
 from app.models.notices import Channel, Event, Feed, News, Notice, NoticeChoice
 from app.models.operations import Operation, OperationKind, OperationState
-from app.models.policy import Policy
+from app.models.policy import Charge, Policy, Reclaim
 from app.models.readings import Readable, Reading
+from app.models.series import Series
 from app.models.shares import SharedDirectory
 from app.models.teams import TeamMember
 from app.models.templates import Template, TemplateKind, TemplateState
 from app.models.terminals import Terminal
+from app.models.usage import Consumer, GpuNow, UsageBatch, UsageDay, UsageHour, UsageMinute
 from app.models.waits import Wait, WaitState
 
 __all__ = [
@@ -39,13 +42,17 @@ __all__ = [
     "Block",
     "Booking",
     "Channel",
+    "Charge",
+    "Consumer",
     "Download",
     "EntryKind",
     "Event",
     "Feed",
     "Gpu",
+    "GpuNow",
     "GpuState",
     "Host",
+    "Idling",
     "Instance",
     "InstanceStatus",
     "LedgerEntry",
@@ -57,15 +64,18 @@ __all__ = [
     "Operation",
     "OperationKind",
     "OperationState",
+    "Outcome",
     "Phase",
     "Policy",
     "Port",
     "Purpose",
     "Readable",
     "Reading",
+    "Reclaim",
     "Refusal",
     "Role",
     "Schedule",
+    "Series",
     "SharedDirectory",
     "SignIn",
     "SshKey",
@@ -74,6 +84,10 @@ __all__ = [
     "TemplateKind",
     "TemplateState",
     "Terminal",
+    "UsageBatch",
+    "UsageDay",
+    "UsageHour",
+    "UsageMinute",
     "User",
     "UserState",
     "Wait",

@@ -32,6 +32,7 @@ class Booking(Base):
         CheckConstraint("ends_at > starts_at", name="window"),
         Index("ix_bookings_user_id_starts_at", "user_id", "starts_at"),
         Index("ix_bookings_account_id_ends_at", "account_id", "ends_at"),  # what the rules look at, account locked
+        Index("ix_bookings_series_id", "series_id", postgresql_where=text("series_id IS NOT NULL")),
         # What still has to be settled, by host: the agents ask for it at every pass.
         Index("ix_bookings_unsettled", "host_id", "ends_at", postgresql_where=text("settled_at IS NULL")),
     )
@@ -41,6 +42,7 @@ class Booking(Base):
     account_id: Mapped[int] = mapped_column(ForeignKey("accounts.id"))
     host_id: Mapped[int] = mapped_column(ForeignKey("hosts.id"))
     instance_id: Mapped[int | None] = mapped_column(ForeignKey("instances.id"))  # none: the owner's machine there
+    series_id: Mapped[int | None] = mapped_column(ForeignKey("series.id"))
     starts_at: Mapped[datetime]
     ends_at: Mapped[datetime]
     booked_until: Mapped[datetime]  # the end last asked for; later than ends_at when released early
@@ -51,7 +53,8 @@ class Booking(Base):
     request_key: Mapped[str | None] = mapped_column(String(96), unique=True)  # one form, sent twice, books once
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
     cancelled_at: Mapped[datetime | None]
-    released_at: Mapped[datetime | None]  # when its owner gave the rest back
+    released_at: Mapped[datetime | None]  # when the rest was given back, or taken back unused
+    extended_at: Mapped[datetime | None]  # when its end was last moved to later
     settled_at: Mapped[datetime | None]
 
     user: Mapped[User] = relationship(lazy="raise")

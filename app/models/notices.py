@@ -23,11 +23,13 @@ class Event(StrEnum):
     ENDED = "ended"
     MOVED = "moved"
     OFFERED = "offered"
+    IDLE = "idle"
     APPROVED = "approved"
     QUOTA_LOW = "quota_low"
     WAITING = "waiting"
     QUARANTINE = "quarantine"
     ALARM = "alarm"
+    SUMMARY = "summary"
     TEST = "test"
 
 

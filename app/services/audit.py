@@ -15,10 +15,11 @@ SYSTEM = "system"
 # has looked who that is.
 TOLD = frozenset(
     """
-    booking.created booking.moved booking.released booking.cancelled booking.gpu_replaced
-    wait.offered wait.granted wait.expired
+    booking.created booking.moved booking.released booking.cancelled booking.gpu_replaced booking.no_show
+    booking.idle_warned booking.reclaimed
+    series.created series.changed series.cancelled wait.offered wait.granted wait.expired
     user.registered user.approved user.refused
-    gpu.quarantined gpu.intruder instance.force_stopped job.refused
+    gpu.quarantined gpu.intruder gpu.used_unbooked instance.force_stopped job.refused
     """.split()  # noqa: SIM905 - a list of words reads better so
 )
 # The bare table, and no row asked back: nothing needs the event as an object.

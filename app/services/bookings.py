@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import Any
 
 from flask_babel import gettext as _
 from sqlalchemy import ARRAY, BigInteger, Select, any_, func, insert, literal, select
@@ -60,8 +61,9 @@ def propose(user: User, ask: Ask, slot: int) -> Proposal:
     return Proposal(frame.window, tuple(gpus), cost_of_all, free - cost_of_all, gpus[0].host_id in frame.machines)
 
 
-def create(user: User, ask: Ask, slot: int) -> Booking:
-    """Book. Raises InvalidInput, RuleRefused, QuotaExceeded or SlotTaken, and then has changed nothing."""
+def create(user: User, ask: Ask, slot: int, *, series_id: int | None = None) -> Booking:
+    """Book, as one of a series if named. Raises InvalidInput, RuleRefused, QuotaExceeded or SlotTaken, and then has
+    changed nothing."""
     if ask.request_key and (twin := _by_request_key(user, ask.request_key)):
         return twin  # before the rules: a form that is sent again later than its start was still booked
     account_id = payers.account_id(user, ask.account)
@@ -74,8 +76,9 @@ def create(user: User, ask: Ask, slot: int) -> Booking:
     price = _price(frame, gpus)
     needed = price.cost(frame.window)
     quota.require(needed, free)
-    booking = _insert(user, account_id, ask, frame.window, gpus, price)
+    booking = _insert(user, account_id, ask, frame.window, gpus, price, series_id)
     quota.hold(booking, needed, key=f"hold:{booking.id}", actor=user.username)
+    more: dict[str, Any] = {"series": series_id} if series_id is not None else {}
     audit.record(
         user.username,
         "booking.created",
@@ -83,6 +86,7 @@ def create(user: User, ask: Ask, slot: int) -> Booking:
         gpus=[gpu.id for gpu in gpus],
         starts_at=frame.window.starts_at.isoformat(),
         ends_at=frame.window.ends_at.isoformat(),
+        **more,
     )
     return booking
 
@@ -166,16 +170,21 @@ def _within(start: datetime, end: datetime) -> Select[int]:
     )
 
 
-def _frame(user: User, account_id: int, ask: Ask, slot: int, *, machines: bool = True) -> Frame:
-    """What makes sense at all, and what the choice of GPUs is bound by (`machines`: also where they have one)."""
-    now = clock.now()
+def require_sense(ask: Ask) -> None:
+    """Raise InvalidInput for what makes no sense at any time."""
     require_note(ask.note)
     if not ask.gpu_ids and ask.count < 1:
         raise InvalidInput(_("Ask for at least one GPU."), field="count")
+
+
+def _frame(user: User, account_id: int, ask: Ask, slot: int, *, machines: bool = True) -> Frame:
+    """What makes sense at all, and what the choice of GPUs is bound by (`machines`: also where they have one)."""
+    now = clock.now()
+    require_sense(ask)
     rules = classes.rules_for(account_id)
     slot = rules.slot(slot)
     window = snapped(ask.starts_at, ask.ends_at, now, slot)
-    hosts = _machine_hosts(user.id) if machines else frozenset()
+    hosts = machine_hosts(user.id) if machines else frozenset()
     return Frame(window, now + timedelta(days=rules.horizon_days), slot, hosts, rules)
 
 
@@ -189,18 +198,22 @@ def _price(frame: Frame, gpus: Sequence[Gpu]) -> Tariff:
     return tariff.price(frame.rules, (gpu.model for gpu in gpus), lab_zone())
 
 
-def _machine_hosts(user_id: int) -> frozenset[int]:
+def machine_hosts(user_id: int) -> frozenset[int]:
+    """The ids of the hosts on which a person has a machine."""
     query = select(Instance.host_id).where(Instance.owner_id == user_id, Instance.deleted_at.is_(None))
     return frozenset(db.session.scalars(query))
 
 
-def _insert(user: User, account_id: int, ask: Ask, window: Window, gpus: Sequence[Gpu], price: Tariff) -> Booking:
+def _insert(
+    user: User, account_id: int, ask: Ask, window: Window, gpus: Sequence[Gpu], price: Tariff, series_id: int | None
+) -> Booking:
     window_of_all = {"starts_at": window.starts_at, "ends_at": window.ends_at}
     values = {
         "user_id": user.id,
         "account_id": account_id,
         "host_id": gpus[0].host_id,
         "booked_until": window.ends_at,
+        "series_id": series_id,
         "note": ask.note,
         "tariff": price.as_json(),
         "request_key": _scoped_key(user, ask.request_key),

@@ -113,8 +113,9 @@ def show(viewer: User, period: Period, wanted: Wanted) -> Shown:
     gpus = chosen(every, wanted)
     current = frame.start <= now < frame.end
     known_until = frame.end + LOOK_AHEAD if current else now
-    held = spans(frame.start, known_until if current else frame.end, now, viewer)
     groups = by_host(gpus)
+    named = None if wanted.entries else [host.id for host, _gpus in groups if is_open(host, groups, wanted)]
+    held = spans(frame.start, known_until if current else frame.end, now, viewer, named)
     rows = tuple(
         _host_row(host, members, held, frame, known_until, waits if is_open(host, groups, wanted) else None)
         for host, members in groups

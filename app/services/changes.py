@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -9,33 +10,31 @@ from flask_babel import gettext as _
 from sqlalchemy import func, select
 
 from app import clock
-from app.errors import InvalidInput, RuleRefused
+from app.errors import InvalidInput
 from app.extensions import db
-from app.models import Allocation, Booking, Gpu, Host, LedgerEntry, Phase, User
-from app.services import audit, bookings, claims, openings, quota, warnings
+from app.models import Allocation, Booking, Charge, Gpu, LedgerEntry, Phase, User
+from app.services import audit, bookings, claims, openings, policy, quota, unchangeable, warnings
 from app.services.claims import Frame
-from app.services.rules import classes, fees, gate, noshow, tariff
+from app.services.rules import classes, fees, gate, tariff
 from app.services.rules.check import Asked
 from app.services.rules.terms import Rules
 from app.services.windows import Window, ceil_to_grid, in_utc
 
-NO_SHOW = "booking.no_show"
-
 
 def cancel(user: User, booking_id: int) -> Booking:
     """Withdraw a booking that has not started; all of it is given back, but for what the rules charge late."""
-    booking = _locked(user, booking_id)
+    booking = locked(user, booking_id)
     now = clock.now()
     if booking.phase(now) != Phase.UPCOMING:
-        raise _cannot_change(booking, now)
-    withdraw(user.username, booking, fee=_late(user, booking, booking.starts_at, now))
+        raise unchangeable.why_not(booking, now)
+    withdraw(user.username, booking, fee=late_fee(user, booking, booking.starts_at, booking.ends_at))
     return booking
 
 
 def take_back(owner: User, booking_id: int, *, actor: str, **details: Any) -> bool:
     """Withdraw what was only offered, for nothing; whether it was still to be had. One that has begun unanswered, since
     nobody looked in time, ends with its first second."""
-    booking = _locked(owner, booking_id)
+    booking = locked(owner, booking_id)
     phase = booking.phase(clock.now())
     if phase == Phase.UPCOMING:
         withdraw(actor, booking, **details)
@@ -53,7 +52,7 @@ def withdraw(actor: str, booking: Booking, *, fee: int = 0, **details: Any) -> N
         allocation.released_at = now
     db.session.flush()
     quota.release(booking, quota.held_for(booking.id), key=f"release:{booking.id}", actor=actor)
-    _charge(actor, booking, fee)
+    charge(actor, booking, fee)
     audit.record(actor, "booking.cancelled", f"booking:{booking.id}", **details)
 
 
@@ -70,45 +69,42 @@ def cut(actor: User, booking: Booking, end: datetime, **details: Any) -> None:
 
 def end_now(user: User, booking_id: int) -> Booking:
     """Give back the rest of a running booking; its GPUs are taken away at once."""
-    booking = _locked(user, booking_id)
+    booking = locked(user, booking_id)
     now = clock.now()
     if booking.phase(now) != Phase.RUNNING:
-        raise _cannot_change(booking, now)
-    began = max(allocation.starts_at for allocation in booking.allocations)  # later where another GPU was given
-    end = max(now.replace(microsecond=0), began + timedelta(seconds=1))
+        raise unchangeable.why_not(booking, now)
     booking.released_at = now
-    _shorten(user, booking, end)
-    audit.record(user.username, "booking.released", f"booking:{booking.id}", ends_at=end.isoformat())
+    _shorten(user, booking, _soonest_end(booking, now))
+    audit.record(user.username, "booking.released", f"booking:{booking.id}", ends_at=booking.ends_at.isoformat())
     return booking
 
 
-def end_no_show(host: Host) -> int | None:
-    """End the host's first booking whose owner did not come, if the rules say so; its number.
-
-    One at a time: each takes its account's lock and then its GPUs', and nobody may hold two accounts and GPUs."""
-    booking_id = noshow.due(host)
-    if booking_id is None:
-        return None
-    owner = db.session.scalars(select(User).join(Booking).where(Booking.id == booking_id)).one()
-    booking = _locked(owner, booking_id)
+def reclaim(
+    owner: User, booking_id: int, is_due: Callable[[Booking], bool], *, actor: str, action: str, **details: str
+) -> Booking | None:
+    """Give back the rest of a running booking that is not used, if `is_due` says so of it once it is locked: a machine
+    may have taken it meanwhile, or its owner given it back. Its owner pays as for ending it, or by the lab's rules for
+    all of it."""
+    booking = locked(owner, booking_id)
     now = clock.now()
-    moment = noshow.ends_at(booking, now)
-    if moment is None or moment > now or booking.released_at is not None:
-        return None  # a machine took it meanwhile, or its owner gave it back
-    booking.released_at = now
-    _shorten(owner, booking, now.replace(microsecond=0))
-    audit.record(audit.SYSTEM, NO_SHOW, f"booking:{booking.id}", ends_at=booking.ends_at.isoformat())
-    return booking.id
+    if booking.phase(now) != Phase.RUNNING or booking.released_at is not None or not is_due(booking):
+        return None
+    booking.released_at, before = now, booking.ends_at
+    _shorten(owner, booking, _soonest_end(booking, now), unused=True)
+    times = {"before": before.isoformat(), "ends_at": booking.ends_at.isoformat()}
+    audit.record(actor, action, f"booking:{booking.id}", **times, **details)
+    return booking
 
 
-def move_end(user: User, booking_id: int, ends_at: datetime, slot: int) -> Booking:
-    """Extend or shorten an upcoming or running booking. Raises as `create` does, and then has changed nothing."""
-    booking = _locked(user, booking_id)
+def move_end(user: User, booking_id: int, ends_at: datetime, slot: int, *, seen: datetime | None = None) -> Booking:
+    """Extend or shorten an upcoming or running booking. `seen`: the end that whoever asks believes it has, if known.
+    Raises as `create` does, and Conflict where it has another one by now; then it has changed nothing."""
+    booking = locked(user, booking_id)
     slot = classes.rules_for(booking.account_id).slot(slot)
     end = ceil_to_grid(in_utc(ends_at, "ends_at"), slot)
     now = clock.now()
     if booking.phase(now) not in {Phase.UPCOMING, Phase.RUNNING}:
-        raise _cannot_change(booking, now)
+        raise unchangeable.why_not(booking, now)
     if end <= max(now, booking.starts_at):
         raise InvalidInput(
             _("The new end must lie after now and after the start."),
@@ -116,13 +112,14 @@ def move_end(user: User, booking_id: int, ends_at: datetime, slot: int) -> Booki
             field="ends_at",
         )
     before = booking.ends_at
+    if end == before:
+        return booking
+    unchangeable.refuse_if_changed(before, seen)
     if end > before:
         _extend(user, booking, end, now, slot)
-    elif end < before:
+    else:
         booking.booked_until = end
         _shorten(user, booking, end)
-    else:
-        return booking
     audit.record(
         user.username, "booking.moved", f"booking:{booking.id}", before=before.isoformat(), ends_at=end.isoformat()
     )
@@ -157,7 +154,7 @@ def longer(booking: Booking, end: datetime, now: datetime) -> Asked:
     )
 
 
-def _locked(user: User, booking_id: int) -> Booking:
+def locked(user: User, booking_id: int) -> Booking:
     """The booking with its account, GPUs and own row locked, in that order."""
     booking = bookings.get(user, booking_id)
     quota.lock(booking.account_id)
@@ -173,21 +170,6 @@ def _locked(user: User, booking_id: int) -> Booking:
         booking = bookings.get(user, booking_id)
 
 
-def _cannot_change(booking: Booking, now: datetime) -> RuleRefused:
-    phase = booking.phase(now)
-    if phase == Phase.CANCELLED:
-        return RuleRefused(_("This booking was cancelled."), _("Make a new one."), rule="phase")
-    if phase == Phase.PAST:
-        return RuleRefused(_("This booking is over; past bookings cannot change."), _("Make a new one."), rule="phase")
-    if phase == Phase.RUNNING:
-        return RuleRefused(
-            _("This booking has started; it cannot be cancelled any more."),
-            _('Use "End now" to give the rest of it back.'),
-            rule="phase",
-        )
-    return RuleRefused(_("This booking has not started yet."), _('Use "Cancel" to give all of it back.'), rule="phase")
-
-
 def _extend(user: User, booking: Booking, end: datetime, now: datetime, slot: int) -> None:
     rules = classes.rules_for(booking.account_id)
     gate.require(booking.account_id, longer(booking, end, now), rules, ignore_booking=booking.id)
@@ -197,31 +179,40 @@ def _extend(user: User, booking: Booking, end: datetime, now: datetime, slot: in
     amount = tariff.of(booking).between(booking.starts_at, booking.ends_at, end)
     quota.require(amount, quota.lock(booking.account_id))
     _set_end(booking, end)
-    booking.booked_until = end
+    booking.booked_until, booking.extended_at = end, now
     db.session.flush()
-    quota.hold(booking, amount, key=f"hold:{booking.id}:{_entry_count(booking)}", actor=user.username)
+    quota.hold(booking, amount, key=f"hold:{booking.id}:{entry_count(booking)}", actor=user.username)
 
 
-def _shorten(user: User, booking: Booking, end: datetime, *, own: bool = True) -> None:
+def _soonest_end(booking: Booking, now: datetime) -> datetime:
+    """Now, but not before it ran for a second: its start is later where another GPU was given."""
+    began = max(allocation.starts_at for allocation in booking.allocations)
+    return max(now.replace(microsecond=0), began + timedelta(seconds=1))
+
+
+def _shorten(user: User, booking: Booking, end: datetime, *, own: bool = True, unused: bool = False) -> None:
     amount = tariff.of(booking).between(booking.starts_at, end, booking.ends_at)
-    fee = _late(user, booking, end, clock.now()) if own else 0
+    fee = late_fee(user, booking, end, booking.ends_at) if own else 0
+    kind = "fee"
+    if unused and policy.current().charge == Charge.RESERVED:
+        kind, fee = "unused", amount
     _set_end(booking, end)
     db.session.flush()
     if amount:
-        key = f"release:{booking.id}:{_entry_count(booking)}"
+        key = f"release:{booking.id}:{entry_count(booking)}"
         quota.release(booking, amount, key=key, actor=user.username)
-    _charge(user.username, booking, fee)
+    charge(user.username, booking, fee, kind)
 
 
-def _late(user: User, booking: Booking, start: datetime, now: datetime) -> int:
-    """What its owner pays for giving back the rest so late; nobody pays for what an admin does."""
-    return fees.late(booking, start, booking.ends_at, now) if user.id == booking.user_id else 0
+def late_fee(user: User, booking: Booking, start: datetime, end: datetime) -> int:
+    """What its owner pays for giving back a part of it so late; nobody pays for what an admin does."""
+    return fees.late(booking, start, end, clock.now()) if user.id == booking.user_id else 0
 
 
-def _charge(actor: str, booking: Booking, fee: int) -> None:
-    """What giving back late costs."""
+def charge(actor: str, booking: Booking, fee: int, kind: str = "fee") -> None:
+    """Take what giving back late costs, or what was not used (`kind`: "unused")."""
     if fee:
-        quota.charge(booking, fee, key=f"fee:{booking.id}:{_entry_count(booking)}", actor=actor)
+        quota.charge(booking, fee, key=f"{kind}:{booking.id}:{entry_count(booking)}", actor=actor)
 
 
 def _set_end(booking: Booking, end: datetime) -> None:
@@ -234,6 +225,7 @@ def _set_end(booking: Booking, end: datetime) -> None:
             allocation.warned, allocation.asked_at = warnings.given_by(clock.now(), end), None
 
 
-def _entry_count(booking: Booking) -> int:
+def entry_count(booking: Booking) -> int:
+    """How many ledger entries it has: what makes the next one's key."""
     query = select(func.count()).select_from(LedgerEntry).where(LedgerEntry.booking_id == booking.id)
     return db.session.scalar(query) or 0

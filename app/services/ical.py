@@ -18,7 +18,8 @@ from app import clock
 from app.extensions import db
 from app.models import Allocation, Booking, Feed, Host, Maintenance
 from app.services import maintenance
-from app.services.notice_words import Place, clean, language
+from app.services.notice_bookings import Place
+from app.services.notice_words import clean, language
 from app.services.words import gpu_list
 
 BACK = timedelta(days=31)  # how long what is over stays in it

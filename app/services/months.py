@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 from app.models import Gpu, Host, User
-from app.services import timeline
+from app.services import maintenance, timeline
 from app.services.calendar import Wanted, by_host, chosen, is_open
 from app.services.periods import Period
 from app.services.spans import gpus_and_mark, held_by_day, own_bookings
@@ -17,12 +17,13 @@ LEVELS = 4  # of shading: nothing, up to a quarter … more than three quarters 
 
 @dataclass(frozen=True)
 class Booked:
-    """A day of a GPU or host: hours booked of it, how dark it is shown (0 to LEVELS), and whether some are the
-    viewer's."""
+    """A day of a GPU or host: hours booked of it, how dark it is shown (0 to LEVELS), whether some are the viewer's,
+    and whether some of it is kept for maintenance."""
 
     hours: int
     level: int
     mine: bool
+    kept: bool = False
 
 
 @dataclass(frozen=True)
@@ -35,10 +36,11 @@ class GpuMonth:
 
 @dataclass(frozen=True)
 class HostMonth:
-    """One host; `rows` only where it is open."""
+    """One host; `rows` only where it is open. `closed`: GPUs that cannot be booked, beside `gpus` that can."""
 
     host: Host
     gpus: int
+    closed: int
     days: tuple[Booked, ...]
     open: bool
     rows: tuple[GpuMonth, ...]
@@ -57,6 +59,7 @@ class Month:
 
 
 Held = dict[tuple[int, int], tuple[int, bool]]
+Kept = set[tuple[int, int]]  # a GPU's id and a day's number
 
 
 def show(viewer: User, period: Period, wanted: Wanted) -> Month:
@@ -66,29 +69,47 @@ def show(viewer: User, period: Period, wanted: Wanted) -> Month:
     own = own_bookings(viewer, period.start, period.end)
     held = held_by_day(period.edges, own, own_only=wanted.mine_only)
     groups = by_host(gpus)
+    kept = _kept(period)
     seconds = [int((right - left).total_seconds()) for left, right in pairwise(period.edges)]
     return Month(
         period=period,
         hosts=tuple(
-            _host(host, members, held, seconds, opened=is_open(host, groups, wanted)) for host, members in groups
+            _host(host, members, (held, kept), seconds, opened=is_open(host, groups, wanted))
+            for host, members in groups
         ),
-        total=_days([gpu for gpu, _host in gpus], held, seconds),
+        total=_days([gpu for gpu, _host in gpus], (held, kept), seconds),
         models=tuple(sorted({gpu.model for gpu, _host in every})),
         host_names=tuple(dict.fromkeys(host.name for _gpu, host in every)),
         mark=mark,
     )
 
 
-def _host(host: Host, gpus: Sequence[Gpu], held: Held, seconds: Sequence[int], *, opened: bool) -> HostMonth:
-    rows = tuple(GpuMonth(gpu, _days([gpu], held, seconds)) for gpu in gpus) if opened else ()
-    return HostMonth(host, len(timeline.usable(gpus)), _days(gpus, held, seconds), opened, rows)
+def _kept(period: Period) -> Kept:
+    """On which days which GPUs are in maintenance, for however short."""
+    days = list(enumerate(pairwise(period.edges)))
+    return {
+        (gpu_id, number)
+        for gpu_id, blocks in maintenance.between(period.start, period.end).items()
+        for block in blocks
+        for number, (left, right) in days
+        if block.starts_at < right and block.ends_at > left
+    }
 
 
-def _days(gpus: Sequence[Gpu], held: Held, seconds: Sequence[int]) -> tuple[Booked, ...]:
-    found = []
+def _host(
+    host: Host, gpus: Sequence[Gpu], taken: tuple[Held, Kept], seconds: Sequence[int], *, opened: bool
+) -> HostMonth:
+    rows = tuple(GpuMonth(gpu, _days([gpu], taken, seconds)) for gpu in gpus) if opened else ()
+    usable = len(timeline.usable(gpus))
+    return HostMonth(host, usable, len(gpus) - usable, _days(gpus, taken, seconds), opened, rows)
+
+
+def _days(gpus: Sequence[Gpu], taken: tuple[Held, Kept], seconds: Sequence[int]) -> tuple[Booked, ...]:
+    (held, kept), found = taken, []
     for number, length in enumerate(seconds):
         parts = [held[gpu.id, number] for gpu in gpus if (gpu.id, number) in held]
         booked, room = sum(part for part, _mine in parts), length * len(gpus)
-        level = -(-booked * LEVELS // room) if room else 0
-        found.append(Booked(round(booked / 3600), min(level, LEVELS), any(mine for _part, mine in parts)))
+        level = min(-(-booked * LEVELS // room) if room else 0, LEVELS)
+        work = any((gpu.id, number) in kept for gpu in gpus)
+        found.append(Booked(round(booked / 3600), level, any(mine for _part, mine in parts), work))
     return tuple(found)

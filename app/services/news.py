@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
+from datetime import datetime
 from typing import Any
 
 from sqlalchemy import delete, select
 from sqlalchemy.orm import joinedload, selectinload
 
 from app.extensions import db
-from app.models import AuditEvent, Booking, Event, Gpu, News, User, Wait
+from app.models import AuditEvent, Booking, Event, Gpu, News, Series, User, Wait
 from app.services import notices, people
 from app.services.notices import Telling
 
@@ -23,13 +24,18 @@ OWN = {
     "booking.released": Event.MOVED,
     "booking.cancelled": Event.MOVED,
     "booking.gpu_replaced": Event.MOVED,
+    "booking.no_show": Event.MOVED,
+    "booking.idle_warned": Event.IDLE,
+    "booking.reclaimed": Event.IDLE,
 }
+SERIES = {"series.created": Event.MADE, "series.changed": Event.MOVED, "series.cancelled": Event.MOVED}
 OF_WAITS = {"wait.offered", "wait.granted", "wait.expired"}
 DECISIONS = {"user.approved": Event.APPROVED, "user.refused": Event.APPROVED}
 FOR_ADMINS = {
     "user.registered": Event.WAITING,
     "gpu.quarantined": Event.QUARANTINE,
     "gpu.intruder": Event.ALARM,
+    "gpu.used_unbooked": Event.ALARM,
     "instance.force_stopped": Event.ALARM,
     "job.refused": Event.ALARM,
 }
@@ -65,6 +71,8 @@ def facts(booking: Booking) -> dict[str, Any]:
 def _about(event: AuditEvent) -> Iterator[tuple[User, Telling]]:
     if event.action in OWN:
         yield from _own(event)
+    elif event.action in SERIES:
+        yield from _series(event)
     elif event.action in OF_WAITS:
         yield from _of_wait(event)
     elif event.action in DECISIONS:
@@ -80,7 +88,10 @@ def _about(event: AuditEvent) -> Iterator[tuple[User, Telling]]:
 
 
 def _own(event: AuditEvent) -> Iterator[tuple[User, Telling]]:
-    """Of a change of a booking: its owner, unless they made the change themselves, or the waiting list tells them."""
+    """Of a change of a booking: its owner, unless they made it themselves, the waiting list tells them, or it was one
+    of a series."""
+    if "series" in event.details:
+        return
     number = event.target.partition(":")[2]
     booking = db.session.scalar(
         select(Booking)
@@ -96,9 +107,25 @@ def _own(event: AuditEvent) -> Iterator[tuple[User, Telling]]:
     details = {**facts(booking), "action": event.action, "by": event.actor}
     if "before" in event.details:
         details |= {"before": event.details["before"], "ends_at": event.details["ends_at"]}
+    if "began" in event.details:
+        details |= {"began": event.details["began"], "starts_at": event.details["starts_at"]}
     if (reason := str(event.details.get("reason", ""))) != "":
         details["reason"] = reason
-    yield booking.user, Telling(kind, key, details)
+    told = ("since", "due_at", "keeps", "minutes")  # of GPUs that do nothing
+    details |= {name: event.details[name] for name in told if name in event.details}
+    until = details.get("due_at") if event.action == "booking.idle_warned" else None
+    yield booking.user, Telling(kind, key, details, datetime.fromisoformat(until) if until else None)
+
+
+def _series(event: AuditEvent) -> Iterator[tuple[User, Telling]]:
+    """Of many bookings at once: their owner, once, unless they made the change themselves."""
+    number = int(event.target.partition(":")[2])
+    owner = db.session.scalar(select(User).join(Series, Series.user_id == User.id).where(Series.id == number))
+    if owner is None or (event.action != "series.created" and event.actor == owner.username):
+        return
+    details = {name: event.details[name] for name in ("gpus", "starts_at", "last_at")}
+    details |= {"series": number, "count": len(event.details["bookings"]), "action": event.action, "by": event.actor}
+    yield owner, Telling(SERIES[event.action], f"event:{event.id}", details)
 
 
 def _of_wait(event: AuditEvent) -> Iterator[tuple[User, Telling]]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from datetime import datetime
 from typing import Any
 from zoneinfo import ZoneInfo
 
@@ -13,31 +12,11 @@ from flask_babel import force_locale, ngettext
 from flask_babel import gettext as _
 
 from app.models import Event, Notice, User
+from app.services import summary_words
+from app.services.notice_bookings import NO_SHOW, Place, gpus_on, many, of_booking, of_series, of_wait
 from app.services.windows import hours_text
-from app.services.words import on_clocks
 
 NAMED = 30  # notices in one message that are written out
-
-
-@dataclass(frozen=True)
-class Place:
-    """Where the reader and the lab are: its address as people reach it, and the zones of both."""
-
-    url: str
-    lab: ZoneInfo
-    zone: ZoneInfo
-
-    @classmethod
-    def of(cls, user: User, url: str, lab: ZoneInfo) -> Place:
-        """As this person has chosen."""
-        try:
-            return cls(url, lab, ZoneInfo(user.timezone) if user.timezone else lab)
-        except (ValueError, OSError, KeyError):  # no such zone here, or any more
-            return cls(url, lab, lab)
-
-    def when(self, iso: str) -> str:
-        """A moment on the reader's clock, with the lab's beside it where that reads otherwise."""
-        return on_clocks(datetime.fromisoformat(iso), _("EEE d MMM HH:mm"), self.zone, self.lab)
 
 
 @dataclass(frozen=True)
@@ -71,30 +50,45 @@ def language(name: str) -> str:
         return "en"
 
 
-def _title(notice: Notice, place: Place) -> str:
-    return clean(_TITLES[Event(notice.event)](notice.details, place))
-
-
 def clean(text: str) -> str:
     """One line without control characters, whatever the names in it hold."""
     return "".join(character if character.isprintable() else " " for character in text)[:200]
 
 
-def _what(details: dict[str, Any]) -> str:
-    return ngettext("%(num)s GPU on %(host)s", "%(num)s GPUs on %(host)s", details["gpus"], host=details["host"])
+def _title(notice: Notice, place: Place) -> str:
+    return clean(_TITLES[Event(notice.event)](notice.details, place))
 
 
 def _ends_soon(details: dict[str, Any], place: Place) -> str:
-    return _("Ends soon: %(what)s, at %(end)s", what=_what(details), end=place.when(details["ends_at"]))
+    return _("Ends soon: %(what)s, at %(end)s", what=gpus_on(details), end=place.when(details["ends_at"]))
 
 
 def _moved(details: dict[str, Any], place: Place) -> str:
-    what = _what(details)
+    if details["action"].startswith("series."):
+        return _series_moved(details, place)
+    what = gpus_on(details)
     if details["action"] == "booking.cancelled":
         return _("Cancelled: %(what)s, %(start)s", what=what, start=place.when(details["starts_at"]))
     if details["action"] == "booking.gpu_replaced":
         return _("Another GPU was given: %(what)s", what=what)
+    if details["action"] == NO_SHOW:
+        return _("Given up, since no machine took it: %(what)s", what=what)
+    if details.get("began"):
+        return _("Now starts %(start)s: %(what)s", what=what, start=place.when(details["starts_at"]))
     return _("Now ends %(end)s: %(what)s", what=what, end=place.when(details["ends_at"]))
+
+
+def _series_moved(details: dict[str, Any], place: Place) -> str:
+    what, start = many(details), place.when(details["starts_at"])
+    if details["action"] == "series.cancelled":
+        return _("Cancelled: %(what)s, from %(start)s", what=what, start=start)
+    return _("Moved: %(what)s, from %(start)s", what=what, start=start)
+
+
+def _made(details: dict[str, Any], place: Place) -> str:
+    if "series" in details:
+        return _("Booked: %(what)s, first %(start)s", what=many(details), start=place.when(details["starts_at"]))
+    return _("Booked: %(what)s, from %(start)s", what=gpus_on(details), start=place.when(details["starts_at"]))
 
 
 def _offered(details: dict[str, Any], place: Place) -> str:
@@ -102,10 +96,17 @@ def _offered(details: dict[str, Any], place: Place) -> str:
         if details["offered"]:
             return _("An offer of the waiting list was not taken")
         return _("The waiting list had nothing for you")
-    what, start = _what(details), place.when(details["starts_at"])
+    what, start = gpus_on(details), place.when(details["starts_at"])
     if details["action"] == "wait.granted":
         return _("Booked for you: %(what)s, from %(start)s", what=what, start=start)
     return _("Offered to you: %(what)s, from %(start)s", what=what, start=start)
+
+
+def _idle(details: dict[str, Any], place: Place) -> str:
+    if details["action"] != "booking.idle_warned":
+        return _("Given back, since nothing was done: %(what)s", what=gpus_on(details))
+    times = {"since": place.when(details["since"]), "time": place.when(details["due_at"])}
+    return _("Nothing done since %(since)s: %(what)s, given back at %(time)s", what=gpus_on(details), **times)
 
 
 def _approved(details: dict[str, Any], _place: Place) -> str:
@@ -117,6 +118,7 @@ def _approved(details: dict[str, Any], _place: Place) -> str:
 def _alarm(details: dict[str, Any], _place: Place) -> str:
     words = {
         "gpu.intruder": _("A GPU of %(host)s was used without a booking", host=details.get("host", "?")),
+        "gpu.used_unbooked": _("A GPU of %(host)s is in use without a booking", host=details.get("host", "?")),
         "instance.force_stopped": _("A machine on %(host)s was stopped by force", host=details.get("host", "?")),
         "job.refused": _("A forged job was refused (%(target)s)", target=details.get("target", "?")),
         "host.silent": _("%(host)s says nothing", host=details.get("host", "?")),
@@ -125,12 +127,13 @@ def _alarm(details: dict[str, Any], _place: Place) -> str:
 
 
 _TITLES: dict[Event, Callable[[dict[str, Any], Place], str]] = {
-    Event.MADE: lambda d, p: _("Booked: %(what)s, from %(start)s", what=_what(d), start=p.when(d["starts_at"])),
-    Event.STARTS: lambda d, p: _("Starts now: %(what)s, until %(end)s", what=_what(d), end=p.when(d["ends_at"])),
+    Event.MADE: _made,
+    Event.STARTS: lambda d, p: _("Starts now: %(what)s, until %(end)s", what=gpus_on(d), end=p.when(d["ends_at"])),
     Event.ENDS_SOON: _ends_soon,
-    Event.ENDED: lambda d, _p: _("Ended: %(what)s", what=_what(d)),
+    Event.ENDED: lambda d, _p: _("Ended: %(what)s", what=gpus_on(d)),
     Event.MOVED: _moved,
     Event.OFFERED: _offered,
+    Event.IDLE: _idle,
     Event.APPROVED: _approved,
     Event.QUOTA_LOW: lambda d, _p: _("%(hours)s GPU-hours are left this month", hours=hours_text(d["left"])),
     Event.WAITING: lambda d, _p: _("%(name)s waits for approval", name=d["target"].partition(":")[2]),
@@ -138,14 +141,18 @@ _TITLES: dict[Event, Callable[[dict[str, Any], Place], str]] = {
         "GPU %(gpu)s of %(host)s is in quarantine", gpu=d.get("gpu", "?"), host=d.get("host", "?")
     ),
     Event.ALARM: _alarm,
+    Event.SUMMARY: lambda d, _p: summary_words.title(d),
     Event.TEST: lambda _d, _p: _("A test from Berth"),
 }
 
 
 def _lines(notice: Notice, place: Place) -> list[str]:
     details, event = notice.details, Event(notice.event)
-    if event == Event.OFFERED or "booking" in details:
-        found = _of_wait(details, place) if event == Event.OFFERED else _of_booking(event, details, place)
+    if event == Event.OFFERED or "booking" in details or "series" in details:
+        if event == Event.OFFERED:
+            found = of_wait(details, place)
+        else:
+            found = of_booking(event, details, place) if "booking" in details else of_series(event, details, place)
         return [clean(line) for line in found]
     if event == Event.TEST:
         return [_("This way works: Berth reaches you here.")]
@@ -155,49 +162,8 @@ def _lines(notice: Notice, place: Place) -> list[str]:
     if event == Event.QUOTA_LOW:
         renews = [_("New hours come %(when)s.", when=place.when(details["renews_at"]))] if details["renews_at"] else []
         return [*renews, _("Where they went: %(url)s", url=f"{place.url}/quota")]
-    if event == Event.WAITING:
-        return [_("Decide: %(url)s", url=f"{place.url}/people")]
-    why = [clean(str(details[name])) for name in ("reason", "why", "instance", "since") if details.get(name)]
+    if event in {Event.SUMMARY, Event.WAITING}:
+        decide = [_("Decide: %(url)s", url=f"{place.url}/people")]
+        return summary_words.lines(details, place.url) if event == Event.SUMMARY else decide
+    why = [clean(str(details[name])) for name in ("reason", "why", "instance", "name", "since") if details.get(name)]
     return [*why, _("Look: %(url)s", url=f"{place.url}/hosts")]
-
-
-def _of_wait(details: dict[str, Any], place: Place) -> list[str]:
-    start, end = place.when(details["starts_at"]), place.when(details["ends_at"])
-    own = _("Your places on the waiting list: %(url)s", url=f"{place.url}/waits")
-    if details["action"] == "wait.expired":
-        wish = ngettext("%(num)s GPU, %(start)s to %(end)s", "%(num)s GPUs, %(start)s to %(end)s", details["gpus"],
-                        start=start, end=end)  # fmt: skip
-        given_on = [_("It went to the next in line; it costs you nothing.")] if details["offered"] else []
-        return [wish, *given_on, own]
-    until = place.when(details["decide_by"])
-    lines = [_("%(what)s, %(start)s to %(end)s", what=_what(details), start=start, end=end)]
-    if details["action"] == "wait.granted":
-        page = f"{place.url}/bookings/{details['booking']}"
-        free = _("Until %(until)s you can give it back without a charge for doing so late.", until=until)
-        return [*lines, free, _("Booking %(id)s: %(url)s", id=details["booking"], url=page)]
-    return [
-        *lines,
-        _("It is held for you until %(until)s; then it goes to the next in line.", until=until),
-        _("Take it or decline it: %(url)s", url=f"{place.url}/waits"),
-    ]
-
-
-def _of_booking(event: Event, details: dict[str, Any], place: Place) -> list[str]:
-    span = _(
-        "%(what)s, %(start)s to %(end)s",
-        what=_what(details),
-        start=place.when(details["starts_at"]),
-        end=place.when(details["ends_at"]),
-    )
-    page = f"{place.url}/bookings/{details['booking']}"
-    lines = [span]
-    if details.get("before"):
-        lines.append(_("Before, it ended %(end)s.", end=place.when(details["before"])))
-    if event == Event.MOVED:
-        lines.append(_("Changed by %(name)s.", name=details["by"]))
-    if details.get("reason"):
-        lines.append(str(details["reason"]))
-    if event == Event.ENDS_SOON:
-        lines.append(_("Save your work; what still runs on the GPUs at the end is ended."))
-        return [*lines, _("Extend it or end it now: %(url)s", url=f"{page}/change")]
-    return [*lines, _("Booking %(id)s: %(url)s", id=details["booking"], url=page)]

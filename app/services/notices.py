@@ -16,13 +16,16 @@ from app.models import Channel, Event, Notice, NoticeChoice, User, UserState
 
 MAIL = "mail"
 PERSONAL = (
-    Event.ENDS_SOON, Event.MOVED, Event.OFFERED, Event.QUOTA_LOW, Event.MADE, Event.STARTS, Event.ENDED,
+    Event.ENDS_SOON, Event.IDLE, Event.MOVED, Event.OFFERED, Event.QUOTA_LOW, Event.SUMMARY, Event.MADE, Event.STARTS,
+    Event.ENDED,
 )  # fmt: skip
 FOR_ADMINS = (Event.WAITING, Event.QUARANTINE, Event.ALARM)
-DEFAULT = frozenset({Event.ENDS_SOON, Event.MOVED, Event.OFFERED, Event.QUOTA_LOW, *FOR_ADMINS})
+DEFAULT = frozenset(
+    {Event.ENDS_SOON, Event.IDLE, Event.MOVED, Event.OFFERED, Event.QUOTA_LOW, Event.SUMMARY, *FOR_ADMINS}
+)
 # Not a matter of choice: whoever waits for an answer cannot sign in to choose, and a test is asked for.
 ALWAYS = frozenset({Event.APPROVED, Event.TEST})
-URGENT = frozenset({Event.ENDS_SOON, Event.OFFERED, Event.APPROVED, Event.TEST})  # waits for nothing
+URGENT = frozenset({Event.ENDS_SOON, Event.IDLE, Event.OFFERED, Event.APPROVED, Event.TEST})  # waits for nothing
 GATHER = timedelta(minutes=5)  # what is not urgent comes at most so often; what happens meanwhile comes along
 
 

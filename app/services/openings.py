@@ -127,6 +127,14 @@ def busy(gpus: Iterable[Gpu], start: datetime, end: datetime) -> Busy:
     return found
 
 
+def free_until(gpu_ids: Sequence[int], start: datetime, end: datetime) -> datetime:
+    """When the first of these GPUs is taken after a start; `end` if none is by then, or one is at the start already."""
+    window = Window(start, end)
+    taken = [one.starts_at for one in overlapping(gpu_ids, window)]
+    first = min([*taken, *(one.starts_at for one in blocked(gpu_ids, window))], default=end)
+    return first if first > start else end
+
+
 def free_gpus(gpus: Iterable[Gpu], taken: Busy, window: Window) -> list[Gpu]:
     """Those of the GPUs on which nothing shares a moment with the window."""
     return [gpu for gpu in gpus if not any(span.overlaps(window) for span in taken.get(gpu.id, ()))]

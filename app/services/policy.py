@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from enum import StrEnum
+from typing import Any
+
 from flask_babel import gettext as _
 
 from app.errors import InvalidInput
 from app.extensions import db
-from app.models import Policy, User
+from app.models import Charge, Policy, Reclaim, User
 from app.services import audit
 
 LIMITS = {  # what an admin may set: field → (lowest, highest)
@@ -21,8 +25,17 @@ LIMITS = {  # what an admin may set: field → (lowest, highest)
     "max_snapshots": (0, 100),
     "delete_days": (0, 365),
     "grace_seconds": (0, 600),
+    "minute_days": (2, 400),
+    "hour_days": (32, 3660),
     "offer_minutes": (5, 24 * 60),
+    "idle_minutes": (10, 24 * 60),
+    "idle_held_minutes": (0, 7 * 24 * 60),
+    "idle_percent": (1, 50),
+    "idle_grace": (5, 4 * 60),
+    "keeps": (0, 20),
+    "keep_minutes": (10, 24 * 60),
 }
+CHOICES: dict[str, type[StrEnum]] = {"reclaim": Reclaim, "charge": Charge}
 
 
 def current() -> Policy:
@@ -32,8 +45,17 @@ def current() -> Policy:
     return policy
 
 
-def change(actor: User, *, self_service: bool, force_stop: bool | None = None, **limits: int) -> Policy:
-    """Set new rules; what is not named stays. Raises InvalidInput naming the first field that is out of its bounds."""
+def change(
+    actor: User,
+    *,
+    self_service: bool,
+    force_stop: bool | None = None,
+    choices: Mapping[str, str] | None = None,
+    **limits: int,
+) -> Policy:
+    """Set new rules; what is not named stays. `choices`: by a name of CHOICES, one of its values.
+
+    Raises InvalidInput naming the first field that is out of its bounds."""
     policy = current()
     for name, value in limits.items():
         low, high = LIMITS[name]
@@ -41,7 +63,9 @@ def change(actor: User, *, self_service: bool, force_stop: bool | None = None, *
             raise InvalidInput(
                 _("This must be a whole number from %(low)s to %(high)s.", low=low, high=high), field=name
             )
-    values = limits if force_stop is None else limits | {"force_stop": force_stop}
+    values: dict[str, Any] = {**limits, **_chosen(choices or {})}
+    if force_stop is not None:
+        values["force_stop"] = force_stop
     changed = {name: [getattr(policy, name), value] for name, value in values.items() if getattr(policy, name) != value}
     for name, value in values.items():
         setattr(policy, name, value)
@@ -49,3 +73,10 @@ def change(actor: User, *, self_service: bool, force_stop: bool | None = None, *
     db.session.flush()
     audit.record(actor.username, "policy.changed", "policy", self_service=self_service, changed=changed)
     return policy
+
+
+def _chosen(choices: Mapping[str, str]) -> dict[str, StrEnum]:
+    for name, value in choices.items():
+        if value not in set(CHOICES[name]):
+            raise InvalidInput(_("Choose one of these."), field=name)
+    return {name: CHOICES[name](value) for name, value in choices.items()}

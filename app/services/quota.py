@@ -140,11 +140,19 @@ def held_for(booking_id: int) -> int:
     return -int(db.session.scalar(query) or 0)
 
 
-def settle(booking: Booking, used: int, *, actor: str) -> None:
-    """Close a booking's books, once: what it held goes back, what it used is charged."""
+def settle(booking: Booking, used: int, *, actor: str, note: str = "") -> None:
+    """Close a booking's books, once: what it held goes back, what it used is charged. `note`: see services.charges."""
     lock(booking.account_id)
     release(booking, held_for(booking.id), key=f"release:{booking.id}", actor=actor)
-    post(booking.account_id, EntryKind.SETTLE, -used, key=f"settle:{booking.id}", actor=actor, booking_id=booking.id)
+    post(
+        booking.account_id,
+        EntryKind.SETTLE,
+        -used,
+        key=f"settle:{booking.id}",
+        actor=actor,
+        booking_id=booking.id,
+        note=note,
+    )
 
 
 def grant(account: Account, hours: float, *, actor: str, note: str = "", key: str | None = None) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from typing import TypeVar
 
@@ -13,12 +14,19 @@ from app import clock
 from app.drivers.base import HostSeen, Node, device_name
 from app.extensions import db
 from app.models import Allocation, Booking, Host
-from app.services import audit, instances, quota
+from app.services import audit, charges, instances, quota
 from app.services.enforcement import not_gone, on
 from app.services.plan import Desired, Trouble, is_in, plan
-from app.services.rules import tariff
 
 T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Late:
+    """How long after it was due a GPU was seen attached (`what`: attach) or free (detach), in seconds."""
+
+    what: str
+    seconds: float
 
 
 def record(
@@ -27,29 +35,32 @@ def record(
     seen: HostSeen,
     errors: dict[int, tuple[Trouble, str]],
     free: Mapping[str, datetime] | None = None,
-) -> None:
+) -> list[Late]:
     """Write what a look at the host, made after acting, showed: `errors` by allocation id. Writes only what changed.
+    How late each was that is seen attached or gone for the first time; without those that something kept waiting.
 
     `free`: by PCI address, when each GPU was proven free; None where LXD's word has to do."""
-    left = plan(want, seen)
+    left, late = plan(want, seen), list[Late]()
     waits = {item.want.tag.allocation_id: item.trouble for item in left.waits}
     wants = {item.tag.allocation_id: item for item in want.wants}
     for allocation in _loaded(wants):
         wanted = wants[allocation.id]
         if allocation.id not in waits and is_in(wanted, seen):
+            if allocation.attached_at is None and allocation.trouble_at is None:
+                late.append(Late("attach", max(0.0, (clock.now() - allocation.starts_at).total_seconds())))
             _record_attached(allocation, wanted.instance or "", f"agent:{host.name}")
         else:
             trouble, text = waits.get(allocation.id, Trouble.NO_NODE), ""
             _record_trouble(allocation, *errors.get(allocation.id, (trouble, text)))
-    record_gone(host, want, seen, free)
+    return late + record_gone(host, want, seen, free)
 
 
-def record_gone(host: Host, want: Desired, seen: HostSeen, free: Mapping[str, datetime] | None) -> None:
+def record_gone(host: Host, want: Desired, seen: HostSeen, free: Mapping[str, datetime] | None) -> list[Late]:
     """Note the detachment of each GPU that was attached, is over, and was proven free, or goes on in the next booking.
 
     A device or a bare node that says of itself whose it is blocks that one only; one that does not say, blocks.
     """
-    now = clock.now()
+    now, late = clock.now(), list[Late]()
     leaving = {ending.tag.allocation_id for ending in want.endings}
     query = on(host).where(*not_gone(now)).order_by(Allocation.id)
     for allocation in db.session.scalars(_for_writing(query)):
@@ -64,6 +75,8 @@ def record_gone(host: Host, want: Desired, seen: HostSeen, free: Mapping[str, da
         ]
         if all(device.tag is not None and device.tag.allocation_id != allocation.id for device in devices):
             allocation.detached_at = max((free or {}).get(pci, now), allocation.attached_at or now)
+            due = allocation.released_at or allocation.ends_at
+            late.append(Late("detach", max(0.0, (allocation.detached_at - due).total_seconds())))
             audit.record(
                 f"agent:{host.name}",
                 "gpu.detached",
@@ -72,6 +85,7 @@ def record_gone(host: Host, want: Desired, seen: HostSeen, free: Mapping[str, da
                 gpu=allocation.gpu_id,
             )
     db.session.flush()
+    return late
 
 
 def record_asked(allocation_ids: Iterable[int]) -> None:
@@ -100,12 +114,11 @@ def settle_ended(host: Host, limit: int = 100) -> int:
     )
     ended = db.session.scalars(_for_writing(query)).all() if found else []
     for booking in ended:
-        used = tariff.cost(booking)
-        quota.settle(booking, used, actor=audit.SYSTEM)
+        charged = charges.of(booking)
+        quota.settle(booking, charged.seconds, actor=audit.SYSTEM, note=charged.note)
         booking.settled_at = now
-        audit.record(
-            audit.SYSTEM, "booking.settled", f"booking:{booking.id}", key=f"settled:{booking.id}", seconds=used
-        )
+        target, key = f"booking:{booking.id}", f"settled:{booking.id}"
+        audit.record(audit.SYSTEM, "booking.settled", target, key=key, seconds=charged.seconds)
     db.session.flush()
     return len(ended)
 

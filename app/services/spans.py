@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 from typing import Any
@@ -31,7 +31,7 @@ from sqlalchemy.dialects.postgresql import aggregate_order_by
 from app.extensions import db
 from app.models import Allocation, AuditEvent, Block, Booking, Gpu, Host, User, Wait, WaitState
 from app.services import maintenance
-from app.services.timeline import NOBODY, Span, Spans, Waiting
+from app.services.timeline import NOBODY, SOMEBODY, Span, Spans, Waiting
 
 A_MOMENT = timedelta(microseconds=1)
 REMEMBERED = 32  # events that make up the mark: one that is committed late still moves it
@@ -82,8 +82,9 @@ def _waiting(number: int, start: str, end: str, count: int, model: str, host: st
     return Waiting(number, starts_at, ends_at, count, model, host, frozenset(gpu_ids))
 
 
-def spans(start: datetime, end: datetime, now: datetime, viewer: User) -> Spans:
+def spans(start: datetime, end: datetime, now: datetime, viewer: User, named: Iterable[int] | None = None) -> Spans:
     """By GPU, the allocations that touch a span or run now (for "free now", whichever week is shown), and maintenance.
+    `named`: the hosts, by id, whose bookings are shown with their people; on others only the viewer's own are known.
 
     The range operators are what the overlap constraint's index answers, at any number of stored bookings. Whose they
     are is a query of its own: in a join, PostgreSQL expects far more rows of this one and reads all bookings there are.
@@ -100,11 +101,11 @@ def spans(start: datetime, end: datetime, now: datetime, viewer: User) -> Spans:
         .where(or_(held.op("&&")(func.tstzrange(start, end)), held.op("@>")(now)), Allocation.released_at.is_(None))
         .order_by(Allocation.starts_at)
     )
-    rows = db.session.execute(query).all()
-    owners = _owners({row.booking_id for row in rows}, viewer)
+    rows = db.session.connection().execute(query).all()  # plain rows: thousands, and nothing to keep track of
+    owners = _owners({row.booking_id for row in rows}, viewer, named)
     found: dict[int, list[Span]] = defaultdict(list)
     for gpu_id, booking_id, starts_at, ends_at, attached in rows:
-        user_id, owner, note = owners[booking_id]
+        user_id, owner, note = owners.get(booking_id, _UNNAMED)
         found[gpu_id].append(Span(gpu_id, booking_id, starts_at, ends_at, user_id, owner, attached, note))
     for gpu_id, blocks in maintenance.between(min(start, now), max(end, now + A_MOMENT)).items():
         kept = [_kept(block) for block in blocks]
@@ -118,7 +119,10 @@ def _kept(block: Block) -> Span:
     return Span(block.gpu_id, -number, block.starts_at, block.ends_at, NOBODY, "", note=reason)
 
 
-def _owners(booking_ids: set[int], viewer: User) -> dict[int, tuple[int, str, str]]:
+_UNNAMED = (SOMEBODY, "", "")
+
+
+def _owners(booking_ids: set[int], viewer: User, hosts: Iterable[int] | None) -> dict[int, tuple[int, str, str]]:
     """By booking, its person's id, the name that others see, and what for, where the viewer may read that."""
     note = Booking.note if viewer.is_admin else case((Booking.user_id == viewer.id, Booking.note), else_="")
     query = (
@@ -126,9 +130,11 @@ def _owners(booking_ids: set[int], viewer: User) -> dict[int, tuple[int, str, st
         .join(User, User.id == Booking.user_id)
         .where(Booking.id == any_(literal(list(booking_ids), ARRAY(BigInteger))))
     )
+    if hosts is not None:
+        query = query.where(or_(Booking.host_id.in_(hosts), Booking.user_id == viewer.id))
     return {
         booking_id: (user_id, full_name or username, said)
-        for booking_id, user_id, full_name, username, said in db.session.execute(query)
+        for booking_id, user_id, full_name, username, said in db.session.connection().execute(query)
     }
 
 

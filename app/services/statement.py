@@ -97,8 +97,8 @@ def _line(entry: LedgerEntry, booking: Booking | None) -> Line:
         EntryKind.ADJUST: "taken_back",
     }
     word = words[EntryKind(entry.kind)]
-    if entry.key.startswith("fee:"):
-        word = "fee"
+    if entry.key.startswith(("fee:", "unused:")):
+        word = entry.key.partition(":")[0]
     if entry.kind == EntryKind.ADJUST and entry.key.startswith("lapse:"):
         word = "expired"
     # At its end a booking's whole reservation is lifted and what it used is charged: two lines.

@@ -62,6 +62,12 @@ def every() -> list[Account]:
     return list(db.session.scalars(select(Account).where(Account.name.startswith(TEAM)).order_by(Account.name)))
 
 
+def run_by(user: User) -> list[Account]:
+    """The teams that a person is an owner of, by name."""
+    query = select(Account).join(TeamMember, TeamMember.account_id == Account.id).order_by(Account.name)
+    return list(db.session.scalars(query.where(TeamMember.user_id == user.id, TeamMember.is_owner)))
+
+
 def get(user: User, account_id: int) -> Account:
     """A team that a person is in; any, for an admin. Raises NotFound."""
     account = db.session.get(Account, account_id)

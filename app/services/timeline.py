@@ -8,18 +8,19 @@ from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime
 from itertools import pairwise
+from typing import NamedTuple
 
 from app.models import Gpu, GpuState
 
 NOBODY = 0  # whose a time of maintenance is
+SOMEBODY = -1  # whose a booking is that was not asked for: nobody sees it by itself, but it is held
 UNITS = 336  # half-hours of an ordinary week; whatever is shown is as wide
 
 
-@dataclass(frozen=True)
-class Span:
+class Span(NamedTuple):  # these are made by the thousand: a frozen dataclass takes four times as long
     """One allocation as the calendar needs it, or a time of maintenance (`booking_id`: its number, negative).
     `attached`: its GPU was seen in the machine."""
 
@@ -65,8 +66,7 @@ Spans = Mapping[int, Sequence[Span]]
 """By GPU id, in order of start."""
 
 
-@dataclass(frozen=True)
-class Bar:
+class Bar(NamedTuple):
     """One booking on one GPU, cut to what is shown. `start`, `width` in units; `before`/`after`: it goes on outside.
     `state`: booked, attaching, in_use, ended, maintenance (see Span) or in_line (see Waiting)."""
 
@@ -83,8 +83,7 @@ class Bar:
     note: str
 
 
-@dataclass(frozen=True)
-class Gap:
+class Gap(NamedTuple):
     """A free place on one GPU that can still be booked."""
 
     starts_at: datetime
@@ -93,8 +92,7 @@ class Gap:
     width: int
 
 
-@dataclass(frozen=True)
-class Cell:
+class Cell(NamedTuple):
     """Some hours of one host: how many of its GPUs are free for all of them; None once they are over."""
 
     starts_at: datetime
@@ -216,7 +214,7 @@ def _bar(span: Span, frame: Frame) -> Bar:
 def waiting_bar(wait: Waiting, frame: Frame) -> Bar:
     """What the viewer waits for, as a bar; its number is the place's on the waiting list."""
     span = Span(0, wait.wait_id, wait.starts_at, wait.ends_at, frame.viewer_id, "")
-    return replace(_bar(span, frame), state="in_line")
+    return _bar(span, frame)._replace(state="in_line")
 
 
 def state(span: Span, now: datetime) -> str:

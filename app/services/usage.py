@@ -1,7 +1,4 @@
-"""What was booked and what was seen attached, in GPU-seconds within a span; nothing here lies in the future.
-
-Whether a GPU was at work as well is not measured yet, so `busy` is None everywhere.
-"""
+"""What bookings had of a span: reserved, attached and busy; nothing here lies in the future."""
 
 from __future__ import annotations
 
@@ -10,93 +7,65 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
 
-from sqlalchemy import select
+from sqlalchemy import func, select
 from sqlalchemy.orm import joinedload
 
 from app import clock
-from app.extensions import db
+from app.extensions import db, lab_zone
 from app.models import Allocation, Booking, User
+from app.services.reports.numbers import Numbers
+from app.services.reports.pieces import Key, Scope, numbers
+from app.services.reports.spans import Span
 
 
 @dataclass(frozen=True)
 class BookingUsage:
-    """One booking's GPU-seconds within a span."""
+    """One booking's part in a span."""
 
     booking: Booking
     gpu_ids: tuple[int, ...]
-    reserved: int
-    attached: int
-    busy: int | None = None
+    numbers: Numbers
 
-
-@dataclass(frozen=True)
-class PersonUsage:
-    """One person's GPU-seconds within a span, over all their bookings in it."""
-
-    username: str
-    name: str
-    bookings: int
-    reserved: int
-    attached: int
+    @property
+    def measured(self) -> bool:
+        """Whether anybody looked at what its GPUs did."""
+        return self.numbers.sampled > 0
 
 
 def by_booking(start: datetime, end: datetime, user: User | None = None) -> list[BookingUsage]:
-    """Everybody's or one person's bookings of the span, in order of start; cancelled ones used nothing."""
-    query = (
-        select(Allocation)
-        .join(Booking)
-        .where(
-            Allocation.released_at.is_(None),
-            Allocation.starts_at < end,
-            Allocation.ends_at > start,
-        )
-        .options(
-            joinedload(Allocation.booking).joinedload(Booking.user),
-            joinedload(Allocation.booking).joinedload(Booking.host),
-        )
-        .order_by(Booking.starts_at, Booking.id, Allocation.gpu_id)
+    """Everybody's or one person's bookings of the span, in order of start; cancelled ones used nothing.
+
+    A minute counts where it begins; hours and minutes that are not kept any more are unknown, not idle."""
+    query = select(Allocation.booking_id, Allocation.gpu_id).where(
+        Allocation.released_at.is_(None), Allocation.starts_at < end, Allocation.ends_at > start
     )
     if user is not None:
-        query = query.where(Booking.user_id == user.id)
-    grouped: dict[int, list[Allocation]] = defaultdict(list)
-    for allocation in db.session.scalars(query):
-        grouped[allocation.booking_id].append(allocation)
-    now = clock.now()
-    return [_of_booking(allocations, start, min(end, now)) for allocations in grouped.values()]
-
-
-def by_person(start: datetime, end: datetime) -> list[PersonUsage]:
-    """Who booked and used how much in the span, most first."""
-    grouped: dict[int, list[BookingUsage]] = defaultdict(list)
-    for one in by_booking(start, end):
-        grouped[one.booking.user_id].append(one)
-    people = [_of_person(own) for own in grouped.values()]
-    return sorted(people, key=lambda person: (-person.reserved, person.username))
-
-
-def _of_booking(allocations: list[Allocation], start: datetime, end: datetime) -> BookingUsage:
-    return BookingUsage(
-        booking=allocations[0].booking,
-        gpu_ids=tuple(allocation.gpu_id for allocation in allocations),
-        reserved=sum(_shared(start, end, one.starts_at, one.ends_at) for one in allocations),
-        attached=sum(
-            _shared(start, end, one.attached_at, one.detached_at or end) for one in allocations if one.attached_at
-        ),
+        query = query.join(Booking).where(Booking.user_id == user.id)
+    gpus: dict[int, set[int]] = defaultdict(set)
+    for booking_id, gpu_id in db.session.execute(query):
+        gpus[booking_id].add(gpu_id)
+    span, scope = Span.of(start, end, lab_zone(), clock.now()), Scope(user_id=user.id if user else None)
+    found = numbers(span, Key.BOOKING, scope)
+    bookings = (
+        select(Booking)
+        .where(Booking.id.in_(gpus))
+        .options(joinedload(Booking.user), joinedload(Booking.host))
+        .order_by(Booking.starts_at, Booking.id)
     )
+    return [
+        BookingUsage(one, tuple(sorted(gpus[one.id])), found.get((one.id, 0), Numbers()))
+        for one in db.session.scalars(bookings)
+    ]
 
 
-def _of_person(own: Iterable[BookingUsage]) -> PersonUsage:
-    usages = list(own)
-    user = usages[0].booking.user
-    return PersonUsage(
-        username=user.username,
-        name=user.display_name,
-        bookings=len(usages),
-        reserved=sum(one.reserved for one in usages),
-        attached=sum(one.attached for one in usages),
+def bookings_of(start: datetime, end: datetime, user_ids: Iterable[int]) -> dict[int, tuple[str, int]]:
+    """These people's usernames, and how many bookings each had in the span."""
+    query = (
+        select(User.id, User.username, func.count(func.distinct(Allocation.booking_id)))
+        .join(Booking, Booking.user_id == User.id)
+        .join(Allocation)
+        .where(Allocation.released_at.is_(None), Allocation.starts_at < end, Allocation.ends_at > start)
+        .where(User.id.in_(list(user_ids)))
+        .group_by(User.id)
     )
-
-
-def _shared(start: datetime, end: datetime, since: datetime, until: datetime) -> int:
-    """Whole seconds that two spans share."""
-    return max(0, round((min(end, until) - max(start, since)).total_seconds()))
+    return {number: (name, count) for number, name, count in db.session.execute(query)}

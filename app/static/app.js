@@ -28,6 +28,27 @@ document.addEventListener("click", (event) => {
   }
 });
 
+// Keys: a link that names one is followed by it, from anywhere but a field. They can be switched off.
+const KEYS = "keys-are-off";
+
+document.addEventListener("keydown", (event) => {
+  const taken = event.defaultPrevented || event.ctrlKey || event.altKey || event.metaKey || localStorage.getItem(KEYS);
+  if (!taken && !event.target.closest("input, select, textarea, dialog, .xterm")) {
+    document.querySelector(`a[aria-keyshortcuts="${CSS.escape(event.key)}"]`)?.click();
+  }
+});
+
+function offerKeys(button) {
+  const show = () => { button.textContent = localStorage.getItem(KEYS) ? button.dataset.on : button.dataset.off; };
+  button.addEventListener("click", () => {
+    if (localStorage.getItem(KEYS)) localStorage.removeItem(KEYS);
+    else localStorage.setItem(KEYS, "1");
+    show();
+  });
+  show();
+  button.hidden = false;
+}
+
 // The time zone: the browser's is offered where it is not the one that pages are in.
 function offerZone(root) {
   const hint = root.querySelector("[data-zone]");
@@ -70,6 +91,21 @@ document.addEventListener("submit", (event) => {
 addEventListener("pageshow", () => {
   for (const form of document.querySelectorAll("form[data-sent]")) {
     delete form.dataset.sent;
+  }
+});
+
+// What renews itself by the clock stands still while nobody looks, and from "Pause" until "Go on".
+let paused = false;
+for (const button of document.querySelectorAll("[data-pause]")) {
+  button.hidden = false;
+  button.addEventListener("click", () => {
+    paused = !paused;
+    [button.textContent, button.dataset.other] = [button.dataset.other, button.textContent];
+  });
+}
+document.addEventListener("htmx:beforeRequest", (event) => {
+  if (event.target.matches("[data-live]") && (paused || document.hidden)) {
+    event.preventDefault();
   }
 });
 
@@ -125,4 +161,5 @@ document.addEventListener("htmx:afterOnLoad", (event) => {
 
 offerCopying(document);
 offerZone(document);
+document.querySelectorAll("[data-keys]").forEach(offerKeys);
 focusMarked(document);

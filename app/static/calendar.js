@@ -1,5 +1,5 @@
 // The calendar by mouse, touch and keys: choose a time and GPUs and the form opens filled in; move the end of a booking
-// of one's own. Everything here has a link or form beside it that works without. Places are classes of app.css (.s0 to
+// of one's own, or the start of one that has not begun. Everything here has a link or form beside it that works without. Places are classes of app.css (.s0 to
 // .s336, .w1 to .w336), moments are minutes since 1970.
 
 const UNITS = 336, HOLD = 350, SLACK = 5, EDGE = 10, USUAL = 240;
@@ -78,7 +78,7 @@ function draw() {
     lane.append(ghost);
   }
   busy.bar?.classList.add("moving");
-  say(`${busy.bar ? said(to) : words(busy)}`);
+  say(busy.bar ? said(busy.edge === "start" ? from : to) : words(busy));
 }
 
 let saying;
@@ -87,7 +87,9 @@ function say(text) { // shown at once beside the pointer, spoken once it rests
   saying = setTimeout(() => {
     if (!busy) return;
     const data = dialog.dataset;
-    spoken.textContent = busy.bar ? fill(data.moving, { end: text }) : fill(data.choosing, { span: text });
+    if (!busy.bar) spoken.textContent = fill(data.choosing, { span: text });
+    else if (busy.edge === "start") spoken.textContent = fill(data.starting, { start: text });
+    else spoken.textContent = fill(data.moving, { end: text });
   }, 300);
 }
 
@@ -101,7 +103,7 @@ function finish() {
   const done = busy;
   drop();
   if (done.bar) {
-    if (done.to !== done.was) moveEnd(done);
+    if (edgeOf(done) !== done.was) moveEdge(done);
   } else {
     openForm(done);
   }
@@ -113,13 +115,38 @@ function choose(lanes, one, other) {
   draw();
 }
 
-function stretch(to) {
-  const first = Math.max(busy.from, now());
-  busy.to = Math.max(to, snap(first, Math.floor) + step());
+// ---- an edge of a booking: its end, or while it has not begun its start; one that lies in view
+
+const edgeOf = ({ edge, from, to }) => (edge === "start" ? from : to);
+
+function canMove(bar, edge) {
+  const link = bar?.querySelector("a[data-end]");
+  if (!link || bar.classList.contains(edge === "start" ? "before" : "after")) return false;
+  return edge === "end" || Number(link.dataset.start) > now();
+}
+
+function edgeUnder(bar, x) {
+  const { left, right, width } = bar.getBoundingClientRect(), near = Math.min(EDGE, width / 2);
+  if (right - x <= near && canMove(bar, "end")) return "end";
+  return x - left <= near && canMove(bar, "start") ? "start" : null;
+}
+
+function grab(bar, lane, edge) {
+  const { start, end } = bar.querySelector("a").dataset;
+  busy = { bar, edge, lanes: [lane], from: Number(start), to: Number(end) };
+  busy.was = edgeOf(busy);
+}
+
+function stretch(minute) {
+  if (busy.edge === "start") {
+    busy.from = Math.max(Math.min(minute, snap(busy.to, Math.ceil) - step()), snap(now(), Math.ceil));
+  } else {
+    busy.to = Math.max(minute, snap(Math.max(busy.from, now()), Math.floor) + step());
+  }
   draw();
 }
 
-// ---- the form, and the end of a booking
+// ---- the form
 
 function openForm(choice) {
   const form = dialog.querySelector("form"), start = parts(choice.from), end = parts(choice.to);
@@ -167,11 +194,12 @@ async function askPrice() {
   }
 }
 
-function moveEnd({ bar, to }) {
-  const id = bar.querySelector("a").getAttribute("href").match(/\d+$/)[0];
+function moveEdge(done) {
+  const { bar, edge, was } = done, iso = (minute) => new Date(minute * 60000).toISOString();
+  const id = parseInt(bar.querySelector("a").getAttribute("href").match(/\w+$/)[0], 36);
   const token = dialog.querySelector("[name=csrf_token]").value;
-  window.htmx.ajax("POST", sheet().dataset.move.replace("/1/end", `/${id}/end`), {
-    target: "#week", swap: "outerHTML", values: { ends_at: new Date(to * 60000).toISOString(), csrf_token: token },
+  window.htmx.ajax("POST", sheet().dataset.move.replace("/1/end", `/${id}/${edge}`), {
+    target: "#week", swap: "outerHTML", values: { at: iso(edgeOf(done)), seen: iso(was), csrf_token: token },
   });
 }
 
@@ -203,25 +231,30 @@ let press = null;
 document.addEventListener("pointerdown", (event) => {
   const lane = event.target.closest?.(".lane[data-gpu]");
   if (!lane || event.button || !dialog || busy) return;
-  const bar = event.target.closest("li:not(.gap)"), own = bar?.querySelector("a[data-end]");
-  const atEdge = own && bar.getBoundingClientRect().right - event.clientX <= EDGE;
-  if (bar && !atEdge) return;
-  press = { lane, bar: atEdge ? bar : null, x: event.clientX, y: event.clientY, at: minuteUnder(lane, event), on: false };
+  const bar = event.target.closest("li:not(.gap)"), edge = bar && edgeUnder(bar, event.clientX);
+  if (bar && !edge) return;
+  press = { lane, bar, edge, x: event.clientX, y: event.clientY, at: minuteUnder(lane, event), on: false };
   if (event.pointerType === "touch") press.timer = setTimeout(begin, HOLD); // a shorter one scrolls
 });
 
 function begin() {
   press.on = true;
   dropClick = true;
-  const end = Number(press.bar?.querySelector("a").dataset.end);
-  const from = Number(press.bar?.querySelector("a").dataset.start);
-  busy = press.bar ? { bar: press.bar, lanes: [press.lane], from, to: end, was: end } : { lanes: [press.lane] };
-  if (press.bar) draw();
-  else choose([press.lane], snap(press.at, Math.floor), snap(press.at, Math.floor) + step());
+  if (press.bar) {
+    grab(press.bar, press.lane, press.edge);
+    draw();
+    return;
+  }
+  busy = { lanes: [press.lane] };
+  choose([press.lane], snap(press.at, Math.floor), snap(press.at, Math.floor) + step());
 }
 
 document.addEventListener("pointermove", (event) => {
-  if (!press) return;
+  if (!press) {
+    const bar = event.target.closest?.(".lane li.mine");
+    bar?.classList.toggle("grip", edgeUnder(bar, event.clientX) !== null);
+    return;
+  }
   const far = Math.hypot(event.clientX - press.x, event.clientY - press.y) > SLACK;
   if (!press.on && far) {
     if (press.timer) {
@@ -277,6 +310,7 @@ document.addEventListener("contextmenu", (event) => {
 
 // ---- keys
 
+const EDGES = { s: "start", e: "end" }; // which one the arrows move
 const ARROWS = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
 
 function stops(row) {
@@ -306,8 +340,9 @@ function choosing(link, [across, down]) {
   if (!busy) {
     const own = link.dataset.end && link.closest("li");
     if (own && across) {
-      busy = { bar: own, lanes: [lane], from: Number(link.dataset.start), to: Number(link.dataset.end) };
-      busy.was = busy.to;
+      const edge = ["end", "start"].find((one) => canMove(own, one));
+      if (!edge) return;
+      grab(own, lane, edge);
     } else if (lane && !own) {
       const from = Math.max(snap(minuteAt(unitOf(link)), Math.ceil), snap(now(), Math.floor));
       busy = { lanes: [lane], first: lane, last: lane, since: from };
@@ -318,7 +353,7 @@ function choosing(link, [across, down]) {
     }
   }
   if (busy.bar) {
-    stretch(busy.to + across * step());
+    stretch(edgeOf(busy) + across * step());
     return;
   }
   const lanes = lanesOf(busy.first);
@@ -346,6 +381,9 @@ document.addEventListener("keydown", (event) => {
   } else if (event.key === "Enter" && busy) {
     event.preventDefault();
     finish();
+  } else if (event.key in EDGES && canMove(link.closest(".lane li"), EDGES[event.key])) {
+    grab(link.closest("li"), link.closest(".lane"), EDGES[event.key]);
+    draw();
   }
 });
 document.addEventListener("focusout", (event) => {

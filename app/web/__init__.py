@@ -19,9 +19,12 @@ from app.web import (
     feeds,
     find,
     health,
+    help_page,
     home,
     host_desktop,
     hosts,
+    idle,
+    live,
     locale,
     machine_care,
     machine_move,
@@ -35,6 +38,7 @@ from app.web import (
     policy,
     quota,
     render,
+    reports,
     security,
     settings,
     shares,
@@ -52,9 +56,9 @@ from app.web import (
 __all__ = ["classes", "init_app", "locale", "machine_move", "people_access"]
 
 PAGES = (
-    auth, home, calendar, find, bookings, waits, machines, machine_care, snapshots, backups, ways, terminal, quota,
-    teams, settings, ssh_keys, notices, feeds, messages, maintenance,
-    people, hosts, host_desktop, shares, templates, all_machines, policy, audit, health, api,
+    auth, home, calendar, find, bookings, waits, live, machines, machine_care, snapshots, backups, ways, terminal,
+    quota, teams, reports, settings, ssh_keys, notices, feeds, messages, maintenance,
+    people, hosts, host_desktop, shares, templates, all_machines, policy, idle, audit, health, help_page, api,
 )  # fmt: skip
 
 

@@ -181,7 +181,7 @@ def _form_page(found: AccountClass, typed: Any, problem: InvalidInput | Conflict
 def _defaults() -> dict[str, int]:
     """What holds where a field is left empty, if not nothing."""
     rules = classes.with_values({}, policy.current())
-    names = ("max_hours", "horizon_days", "max_gpus", "month_day", "peak_from", "peak_to")
+    names = ("max_hours", "horizon_days", "max_gpus", "month_day", "peak_from", "peak_to", "idle_minutes")
     return {name: getattr(rules, name) for name in names}
 
 

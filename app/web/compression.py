@@ -28,7 +28,7 @@ def init_app(app: Flask) -> None:
         body = response.get_data()
         if len(body) < SMALLEST:
             return response
-        response.set_data(_asset(body) if asset else gzip.compress(body, 5, mtime=0))
+        response.set_data(_asset(body) if asset else gzip.compress(body, 6, mtime=0))
         response.headers["Content-Encoding"] = "gzip"
         if (etag := response.get_etag()[0]) is not None:
             response.set_etag(f"{etag}-gzip", weak=True)

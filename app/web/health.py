@@ -1,17 +1,23 @@
-"""/healthz and /metrics, for monitors: open to everybody, so nothing in them names a person or opens anything."""
+"""/healthz and /metrics, for monitors: open to everybody, so nothing in them names a person or opens anything.
+
+Only who sends the token that an admin set reads in /metrics who has which GPU.
+"""
 
 from __future__ import annotations
 
 from datetime import datetime
 
-from flask import Blueprint, Response, jsonify
-from sqlalchemy import func, select
+from flask import Blueprint, Response, current_app, jsonify, request
+from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 from sqlalchemy.exc import SQLAlchemyError
 
 from app import clock, queue
+from app.config import Settings
 from app.extensions import db
-from app.models import Booking, Gpu, Host
+from app.models import Host
 from app.services import inventory
+from app.services import metrics as gauges
 from app.web.security import public
 
 bp = Blueprint("health", __name__)
@@ -41,59 +47,20 @@ def _host(host: Host, now: datetime) -> dict[str, str | int | None]:
 
 @bp.get("/metrics")
 @public
-def metrics() -> tuple[Response, int]:
-    """Prometheus' text format."""
-    lines = _gauge("berth_queue_up", "Whether Valkey can be reached", [({}, int(queue.reachable()))])
+def metrics() -> Response:
+    """Prometheus' text format. With the token of the settings also who has what; 401 for a wrong one."""
+    settings: Settings = current_app.extensions["berth"]
+    names = gauges.names_for(settings.metrics_token, request.headers.get("Authorization", ""))
+    if names is None:
+        denied = {"WWW-Authenticate": "Bearer"}
+        return Response("This is not the token in BERTH_METRICS_TOKEN.\n", 401, denied, content_type="text/plain")
     try:
-        lines += _database_lines(clock.now())
+        found, up = list(gauges.families(names=names)), True
     except SQLAlchemyError:
         db.session.rollback()
-        lines += _gauge("berth_database_up", "Whether the database can be reached", [({}, 0)])
-    body = "\n".join(lines) + "\n"
-    return Response(body, content_type="text/plain; version=0.0.4; charset=utf-8"), 200
-
-
-Samples = list[tuple[dict[str, str], int | float]]
-
-
-def _database_lines(now: datetime) -> list[str]:
-    hosts = inventory.hosts()
-    # By what is not settled yet: those have an index of their own, however many bookings are past.
-    running = select(func.count()).where(
-        Booking.settled_at.is_(None), Booking.cancelled_at.is_(None), Booking.starts_at <= now, Booking.ends_at > now
-    )
-    by_state = select(Host.name, Gpu.state, func.count()).join(Host, Host.id == Gpu.host_id)
-    gpus: Samples = [
-        ({"host": name, "state": state}, count)
-        for name, state, count in db.session.execute(by_state.group_by(Host.name, Gpu.state).order_by(Host.name))
+        found, up = [], False
+    found += [
+        GaugeMetricFamily("berth_database_up", "Whether the database can be reached", int(up)),
+        GaugeMetricFamily("berth_queue_up", "Whether Valkey can be reached", int(queue.reachable())),
     ]
-    return [
-        *_gauge("berth_database_up", "Whether the database can be reached", [({}, 1)]),
-        *_gauge("berth_bookings_running", "Bookings that run now", [({}, db.session.scalar(running) or 0)]),
-        *_gauge("berth_gpus", "GPUs by host and state", gpus),
-        *_gauge(
-            "berth_agent_seen_seconds", "Since the last sign of life of a host's agent", _ages(hosts, now, "seen_at")
-        ),
-        *_gauge(
-            "berth_pass_age_seconds", "Since the last pass that could look at the host", _ages(hosts, now, "pass_at")
-        ),
-        *_gauge(
-            "berth_pass_duration_seconds",
-            "How long that pass took",
-            [({"host": host.name}, host.pass_ms / 1000) for host in hosts if host.pass_ms is not None],
-        ),
-    ]
-
-
-def _ages(hosts: list[Host], now: datetime, moment: str) -> Samples:
-    known = [(host.name, getattr(host, moment)) for host in hosts]
-    return [({"host": name}, round((now - since).total_seconds(), 3)) for name, since in known if since is not None]
-
-
-def _gauge(name: str, meaning: str, samples: Samples) -> list[str]:
-    """One metric; host names and states hold no character that would need to be escaped."""
-    lines = [f"# HELP {name} {meaning}", f"# TYPE {name} gauge"]
-    for labels, value in samples:
-        inner = ",".join(f'{key}="{text}"' for key, text in labels.items())
-        lines.append(f"{name}{{{inner}}} {value}" if inner else f"{name} {value}")
-    return lines
+    return Response(gauges.text(found), content_type=CONTENT_TYPE_PLAIN_0_0_4)

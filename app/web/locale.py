@@ -32,14 +32,14 @@ def choose() -> str:
 def choose_zone() -> str:
     """The person's own zone, else the lab's."""
     person = viewer() if has_request_context() else None
-    if person is not None and person.timezone and person.timezone in _zones():
+    if person is not None and person.timezone and person.timezone in zones():
         return person.timezone
     settings: Settings = current_app.extensions["berth"]
     return settings.timezone
 
 
 @cache
-def _zones() -> frozenset[str]:
+def zones() -> frozenset[str]:
     """All zones; found out once, since it means to read directories."""
     return frozenset(available_timezones())
 

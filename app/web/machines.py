@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from flask import Blueprint, Response, flash, request, url_for
 from flask_babel import gettext as _
 from flask_babel import lazy_gettext as _l
@@ -12,7 +14,7 @@ from app.errors import Conflict, DomainError, InvalidInput, NotFound
 from app.extensions import transaction
 from app.models import Instance, InstanceStatus, OperationKind
 from app.services import care, instances, policy, templates, visits
-from app.web import machine_form, machine_words, survey_words, ways
+from app.web import live, machine_form, machine_words, survey_words, ways
 from app.web.forms import PageForm
 from app.web.render import go, is_fragment, render
 from app.web.sessions import me
@@ -42,7 +44,14 @@ def index() -> Response:
         cards=cards,
         poll=url_for("machines.index") if any(card.busy for card in cards) else "",
         may_add=me().is_admin or (policy.current().self_service and len(mine) < policy.current().max_instances),
+        **_ways_in(mine),
+        **(live.of_machine(mine[0], cards[0].gpus) if len(mine) == 1 and cards[0].gpus else {}),
     )
+
+
+def _ways_in(mine: list[Instance]) -> dict[str, Any]:
+    """How to get in, for whoever has one machine as is usual: one click away from anywhere."""
+    return ways.context(instances.get(me(), mine[0].name)) if len(mine) == 1 else {}
 
 
 @bp.get("/new")
@@ -172,6 +181,7 @@ def _page(machine: Instance, status: int = 200) -> Response:
         deeds=survey_words.DEEDS,
         can_delete=not card.busy and machine.status != InstanceStatus.CREATING,
         **ways.context(machine),
+        **({} if is_fragment() or card.busy else live.of_machine(machine, card.gpus)),
     )
 
 

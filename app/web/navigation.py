@@ -19,6 +19,7 @@ from app.web import locale, times
 from app.web.machine_words import silent_after
 from app.web.sessions import viewer
 
+KEYS = {"bookings.new": "n"}
 KEEP_SECONDS = 5.0  # how old the answer to "are there simulated hosts?" may be
 
 
@@ -29,6 +30,7 @@ class Link:
     text: str
     url: str
     current: bool
+    key: str = ""  # that follows it, where there is one
 
 
 def init_app(app: Flask) -> None:
@@ -61,8 +63,9 @@ def _links(person: User) -> list[Link]:
         ("bookings.new", _("Book")),
         ("bookings.index", _("My bookings")),
         ("machines.index", _("My machine")),
-        ("gpus.index", _("Live GPUs")),
+        ("live.index", _("Live GPUs")),
         ("quota.index", _("Quota")),
+        ("reports.index", _("Reports") if person.is_admin else _("My usage")),
     ]
     if person.is_admin:
         waiting = _waiting()
@@ -74,12 +77,11 @@ def _links(person: User) -> list[Link]:
             ("hosts.index", hosts),
             ("templates.index", _("Templates")),
             ("all_machines.index", _("All machines")),
-            ("reports.index", _("Reports")),
             ("policy.index", _("Rules")),
             ("audit.index", _("Audit")),
         ]
     known = current_app.view_functions
-    return [Link(text, url_for(name), _is_current(name)) for name, text in entries if name in known]
+    return [Link(text, url_for(name), _is_current(name), KEYS.get(name, "")) for name, text in entries if name in known]
 
 
 def _is_current(endpoint: str) -> bool:

@@ -14,13 +14,13 @@ from flask_babel import gettext as _
 from app import clock
 from app.config import Settings
 from app.models import Account
-from app.services import accounts, people, quota, statement, teams, words
+from app.services import accounts, charges, people, quota, statement, teams, words
 from app.services.rules import amounts, classes, gate
 from app.services.rules.amounts import Use
 from app.services.rules.terms import Rules
 from app.services.statement import Line, Standing
 from app.services.windows import hours_text
-from app.web import rule_words, times
+from app.web import idle_words, rule_words, times
 from app.web.csv_files import harmless
 from app.web.render import render
 from app.web.sessions import me
@@ -67,7 +67,10 @@ def context_of(account: Account) -> dict[str, Any]:
         "account": account,
         "own_class": rules,
         "limits": limits_of(account.id, classes.rules_of(rules)),
-        "rule_lines": list(rule_words.sentences(classes.rules_of(rules), str(settings.zone))),
+        "rule_lines": [
+            *rule_words.sentences(classes.rules_of(rules), str(settings.zone)),
+            *idle_words.rule(classes.rules_of(rules)),
+        ],
         "standing": standing,
         "sentence": sentence(standing),
         "bar": _bar(standing),
@@ -115,13 +118,15 @@ def describe(line: Line) -> str:
         "used": _("Used"),
         "taken_back": _("Taken back"),
         "fee": _("Charged for giving back late"),
+        "unused": _("Charged for what was taken back unused"),
         "expired": _("Expired at the end of the month"),
     }
     if line.booking is None:
-        by_hand = line.entry.note and not line.entry.key.startswith(("month:", "lapse:"))
-        return _("%(what)s: %(note)s", what=plain[line.word], note=line.entry.note) if by_hand else plain[line.word]
+        by_hand = line.entry.note and not line.entry.key.startswith(("month:", "lapse:", "settle:"))
+        text = _("%(what)s: %(note)s", what=plain[line.word], note=line.entry.note) if by_hand else plain[line.word]
+        return text + _charged(line.entry.note)
     count = len(line.booking.allocations)
-    return ngettext(
+    text = ngettext(
         "%(what)s: %(num)s GPU on %(host)s, %(start)s",
         "%(what)s: %(num)s GPUs on %(host)s, %(start)s",
         count,
@@ -129,6 +134,15 @@ def describe(line: Line) -> str:
         host=line.booking.host.name,
         start=words.when(line.booking.starts_at),
     )
+    return text + _charged(line.entry.note)
+
+
+def _charged(note: str) -> str:
+    """Why less was charged than was reserved."""
+    if (found := charges.explained(note)) is None:
+        return ""
+    used, whole = map(hours_text, found)
+    return _(" (%(used)s GPU-hours attached of %(whole)s reserved)", used=used, whole=whole)
 
 
 def _month_name(since: datetime) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from babel.dates import get_day_names
-from flask_babel import LazyString, get_locale
+from flask_babel import LazyString, get_locale, ngettext
 from flask_babel import gettext as _
 from flask_babel import lazy_gettext as _l
 
@@ -41,6 +41,7 @@ FIELDS: Words = {  # rule → label, unit
     "late_hours": (_l("Giving back is late"), _l("hours before the time that is given back")),
     "late_percent": (_l("What is charged of what is given back late"), "%"),
     "noshow_minutes": (_l("A booking that no machine takes ends after"), _l("minutes")),
+    "idle_minutes": (_l("GPUs that do nothing are idle after"), _l("minutes")),
 }
 GROUPS: tuple[tuple[LazyString, LazyString | str, tuple[str, ...]], ...] = (  # heading, note, number fields
     (_l("One booking"), "", ("max_hours", "min_minutes", "grid_minutes", "notice_minutes", "horizon_days", "max_gpus")),
@@ -63,7 +64,7 @@ GROUPS: tuple[tuple[LazyString, LazyString | str, tuple[str, ...]], ...] = (  # 
     (
         _l("Giving back and not coming"),
         _l("The same is charged for what is cancelled, shortened or ended early: nobody gains by waiting."),
-        ("late_hours", "late_percent", "noshow_minutes"),
+        ("late_hours", "late_percent", "noshow_minutes", "idle_minutes"),
     ),
 )
 
@@ -102,10 +103,11 @@ def own_rules(values: dict[str, Any]) -> list[str]:
 
 def sentences(rules: Rules, zone: str) -> Iterator[str]:
     """What those who book by these rules should know; use by day, week and month is told beside it."""
-    yield _(
-        "A booking may last %(hours)s hours and take %(gpus)s GPUs at most, up to %(days)s days ahead.",
+    yield ngettext(
+        "A booking may last %(hours)s hours and take %(num)s GPU at most, up to %(days)s days ahead.",
+        "A booking may last %(hours)s hours and take %(num)s GPUs at most, up to %(days)s days ahead.",
+        rules.max_gpus,
         hours=rules.max_hours,
-        gpus=rules.max_gpus,
         days=rules.horizon_days,
     )
     if rules.min_minutes is not None:
@@ -120,9 +122,13 @@ def sentences(rules: Rules, zone: str) -> Iterator[str]:
 
 def _of_all(rules: Rules) -> Iterator[str]:
     if rules.gpus_at_once is not None:
-        yield _("You may have %(max)s GPUs at once.", max=rules.gpus_at_once)
+        yield ngettext("You may have %(num)s GPU at once.", "You may have %(num)s GPUs at once.", rules.gpus_at_once)
     if rules.bookings_ahead is not None:
-        yield _("You may have %(max)s bookings that have not started.", max=rules.bookings_ahead)
+        yield ngettext(
+            "You may have %(num)s booking that has not started.",
+            "You may have %(num)s bookings that have not started.",
+            rules.bookings_ahead,
+        )
     if rules.gap_minutes is not None:
         yield _("Between two bookings of yours must lie %(gap)s minutes.", gap=rules.gap_minutes)
     if rules.far_days is not None and rules.far_hours is not None:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
-from flask import Flask, Response, current_app, redirect, request, url_for
+from flask import Flask, Response, current_app, flash, redirect, request, url_for
 from flask_babel import gettext as _
 
 from app.config import Settings
@@ -42,6 +42,17 @@ def admin_required(view: View) -> View:
     """Mark a route that is for admins only."""
     view.policy = "admin"  # type: ignore[attr-defined]
     return view
+
+
+def comes_back(way: Callable[[], str]) -> Callable[[View], View]:
+    """Mark a route whose form is filled in again for whoever was signed out while typing: `way` makes the address that
+    does so, from the request."""
+
+    def mark(view: View) -> View:
+        view.way_back = way  # type: ignore[attr-defined]
+        return view
+
+    return mark
 
 
 def policy_of(app: Flask, endpoint: str) -> str:
@@ -92,11 +103,29 @@ def _refuse_foreign_origin() -> None:
 def _to_sign_in() -> Response:
     """The sign-in page, coming back here after it; htmx is told by header, since it would swap the page in."""
     if render.is_fragment():
-        return Response(status=204, headers={"HX-Redirect": url_for("auth.login")})
-    back = request.full_path.rstrip("?") if request.method in SAFE and request.path != "/" else None
-    answer = redirect(url_for("auth.login", next=back))
+        back = _path_of(request.headers.get("HX-Current-URL"))
+        return Response(status=204, headers={"HX-Redirect": url_for("auth.login", next=back)})
+    if request.method not in SAFE:
+        flash(_("You were signed out meanwhile, and nothing was done. Sign in to go on where you were."))
+    answer = redirect(url_for("auth.login", next=_way_back()))
     assert isinstance(answer, Response)
     return answer
+
+
+def _way_back() -> str | None:
+    """Where to go on after signing in: here; after a form was sent where it is filled in again, or was."""
+    if request.method in SAFE:
+        return request.full_path.rstrip("?") if request.path != "/" else None
+    way: Callable[[], str] | None = getattr(current_app.view_functions[request.endpoint or ""], "way_back", None)
+    return way() if way is not None else _path_of(request.referrer)
+
+
+def _path_of(url: str | None) -> str | None:
+    """An address of our own without its host; None for others'."""
+    parts = urlsplit(url or "")
+    if parts.netloc != request.host or parts.path in {"", "/"}:
+        return None
+    return f"{parts.path}?{parts.query}" if parts.query else parts.path
 
 
 def _add_headers(response: Response) -> Response:

@@ -41,6 +41,9 @@ STATES = {
     "out_of_service": State("off", "out-of-service", _l("Out of service")),
     "maintenance": State("off", "out-of-service", _l("Maintenance")),
     "quarantine": State("refused", "failed", _l("Quarantined")),
+    "not_offered": State("off", "out-of-service", _l("Not offered")),
+    "not_attached": State("attention", "attention", _l("Booked, not attached")),
+    "unbooked": State("refused", "failed", _l("Used without booking")),
     "no_data": State("attention", "no-data", _l("No data")),
     # machines
     "running": State("in-use", "in-use", _l("Running")),

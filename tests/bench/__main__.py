@@ -9,8 +9,9 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
-from tests.bench import create, find, sweep, week
+from tests.bench import create, find, live, replay, reports, sampler, sweep, week
 from tests.bench.installation import installation
 from tests.bench.report import Report, as_json
 from workers.locks import Held, exclusive
@@ -38,16 +39,44 @@ def run_find() -> Report:
         return find.measure(settings)
 
 
+def run_reports() -> Report:
+    """reports over a year of minutes of 64 GPUs, and what those weigh (some minutes to fill, 4 GB of disk)"""
+    with installation(DATA / "reports") as settings:
+        return reports.measure(settings)
+
+
+def run_live() -> Report:
+    """the live GPUs, with a year of their minutes stored"""
+    with installation(DATA / "live") as settings:
+        return live.measure(settings)
+
+
 def run_sweep() -> Report:
     """a look over 2,000 processes for those who hold one of 8 GPUs"""
     return sweep.measure()
+
+
+def run_sampler() -> Report:
+    """reading 8 GPUs with 40 processes, and a day of it"""
+    with installation(DATA / "sampler") as settings, TemporaryDirectory() as folder:
+        return sampler.measure(settings, Path(folder))
+
+
+def run_replay() -> Report:
+    """a made-up week of a lab, with idle bookings given back and without"""
+    with installation(DATA / "replay") as settings:
+        return replay.measure(settings)
 
 
 BENCHES: dict[str, Callable[[], Report]] = {
     "create": run_create,
     "week": run_week,
     "find": run_find,
+    "reports": run_reports,
+    "live": run_live,
     "sweep": run_sweep,
+    "sampler": run_sampler,
+    "replay": run_replay,
 }
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.bench import __main__ as bench
-from tests.bench import create, find, week
+from tests.bench import create, find, live, replay, reports, sampler, trace, week, year
 from tests.bench.report import Figure, Report, as_json, percentile
 from tests.conftest import settings_for
 
@@ -44,6 +44,44 @@ def test_a_slot_is_looked_for_among_what_is_to_come(fresh_db: str, tmp_path: Pat
     report = find.measure(settings_for(fresh_db, tmp_path), stored=2000, times=1, rounds=1)
     well_formed(report)
     assert len([figure for figure in report.figures if figure.target]) == len(find.WISHES)
+
+
+def test_reports_over_what_was_loaded(fresh_db: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reports, "MINUTES", 1)
+    monkeypatch.setattr(year, "PEOPLE", 4)
+    monkeypatch.setattr(year, "_MINUTES", year._MINUTES.replace("'1 minute'", "'1 hour'"))  # to be quick
+    report = reports.measure(settings_for(fresh_db, tmp_path, BERTH_TZ="UTC"), 2, times=1, rounds=1)
+    well_formed(report)
+    assert [figure.target for figure in report.figures if figure.unit] == ["<= 150 ms", "<= 400 ms", ""]
+
+
+def test_the_live_page_shows_every_gpu_at_work(fresh_db: str, tmp_path: Path) -> None:
+    report = live.measure(settings_for(fresh_db, tmp_path, BERTH_TZ="UTC"), days=1, times=2, rounds=1)
+    well_formed(report)
+    assert [figure.name for figure in report.figures if "queries" in figure.name and not figure.holds] == []
+    sizes = [figure.value for figure in report.figures if figure.name.endswith("bytes")]
+    assert sizes == sorted(sizes)
+    assert sizes[-1] > 64 * 500
+
+
+def test_reading_gpus_costs_little_and_leaves_nothing_behind(fresh_db: str, tmp_path: Path) -> None:
+    report = sampler.measure(settings_for(fresh_db, tmp_path), tmp_path, processes=8, seconds=2.5, rounds=1, hours=0.1)
+    well_formed(report)
+    kept = ("descriptors more", "journal left", "time that is somebody's", "resident, both")
+    assert [figure.name for figure in report.figures if figure.name in kept and not figure.holds] == []
+    assert len([figure for figure in report.figures if figure.name in kept]) == len(kept)
+
+
+def test_the_same_trace_is_replayed_with_and_without_giving_back(fresh_db: str, tmp_path: Path) -> None:
+    lab = replay.Lab(hosts=1, gpus=2, days=0.4, a_day=100)
+    report = replay.measure(settings_for(fresh_db, tmp_path, BERTH_TZ="UTC"), lab)
+    well_formed(report)
+    found = {figure.name: figure.value for figure in report.figures}
+    assert found["without: bookings given back"] == found["without: refunds"] == 0
+    assert found["with it: bookings given back"] > 0
+    assert found["with it: refunds"] > 0
+    assert found["with it: requests served"] >= found["without: requests served"] > 0
+    assert trace.requests(lab.seed, lab.days, lab.a_day) == trace.requests(lab.seed, lab.days, lab.a_day)
 
 
 def test_a_missed_target_is_said_and_is_the_exit_status(

@@ -78,7 +78,7 @@ def measure(settings: Sequence[Settings], sizes: Sequence[int] = SIZES, *, times
         portals = []
         for one, size in zip(settings, sizes, strict=True):
             _prepare(one, size)
-            portals.append(stack.enter_context(_portal(one)))
+            portals.append(stack.enter_context(portal(one)))
         largest = portals[-1]
         _check(largest, IN_VIEW)
         others = watch()
@@ -136,10 +136,12 @@ def _prepare(settings: Settings, size: int) -> None:
 
 
 @contextmanager
-def _portal(settings: Settings) -> Iterator[Portal]:
+def portal(settings: Settings, username: str = "") -> Iterator[Portal]:
+    """For the person of that name; else for the first one."""
     app = create_app(settings)
+    query = sa.select(User).where(User.username == username if username else sa.true())
     with app.app_context():
-        client = Client(app).login_as(db.session.scalars(sa.select(User).order_by(User.id).limit(1)).one())
+        client = Client(app).login_as(db.session.scalars(query.order_by(User.id).limit(1)).one())
         db.session.remove()
     cookie = client.raw.get_cookie("session")
     assert cookie is not None

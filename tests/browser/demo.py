@@ -17,9 +17,10 @@ from app import clock, queue
 from app.drivers.fake import FakeLxd
 from app.errors import DomainError
 from app.extensions import db, transaction
-from app.models import Allocation, Booking, Host, Phase, User, UserState, Wait, WaitState
-from app.services import accounts, bookings, changes, inventory, ports, refusals
+from app.models import Allocation, Booking, Gpu, GpuNow, Host, Instance, Phase, User, UserState, Wait, WaitState
+from app.services import accounts, bookings, changes, inventory, ports, refusals, samples
 from app.services.claims import Ask
+from app.services.samples import Now
 from tests.factories import make_instance
 from tests.page import PASSWORD
 from tests.runtime.running import Berth, wait_for
@@ -58,6 +59,18 @@ class Demo:
                 place = inventory.host(host)
                 ports.reserve(make_instance(self._user(username), place, username, image="base"), place)
             queue.wake(host)
+
+    def has_desktop(self, name: str) -> None:
+        """The machine's desktop was seen; its agent has looked already, and writes over nothing any more."""
+
+        def done() -> bool:
+            with self.app.app_context(), transaction():
+                machine = db.session.scalars(db.select(Instance).where(Instance.name == name)).one()
+                seen = "ssh" in machine.health and "desktop" in machine.health
+                machine.health = {**machine.health, "desktop": True}
+                return seen
+
+        wait_for(done, 15, f"{name} has a desktop")
 
     def waiting(self, full_name: str) -> str:
         """Somebody who has asked for an account."""
@@ -109,8 +122,20 @@ class Demo:
 
         wait_for(done, 15, f"booking {booking_id} attached")
 
+    def measured(self, booking_id: int, *, ahead: timedelta = timedelta(0), **values: int) -> int:
+        """Its first GPU was just read to be at these; the GPU's number. `ahead`: no other reading takes its place so
+        long, until the next `clear`."""
+        with self.app.app_context(), transaction():
+            found = db.select(Gpu).join(Allocation, Allocation.gpu_id == Gpu.id)
+            gpu = db.session.scalars(found.where(Allocation.booking_id == booking_id).order_by(Gpu.id)).first()
+            assert gpu is not None
+            samples.show(gpu.host_id, [Now(gpu.pci_address, clock.now() + ahead, values)])
+            return gpu.minor
+
     def clear(self) -> None:
         """Give back everything that is booked, so that the next test finds all GPUs free."""
+        with self.app.app_context(), transaction():
+            db.session.execute(db.delete(GpuNow).where(GpuNow.seen_at > clock.now()))
         hosts: set[str] = set()
         over = clock.now()
         with self.app.app_context(), transaction():

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import threading
 from dataclasses import dataclass, replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 from flask import Flask
 from PIL import Image
@@ -19,6 +19,7 @@ from app.drivers.images import builder_name
 from app.drivers.shares import BAD, Found
 from app.extensions import db, transaction
 from app.models import (
+    Allocation,
     ApiToken,
     Backup,
     Booking,
@@ -28,9 +29,12 @@ from app.models import (
     Gpu,
     GpuState,
     Host,
+    Idling,
     Instance,
     Notice,
+    Outcome,
     Readable,
+    Reclaim,
     Refusal,
     Role,
     SshKey,
@@ -48,7 +52,9 @@ from app.services import (
     inventory,
     maintenance,
     notices,
+    policy,
     readings,
+    samples,
     shares,
     ssh_keys,
     teams,
@@ -58,6 +64,10 @@ from app.services import (
 from app.services.claims import Ask
 from app.services.quarantine import quarantine
 from app.services.rules import classes
+from app.services.samples import Part
+from app.services.series import making
+from app.services.series.patterns import WEEK, Pattern
+from app.services.series.trial import Wish as Again
 from app.services.shares import Terms
 from app.services.template_rules import Wish
 from app.services.waits import joining
@@ -71,7 +81,7 @@ from workers.surveyor import Surveyor
 NO_PAGES = {
     "static", "calendar.live", "short.booking", "bookings.sentence", "health.healthz", "health.metrics",
     "quota.csv_file", "all_machines.csv_file", "ways.rdp", "ways.ssh_config", "feeds.calendar",
-    "machines.template_picture",
+    "machines.template_picture", "reports.csv_file", "reports.json_file", "reports.parquet_file",
 }  # fmt: skip
 PUBLIC_KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIGCQcJMpJvnZXo768L78WLI0oNDif+furp1W/yB68l/O"
 SNAPSHOT = "hand-20261103-140000"
@@ -102,6 +112,8 @@ class Scene:
     broken: str
     student: int
     team: int
+    series: int
+    of_series: int
     template: int
     broken_template: int
     waits: int
@@ -113,11 +125,15 @@ class Scene:
             key = db.session.scalars(db.select(SshKey.id)).first()
             channel = db.session.scalars(db.select(Channel.id)).first()
             feed = db.session.scalars(db.select(Feed.id)).first()
+            idle = db.session.scalars(db.select(Idling.booking_id).where(Idling.outcome == Outcome.OPEN)).first()
             refusal = db.session.scalars(db.select(Refusal.id)).first()
             gpu = db.session.scalars(db.select(Gpu.id).order_by(Gpu.id)).first()
             held_back = db.session.scalars(db.select(Gpu.id).where(Gpu.state == GpuState.QUARANTINE)).first()
             gpus = db.session.scalars(db.select(Gpu.id).join(Host).where(Host.name == "sim1")).all()
+            own = db.select(Booking.id).join(User).where(User.username == self.user).order_by(Booking.starts_at)
+            measured = db.session.scalars(own).first()
         tomorrow, quiet = (self.demo.at(day, 12).date().isoformat() for day in (1, 7))
+        weekly = f"repeat=workdays&start_date={tomorrow}&until={self.demo.at(9, 12).date().isoformat()}"
         every = "".join(f"&gpu={number}" for number in gpus)
         work = f"start_date={tomorrow}&start_time=12:00&end_date={quiet}&end_time=12:00&reason=New+fans{every}"
         mine = [
@@ -130,6 +146,7 @@ class Scene:
             ("find", "/find"),
             ("find-found", f"/find?find=1&count=3&hours=6&near_date={tomorrow}&near_time=20:00"),
             ("find-wrong", "/find?find=1&count=0&hours=x"),
+            ("help", "/help"),
             ("book", "/bookings/new"),
             ("book-checked", f"/bookings/new?check=1&count=2&start_date={quiet}&start_time=20:00&end_time=08:00"),
             ("book-not-free", f"/bookings/new?check=1&count=4&start_date={tomorrow}&start_time=21:00&end_time=23:00"),
@@ -145,6 +162,17 @@ class Scene:
             ("waits-join", f"/waits/new?count=2&hours=6&model=NVIDIA+RTX+A6000&host=sim1&gpu={gpus[0]}&gpu={gpus[1]}"),
             ("waits-leave", f"/waits/{self.waits}/leave"),
             ("booking-refused", f"/bookings/refused/{refusal}"),
+            ("book-series", f"/bookings/new?check=1&count=1&{weekly}&start_time=12:00&end_time=13:00"),
+            ("book-series-not-all", f"/bookings/new?check=1&count=3&{weekly}&start_time=20:00&end_time=08:00"),
+            ("book-series-wrong", f"/bookings/new?check=1&count=1&start_date={quiet}&end_time=9&until=x"),
+            ("series", f"/bookings/series/{self.series}"),
+            ("booking-of-series", f"/bookings/{self.of_series}"),
+            ("later-cancel", f"/bookings/{self.of_series}/later/cancel"),
+            ("later-change", f"/bookings/{self.of_series}/later/change"),
+            ("later-change-checked", f"/bookings/{self.of_series}/later/change?start_time=6&end_time=8"),
+            ("live", "/live?open=sim1&open=sim2"),
+            ("live-machine", f"/live/machines/{self.user}"),
+            ("live-booking", f"/live/bookings/{self.running}"),
             ("machines", "/machines"),
             ("machine", f"/machines/{self.user}"),
             ("machine-broken", f"/machines/{self.broken}"),
@@ -163,6 +191,8 @@ class Scene:
             ("machine-backup", f"/machines/{self.user}/backup"),
             ("machine-restore", f"/machines/{self.user}/snapshots/{SNAPSHOT}/restore"),
             ("quota", "/quota"),
+            ("usage", "/reports"),
+            ("usage-booking", f"/bookings/{measured}/usage"),
             ("teams", "/teams"),
             ("team", f"/teams/{self.team}"),
             ("team-remove", f"/teams/{self.team}/members/{self.other}/remove"),
@@ -179,8 +209,10 @@ class Scene:
         ]
         theirs = [
             ("admin-home", "/"),
+            ("admin-live", "/live"),
             ("admin-booking-stuck", f"/bookings/{self.stuck}"),
             ("admin-machine-new", "/machines/new"),
+            ("admin-booking-idle", f"/bookings/{idle}"),
             ("people", "/people"),
             ("person", f"/people/{self.user}"),
             ("person-waiting", f"/people/{self.waiting}"),
@@ -208,7 +240,12 @@ class Scene:
             ("all-machines", "/admin/machines"),
             ("all-machines-one", f"/admin/machines/sim1/{self.user}"),
             ("all-machines-foreign", "/admin/machines/sim2/by-hand"),
+            ("reports", "/reports"),
+            ("reports-team", f"/reports?of=team-{self.team}&group=day"),
+            ("reports-wrong", "/reports?period=custom&from=2026-11-02&to=2026-11-01"),
+            ("reports-empty", "/reports?period=last-month"),
             ("rules", "/rules"),
+            ("rules-idle", "/rules/idle"),
             ("classes", "/rules/classes"),
             ("class", f"/rules/classes/{self.student}"),
             ("class-wrong", f"/rules/classes/{self.student}/try?max_hours=x&hours_week=200"),
@@ -256,7 +293,8 @@ def make(demo: Demo) -> Scene:
     demo.attached(ended)
     demo.clear()
     running = demo.book(user, hours=5, note="Fine-tuning, run 12")
-    demo.attached(demo.book(other, hours=9, count=2))
+    idle = demo.book(other, hours=9, count=2)
+    demo.attached(idle)
     demo.attached(running)
     stuck = demo.book(stranger, hours=3)
     upcoming = demo.book(user, hours=12, count=2, start=demo.at(1, 20))
@@ -273,13 +311,16 @@ def make(demo: Demo) -> Scene:
     _trouble(demo)
     _shares(demo)
     broken = _broken_machine(demo, user)
+    series = _series(demo, user)
     student = _students(demo, user)
     team = _team(demo, user, other)
     made = _templates(demo)
     _surveyed(demo, user)
     _read(demo, user, admin)
     _told(demo, user, admin)
-    made = (*made, _waits(demo, user))
+    _measured(demo, [user, other, stranger])
+    made = (*series, *made, _waits(demo, user))
+    _idle(demo, idle, ended)
     return Scene(demo, user, other, admin, waiting, running, upcoming, ended, stuck, broken, student, team, *made)
 
 
@@ -293,6 +334,7 @@ def unmake(demo: Demo) -> None:
         for gpu in db.session.scalars(db.select(Gpu).where(Gpu.state != GpuState.IN_SERVICE)):
             inventory.set_gpu_state("admin", gpu, GpuState.IN_SERVICE)
     with demo.app.app_context(), transaction():
+        policy.current().reclaim = Reclaim.OFF
         for template in templates.every():
             templates.retire(None, template)
         admin = db.session.scalars(db.select(User).where(User.role == Role.ADMIN)).first()
@@ -402,6 +444,16 @@ def _team(demo: Demo, owner: str, member: str) -> int:
         return account.id
 
 
+def _series(demo: Demo, user: str) -> tuple[int, int]:
+    """Three mornings that were booked together, and the second of them."""
+    with demo.app.app_context(), transaction():
+        first = demo.at(8, 12).date()
+        pattern = Pattern(WEEK, 6 * 3600, 7 * 3600, "Asia/Shanghai", first, first + timedelta(days=2))
+        wish = Again(pattern, Ask(ends_at=clock.now(), count=1, note="Every morning"))
+        made = making.create(accounts.get(user), wish, SLOT)
+        return made.series.id, made.bookings[1].id
+
+
 def _shares(demo: Demo) -> None:
     """One that is on, and one that the host's agent speaks against."""
     with demo.app.app_context(), transaction():
@@ -455,6 +507,43 @@ def _told(demo: Demo, user: str, admin: str) -> None:
         maintenance.schedule(accounts.get(admin), host, gpus[:2], window, "New fans", maintenance.fingerprint([]))
 
 
+def _measured(demo: Demo, people: list[str]) -> None:
+    """Five weeks that are over, and what the GPUs did in them: busy, idle, and at times not looked at."""
+    with demo.app.app_context(), transaction():
+        users = [accounts.get(name) for name in people]
+        db.session.execute(db.update(Host).values(created_at=demo.at(-40, 0)))
+        today = demo.at(0, 0)
+        for number, (gpu, host) in enumerate(inventory.gpus()):
+            parts: list[Part] = []
+            for day in range(-36, 0):
+                start = today + timedelta(days=day, hours=9 + (day + number) % 5)
+                user, length = users[(day + number) % 3], 3 + (day * 7 + number * 5) % 12
+                if (day + number) % 4 and gpu.state == GpuState.IN_SERVICE:
+                    parts += _day_of(user, gpu, host, start, length)
+            samples.deliver(host.id, f"scene {gpu.id} {people[0]}", parts)
+
+
+def _day_of(user: User, gpu: Gpu, host: Host, start: datetime, hours: int) -> list[Part]:
+    """A booking that was, its GPU attached but for its first twenty minutes, and each of its hours."""
+    end = start + timedelta(hours=hours)
+    window = {"starts_at": start, "ends_at": end}
+    owner = {"user_id": user.id, "account_id": user.account_id, "host_id": host.id}
+    booking = Booking(**owner, **window, booked_until=end, settled_at=end)
+    db.session.add(booking)
+    db.session.flush()
+    since = start + timedelta(minutes=20)
+    db.session.add(Allocation(booking_id=booking.id, gpu_id=gpu.id, **window, attached_at=since, detached_at=end))
+    db.session.flush()
+    hour = 3_600_000
+    return [
+        Part(gpu.pci_address, start + timedelta(hours=at), booking.id, user.username, sampled, sampled * busy // 10,
+             sampled // 10, 4096 * busy, 60)
+        for at in range(hours)
+        for sampled in [0 if start.day == 12 else hour * 2 // 3 if at == 0 else hour]
+        for busy in [max(0, 9 - (at * 2 + start.day) % 11)]
+    ]  # fmt: skip
+
+
 def _waits(demo: Demo, user: str) -> int:
     """Three places on the waiting list, two of them for a time at which there is maintenance; an offer; and one that
     was left. The number of the first."""
@@ -470,6 +559,18 @@ def _waits(demo: Demo, user: str) -> int:
             joining.join(person, Wanted(offer, by_itself=False), SLOT)
         serving.tend()
         return first.id
+
+
+def _idle(demo: Demo, warned: int, ended: int) -> None:
+    """GPUs that did nothing: some that are given back soon, and some that would have been."""
+    hour, now = timedelta(hours=1), clock.now()
+    with demo.app.app_context(), transaction():
+        policy.current().reclaim = Reclaim.ON
+        told = {"since": now - hour, "held": True, "told_at": now, "due_at": now + hour / 4}
+        before = {name: moment - 30 * hour for name, moment in told.items() if name != "held"}
+        closed = {"closed_at": now - 29 * hour, "outcome": Outcome.WOULD, "seconds": 6 * 3600}
+        db.session.add(Idling(booking_id=warned, trial=False, **told))
+        db.session.add(Idling(booking_id=ended, trial=True, held=False, **before, **closed))
 
 
 def _broken_machine(demo: Demo, user: str) -> str:

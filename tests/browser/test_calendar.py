@@ -155,6 +155,49 @@ def test_the_end_of_ones_booking_is_dragged_and_undone(reader: Reader, demo: Dem
 
 
 @DESK
+def test_the_start_of_ones_booking_is_dragged_and_undone(reader: Reader, demo: Demo) -> None:
+    user = demo.person(machine_on="sim1")
+    demo.book(user, hours=4, start=demo.at(1, 8), host="sim1")
+    reader.sign_in(user)
+    page = tomorrow(reader, demo)
+
+    def mine(times: str) -> Locator:
+        return page.get_by_role("link", name=re.compile(f"^You, .*{times}"))
+
+    box = mine("08:00 to 12:00").bounding_box()
+    assert box is not None
+    edge = (box["x"] + 3, box["y"] + box["height"] / 2)
+    line = page.get_by_role("list").filter(has=mine("")).last
+    drag(page, edge, (at(line, 6)[0], edge[1]))
+    page.mouse.up()
+    expect(page.get_by_role("status").filter(has_text="2 h earlier")).to_be_visible()
+    expect(mine("06:00 to 12:00")).to_be_visible()
+    page.get_by_role("button", name="Undo").click()
+    expect(page.get_by_role("status").filter(has_text="undone, it starts")).to_be_visible()
+    mine("08:00 to 12:00").focus()
+    for key in ("s", "Shift+ArrowRight", "Shift+ArrowRight"):
+        page.keyboard.press(key)
+    expect(page.locator("#dragging")).to_contain_text("Starts")
+    page.keyboard.press("Enter")
+    expect(page.get_by_role("status").filter(has_text="0.5 GPU-hours given back")).to_be_visible()
+    expect(mine("08:30 to 12:00")).to_be_visible()
+    x, y = at(line, 8.5)
+    touch_drag(page, (x + 3, y), at(line, 9.5))
+    expect(mine("09:30 to 12:00")).to_be_visible()
+
+
+def touch_drag(page: Page, start: tuple[float, float], end: tuple[float, float]) -> None:
+    """A finger that holds, then moves."""
+    touch = page.context.new_cdp_session(page)
+    touch.send("Emulation.setTouchEmulationEnabled", {"enabled": True})
+    for kind, where in (("touchStart", start), ("touchMove", end), ("touchEnd", None)):
+        points = [{"x": where[0], "y": where[1]}] if where else []
+        touch.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": points})
+        if kind == "touchStart":
+            expect(page.locator(".ghost")).to_have_count(1)
+
+
+@DESK
 def test_what_others_book_comes_by_itself_and_takes_nothing_away(reader: Reader, demo: Demo) -> None:
     user, other = demo.person(machine_on="sim1"), demo.person("Chen Yu")
     reader.sign_in(user)

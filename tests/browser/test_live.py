@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from datetime import timedelta
 
 import pytest
 from playwright.sync_api import BrowserContext, expect
@@ -137,3 +138,31 @@ def test_the_suite_would_notice(reader: Reader, demo: Demo) -> None:
     with pytest.raises(AssertionError, match="lost the focus"):
         reader.check()
     reader.page.reload()
+
+
+@BOTH
+def test_live_gpus_renew_themselves_and_stop_for_a_pause(reader: Reader, demo: Demo) -> None:
+    """The browser's clock is put forward; the readings are a minute and more ahead of those that the agent makes."""
+    name = demo.person(machine_on="sim1")
+    booking = demo.book(name, hours=3, host="sim1")
+    demo.attached(booking)
+    number = demo.measured(booking, ahead=timedelta(minutes=1), utilisation=41)
+    reader.page.clock.install()
+    reader.sign_in(name)
+    reader.nav("Live GPUs")
+    row = reader.page.get_by_role("table", name="GPUs of sim1").get_by_role("row", name=f"GPU {number}")
+    expect(row).to_contain_text("41 %")
+    demo.measured(booking, ahead=timedelta(minutes=2), utilisation=77)
+    reader.page.clock.run_for(15_000)
+    expect(row).to_contain_text("77 %")
+    reader.click("button", "Pause")
+    demo.measured(booking, ahead=timedelta(minutes=3), utilisation=12)
+    reader.page.clock.run_for(60_000)
+    on = reader.page.get_by_role("button", name="Go on", exact=True)
+    expect(on).to_be_focused()
+    expect(row).to_contain_text("77 %")
+    on.click()
+    reader.page.clock.run_for(15_000)
+    expect(row).to_contain_text("12 %")
+    expect(reader.page.get_by_role("button", name="Pause", exact=True)).to_be_focused()
+    reader.check()

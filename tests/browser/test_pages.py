@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import BrowserContext, Page
+from playwright.sync_api import BrowserContext, Page, expect
 
 from tests.browser import scene
 from tests.browser.chromium import DESKTOP, PHONE
+from tests.browser.conftest import KINDS
 from tests.browser.demo import Demo
 from tests.browser.reader import Reader
 from tests.browser.scene import Sample, Scene
@@ -63,6 +65,24 @@ def _axe(page: Page) -> list[str]:
         for violation in results.response["violations"]
         for node in violation["nodes"][:3]
     ]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_12_who_wasted_most_last_month(lab_in_use: Scene, window: Callable[..., BrowserContext], kind: str) -> None:
+    """One of the first-use tasks of test_tasks, in the lab that has something to report."""
+    phone, js = kind.startswith("phone"), "nojs" not in kind
+    reader = Reader(window(lab_in_use.demo.url, phone=phone, js=js).new_page(), phone=phone, js=js)
+    reader.sign_in(lab_in_use.admin)
+    reader.nav("Reports")
+    reader.click("link", "Last month")
+    [file] = reader.page.get_by_role("link", name="JSON").all()
+    rows = reader.page.request.get(str(file.get_attribute("href"))).json()["rows"]
+    most = max(rows, key=lambda row: row["wasted_hours"])["name"]
+    first = reader.page.get_by_role("table", name="People").get_by_role("rowheader").first
+    expect(first).to_have_text(most)
+    reader.sees(re.compile("Wasted = not attached \\+ idle"))
+    assert reader.actions <= 2 + phone
+    reader.check()
 
 
 @pytest.mark.parametrize("kind", ["desktop", "phone"])

@@ -80,6 +80,30 @@ def test_4_end_early_and_get_hours_back(reader: Reader, demo: Demo) -> None:
 
 
 @ALL
+def test_5_copy_the_ssh_command(reader: Reader, demo: Demo) -> None:
+    reader.sign_in(demo.person(machine_on="sim1"))
+    reader.nav("My machine")
+    field = reader.page.get_by_label("SSH command", exact=True)
+    expect(field).to_have_value(re.compile("^ssh "))  # without JavaScript it is there to be read
+    if reader.js:
+        reader.click("button", "Copy SSH command")
+        expect(reader.page.get_by_role("button", name="Copied")).to_be_visible()
+    within(reader, 1 + reader.js, menu=1)
+
+
+@ALL
+def test_6_download_the_rdp_file(reader: Reader, demo: Demo) -> None:
+    user = demo.person(machine_on="sim1")
+    demo.has_desktop(user)
+    reader.sign_in(user)
+    reader.nav("My machine")
+    with reader.page.expect_download() as coming:
+        reader.click("link", "Download RDP file (.rdp)")
+    assert coming.value.suggested_filename.endswith(".rdp")
+    within(reader, 2, menu=1)
+
+
+@ALL
 def test_7_why_was_it_refused(reader: Reader, demo: Demo) -> None:
     user = demo.person(hours=1)
     demo.refuse(user)
@@ -113,6 +137,21 @@ def test_8_hours_left_and_what_used_them(reader: Reader, demo: Demo) -> None:
 
 
 @ALL
+def test_10_who_is_on_it_and_is_it_busy(reader: Reader, demo: Demo) -> None:
+    reader.sign_in(demo.person())
+    booking = demo.book(demo.person("Luo Xi", machine_on="sim2"), hours=3, host="sim2")
+    demo.attached(booking)
+    number = demo.measured(booking, utilisation=83)
+    reader.nav("Live GPUs")
+    reader.click("link", "sim2")
+    within(reader, 2, menu=1)
+    row = reader.page.get_by_role("table", name="GPUs of sim2").get_by_role("row", name=f"GPU {number}")
+    expect(row).to_contain_text(re.compile(r"In use\s+Luo Xi, until \w+ .*\d\d:\d\d\s+\d+ %"))
+    reader.sees(re.compile(r"As of \d\d:\d\d:\d\d"))
+    reader.check()
+
+
+@ALL
 def test_11_approve_with_a_hundred_hours(reader: Reader, demo: Demo) -> None:
     before = demo.how_many_wait()
     name = f"Zhang San {kind_number(reader)}"
@@ -129,6 +168,26 @@ def test_11_approve_with_a_hundred_hours(reader: Reader, demo: Demo) -> None:
     badge = f"People ({before} waiting)" if before else "People"
     navigation = reader.page.get_by_role("navigation", name="Main")
     expect(navigation.get_by_role("link", name=badge, exact=True)).to_be_visible()
+
+
+@pytest.mark.parametrize("kind", ["desktop"])
+def test_keys_lead_to_the_form_to_today_and_to_their_list(reader: Reader, demo: Demo) -> None:
+    reader.sign_in(demo.person(machine_on="sim1"))
+    press = reader.page.keyboard.press
+    press("n")
+    reader.sees_heading("Book")
+    reader.page.get_by_label("Purpose").fill("tn?")  # in a field they are letters
+    expect(reader.page.get_by_label("Purpose")).to_have_value("tn?")
+    reader.page.get_by_role("link", name="Calendar", exact=True).first.click()
+    reader.page.get_by_role("link", name="Next week").click()
+    press("t")
+    expect(reader.page.get_by_text("Line: now")).to_be_visible()
+    press("?")
+    reader.sees_heading("Keys")
+    reader.click("button", "Switch the single letters off")
+    press("n")
+    expect(reader.page.get_by_role("button", name="Switch the single letters on")).to_be_visible()
+    reader.sees_heading("Keys")
 
 
 def kind_number(reader: Reader) -> int:

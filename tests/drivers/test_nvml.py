@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from app.drivers import nvml_asked as asking
 from app.drivers.asked import Asked
-from app.drivers.holders import listed as listing
 from app.drivers.holders.listed import Listed, missed
 from app.drivers.holders.nodes import start_time
 from tests.drivers.nvml_stub import DRIVER_NOT_LOADED, HANGS, LOST, MISMATCH, NOT_SUPPORTED, Gpu, Stub
@@ -51,7 +51,7 @@ def test_it_says_who_is_listed_on_which_gpu(stub: Stub, nvml: Listed) -> None:
 def test_addresses_are_spelt_as_lxd_spells_them(stub: Stub, nvml: Listed) -> None:
     stub.say(Gpu(70))
     with nvml._lock:
-        (gpu,) = nvml._ask([70], 5.0)
+        (gpu,) = nvml._ask([70])
     assert gpu == {"minor": 70, "pci": "0000:46:00.0", "pids": [], "unknown": ""}
 
 
@@ -126,7 +126,7 @@ def test_without_the_library_it_says_nothing(caplog: pytest.LogCaptureFixture, s
 def test_one_that_hangs_is_given_up(
     stub: Stub, where: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(listing, "READY_WITHIN", 1.0 if where == "start" else 5.0)
+    monkeypatch.setattr(asking, "READY_WITHIN", 1.0 if where == "start" else 5.0)
     started, nvml = starts(monkeypatch), stub.listed(patience=0.3)
     if where == "list":
         nvml.ready()
@@ -138,7 +138,7 @@ def test_one_that_hangs_is_given_up(
     wait_for(lambda: start_time(started[0]) is None, 5, "it is gone")
     stub.say(Gpu(70, compute=[11]))
     nvml._silent_until = 0.0
-    monkeypatch.setattr(listing, "READY_WITHIN", 5.0)
+    monkeypatch.setattr(asking, "READY_WITHIN", 5.0)
     assert nvml.on(ALL) == {11: {(195, 70)}}
     nvml.close()
 
@@ -166,8 +166,8 @@ def test_beside_one_that_cannot_be_killed_no_other_is_started(
 def test_it_ends_when_nobody_asks_and_is_started_anew(
     stub: Stub, nvml: Listed, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(listing, "IDLE", 0.3)
-    monkeypatch.setattr(listing, "_ENDS_SOON", 0.2)
+    monkeypatch.setattr(asking, "IDLE", 0.3)
+    monkeypatch.setattr(asking, "_ENDS_SOON", 0.2)
     started = starts(monkeypatch)
     nvml.ready()
     child = nvml._child

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from typing import Any
 
 import pytest
+from websockets.sync.client import ClientConnection
 
 from app.drivers.base import TryAgain
 from app.drivers.inside import shell
+from app.drivers.lxd import streams
 from tests.lab.fixtures import Hosts
 from tests.lab.lab import Lab
 from tests.lab.looking import connect
@@ -49,3 +52,16 @@ def test_what_is_secret_is_in_no_list_of_processes(machine: tuple[Lab, str]) -> 
     answer = connect(host).run(name, shell("cat > /root/got; ps -eo args", stdin=b"hunter2"))
     assert "hunter2" not in answer.text
     assert host.run(name, "cat", "/root/got") == "hunter2"
+
+
+def test_a_host_that_is_busy_hears_a_short_command(machine: tuple[Lab, str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """It ends while the agent would still have to make a connection; what it says comes all the same."""
+    host, name = machine
+    real = streams.connect
+
+    def slow(*values: Any, **limits: Any) -> ClientConnection:
+        time.sleep(0.5)
+        return real(*values, **limits)
+
+    monkeypatch.setattr(streams, "connect", slow)
+    assert connect(host).run(name, shell("echo heard")).text == "heard\n"

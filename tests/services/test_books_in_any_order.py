@@ -20,8 +20,8 @@ from app import clock
 from app.config import Settings
 from app.errors import DomainError
 from app.extensions import db
-from app.models import Account, Allocation, Booking, Host, LedgerEntry, User
-from app.services import bookings, changes, quota, recording
+from app.models import Account, Allocation, Booking, Charge, Host, LedgerEntry, User
+from app.services import bookings, changes, charges, policy, quota, recording, starts, teams
 from app.services.claims import Ask
 from app.services.rules import amounts, classes, gate, limits
 from app.services.windows import Window
@@ -31,6 +31,7 @@ from tests.factories import gpus_of, make_admin, make_host, make_user
 NOW = datetime(2026, 10, 24, 20, 0, tzinfo=UTC)  # the clocks of Europe change in the night that follows
 SLOT = 900
 ZONE = ZoneInfo("Europe/Berlin")
+CAP = 2  # GPU-hours a month of a member
 
 
 @pytest.fixture
@@ -41,24 +42,33 @@ def settings(shared_db: str, tmp_path: Path) -> Settings:
 
 quarter = st.integers(-4, 40).map(lambda n: timedelta(minutes=15 * n))
 actions = st.one_of(
-    st.tuples(st.just("book"), st.integers(0, 1), st.sets(st.integers(0, 2), max_size=2), quarter, quarter),
+    st.tuples(
+        st.just("book"), st.integers(0, 1), st.sets(st.integers(0, 2), max_size=2), quarter, quarter, st.booleans()
+    ),
+    st.tuples(st.just("begin"), st.integers(0, 5), quarter),
+    st.tuples(st.just("stay_away"), st.integers(0, 5)),
     st.tuples(st.just("cancel"), st.integers(0, 5)),
     st.tuples(st.just("end"), st.integers(0, 5)),
     st.tuples(st.just("move"), st.integers(0, 5), quarter),
     st.tuples(st.just("wait"), st.integers(1, 7200)),
     st.tuples(st.just("month"), st.integers(0, 1)),
+    st.tuples(st.just("idle"), st.integers(0, 5)),
+    st.tuples(st.just("charge"), st.sampled_from(Charge)),
+    st.tuples(st.just("attach"), st.integers(0, 5)),
     st.tuples(st.just("refund"), st.integers(0, 1), st.integers(-3, 3)),
 )
 CLASSES: list[dict[str, Any]] = [
     {},
     {"peak_percent": 170, "peak_from": 1, "peak_to": 5, "peak_days": [6], "weights": {"NVIDIA RTX A6000": 130}},
     {"late_hours": 3, "late_percent": 33, "gpus_at_once": 2, "hours_day": 5, "bookings_ahead": 2},
+    {"noshow_minutes": 15, "late_hours": 2, "late_percent": 50},
     {"peak_percent": 0, "peak_days": [5, 6], "peak_from": 22, "peak_to": 24, "late_hours": 1, "late_percent": 100},
 ]
 
 
 class Day:
-    """One run: a host with three GPUs, two people with six GPU-hours each, of classes with these rules, and a clock."""
+    """One run: a host with three GPUs, two people with six GPU-hours each, of classes with these rules, and a clock.
+    Both are in a team with five hours a month, of the second one's class, that lets the second one book two of them."""
 
     def __init__(self, *rules: dict[str, Any]) -> None:
         self.now = NOW
@@ -70,6 +80,12 @@ class Day:
             found = classes.create(self.boss, f"class of {person.username}")
             classes.change(self.boss, found.id, own)
             classes.assign(self.boss, person.account, found.id)
+        first, second = self.people
+        self.team: Account = teams.create(self.boss, "crew", first.username, 5)
+        teams.add(self.boss, self.team, second.username)
+        teams.limit(self.boss, self.team, second.username, CAP, owner=False)
+        assert second.account is not None
+        classes.assign(self.boss, self.team, second.account.class_id)
         self.made: list[tuple[User, int]] = []
 
     def do(self, verb: str, *values: object) -> None:
@@ -82,10 +98,11 @@ class Day:
                 pass
             recording.settle_ended(self.host)
 
-    def book(self, who: int, numbers: set[int], start: timedelta, length: timedelta) -> None:
+    def book(self, who: int, numbers: set[int], start: timedelta, length: timedelta, team: bool) -> None:
         ids = tuple(gpu.id for gpu in gpus_of(self.host) if gpu.minor in numbers)
         begin = self.now + start
-        ask = Ask(starts_at=begin, ends_at=begin + length, gpu_ids=ids, host=self.host.name)
+        payer = self.team.name if team else ""
+        ask = Ask(starts_at=begin, ends_at=begin + length, gpu_ids=ids, host=self.host.name, account=payer)
         self.made.append((self.people[who], bookings.create(self.people[who], ask, SLOT).id))
 
     def pick(self, number: int) -> tuple[User, int]:
@@ -100,8 +117,32 @@ class Day:
     def move(self, number: int, by: timedelta) -> None:
         changes.move_end(*self.pick(number), self.now + by, SLOT)
 
+    def begin(self, number: int, by: timedelta) -> None:
+        starts.move_start(*self.pick(number), self.now + by, SLOT)
+
+    def stay_away(self, number: int) -> None:
+        """Its owner has no machine: once the rules say so, it is given up."""
+        for allocation in bookings.get(self.boss, self.pick(number)[1]).allocations:
+            allocation.trouble = "no_machine"
+        db.session.flush()
+        changes.end_no_show(self.host)
+
     def wait(self, seconds: int) -> None:
         self.now += timedelta(seconds=seconds)
+
+    def idle(self, number: int) -> None:
+        """It is taken back unused, as for doing nothing."""
+        changes.reclaim(*self.pick(number), lambda _booking: True, actor="idle", action="booking.reclaimed")
+
+    def charge(self, what: Charge) -> None:
+        policy.current().charge = what
+
+    def attach(self, number: int) -> None:
+        """Its GPUs are seen to be there, if it runs."""
+        booking = bookings.get(*self.pick(number))
+        for allocation in booking.allocations if booking.phase(self.now) == "running" else ():
+            allocation.attached_at = allocation.attached_at or self.now
+        db.session.flush()
 
     def month(self, who: int) -> None:
         """The monthly hours come now, and lapse first: as on the first of the month."""
@@ -122,8 +163,8 @@ class Day:
         for gpu in gpus_of(self.host):
             windows = sorted((a.starts_at, a.ends_at) for a in live if a.gpu_id == gpu.id)
             assert all(left[1] <= right[0] for left, right in pairwise(windows))
-        for person in self.people:
-            account = db.session.get(Account, person.account_id)
+        for account_id in (self.team.id, *(person.account_id for person in self.people)):
+            account = db.session.get(Account, account_id)
             assert account is not None
             entries = db.session.scalars(sa.select(LedgerEntry).where(LedgerEntry.account_id == account.id)).all()
             assert account.balance == sum(entry.amount for entry in entries) >= 0
@@ -131,9 +172,12 @@ class Day:
 
     def check_rules(self) -> None:
         """What an account has at any one moment, and what it has ahead, is what its class allows."""
-        for person in self.people:
-            rules = classes.rules_for(person.account_id)
-            claims = gate.claims_of(person.account_id or 0, self.now - timedelta(days=9))
+        capped = self.people[1].id
+        shared = [one for one in gate.claims_of(self.team.id, self.now - timedelta(days=9)) if one.user_id == capped]
+        assert amounts.booked_in(teams.month_of(self.team, self.now), shared) <= CAP * 3600
+        for account_id in (self.team.id, *(person.account_id for person in self.people)):
+            rules = classes.rules_for(account_id)
+            claims = gate.claims_of(account_id or 0, self.now - timedelta(days=9))
             whole = Window(self.now - timedelta(days=9), self.now + timedelta(days=9))
             assert limits.most_at_once(whole, claims)[0] <= (rules.gpus_at_once or 99)
             if rules.hours_day is not None:
@@ -145,10 +189,14 @@ class Day:
         for _person, booking_id in self.made:
             booking = db.session.get_one(Booking, booking_id)
             entries = db.session.scalars(sa.select(LedgerEntry).where(LedgerEntry.booking_id == booking_id)).all()
-            kinds = Counter(entry.kind for entry in entries if not entry.key.startswith("fee:"))
+            kinds = Counter(entry.kind for entry in entries if not entry.key.startswith(("fee:", "unused:")))
             held = sum(entry.amount for entry in entries if entry.kind in {"hold", "release"})
-            charged = -sum(e.amount for e in entries if e.kind == "settle" and not e.key.startswith("fee:"))
+            charged = -sum(e.amount for e in entries if e.key == f"settle:{booking_id}")
             used = 0 if booking.cancelled_at else self.second_by_second(booking)
+            if any(entry.note for entry in entries):
+                assert charges.explained(entries[-1].note) == (charged, used)
+                assert charged < used
+                used = charged
             fees = [entry for entry in entries if entry.key.startswith("fee:")]
             assert not fees or classes.rules_for(booking.account_id).late_percent
             assert (held, charged, kinds["settle"]) == (0, used, 0 if booking.cancelled_at else 1)

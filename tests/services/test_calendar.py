@@ -157,3 +157,15 @@ def test_maintenance_is_a_bar_of_nobodys_and_no_free_place() -> None:
     assert (shown.free_now, shown.hosts[0].next_free) == (1, None)
     everything = week(user, NOW.date(), ZONE)
     assert [(entry.state, entry.minors) for entry in everything.entries] == [("maintenance", (0,)), ("booked", (0,))]
+
+
+def test_whose_a_booking_is_is_asked_where_it_is_shown_and_counts_where_it_is_not() -> None:
+    user, other = make_user("liwei"), make_user("chenyu")
+    shut, opened = gpus_of(make_host("lab01", gpus=8)), gpus_of(make_host("lab02", gpus=8))
+    for gpus in (shut, opened):
+        make_booking(other, gpus[:2], NOW - HOUR, NOW + 3 * HOUR)
+    own = make_booking(user, shut[2:3], NOW - HOUR, NOW + 3 * HOUR)
+    shown = week(user, NOW.date(), ZONE, open_hosts=frozenset({"lab02"}), entries=False)
+    assert [entry.booking_id for entry in shown.entries] == [own.id]
+    assert [row.free_now for row in shown.hosts] == [5, 6]
+    assert [[bar.owner for bar in row.bars] for row in shown.hosts[1].rows[:3]] == [["Chenyu"], ["Chenyu"], []]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import pytest
 from flask import Flask
@@ -12,7 +13,20 @@ from flask import Flask
 from app.errors import Conflict, InvalidInput, RuleRefused
 from app.extensions import db, lab_zone
 from app.models import AccountClass, Booking, Gpu, LedgerEntry, Phase, User
-from app.services import audit, bookings, changes, quota, recording, refusals, room, statement
+from app.services import (
+    audit,
+    bookings,
+    changes,
+    news,
+    noshows,
+    notice_words,
+    notices,
+    quota,
+    recording,
+    refusals,
+    room,
+    statement,
+)
 from app.services.claims import Ask
 from app.services.rules import classes, fees, tariff, trial
 from tests.factories import gpus_of, make_admin, make_booking, make_gpu, make_host, make_user
@@ -238,15 +252,20 @@ def test_a_booking_whose_owner_did_not_come_ends(student: User, boss: User, gpus
     booking = bookings.create(student, ask(gpus[:1], 0, 4), SLOT)
     came(booking, trouble="no_machine")
     freeze(NOW + timedelta(minutes=29, seconds=59))
-    assert changes.end_no_show(booking.host) is None
+    assert noshows.end_next(booking.host) is None
     freeze(NOW + timedelta(minutes=30))
-    assert [changes.end_no_show(booking.host) for _ in range(2)] == [booking.id, None]
+    assert [noshows.end_next(booking.host) for _ in range(2)] == [booking.id, None]
     assert booking.phase(NOW + timedelta(minutes=30)) == Phase.PAST
     recording.settle_ended(booking.host)
     assert -sum(amount for kind, amount in ledger(booking) if kind == "settle") == 30 * 60 + 30 * 60
     assert [
-        event.actor for event in audit.recent(target=f"booking:{booking.id}") if event.action == changes.NO_SHOW
+        event.actor for event in audit.recent(target=f"booking:{booking.id}") if event.action == noshows.NO_SHOW
     ] == ["system"]
+    news.collect(mail=True)
+    told = [notice for notice in notices.latest(student) if notice.details.get("action") == noshows.NO_SHOW]
+    text = notice_words.message(student, told, "https://berth.example", ZoneInfo("UTC"))
+    assert "since no machine took it: 1 GPU on" in text.title
+    assert "What was left of its hours is given back." in text.text
 
 
 @pytest.mark.parametrize(
@@ -263,4 +282,4 @@ def test_who_came_or_could_not_keeps_the_booking(
     came(other, trouble="no_machine")
     came(booking, **values)
     freeze(NOW + HOUR)
-    assert changes.end_no_show(booking.host) is None
+    assert noshows.end_next(booking.host) is None

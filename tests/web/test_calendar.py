@@ -7,9 +7,10 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
+from flask import current_app, url_for
 
 from app.extensions import db
-from app.models import Allocation, Gpu, GpuState, User
+from app.models import Allocation, Booking, Gpu, GpuState, User
 from tests.bench.filling import pack
 from tests.factories import gpus_of, make_admin, make_booking, make_host, make_user
 from tests.page import Client
@@ -102,6 +103,12 @@ def test_a_number_leads_to_the_form_filled_in(client: Client) -> None:
     )
 
 
+def short(booking: Booking) -> str:
+    """Its address as the bars have it."""
+    with current_app.test_request_context():
+        return url_for("short.booking", booking_id=booking.id)
+
+
 def test_bars_say_who_where_when_and_what(client: Client, user: User) -> None:
     gpus = gpus_of(make_host("lab03", gpus=3))
     mine = make_booking(user, gpus[:1], NOW - HOUR, NOW + 11 * HOUR)
@@ -117,13 +124,13 @@ def test_bars_say_who_where_when_and_what(client: Client, user: User) -> None:
         a.get("aria-label"): a.get("href") for a in page.all("//ul[@class='lane']/li[not(contains(@class, 'gap'))]/a")
     }
     assert bars == {
-        "You, Wed 19:03 to Thu 07:03, in use: fine-tuning": f"/b/{mine.id}",
-        "Chen Yu, Wed 19:03 to 21:03, not attached yet": f"/b/{waits.id}",
-        "Luo Xi, Wed 15:03 to 16:03": f"/b/{other.id}",
+        "You, Wed 19:03 to Thu 07:03, in use: fine-tuning": short(mine),
+        "Chen Yu, Wed 19:03 to 21:03, not attached yet": short(waits),
+        "Luo Xi, Wed 15:03 to 16:03": short(other),
     }
-    assert client.get(f"/b/{mine.id}").location == f"/bookings/{mine.id}"
-    assert client.get(f"/b/{other.id}").location == f"/calendar?week=2026-11-04&view=list#b{other.id}"
-    assert client.get("/b/987654321").status == 404
+    assert client.get(short(mine)).location == f"/bookings/{mine.id}"
+    assert client.get(short(other)).location == f"/calendar?week=2026-11-04&view=list#b{other.id}"
+    assert {client.get(f"/b/{odd}").status for odd in ("zzzzzzzzzzzz", "0", "a" * 13, "A1")} == {404}
     assert page.all("//ul[@class='lane']/@aria-label") == ["lab03 GPU 0", "lab03 GPU 1", "lab03 GPU 2"]
     listed = client.get("/calendar?view=list")
     (row,) = listed.texts(f"//tr[@id='b{other.id}']")
@@ -132,7 +139,7 @@ def test_bars_say_who_where_when_and_what(client: Client, user: User) -> None:
     assert "Ended" in row
     client.login_as(make_admin())
     theirs = client.get("/calendar")
-    assert client.get(f"/b/{other.id}").location == f"/bookings/{other.id}"
+    assert client.get(short(other)).location == f"/bookings/{other.id}"
     assert "Luo Xi, Wed 15:03 to 16:03: private" in theirs.all("//@aria-label")
 
 
@@ -142,7 +149,9 @@ def test_gaps_lead_to_the_form_for_that_gpu(client: Client, user: User) -> None:
     page = client.get("/calendar")
     first, second = page.all("//li[contains(@class, 'gap')]/a")
     assert first.get("aria-label") == "Book from Wed 20:03"
-    assert first.get("href") == f"/bookings/new?gpu={gpus[0].id}&end=20261104T1403Z"
+    assert first.get("href") == f"/bookings/new?gpu={gpus[0].id}"
+    values = client.get(first.get("href")).form("Check").values  # two hours: then it is taken
+    assert (values["start_time"], values["end_time"]) == ("", "22:00")
     values = client.get(second.get("href")).form("Check").values
     assert (values["start_date"], values["start_time"], [*values["gpu"]]) == ("2026-11-05", "02:03", [*str(gpus[0].id)])
 

@@ -40,7 +40,7 @@ def booking(user: User) -> Booking:
 
 
 def move(client: Client, booking_id: int, end: datetime, *, htmx: bool = False, **more: str) -> Page:
-    data = {"ends_at": end.isoformat(), **more}
+    data = {"at": end.isoformat(), **more}
     return client.post(f"/calendar/bookings/{booking_id}/end?day=2026-11-04", data, htmx=htmx)
 
 
@@ -58,6 +58,24 @@ def test_an_end_is_moved_and_undone(client: Client, booking: Booking, woken: lis
     assert "shortened, it ends Wed 4 Nov 22:00, 6 GPU-hours given back." in shorter.text
     assert "Undo" in shorter.buttons()
     assert woken == []
+
+
+def test_a_start_is_moved_and_undone_but_not_over_a_change_that_was_not_seen(client: Client, booking: Booking) -> None:
+    where, seen = f"/calendar/bookings/{booking.id}/start?day=2026-11-04", NINE.isoformat()
+    data = {"at": (NINE + HOUR / 2).isoformat(), "seen": seen}
+    moved = client.post(where, data, htmx=True)
+    assert "2 GPUs on lab03: later, it starts Wed 4 Nov 21:30, 1 GPU-hours given back." in moved.text
+    assert "You, Wed 21:30 to Thu 01:00, booked" in moved.all("//@aria-label")
+    twice = client.post(where, data, htmx=True)  # a double click: it is there already
+    assert (twice.status, "nothing changed" in twice.text) == (200, True)
+    stale = client.post(where, {"at": (NINE + HOUR).isoformat(), "seen": seen}, htmx=True)
+    assert (stale.status, "has changed meanwhile" in stale.text) == (409, True)
+    undone = client.get(client.submit(moved.form("Undo")).location)
+    assert "undone, it starts Wed 4 Nov 21:00." in undone.text
+    late = client.post(where, {"at": (NINE + 4 * HOUR).isoformat()}, htmx=True)
+    assert (late.status, "must lie before the end" in late.text) == (422, True)
+    assert client.post(where, {"at": (NOW - HOUR).isoformat()}, htmx=True).status == 422
+    assert client.post(where.replace("/start", "/middle"), {"at": seen}).status == 404
 
 
 def test_what_cannot_be_moved_says_why_and_shows_the_calendar(client: Client, booking: Booking) -> None:

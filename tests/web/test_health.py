@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-import re
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import pytest
 from flask import Flask
 
 from app import create_app, queue
+from app.config import BadSettings, Settings
 from app.models import Gpu, GpuState
+from app.services.samples import Now, show
 from tests.conftest import settings_for
 from tests.factories import gpus_of, make_booking, make_host, make_user
-from tests.page import Client
+from tests.page import Client, Page
 
 NOW = datetime(2026, 11, 24, 4, 0, tzinfo=UTC)
 
@@ -45,7 +47,7 @@ def test_healthz_without_a_database(tmp_path) -> None:
     answer = app.test_client().get("/healthz")
     assert (answer.status_code, answer.json["status"], answer.json["database"]) == (503, "away", "away")
     metrics = app.test_client().get("/metrics")
-    assert (metrics.status_code, "berth_database_up 0" in metrics.text) == (200, True)
+    assert (metrics.status_code, "berth_database_up 0.0" in metrics.text) == (200, True)
 
 
 def test_the_api_without_a_database(tmp_path) -> None:
@@ -63,15 +65,63 @@ def test_metrics(app: Flask, client: Client, gpus: list[Gpu]) -> None:
     make_booking(user, gpus[:1], NOW + timedelta(hours=1), NOW + timedelta(hours=2))
     page = client.get("/metrics")
     assert page.headers["Content-Type"].startswith("text/plain; version=0.0.4")
-    lines = page.body.splitlines()
-    samples = dict(line.rsplit(" ", 1) for line in lines if not line.startswith("#"))
-    assert samples["berth_bookings_running"] == "1"
-    assert samples['berth_gpus{host="ws1",state="in_service"}'] == "2"
-    assert samples['berth_gpus{host="ws1",state="quarantine"}'] == "1"
-    assert samples['berth_pass_age_seconds{host="ws1"}'] == "4.0"
-    assert samples['berth_pass_duration_seconds{host="ws1"}'] == "0.056"
-    assert samples["berth_queue_up"] == "0"
-    assert all(re.fullmatch(r'[a-z_]+(\{[a-z]+="[^"]*"(,[a-z]+="[^"]*")*\})?', name) for name in samples)
-    for name in {name.partition("{")[0] for name in samples}:
-        assert f"# TYPE {name} gauge" in lines
+    samples = read(page)
+    assert samples["berth_bookings_running"] == 1
+    assert samples['berth_gpus{host="ws1",state="in_service"}'] == 2
+    assert samples['berth_gpus{host="ws1",state="quarantine"}'] == 1
+    assert samples['berth_pass_age_seconds{host="ws1"}'] == 4
+    assert samples['berth_pass_duration_seconds{host="ws1"}'] == 0.056
+    assert samples['berth_agent_seen_seconds{host="ws1"}'] == 3
+    assert 'berth_agent_seen_seconds{host="ws2"}' not in samples
+    assert (samples["berth_queue_up"], samples["berth_database_up"]) == (0, 1)
+    assert samples['berth_operations{host="ws1",state="queued"}'] == 0
     assert "secretname" not in page.body
+
+
+def read(page: Page) -> dict[str, float]:
+    lines = [line.rsplit(" ", 1) for line in page.body.splitlines() if not line.startswith("#")]
+    return {name: float(value) for name, value in lines}
+
+
+class TestOfGpus:
+    """With a token in the settings."""
+
+    @pytest.fixture
+    def settings(self, shared_db: str, tmp_path: Path) -> Settings:
+        return settings_for(shared_db, tmp_path, BERTH_METRICS_TOKEN="a token for tests".replace(" ", "-"))
+
+    def test_names_are_for_those_with_the_token(self, client: Client, gpus: list[Gpu]) -> None:
+        user = make_user("secretname", hours=7)
+        booking = make_booking(user, gpus[:1], NOW - timedelta(hours=1), NOW + timedelta(hours=1))
+        values = {"utilisation": 83, "memory_used": 1024, "power": 250.5, "temperature": 0}
+        stray = {"pid": 1, "instance": "x", "booking": 0, "memory": 1, "utilisation": 1, "name": "x"}
+        show(gpus[0].host_id, [Now(gpus[0].pci_address, NOW - timedelta(seconds=5), values, [stray])])
+        show(gpus[1].host_id, [Now(gpus[1].pci_address, NOW - timedelta(seconds=90), values)])
+        plain, full = '{gpu="0",host="ws1",model="NVIDIA RTX A6000"}', f'{{booking="{booking.id}",gpu="0",host="ws1",'
+        full += 'model="NVIDIA RTX A6000",user="secretname"}'
+        page = client.get("/metrics")
+        assert "secretname" not in page.body
+        named = client.get("/metrics", headers={"Authorization": "Bearer a-token-for-tests"})
+        for labels, samples in ((plain, read(page)), (full, read(named))):
+            assert samples[f"berth_gpu_utilisation_ratio{labels}"] == 0.83
+            assert samples[f"berth_gpu_memory_used_bytes{labels}"] == 1 << 30
+            assert samples[f"berth_gpu_temperature_celsius{labels}"] == 0
+            assert samples[f"berth_gpu_unbooked_processes{labels}"] == 1
+            assert (samples[f"berth_gpu_booked{labels}"], samples[f"berth_gpu_attached{labels}"]) == (1, 0)
+            assert samples[f"berth_gpu_seen_seconds{labels}"] == 5
+        old = '{gpu="1",host="ws1",model="NVIDIA RTX A6000"}'
+        assert read(page)[f"berth_gpu_seen_seconds{old}"] == 90
+        assert f"berth_gpu_utilisation_ratio{old}" not in read(page)
+        assert read(named)['berth_quota_free_seconds{account="secretname"}'] == 5 * 3600
+
+    @pytest.mark.parametrize("sent", ["Bearer another-one", "Basic a-token-for-tests", "a-token-for-tests", "Bearer "])
+    def test_a_wrong_token_is_refused(self, client: Client, sent: str) -> None:
+        page = client.get("/metrics", headers={"Authorization": sent})
+        assert (page.status, page.headers["WWW-Authenticate"]) == (401, "Bearer")
+        assert "berth_" not in page.body
+
+
+def test_without_a_token_in_the_settings_none_is_right(client: Client) -> None:
+    assert client.get("/metrics", headers={"Authorization": "Bearer "}).status == 401
+    with pytest.raises(BadSettings, match="16 characters or more"):
+        Settings.load({"BERTH_METRICS_TOKEN": "short"})

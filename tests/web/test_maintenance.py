@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from flask import Flask
 
-from app.models import Booking, Host, User
+from app.models import Booking, GpuState, Host, User
 from app.services import maintenance
 from tests.factories import gpus_of, make_admin, make_booking, make_host, make_user
 from tests.page import Client, Page
@@ -52,6 +52,20 @@ def test_it_says_first_what_it_does_and_then_does_it(
     page = client.follow(client.submit(page.form("End it, let them be booked")))
     assert "No maintenance is planned." in page.text
     assert maintenance.to_come(host) == []
+
+
+def test_a_month_shows_it_and_what_cannot_be_booked(client: Client, host: Host, booking: Booking) -> None:
+    client.follow(client.submit(_look(client).form("Plan this maintenance")))
+    gpus_of(host)[1].state = GpuState.QUARANTINE
+    month = client.get("/calendar?month=2026-11-03")
+    assert month.all("//tr[@class='host']/td[3]/a/@aria-label") == ["0, maintenance"]
+    assert [row.xpath("./td[3]")[0].text_content() for row in month.all("//tr[starts-with(@class, 'gpu')]")] == [
+        ", Maintenance"
+    ] * 4
+    assert month.all("//tr[@class='host']/td[4]/a/@aria-label") == []
+    assert "3 of 4 GPUs" in month.texts("//tr[@class='host']/th")[0]
+    assert "Quarantined" in month.texts("//tr[@class='gpu closed']/th")[0]
+    assert booking.cancelled_at is not None
 
 
 def test_a_booking_that_came_meanwhile_is_shown_before_anything_is_done(

@@ -19,6 +19,9 @@ from app.extensions import db
 from app.models import Backup, Base, User
 from app.services import channels, feeds, ports, refusals, ssh_keys, teams, tokens
 from app.services.claims import Ask
+from app.services.series import making
+from app.services.series.patterns import Pattern
+from app.services.series.trial import Wish as Again
 from app.services.waits import joining
 from app.services.waits.joining import Wanted
 from app.web.security import policy_of
@@ -64,6 +67,9 @@ def two(client: Client, woken: list[str]) -> Two:
     db.session.add(backup)
     db.session.commit()
     team = teams.create(make_admin("boss"), "hush-team", "wang", 20)
+    weekly = Pattern((0,), 72000, 75600, "Asia/Shanghai", now.date() + timedelta(3), now.date() + timedelta(9))
+    booked = making.create(wang, Again(weekly, Ask(ends_at=now, count=1, note="hush-note")), 900)
+    booking.series_id = booked.series.id
     feed, _secret = feeds.create(wang, "hush-feed", None, "en")
     channel = channels.add(wang, "hush-chat", "jsons://127.0.0.1:9/x", allowed=("jsons",), secret_key="x")
     db.session.commit()
@@ -72,17 +78,17 @@ def two(client: Client, woken: list[str]) -> Two:
     things = {"name": "gamma", "snapshot": SNAPSHOT, "booking_id": booking.id, "refusal_id": refusal.id}
     things |= {"token_id": token.id, "key_id": key.id, "template_id": hushed.id, "feed_id": feed.id}
     things |= {"channel_id": channel.id, "account_id": team.id, "username": "wang", "wait_id": place.id}
-    return Two(wang, li, things)
+    return Two(wang, li, things | {"series_id": booked.series.id})
 
 
 NOTHING = {
     "name": "delta",
     "snapshot": "hand-20991101-120000",
     "username": "nobody",
-    **dict.fromkeys(("booking_id", "refusal_id", "token_id", "key_id", "template_id", "feed_id"), 987654),
+    **dict.fromkeys(("booking_id", "series_id", "refusal_id", "token_id", "key_id", "template_id", "feed_id"), 987654),
     **dict.fromkeys(("channel_id", "account_id", "wait_id"), 987654),
 }
-CHOICES = {"what": "stop", "deed": "restore"}
+CHOICES = {"what": "stop", "deed": "restore", "edge": "start"}
 
 
 def routes(app: Flask, policy: str) -> Iterator[tuple[Rule, str, str]]:

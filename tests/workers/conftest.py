@@ -11,6 +11,7 @@ from flask import Flask
 
 from app.drivers.fake import FakeLxd
 from app.drivers.fake_kernel import FakeKernel
+from tests.drivers.conftest import nvml_library, stub  # noqa: F401 - an NVML that says what a test wants
 from tests.factories import gpus_of, make_host, make_instance, make_user
 from tests.workers.house import NOW, House
 from workers.evictor import Evictor

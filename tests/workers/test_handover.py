@@ -190,12 +190,12 @@ def test_a_look_over_the_whole_host_is_put_off_where_a_gpu_is_due(
     monkeypatch.setattr(evictor, "SWEEP_EVERY", 0.2)
     make_booking(house.bob, house.gpus[:1], NOW + HOUR, NOW + 2 * HOUR)
     freeze(NOW + HOUR - timedelta(seconds=1))
-    house.hands.evictor._swept = 0.0
+    house.hands.evictor.swept = 0.0
     house.run()
     late = house.lxd.calls().count("scan")
     assert late == 1, "it was long due"
     monkeypatch.setattr(evictor, "SWEEP_EVERY", 60.0)
-    house.hands.evictor._swept -= 61.0
+    house.hands.evictor.swept -= 61.0
     house.run()
     assert house.lxd.calls().count("scan") == late
     freeze(NOW + timedelta(minutes=30))

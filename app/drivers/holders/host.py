@@ -10,14 +10,16 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from app.drivers.base import DriverError, HostSeen, Number
+from app.drivers.gauges import NvmlGauges
 from app.drivers.holders import cgroups, ending, listed, nodes
 from app.drivers.holders.cgroups import Hierarchies
 from app.drivers.holders.fence import Fence
 from app.drivers.holders.listed import Listed
 from app.drivers.holders.scanner import Scanner
 from app.drivers.holders.stillness import Stillness
-from app.drivers.kernel import HOST, Holder, How, Parted, Scan
+from app.drivers.kernel import HOST, Holder, How, Parted, Process, Scan
 
+_LONGEST = 63  # characters of an instance's name
 _THAW_EVERY = 0.05  # seconds: who is frozen again by its own root before it could die
 
 
@@ -30,10 +32,12 @@ class HostKernel:
         scanner: Scanner | None = None,
         trees: Hierarchies | None = None,
         nvml: Listed | None = None,
+        gauges: NvmlGauges | None = None,
     ) -> None:
         self._devices_dir = devices_dir
         self._scanner = scanner or Scanner()
         self._nvml = nvml or Listed()
+        self.gauges = gauges or NvmlGauges()
         self.trees = trees or cgroups.hierarchies()
         self._fence = Fence(self.trees)
         self._stillness = Stillness(self.trees)
@@ -82,13 +86,23 @@ class HostKernel:
         rows = list(found.found)
         if thorough:
             rows += listed.missed(self._nvml.on(numbers), found.found)
-        own = self._nvml.own
-        with self._lock:
-            names = {self._group(name, instance.init): name for name, instance in seen.instances.items()}
+        own = self._nvml.own | self.gauges.own
+        names = self._names(seen)
         firsts = {instance.init for instance in seen.instances.values()}
         holders = tuple(_holder(row, names, firsts, numbers) for row in rows if row[0] not in own)
         doubts = {names.get(group, group): why for group, why in found.doubts.items()}
         return Scan(tuple(holder for holder in holders if holder is not None), doubts, found.processes)
+
+    def whose(self, seen: HostSeen, pids: Collection[int]) -> dict[int, Process]:
+        """By /proc; an instance that was not seen yet goes by its cgroup's name."""
+        names = self._names(seen)
+        found = {}
+        for pid in pids:
+            if (start := nodes.start_time(pid)) is not None:
+                group = cgroups.payload(pid)
+                instance = names.get(group, group.removeprefix("lxc.payload."))[:_LONGEST] if group else HOST
+                found[pid] = Process(start, instance, nodes.name_of(pid))
+        return found
 
     def ask(self, holders: Collection[Holder], seconds: float) -> tuple[Holder, ...]:
         """SIGTERM."""
@@ -131,6 +145,12 @@ class HostKernel:
         """End what runs beside this process."""
         self._scanner.close()
         self._nvml.close()
+        self.gauges.close()
+
+    def _names(self, seen: HostSeen) -> dict[str, str]:
+        """The instances by their cgroups."""
+        with self._lock:
+            return {self._group(name, instance.init): name for name, instance in seen.instances.items()}
 
     def _thaw(self, instances: Collection[str]) -> None:
         if self.trees.freezer is None:

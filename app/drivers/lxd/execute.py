@@ -44,11 +44,13 @@ def _talk(wire: Wire, begun: Json, command: Command, deadline: float, heard: Hea
     """What the command said, its end where that is long; None for one that went beyond its limits. With the control
     connection closed, LXD kills what still runs."""
     with ExitStack() as stack:
-        fds = sorted(begun["metadata"]["fds"])
-        ends = {stream: stack.enter_context(streams.connect(wire, begun, stream)) for stream in fds}
-        if command.stdin:
-            ends["0"].send(command.stdin)
-        ends["0"].send("")  # LXD's sign for the end of the input
+        ends: dict[str, ClientConnection] = {}
+        for stream in streams.in_order(begun):
+            ends[stream] = stack.enter_context(streams.connect(wire, begun, stream))
+            if stream == "0":  # before it begins: afterwards it may have ended already
+                if command.stdin:
+                    ends["0"].send(command.stdin)
+                ends["0"].send("")  # LXD's sign for the end of the input
         return _listen(ends["1"], command.most, deadline, heard)
 
 

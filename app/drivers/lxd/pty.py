@@ -73,7 +73,7 @@ def terminal(wire: Wire, name: str, columns: int, rows: int) -> LxdPty:
         }
         begun = wire.begin("instances", name, "exec", json=request)
         try:
-            stream, control = (_connect(wire, begun, key) for key in ("0", "control"))
+            control, stream = (_connect(wire, begun, key) for key in streams.in_order(begun))
         except WebSocketException as error:
             raise TryAgain(what, f"the connection broke: {error}", "Look at LXD's log.") from error
         return LxdPty(stream, control)

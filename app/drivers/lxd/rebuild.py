@@ -111,7 +111,7 @@ def _exec(wire: Wire, stack: ExitStack, name: str, script: str) -> tuple[str, di
     }
     begun = wire.begin("instances", name, "exec", json=request)
     ends: dict[str, ClientConnection] = {}
-    for stream in sorted(begun["metadata"]["fds"]):
+    for stream in streams.in_order(begun):
         made = streams.connect(wire, begun, stream)
         with suppress(OSError):  # the command has ended already; else who does not read must not hold us for ever
             made.socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("ll", STALLED, 0))

@@ -26,6 +26,12 @@ def require_running(wire: Wire, name: str, what: str) -> None:
         raise GiveUp(what, "the host is on another machine", "Run its agent beside it.")
 
 
+def in_order(begun: Json) -> list[str]:
+    """The streams as they are to be connected, control first: LXD begins as soon as it has the others, and a command
+    that is short may end, and its operation with it, before a busy host has connected one more."""
+    return sorted(begun["metadata"]["fds"], key=lambda stream: (stream != "control", stream))
+
+
 def connect(wire: Wire, begun: Json, stream: str, **limits: Any) -> ClientConnection:
     """One stream of an exec that `wire.begin` has begun: 0, 1, 2 or control."""
     uri = f"ws://lxd/1.0/operations/{begun['id']}/websocket?secret={begun['metadata']['fds'][stream]}"

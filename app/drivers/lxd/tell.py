@@ -85,10 +85,11 @@ def _connected(path: str, begun: Json) -> Iterator[None]:
     """Hold the command's standard streams, unread, and its control. That one closed, LXD kills what still runs."""
     with ExitStack() as stack:
         ends = {}
-        for name, secret in begun["metadata"]["fds"].items():
-            target = f"/1.0/operations/{begun['id']}/websocket?secret={secret}"
+        for name in streams.in_order(begun):
+            target = f"/1.0/operations/{begun['id']}/websocket?secret={begun['metadata']['fds'][name]}"
             ends[name] = stack.enter_context(_websocket(path, target))
-        ends["0"].sendall(_CLOSED_INPUT)
+            if name == "0":
+                ends[name].sendall(_CLOSED_INPUT)
         yield
 
 

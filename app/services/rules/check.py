@@ -9,6 +9,7 @@ from datetime import datetime, timedelta
 from zoneinfo import ZoneInfo
 
 from flask_babel import gettext as _
+from flask_babel import ngettext
 
 from app.errors import RuleRefused
 from app.services.rules import amounts, limits
@@ -20,7 +21,7 @@ from app.services.words import when
 
 @dataclass(frozen=True)
 class Asked:
-    """A request as the rules see it. `added`: the part that is new where the end of a booking is moved, else None.
+    """A request as the rules see it. `added`: the part that is new where an end of a booking is moved, else None.
 
     `models`, `host`: the GPUs that were chosen, where they are known."""
 
@@ -52,6 +53,8 @@ def broken(asked: Asked, standing: Standing, rules: Rules, zone: ZoneInfo) -> It
     yield from limits.of_count(rules, asked.gpus)
     if asked.added is None:
         yield from _of_a_new_one(asked, standing, rules)
+    if asked.new.starts_at == asked.window.starts_at:  # of a new one, or of one that is to begin earlier
+        yield from _notice(asked, rules)
     yield from of_gpus(rules, asked.models, asked.host)
     yield from _at_once(asked, standing, rules)
     yield from _gap(asked, standing, rules)
@@ -87,21 +90,13 @@ def _of_a_new_one(asked: Asked, standing: Standing, rules: Rules) -> Iterator[Ru
             rule="min_minutes",
             limit=rules.min_minutes,
         )
-    earliest = now + timedelta(minutes=rules.notice_minutes or 0)
-    if rules.notice_minutes is not None and window.starts_at < earliest:
-        yield RuleRefused(
-            _("A booking must be made %(notice)s minutes before it starts.", notice=rules.notice_minutes),
-            _("The earliest start is %(start)s.", start=when(earliest)),
-            rule="notice_minutes",
-            limit=rules.notice_minutes,
-            earliest=earliest.isoformat(),
-        )
     ahead = sorted(claim.window.starts_at for claim in standing.claims if claim.window.starts_at > now)
     if rules.bookings_ahead is not None and window.starts_at > now and len(ahead) >= rules.bookings_ahead:
         yield RuleRefused(
-            _(
-                "You may have %(max)s bookings that have not started; you have %(count)s.",
-                max=rules.bookings_ahead,
+            ngettext(
+                "You may have %(num)s booking that has not started; you have %(count)s.",
+                "You may have %(num)s bookings that have not started; you have %(count)s.",
+                rules.bookings_ahead,
                 count=len(ahead),
             ),
             _("Cancel one of them, or wait: the next one starts %(start)s.", start=when(ahead[0]))
@@ -112,15 +107,28 @@ def _of_a_new_one(asked: Asked, standing: Standing, rules: Rules) -> Iterator[Ru
         )
 
 
+def _notice(asked: Asked, rules: Rules) -> Iterator[RuleRefused]:
+    earliest = asked.now + timedelta(minutes=rules.notice_minutes or 0)
+    if rules.notice_minutes is not None and asked.window.starts_at < earliest:
+        yield RuleRefused(
+            _("A booking must be made %(notice)s minutes before it starts.", notice=rules.notice_minutes),
+            _("The earliest start is %(start)s.", start=when(earliest)),
+            rule="notice_minutes",
+            limit=rules.notice_minutes,
+            earliest=earliest.isoformat(),
+        )
+
+
 def _at_once(asked: Asked, standing: Standing, rules: Rules) -> Iterator[RuleRefused]:
     if rules.gpus_at_once is None:
         return
     most, moment = limits.most_at_once(asked.new, standing.claims)
     if most + asked.gpus > rules.gpus_at_once:
         yield RuleRefused(
-            _(
-                "You may have %(max)s GPUs at once; from %(start)s it would be %(count)s.",
-                max=rules.gpus_at_once,
+            ngettext(
+                "You may have %(num)s GPU at once; from %(start)s it would be %(count)s.",
+                "You may have %(num)s GPUs at once; from %(start)s it would be %(count)s.",
+                rules.gpus_at_once,
                 count=most + asked.gpus,
                 start=when(moment),
             ),

@@ -46,7 +46,12 @@ def rules_of(found: AccountClass) -> Rules:
 
 def with_values(values: Mapping[str, Any], lab: Policy) -> Rules:
     """The lab's rules with these in their place."""
-    base = Rules(max_hours=lab.max_hours, horizon_days=lab.horizon_days, max_gpus=lab.max_gpus)
+    base = Rules(
+        max_hours=lab.max_hours,
+        horizon_days=lab.horizon_days,
+        max_gpus=lab.max_gpus,
+        idle_minutes=lab.idle_minutes,
+    )
     return terms.over(base, values)
 
 

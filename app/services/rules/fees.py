@@ -21,7 +21,7 @@ def late(booking: Booking, start: datetime, end: datetime, now: datetime) -> int
     that is cancelled, shortened or ended now: nobody gains by waiting or by taking another way. Nothing for a GPU that
     Berth could not give, nor for what the waiting list gave them a moment ago. Its allocations must be loaded."""
     rules = classes.rules_for(booking.account_id)
-    if rules.late_hours is None or rules.late_percent is None or _not_given(booking) or _just_given(booking, now):
+    if rules.late_hours is None or rules.late_percent is None or not_given(booking) or _just_given(booking, now):
         return 0
     until = min(now + timedelta(hours=rules.late_hours), end)
     if until <= start:
@@ -29,7 +29,8 @@ def late(booking: Booking, start: datetime, end: datetime, now: datetime) -> int
     return tariff.of(booking).between(booking.starts_at, start, until) * rules.late_percent // 100
 
 
-def _not_given(booking: Booking) -> bool:
+def not_given(booking: Booking) -> bool:
+    """Whether it lacks a GPU through no fault of its owner's; its allocations must be loaded."""
     return any(one.trouble and one.trouble not in OWN_TROUBLE for one in booking.allocations)
 
 

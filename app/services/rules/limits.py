@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from flask_babel import gettext as _
+from flask_babel import ngettext
 
 from app.errors import RuleRefused
 from app.models import Policy
@@ -50,7 +51,12 @@ def of_count(rules: Policy | Rules, count: int) -> Iterator[RuleRefused]:
     """More GPUs than one booking may take."""
     if count > rules.max_gpus:
         yield RuleRefused(
-            _("One booking may take %(max)s GPUs at most; you asked for %(count)s.", max=rules.max_gpus, count=count),
+            ngettext(
+                "One booking may take %(num)s GPU at most; you asked for %(count)s.",
+                "One booking may take %(num)s GPUs at most; you asked for %(count)s.",
+                rules.max_gpus,
+                count=count,
+            ),
             _("Take fewer GPUs."),
             rule="max_gpus",
             limit=rules.max_gpus,

@@ -22,6 +22,13 @@ def ends_at(booking: Booking, now: datetime) -> datetime | None:
     return moment if moment < booking.ends_at else None
 
 
+def is_due(booking: Booking) -> bool:
+    """Whether a booking ends now for want of a machine; its allocations must be loaded."""
+    now = clock.now()
+    moment = ends_at(booking, now)
+    return moment is not None and moment <= now
+
+
 def is_one(booking: Booking) -> bool:
     """Whether none of its GPUs was ever attached, for want of a running machine; its allocations must be loaded."""
     return all(one.attached_at is None and one.trouble in OWN_TROUBLE for one in booking.allocations)

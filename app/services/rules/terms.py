@@ -33,6 +33,7 @@ BOUNDS = {  # whole numbers: name → (lowest, highest)
     "late_hours": (1, 30 * 24),
     "late_percent": (1, 100),
     "noshow_minutes": (5, 24 * 60),
+    "idle_minutes": (10, 24 * 60),
 }
 WEIGHT_BOUNDS = (0, 1000)  # percent
 LISTS = ("models", "hosts", "peak_days")
@@ -76,6 +77,7 @@ class Rules:
     late_hours: int | None = None
     late_percent: int | None = None
     noshow_minutes: int | None = None
+    idle_minutes: int = 60
 
     def slot(self, lab: int) -> int:
         """The grid that this class books on, in seconds; never finer than the lab's."""

@@ -56,10 +56,58 @@ class BookingOut(_Out):
     note: str | None
     """Null where it is somebody else's."""
     gpu_hours: Hours
+    series: int | None
+    """The series that it is one of"""
     allocations: list[AllocationOut]
     created_at: MomentOut
     cancelled_at: MomentOut | None
     released_at: MomentOut | None
+
+
+class OccurrenceOut(_Out):
+    """One booking of a series that could be made, at the moment of the answer."""
+
+    starts_at: MomentOut
+    ends_at: MomentOut
+    gpus: list[int]
+    gpu_hours: Hours
+
+
+class RefusedOut(_Out):
+    """One booking of a series that is not possible, and why: as for one booking."""
+
+    starts_at: MomentOut
+    ends_at: MomentOut
+    code: str
+    detail: str
+    hint: str
+
+
+class SeriesPreviewOut(_Out):
+    """What would become of a series; `gpu_hours` is what those that fit cost, `free` what is left before."""
+
+    fits: list[OccurrenceOut]
+    refused: list[RefusedOut]
+    gpu_hours: Hours
+    free: Hours
+
+
+class SeriesOut(_Out):
+    """The same hours on certain weekdays, and the bookings that were made of it."""
+
+    id: int
+    zone: str
+    weekdays: list[int]
+    """0 for Monday"""
+    start_time: str
+    end_time: str
+    """Not later than `start_time`: on the next day"""
+    first_day: str
+    until: str
+    """The last day on which one may begin"""
+    bookings: list[BookingOut]
+    refused: list[RefusedOut]
+    """What could not be booked, in the answer to the request that made it"""
 
 
 class WaitOut(_Out):
@@ -134,7 +182,13 @@ class UsageOut(_Out):
     attached_seconds: int
     """GPU-seconds in which a GPU was seen attached within the span, up to now"""
     busy_seconds: int | None
-    """GPU-seconds in which a GPU was at work; null where nothing measures it"""
+    """GPU-seconds in which a GPU was at work; null where nobody looked"""
+    idle_seconds: int | None
+    """GPU-seconds in which a GPU was attached and looked at, and not at work; null where nobody looked"""
+    no_data_seconds: int
+    """GPU-seconds in which a GPU was attached and nobody looked: neither busy nor idle"""
+    energy_kwh: float
+    peak_memory_mib: int
     reserved_hours: Hours
     attached_hours: Hours
 

@@ -139,6 +139,7 @@ def shown(booking: Booking, viewer: User, now: datetime) -> BookingOut:
         phase=booking.phase(now),
         note=booking.note if mine or viewer.is_admin else None,
         gpu_hours=round(len(booking.allocations) * window.seconds / 3600, 4),
+        series=booking.series_id,
         allocations=[_allocation(allocation) for allocation in booking.allocations],
         created_at=booking.created_at,
         cancelled_at=booking.cancelled_at,

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+import re
+from datetime import UTC, date, datetime
 from typing import Annotated
 
 from flask_babel import gettext as _
 from pydantic import BeforeValidator, PlainSerializer, WithJsonSchema
 from pydantic_core import PydanticCustomError
 
+DAY = 86400
 YEARS = range(1971, 2971)  # what arithmetic with zones and grids can bear; the rules are far stricter
 
 
@@ -38,6 +40,32 @@ def _moment(value: object) -> datetime:
     return moment.astimezone(UTC)
 
 
+def _day(value: object) -> date:
+    """`2026-11-24` and nothing else."""
+    try:
+        found = date.fromisoformat(value) if isinstance(value, str) and len(value) == 10 else None
+    except ValueError:
+        found = None
+    if found is None or found.year not in YEARS:
+        raise PydanticCustomError("day", _("This is not a day such as 2026-11-24."))
+    return found
+
+
+def _clock_time(value: object) -> int:
+    """`20:00` as seconds since midnight; `24:00` is the day's end."""
+    match = re.fullmatch(r"([01][0-9]|2[0-4]):([0-5][0-9])", value) if isinstance(value, str) else None
+    seconds = int(match[1]) * 3600 + int(match[2]) * 60 if match else DAY + 1
+    if seconds > DAY:
+        raise PydanticCustomError("clock", _("This is not a time of a day such as 20:00."))
+    return seconds
+
+
+DayIn = Annotated[date, BeforeValidator(_day), WithJsonSchema({"type": "string", "format": "date"}, mode="validation")]
+ClockTime = Annotated[
+    int,
+    BeforeValidator(_clock_time),
+    WithJsonSchema({"type": "string", "pattern": "^[0-9]{2}:[0-9]{2}$"}, mode="validation"),
+]
 MomentIn = Annotated[
     datetime, BeforeValidator(_moment), WithJsonSchema({"type": "string", "format": "date-time"}, mode="validation")
 ]

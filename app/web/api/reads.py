@@ -84,7 +84,7 @@ def show_quota() -> QuotaOut:
 @bp.get("/usage")
 @describe(tag="quota", answer=list[UsageOut])
 def show_usage(query: PastSpan) -> list[UsageOut]:
-    """What one's bookings reserved within a span, and how much of it a GPU was attached, by booking."""
+    """What one's bookings reserved within a span, and how much of it a GPU was attached and at work."""
     end = query.to or clock.now()
     start = query.from_ or end - timedelta(days=30)
     if end <= start:
@@ -131,6 +131,7 @@ def _answers(instance: Instance, purpose: str) -> bool:
 
 
 def _used(one: usage.BookingUsage) -> UsageOut:
+    amounts = one.numbers
     return UsageOut(
         booking=one.booking.id,
         owner=one.booking.user.display_name,
@@ -138,13 +139,17 @@ def _used(one: usage.BookingUsage) -> UsageOut:
         gpus=list(one.gpu_ids),
         starts_at=one.booking.starts_at,
         ends_at=one.booking.ends_at,
-        reserved_seconds=one.reserved,
-        attached_seconds=one.attached,
-        busy_seconds=one.busy,
-        reserved_hours=_hours(one.reserved),
-        attached_hours=_hours(one.attached),
+        reserved_seconds=round(amounts.reserved),
+        attached_seconds=round(amounts.attached),
+        busy_seconds=round(amounts.busy) if one.measured else None,
+        idle_seconds=round(amounts.idle) if one.measured else None,
+        no_data_seconds=round(amounts.no_data),
+        energy_kwh=round(amounts.kwh, 4),
+        peak_memory_mib=amounts.memory,
+        reserved_hours=_hours(amounts.reserved),
+        attached_hours=_hours(amounts.attached),
     )
 
 
-def _hours(seconds: int) -> float:
+def _hours(seconds: float) -> float:
     return round(seconds / 3600, 4)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Literal, Self
 
 from flask_babel import gettext as _
 from pydantic import (
@@ -19,7 +19,7 @@ from pydantic import (
 from pydantic_core import PydanticCustomError
 
 from app.web.api.answers import FieldError
-from app.web.api.moments import MomentIn
+from app.web.api.moments import ClockTime, DayIn, MomentIn
 
 BIGGEST_ID = 2**63 - 1
 
@@ -42,8 +42,8 @@ class _In(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
 
-class NewBooking(_In):
-    """What to book: these GPUs, or so many of any kind, of one model, on one host."""
+class _Choice(_In):
+    """These GPUs, or so many of any kind, of one model, on one host; what for, and who pays."""
 
     model_config = ConfigDict(extra="forbid", use_attribute_docstrings=True)
 
@@ -55,9 +55,6 @@ class NewBooking(_In):
     """With `count`: only GPUs of this model."""
     host: Line = ""
     """With `count`: only GPUs of this host."""
-    starts_at: MomentIn | None = None
-    """Left out: now."""
-    ends_at: MomentIn
     note: Text = ""
     """What it is for: one line, 200 characters at most."""
     account: Line = ""
@@ -70,6 +67,38 @@ class NewBooking(_In):
         if self.gpus is not None and (self.model or self.host):
             raise PydanticCustomError("choice", _('"model" and "host" go with "count", not with "gpus".'))
         return self
+
+
+class NewBooking(_Choice):
+    """What to book: these GPUs, or so many of any kind, of one model, on one host."""
+
+    starts_at: MomentIn | None = None
+    """Left out: now."""
+    ends_at: MomentIn
+
+
+class NewSeries(_Choice):
+    """What to book again and again: the same hours on certain weekdays."""
+
+    weekdays: Annotated[list[Annotated[StrictInt, Field(ge=0, le=6)]], Field(min_length=1, max_length=7)]
+    """0 for Monday."""
+    start_time: ClockTime
+    """By the wall clock of `zone`, such as 20:00."""
+    end_time: ClockTime
+    """Not later than `start_time`: on the next day."""
+    first_day: DayIn | None = None
+    """Left out: today."""
+    until: DayIn
+    """The last day on which one may begin."""
+    zone: Line = ""
+    """A name such as Asia/Shanghai. Left out: one's own, else the lab's."""
+
+
+class SeriesToBook(NewSeries):
+    """A series and whether all of it must fit."""
+
+    book: Literal["all", "fitting"] = "all"
+    """`all` or nothing, or those that are `fitting`."""
 
 
 class NewWait(NewBooking):
@@ -104,6 +133,12 @@ class Span(_In):
 
     from_: MomentIn | None = Field(default=None, alias="from", description="Left out: now.")
     to: MomentIn | None = Field(default=None, description="Left out: seven days after `from`.")
+
+
+class FromQuery(_In):
+    """A moment."""
+
+    from_: MomentIn | None = Field(default=None, alias="from", description="Left out: now.")
 
 
 class BookingsQuery(Span):

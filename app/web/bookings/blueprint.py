@@ -31,3 +31,9 @@ def new_key() -> str:
 def clock_time(when: datetime) -> str:
     """`20:03:10`."""
     return format_datetime(when, "HH:mm:ss")
+
+
+@bp.app_template_filter()
+def clock_length(seconds: float) -> str:
+    """`90:00`: minutes and seconds."""
+    return "{}:{:02}".format(*divmod(round(seconds), 60))

@@ -7,63 +7,76 @@ from dataclasses import replace
 from typing import Any
 
 from flask import Response, request, url_for
-from flask_babel import gettext as _
 
 from app import clock
 from app.errors import DomainError, InvalidInput
 from app.extensions import transaction
-from app.models import Gpu
-from app.services import bookings, openings, quota, refusals, teams
-from app.services.bookings import Ask, Proposal
-from app.services.refusals import Offer
+from app.services import bookings, openings, quota, refusals
+from app.services.bookings import Ask
 from app.services.rules import classes
-from app.web.bookings import budget, words
+from app.web.bookings import budget, form_page, repeat, series_form
 from app.web.bookings import form as forms
 from app.web.bookings.blueprint import bp, slot
 from app.web.bookings.form import BookingForm
 from app.web.errors import status_of
-from app.web.render import go, render
+from app.web.render import go
+from app.web.security import comes_back
 from app.web.sessions import me
 from app.web.wakes import wake_if_due
 
 KEY_LENGTH = 64
+NOT_TYPED = {"csrf_token", "request_key"}
 
 
 @bp.get("/new")
 def new() -> Response:
     """The form, filled from a link; with `check`, whether it would be booked. Changes nothing."""
     if "start_date" in request.args:
-        form = _with_lists(forms.typed(request.args))
+        form = form_page.with_lists(forms.typed(request.args))
         if "check" not in request.args and "hours" not in request.args:
-            return _page(form)
+            return form_page.page(form)
         ask = forms.read(form, request.args.get("hours", ""))
+        if repeat.wanted(form):
+            return series_form.checked(form, ask)
         if ask is None:
-            return _page(form, status=422)
+            return form_page.page(form, status=422)
     else:
         form, ask = _from_link()
         if "check" not in request.args:
-            return _page(form)
+            return form_page.page(form)
     return _checked(form, ask)
 
 
+def _again() -> str:
+    """The form with what was sent, where whoever sent it was signed out meanwhile."""
+    if "ends_at" not in request.form:
+        typed: dict[str, Any] = {name: request.form.getlist(name) for name in request.form if name not in NOT_TYPED}
+        return url_for("bookings.new", **typed)
+    try:
+        return url_for("bookings.new", check=1, **forms.as_values(_sent()))
+    except InvalidInput:
+        return url_for("bookings.new")
+
+
 @bp.post("")
+@comes_back(_again)
 def create() -> Response:
     """Book what was checked, or say why not and what would work."""
     if "ends_at" in request.form:
         asked = _sent()
-        form = _with_lists(forms.of_ask(asked))
+        form = form_page.with_lists(forms.of_ask(asked))
     else:
-        form = _with_lists(forms.typed(request.form))
+        form = form_page.with_lists(forms.typed(request.form))
         read = forms.read(form)
         if read is None:
-            return _page(form, status=422)
+            return form_page.page(form, status=422)
         asked = replace(read, request_key=_key())
     try:
         with transaction():
             booking = bookings.create(me(), _as_shown(asked), slot())
     except InvalidInput as error:
         form.refuse(error)
-        return _page(form, status=422)
+        return form_page.page(form, status=422)
     except DomainError as error:
         return _refused(form, asked, error, keep=True)
     wake_if_due(booking)
@@ -75,12 +88,15 @@ def _from_link() -> tuple[BookingForm, Ask]:
         ask = forms.of_link(request.args, forms.gpu_numbers(request.args.getlist("gpu")[:64]))
     except InvalidInput:
         ask = forms.of_link(request.args, ())
+    if ask.gpu_ids and "end" not in request.args:  # from a free place in the calendar: not beyond it
+        start = ask.starts_at or clock.now()
+        ask = forms.capped(ask, (openings.free_until(ask.gpu_ids, start, ask.ends_at) - start).total_seconds())
     if "now" in request.args:  # "Get a GPU now": as long as the rules and the quota allow, up to what is usual
         count = len(ask.gpu_ids) or ask.count
         account_id = budget.payer(me(), ask.account)
         free = quota.free(account_id) // count if account_id else 0
         ask = forms.capped(ask, min(classes.rules_for(account_id).max_hours * 3600, free or slot()))
-    return _with_lists(forms.of_ask(ask)), ask
+    return form_page.with_lists(forms.of_ask(ask)), ask
 
 
 def _checked(form: BookingForm, ask: Ask) -> Response:
@@ -88,14 +104,14 @@ def _checked(form: BookingForm, ask: Ask) -> Response:
         proposal = bookings.propose(me(), ask, slot())
     except InvalidInput as error:
         form.refuse(error)
-        return _page(form, status=422)
+        return form_page.page(form, status=422)
     except DomainError as error:
         return _refused(form, ask, error, keep=False)
     # What the sentence says is what "Book" books: the GPUs by name, the end to the second.
     found = replace(ask, ends_at=proposal.window.ends_at)
     if "hours" in request.args:
-        form = _with_lists(forms.of_ask(found))
-    return _page(form, proposal=proposal, ask=found)
+        form = form_page.with_lists(forms.of_ask(found))
+    return form_page.page(form, proposal=proposal, ask=found)
 
 
 def _refused(form: BookingForm, ask: Ask, error: DomainError, *, keep: bool) -> Response:
@@ -106,67 +122,7 @@ def _refused(form: BookingForm, ask: Ask, error: DomainError, *, keep: bool) -> 
         offers = refusals.offers(me(), ask, slot())[1]
     else:
         offers = refusals.instead(me(), ask, error, slot())
-    return _page(form, refused=error, offers=offers, ask=ask, status=status_of(error))
-
-
-def _page(form: BookingForm, *, status: int = 200, **context: Any) -> Response:
-    proposal: Proposal | None = context.get("proposal")
-    offers: list[Offer] = context.pop("offers", [])
-    gpus = openings.by_host(openings.usable_gpus())
-    account_id = budget.payer(me(), form.account.data or "")
-    return render(
-        "bookings/new.html",
-        form=form,
-        groups=[(group[0].host.name, group) for group in gpus.values()],
-        ticked=set(form.gpu.data or ()),
-        chosen=bool(form.gpu.data or form.host.data or form.host.errors),
-        errors_found=bool(form.errors),
-        rules=classes.rules_for(account_id),
-        left=budget.left(account_id),
-        quick=forms.QUICK_HOURS,
-        sentence=f"{words.proposed(proposal)} {words.price(proposal)}" if proposal else "",
-        offers=[shown_offer(offer) for offer in offers],
-        status=status,
-        **context,
-    )
-
-
-def shown_offer(offer: Offer) -> dict[str, Any]:
-    """An offer with its button's words, and the fields that its form sends."""
-    proposal = offer.proposal
-    window = proposal.window
-    whole = words.what(len(proposal.gpus), proposal.gpus[0].host.name)
-    texts = {
-        "same": _("Book %(what)s", what=whole),
-        "elsewhere": _("Book %(what)s instead", what=whole),
-        "shorter": _("Book %(length)s instead", length=words.length(window.seconds)),
-        "fewer": _("Book %(what)s instead", what=whole),
-        "later": _("Book the later time"),
-        "sooner": _("Book the earlier time"),
-        "longer": _("Book %(length)s instead", length=words.length(window.seconds)),
-    }
-    lead = {
-        "same": _("Free now:"),
-        "elsewhere": _("Other GPUs at the same time:"),
-        "shorter": _("Shorter:"),
-        "fewer": _("Fewer GPUs:"),
-        "later": _("Later:"),
-        "sooner": _("Sooner:"),
-        "longer": _("Longer:"),
-    }[offer.kind]
-    return {
-        "text": texts[offer.kind],
-        "lead": lead,
-        "sentence": f"{words.proposed(proposal)} {words.price(proposal)}",
-        "ask": offer.ask,
-        "proposal": proposal,
-    }
-
-
-def _with_lists(form: BookingForm) -> BookingForm:
-    gpus: list[Gpu] = openings.usable_gpus()
-    models, hosts = sorted({gpu.model for gpu in gpus}), sorted({gpu.host.name for gpu in gpus})
-    return form.offer(models, hosts, [(team.name, team.title) for team in teams.of(me())])
+    return form_page.page(form, refused=error, offers=offers, ask=ask, status=status_of(error))
 
 
 def _sent() -> Ask:

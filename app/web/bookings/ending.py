@@ -12,9 +12,10 @@ from flask_babel import ngettext
 
 from app import clock
 from app.models import Booking, Phase, SignIn
-from app.services import aligning, audit, changes, endings
+from app.services import aligning, audit, endings, noshows
 from app.services.rules import noshow
 from app.services.words import gpu_label, gpu_list
+from app.web import idle_words
 from app.web.bookings import shown, words
 from app.web.bookings.blueprint import bp
 from app.web.sessions import viewer
@@ -68,7 +69,7 @@ def ending_soon() -> Banner | None:
 
 def lines(booking: Booking, now: datetime) -> list[str]:
     """What happens to the GPUs at the end, and what is not as it was booked."""
-    said = [*_given_instead(booking), *_not_come(booking, now)]
+    said = [*_given_instead(booking), *_not_come(booking, now), *idle_words.lines(booking, now)]
     if booking.phase(now) in {Phase.UPCOMING, Phase.RUNNING}:
         said.append(_at_the_end(booking, endings.ends_of([booking])[booking.id]))
     elif shown.detaching(booking, now):
@@ -138,7 +139,7 @@ def _not_come(booking: Booking, now: datetime) -> Iterator[str]:
         )
     if booking.released_at is not None and noshow.is_one(booking):
         events = audit.recent(20, f"booking:{booking.id}")
-        if any(event.action == changes.NO_SHOW for event in events):
+        if any(event.action == noshows.NO_SHOW for event in events):
             yield _("It ended by itself: no running machine of yours took its GPUs.")
 
 

@@ -19,7 +19,7 @@ from app.services.bookings import Ask
 from app.services.windows import ceil_to_grid, floor_to_grid
 from app.web import local_times, times
 from app.web.bookings.blueprint import slot
-from app.web.forms import PageForm
+from app.web.bookings.repeat import RepeatForm
 
 USUAL_HOURS = 4
 QUICK_HOURS = (2, 4, 12, 24)
@@ -28,7 +28,7 @@ FIELDS = {"starts_at": "start_time", "ends_at": "end_time", "gpus": "gpu"}  # th
 Result = TypeVar("Result")
 
 
-class BookingForm(PageForm):
+class BookingForm(RepeatForm):
     """All as typed; `read` makes sense of it."""
 
     count = StringField(_l("How many GPUs"), default="1")

@@ -10,7 +10,7 @@ from app.services import own, refusals
 from app.web.bookings import form as forms
 from app.web.bookings import words
 from app.web.bookings.blueprint import bp, slot
-from app.web.bookings.book import shown_offer
+from app.web.bookings.form_page import shown_offer
 from app.web.bookings.shown import row
 from app.web.render import render
 from app.web.sessions import me

@@ -15,7 +15,8 @@ from app.services import bookings, room, statement
 from app.services.bookings import Ask
 from app.services.rules import tariff
 from app.services.waits import line
-from app.web.bookings import ending, obstacles, shown, words
+from app.web import idle_words, live
+from app.web.bookings import ending, obstacles, series_page, shown, usage, words
 from app.web.bookings.blueprint import ID, bp, slot
 from app.web.bookings.book import book_again
 from app.web.machine_words import silence_of
@@ -34,7 +35,8 @@ def page(booking: Booking, *, refused: DomainError | None = None, status: int = 
     """The page; `refused`: what was just asked for and why it was not done."""
     now = clock.now()
     phase = booking.phase(now)
-    key = shown.key(booking, now)
+    idle = idle_words.warned(booking, now)
+    key = shown.key(booking, now) + (f"-{idle.key}" if idle else "")
     trouble = shown.trouble(booking) if phase == Phase.RUNNING else None
     obstacle = obstacles.explain(booking, trouble) if trouble else None
     word = f"{shown.word(booking, now)}: {obstacle.brief}" if obstacle else shown.word(booking, now)
@@ -46,6 +48,7 @@ def page(booking: Booking, *, refused: DomainError | None = None, status: int = 
         "when_line": shown.when_line(booking, now),
         "span": words.span(booking.starts_at, booking.ends_at),
         "cost": tariff.cost(booking),
+        "used": usage.sentence(booking),
         "steps": shown.steps(booking, now),
         "obstacle": obstacle,
         "trouble": trouble,
@@ -57,8 +60,12 @@ def page(booking: Booking, *, refused: DomainError | None = None, status: int = 
         "offer": line.offered(booking),
     }
     changed = request.args.get("seen") != key
+    if not is_fragment():
+        context["of_series"] = series_page.place_of(booking)
     if changed or not is_fragment():
-        context |= _actions(booking, phase) | {"shared": ending.shared(booking, now)}
+        context |= _actions(booking, phase) | {"shared": ending.shared(booking, now), "idle": idle}
+    if not is_fragment():
+        context |= live.of_booking(booking)
     return render(
         "bookings/show.html", fragment="bookings/_live.html", changed=changed, refused=refused, status=status, **context
     )
@@ -78,6 +85,7 @@ def _actions(booking: Booking, phase: Phase) -> dict[str, Any]:
     return {
         "phase": phase,
         "room": found,
+        "seen": shown.seen(booking),
         "longer": [
             (
                 _("+%(hours)s h → %(end)s", hours=step.hours, end=shown.short_end(step.ends_at, booking.ends_at)),

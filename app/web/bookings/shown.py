@@ -150,6 +150,11 @@ def shared_with(booking: Booking) -> list[int]:
     )
 
 
+def seen(booking: Booking) -> str:
+    """Its start and end, for a form that must not change it once they are others."""
+    return f"{booking.starts_at.isoformat()} {booking.ends_at.isoformat()}"
+
+
 def short_end(end: datetime, reference: datetime) -> str:
     """`22:00`, with the day where it is another than the reference's."""
     zone = times.viewer_zone()

@@ -1,4 +1,4 @@
-"""The end of one's own booking moved in the calendar, and moved back."""
+"""Start or end of one's own booking moved in the calendar, and moved back."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from app import clock
 from app.errors import DomainError
 from app.extensions import transaction
 from app.models import Booking, Phase
-from app.services import bookings, changes
+from app.services import bookings, changes, starts
 from app.services.windows import hours_text
 from app.web.bookings import form as forms
 from app.web.bookings import words
@@ -27,67 +27,103 @@ from app.web.sessions import me
 from app.web.times import moment_text
 from app.web.wakes import wake_if_due
 
+MOVE = {"start": starts.move_start, "end": changes.move_end}
+
 
 @dataclass(frozen=True)
 class Moved:
-    """What was just done to a booking, and the end that undoes it; None once that is over."""
+    """What was just done to a booking, and what undoes it: the moment that this edge had; None once that is over."""
 
     booking: Booking
     text: str
+    edge: str
     undo: datetime | None
 
+    @property
+    def now(self) -> datetime:
+        """The moment that the edge has now."""
+        return _edge_of(self.booking, self.edge)
 
-@bp.post(f"/bookings/{ID}/end")
-def move_end(booking_id: int) -> Response:
-    """Move the end of a booking and show the calendar again, as the address asks for it."""
+
+@bp.post(f"/bookings/{ID}/<any(start, end):edge>")
+def move(booking_id: int, edge: str) -> Response:
+    """Move the start or the end of a booking and show the calendar again, as the address asks for it."""
     view = read()
-    before = bookings.get(me(), booking_id).ends_at
+    before = _edge_of(bookings.get(me(), booking_id), edge)
     try:
-        ends_at = forms.sent_moment(request.form.get("ends_at", ""), "ends_at")
+        moment = forms.sent_moment(request.form.get("at", ""), "at")
+        seen = forms.sent_moment(request.form["seen"], "at") if "seen" in request.form else None
         with transaction():
-            booking = changes.move_end(me(), booking_id, ends_at, slot())
+            booking = MOVE[edge](me(), booking_id, moment, slot(), seen=seen)
     except DomainError as error:
         return page(
             view, fragment="calendar/_calendar.html", status=status_of(error), refused=error, refused_id=booking_id
         )
     wake_if_due(booking)
-    url = view.url(moved=booking_id, before=compact(before), undone=request.form.get("undo", "")[:1])
+    url = view.url(moved=booking_id, edge=edge, before=compact(before), undone=request.form.get("undo", "")[:1])
     if is_fragment():
         return page(
-            view, fragment="calendar/_calendar.html", moved=told(booking, before, undone="undo" in request.form)
+            view, fragment="calendar/_calendar.html", moved=told(booking, edge, before, undone="undo" in request.form)
         )
     return go_to(url)
 
 
 def of_address() -> Moved | None:
     """What the address says was just done: told by it, so that reloading does no harm."""
-    number = request.args.get("moved", "")
-    if not (number.isascii() and number.isdigit() and len(number) < 18):
+    number, edge = request.args.get("moved", ""), request.args.get("edge", "end")
+    if not (number.isascii() and number.isdigit() and len(number) < 18 and edge in MOVE):
         return None
     try:
         booking = bookings.get(me(), int(number))
-        before = forms.sent_moment(request.args.get("before", ""), "ends_at")
+        before = forms.sent_moment(request.args.get("before", ""), "at")
     except DomainError:
         return None
-    return told(booking, before, undone=request.args.get("undone") == "1")
+    return told(booking, edge, before, undone=request.args.get("undone") == "1")
 
 
-def told(booking: Booking, before: datetime, *, undone: bool) -> Moved:
-    """In words: how the end was moved, and what gives the one before it back."""
-    seconds = int((booking.ends_at - before).total_seconds())
-    end, what = moment_text(booking.ends_at), words.what_of(booking)
-    if undone:
-        text = _("%(what)s: undone, it ends %(end)s.", what=what, end=end)
-    elif seconds > 0:
-        longer = words.length(seconds)
-        text = _("%(what)s: extended by %(length)s, it ends %(end)s.", what=what, length=longer, end=end)
-    elif seconds < 0:
-        hours = hours_text(-seconds * len(booking.allocations))
-        text = _(
-            "%(what)s: shortened, it ends %(end)s, %(hours)s GPU-hours given back.", what=what, end=end, hours=hours
-        )
-    else:
-        text = _("%(what)s: nothing changed, it ends %(end)s.", what=what, end=end)
+def told(booking: Booking, edge: str, before: datetime, *, undone: bool) -> Moved:
+    """In words: how the edge was moved, and what gives the moment before it back."""
+    after = _edge_of(booking, edge)
+    longer = int((after - before).total_seconds()) * (1 if edge == "end" else -1)
+    text = _undone(booking, edge) if undone else _start(booking, longer) if edge == "start" else _end(booking, longer)
     now = clock.now()
-    can = not undone and seconds and before > now and booking.phase(now) in {Phase.UPCOMING, Phase.RUNNING}
-    return Moved(booking, text, before.astimezone(UTC) if can else None)
+    phases = {Phase.UPCOMING} if edge == "start" else {Phase.UPCOMING, Phase.RUNNING}
+    can = not undone and longer and before > now and booking.phase(now) in phases
+    return Moved(booking, text, edge, before.astimezone(UTC) if can else None)
+
+
+def _edge_of(booking: Booking, edge: str) -> datetime:
+    return booking.starts_at if edge == "start" else booking.ends_at
+
+
+def _undone(booking: Booking, edge: str) -> str:
+    moment, what = moment_text(_edge_of(booking, edge)), words.what_of(booking)
+    if edge == "start":
+        return _("%(what)s: undone, it starts %(start)s.", what=what, start=moment)
+    return _("%(what)s: undone, it ends %(end)s.", what=what, end=moment)
+
+
+def _start(booking: Booking, longer: int) -> str:
+    start, what = moment_text(booking.starts_at), words.what_of(booking)
+    if longer > 0:
+        earlier = words.length(longer)
+        return _("%(what)s: %(length)s earlier, it starts %(start)s.", what=what, length=earlier, start=start)
+    if longer < 0:
+        return _(
+            "%(what)s: later, it starts %(start)s, %(hours)s GPU-hours given back.",
+            what=what, start=start, hours=hours_text(-longer * len(booking.allocations)),
+        )  # fmt: skip
+    return _("%(what)s: nothing changed, it starts %(start)s.", what=what, start=start)
+
+
+def _end(booking: Booking, longer: int) -> str:
+    end, what = moment_text(booking.ends_at), words.what_of(booking)
+    if longer > 0:
+        later = words.length(longer)
+        return _("%(what)s: extended by %(length)s, it ends %(end)s.", what=what, length=later, end=end)
+    if longer < 0:
+        return _(
+            "%(what)s: shortened, it ends %(end)s, %(hours)s GPU-hours given back.",
+            what=what, end=end, hours=hours_text(-longer * len(booking.allocations)),
+        )  # fmt: skip
+    return _("%(what)s: nothing changed, it ends %(end)s.", what=what, end=end)

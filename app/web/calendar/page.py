@@ -48,7 +48,7 @@ def page(view: View, *, fragment: str, status: int = 200, refused: DomainError |
 
 
 def _month(view: View) -> dict[str, Any]:
-    return {"shown": months.show(me(), view.period, view.wanted), "yours": words.yours}
+    return {"shown": months.show(me(), view.period, view.wanted), "of_a_day": words.of_a_day}
 
 
 def _timeline(view: View) -> dict[str, Any]:
@@ -59,12 +59,10 @@ def _timeline(view: View) -> dict[str, Any]:
         "summary": _summary(shown),
         "hours": hours,
         "span": len(hours) // len(shown.days),
-        "bars": words.Bars(),
         "cells": words.cell_links(shown, view.model),
         "edges": words.edges(shown),
         "step": max(STEPS[view.kind], slot()),
-        "with_gaps": sum(len(line.gaps) for row in shown.hosts for line in row.rows) <= GAPS,
-        "gaps": words.Gaps(),
+        "lane": words.Lane(with_gaps=sum(len(line.gaps) for row in shown.hosts for line in row.rows) <= GAPS),
         "phone_line": phone.line,
         "own": [one for one in shown.entries if one.mine and one.state != "ended"][:OWN],
         "phone_day": view.day,

@@ -8,7 +8,6 @@ from app import clock
 from app.errors import NotFound
 from app.services import bookings, spans
 from app.web import times
-from app.web.bookings.blueprint import ID
 from app.web.calendar import moves
 from app.web.calendar.blueprint import bp, short
 from app.web.calendar.page import page
@@ -38,7 +37,7 @@ def live() -> Response:
     return page(view, fragment="calendar/_grid.html")
 
 
-@short.get(f"/b/{ID}")
+@short.get("/b/<code:booking_id>")
 def booking(booking_id: int) -> Response:
     """A booking's short address, as the bars have it: its page, or for others the list where it stands."""
     try:

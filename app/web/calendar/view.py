@@ -48,7 +48,7 @@ class View:
         chosen = on or (self.day if self.chosen_day else None)
         return {
             kind.value: chosen.isoformat() if chosen else NOW if kind != Kind.WEEK else "",
-            "open": list(self.open_hosts),
+            "open": ",".join(self.open_hosts),
             "model": self.model,
             "host": self.host,
             "mine": "1" if self.mine else "",
@@ -68,7 +68,7 @@ class View:
     def toggled(self, host: str) -> str:
         """The address with a host opened, or closed if it is open."""
         others = [name for name in self.open_hosts if name != host]
-        return self.url(open=others if host in self.open_hosts else [*others, host])
+        return self.url(open=",".join(others if host in self.open_hosts else [*others, host]))
 
 
 def read() -> View:
@@ -84,7 +84,7 @@ def read() -> View:
     return View(
         kind=kind,
         day=day,
-        open_hosts=tuple(dict.fromkeys(_known_length(args.getlist("open")[:64]))),
+        open_hosts=tuple(dict.fromkeys(_known_length(",".join(args.getlist("open"))[:4096].split(",")[:64]))),
         model=args.get("model", "")[:120],
         host=args.get("host", "")[:63],
         mine=args.get("mine") == "1",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import date, datetime, timedelta
+from datetime import date, datetime
 from typing import Any
 
 from flask import url_for
@@ -17,10 +17,9 @@ from app.services.months import Booked
 from app.services.periods import Kind, Period
 from app.services.timeline import Bar, Gap, Waiting
 from app.web import times
-from app.web.calendar.blueprint import bp, compact
+from app.web.calendar.blueprint import bp, code, compact
 
 LABEL_FROM = 10  # units: narrower bars carry no text, only their name
-SUGGESTED = timedelta(hours=4)
 NOTE_LENGTH = 60  # of what a bar's name says of what it is for; all of it is in the list
 STATES = {  # of bars: how they are drawn, and the word in their names
     "ended": ("off", ""),  # what lies before now has ended: not worth seven bytes a bar
@@ -29,16 +28,14 @@ STATES = {  # of bars: how they are drawn, and the word in their names
     "booked": ("", _l("booked")),  # what a bar is if nothing else
 }
 
-_BAR = Markup('<li class="{}"><a href=/b/{} aria-label="{}"{}>{}</a>')
 
 _IN_LINE = Markup('<li class="{}"><a href="{}" aria-label="{}">{}</a>')
-_KEPT = Markup('<li class="s{} w{} kept"><p title="{}">{}</p>')
-_GAP = Markup('<li class="s{} w{} gap"><a href="{}" aria-label="{}"></a>')
 
 
-def yours(day: Booked) -> str:
-    """A day of a month some of which is the viewer's."""
-    return _("%(hours)s, some of them yours", hours=day.hours)
+def of_a_day(day: Booked) -> str:
+    """What a day of a month has beside its number: that some of it is the viewer's, or kept for maintenance."""
+    text = _("%(hours)s, some of them yours", hours=day.hours) if day.mine else str(day.hours)
+    return _("%(text)s, maintenance", text=text) if day.kept else text
 
 
 @bp.app_template_filter()
@@ -52,13 +49,14 @@ def short(moment: datetime) -> str:
     return format_datetime(moment, _("EEE HH:mm"))
 
 
-class Bars:
-    """What writes a GPU's bookings, for one page: its words are looked up once. Written here and not in the template,
-    and short: there are up to 1,500. HTML closes a `<li>` at the next one; which GPU it is the list around them says;
-    who may not open a booking is led to the list."""
+class Lane:
+    """What writes a GPU's bookings, and the free places among them, for one page: its words are looked up once. Written
+    here and not in the template, and short: there are up to 1,500. HTML closes a `<li>` at the next one; which GPU it
+    is the list around them says; who may not open a booking is led to the list."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, with_gaps: bool) -> None:
         self._moments = Moments()
+        self._gaps = Gaps(self._moments) if with_gaps else None
         self._you = _("You")
         self._plain = _("%(owner)s, %(start)s to %(end)s", owner="{owner}", start="{start}", end="{end}")
         self._states = {
@@ -71,15 +69,20 @@ class Bars:
         }
 
     def __call__(self, row: GpuRow) -> Markup:
-        """One GPU's."""
-        return Markup("").join(self._bar(bar) for bar in row.bars)
+        """One GPU's, in order of time: that is how the Tab key goes."""
+        parts = [(bar.starts_at, self._bar(bar)) for bar in row.bars]
+        if self._gaps:
+            parts += [(gap.starts_at, self._gaps.one(gap, row.gpu.id)) for gap in row.gaps]
+            parts.sort(key=lambda part: part[0])
+        return Markup("".join(text for _moment, text in parts))  # noqa: S704 - what people wrote is escaped below
 
-    def _bar(self, bar: Bar) -> Markup:
+    def _bar(self, bar: Bar) -> str:
         if bar.state == "maintenance":
-            name = self.maintenance(bar)
-            return _KEPT.format(bar.start, bar.width, name, name)
-        text = (self._you if bar.mine else bar.owner) if bar.width >= LABEL_FROM else ""
-        return _BAR.format(bar_class(bar), bar.booking_id, self.name(bar), bar_hooks(bar), text)
+            name = escape(self.maintenance(bar))
+            return f'<li class="s{bar.start} w{bar.width} kept"><p title="{name}">{name}</p>'
+        text = escape(self._you if bar.mine else bar.owner) if bar.width >= LABEL_FROM else ""
+        link = f'<a href=/b/{code(bar.booking_id)} aria-label="{escape(self.name(bar))}"{bar_hooks(bar)}>{text}</a>'
+        return f'<li class="{bar_class(bar)}">{link}'
 
     def waiting(self, wait: Waiting, bar: Bar) -> Markup:
         """What the viewer waits for; it leads to their places on the waiting list."""
@@ -138,12 +141,11 @@ def bar_class(bar: Bar) -> str:
     return " ".join([f"s{bar.start} w{bar.width}", *(name for name, so in flags.items() if name and so)])
 
 
-def bar_hooks(bar: Bar) -> Markup:
-    """What lets one move the end of one's own booking: where it begins and ends, in minutes since 1970."""
-    if not bar.mine or bar.state == "ended" or bar.after:
-        return Markup("")
-    hooks = f' data-start="{_minutes(bar.starts_at)}" data-end="{_minutes(bar.ends_at)}"'
-    return Markup(hooks)  # noqa: S704 - numbers
+def bar_hooks(bar: Bar) -> str:
+    """What lets one move an edge of one's own booking: where it begins and ends, in minutes since 1970."""
+    if not bar.mine or bar.state == "ended":
+        return ""
+    return f' data-start="{_minutes(bar.starts_at)}" data-end="{_minutes(bar.ends_at)}"'
 
 
 def edges(shown: Shown) -> str:
@@ -160,7 +162,7 @@ def cell_links(shown: Shown, model: str) -> dict[str, Markup]:
     there are hundreds of them, and this takes a fifth of the time. HTML closes a `<td>` at the next one."""
     now = clock.now()
     first = shown.hosts[0].cells if shown.hosts else ()
-    starts = ["" if cell.starts_at <= now else f"&amp;start={compact(cell.starts_at)}" for cell in first]
+    starts = ["" if cell.starts_at <= now else f"&start={compact(cell.starts_at)}" for cell in first]
     rows = {}
     for row in shown.hosts:
         wanted: dict[str, Any] = {"host": row.host.name} | ({"model": model} if model else {})
@@ -172,32 +174,26 @@ def cell_links(shown: Shown, model: str) -> dict[str, Markup]:
 
 def _cell(free: int | None, base: Markup, start: str) -> str:
     if free is None:
-        return "<td class=gone>"
-    return f'<td><a href="{base}{start}">{free}</a>' if free else "<td class=full>0"
+        return "<td>"
+    return f'<td><a href="{base}{start}">{free}</a>' if free else "<td>0"
 
 
 class Gaps:
     """What writes a GPU's free places, for one page: each leads to the form, filled in."""
 
-    def __init__(self) -> None:
-        self._moments = Moments()
+    def __init__(self, moments: Moments) -> None:
+        self._moments = moments
         self._now = clock.now()
         self._form = url_for("bookings.new")
         self._text = _("Book from %(start)s", start="{start}")
 
-    def __call__(self, row: GpuRow) -> Markup:
-        """One GPU's."""
-        return Markup("\n").join(self._gap(gap, row.gpu.id) for gap in row.gaps)
-
-    def _gap(self, gap: Gap, gpu_id: int) -> Markup:
-        name = self._text.format(start=self._moments.text(gap.starts_at))
-        suggested = min(gap.ends_at, gap.starts_at + SUGGESTED)
+    def one(self, gap: Gap, gpu_id: int) -> str:
+        """One of a GPU's. When it ends is not said: the form ends a booking before the next one begins."""
+        name = escape(self._text.format(start=self._moments.text(gap.starts_at)))
         address = f"{self._form}?gpu={gpu_id}"
         if gap.starts_at > self._now:
             address += f"&start={compact(gap.starts_at)}"
-        if suggested == gap.ends_at:
-            address += f"&end={compact(gap.ends_at)}"
-        return _GAP.format(gap.start, gap.width, address, name)
+        return f'<li class="s{gap.start} w{gap.width} gap"><a href="{address}" aria-label="{name}"></a>'
 
 
 def period_text(period: Period) -> str:

@@ -4,13 +4,14 @@ import sqlalchemy as sa
 from alembic import op
 from sqlalchemy.dialects import postgresql
 
-revision = "0012"
-down_revision = "0011"
+revision = "0015"
+down_revision = "0014"
 branch_labels = None
 depends_on = None
 
 BEFORE = (
     "made", "starts", "ends_soon", "ended", "moved", "approved", "quota_low", "waiting", "quarantine", "alarm", "test",
+    "summary",
 )  # fmt: skip
 EVENTS = (*BEFORE[:5], "offered", *BEFORE[5:])
 STATES = ("waiting", "offered", "granted", "expired", "withdrawn")

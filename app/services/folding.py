@@ -1,0 +1,90 @@
+"""Minutes are folded to hours and days, and go when they are old enough.
+
+They are folded where they arrive, in the same transaction: what is late is then in its hour and its day as well,
+exactly once, and an hour is never half a truth. What is too old goes in small steps that readers do not wait for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from datetime import date, datetime, timedelta
+from typing import Any
+
+from sqlalchemy import Result, func, text
+from sqlalchemy.dialects.postgresql import insert
+
+from app import clock
+from app.extensions import db, lab_zone
+from app.models import UsageDay, UsageHour, UsageMinute
+from app.services import policy
+
+SUMS = ("sampled_ms", "busy_ms", "energy_j")
+PEAKS = ("memory_mib", "temperature")
+AT_ONCE = 300  # minutes of each GPU that one step removes, and rows of hours of each
+# By each GPU's own end of the primary key: however much there is, a step reads only what it removes. Rows that another
+# such step has already locked are left to it.
+_OLD_MINUTES = text("""
+DELETE FROM usage_minutes AS m USING (
+  SELECT old.* FROM gpus CROSS JOIN LATERAL (
+    SELECT gpu_id, minute, consumer_id FROM usage_minutes WHERE gpu_id = gpus.id AND minute < :before
+    ORDER BY minute LIMIT :most FOR UPDATE SKIP LOCKED
+  ) AS old
+) AS gone
+WHERE m.gpu_id = gone.gpu_id AND m.minute = gone.minute AND m.consumer_id = gone.consumer_id
+""")
+_OLD_HOURS = text("""
+DELETE FROM usage_hours AS h USING (
+  SELECT hour, gpu_id, consumer_id FROM usage_hours WHERE hour < :before ORDER BY hour
+  LIMIT :most * (SELECT count(*) FROM gpus) FOR UPDATE SKIP LOCKED
+) AS gone
+WHERE h.hour = gone.hour AND h.gpu_id = gone.gpu_id AND h.consumer_id = gone.consumer_id
+""")
+# A name that is as old as the oldest minutes can come from no agent's spool any more: see the README.
+_OLD_BATCHES = text("DELETE FROM usage_batches WHERE delivered_at < :before")
+
+Row = Mapping[str, Any]
+
+
+def add(rows: Iterable[Row]) -> None:
+    """Add what GPUs did to their minutes, hours and days: rows of gpu_id, minute, consumer_id and the amounts."""
+    found, zone = list(rows), lab_zone()
+    _add(UsageMinute, "minute", found, lambda minute: minute)
+    _add(UsageHour, "hour", found, lambda minute: minute.replace(minute=0))
+    _add(UsageDay, "day", found, lambda minute: minute.astimezone(zone).date())
+
+
+def prune() -> int:
+    """Remove a step of what is older than the rules keep it; how many rows that were. Days are kept for ever."""
+    rules, now = policy.current(), clock.now()
+    minutes, hours = (now - timedelta(days=days) for days in (rules.minute_days, rules.hour_days))
+    removed = 0
+    for statement, before in ((_OLD_MINUTES, minutes), (_OLD_HOURS, hours)):
+        removed += _rows(db.session.execute(statement, {"before": before, "most": AT_ONCE}))
+    return removed + _rows(db.session.execute(_OLD_BATCHES, {"before": minutes}))
+
+
+def _add(
+    model: type[UsageMinute | UsageHour | UsageDay],
+    period: str,
+    rows: Iterable[Row],
+    of: Callable[[datetime], datetime | date],
+) -> None:
+    folded: dict[tuple[Any, ...], dict[str, Any]] = {}
+    for row in rows:
+        key = row["gpu_id"], of(row["minute"]), row["consumer_id"]
+        into = folded.setdefault(key, dict(zip(("gpu_id", period, "consumer_id"), key, strict=True)))
+        for name in SUMS:
+            into[name] = into.get(name, 0) + row[name]
+        for name in PEAKS:
+            into[name] = max(into.get(name, 0), row[name])
+    if not folded:
+        return
+    statement = insert(model).values([folded[key] for key in sorted(folded)])
+    sums = {name: getattr(model, name) + statement.excluded[name] for name in SUMS}
+    peaks = {name: func.greatest(getattr(model, name), statement.excluded[name]) for name in PEAKS}
+    keys = ["gpu_id", period, "consumer_id"]
+    db.session.execute(statement.on_conflict_do_update(index_elements=keys, set_=sums | peaks))
+
+
+def _rows(result: Result[Any]) -> int:
+    return int(getattr(result, "rowcount", 0))

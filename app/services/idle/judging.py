@@ -1,0 +1,98 @@
+"""What counts as doing nothing. Pure.
+
+By what the GPUs did, never by a keyboard. A booking is judged as a whole: one busy GPU keeps them all. What was not
+measured is unknown: it is never counted, and a longer hole in it begins the count anew.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from enum import StrEnum
+
+MINUTE = timedelta(minutes=1)
+FRESH = timedelta(minutes=6)  # what was measured must be as new as this, or nobody knows
+HOLE = timedelta(minutes=5)  # without measurements: an agent that starts anew takes less
+# Nobody looked for so long after the grace: who was told may have found nobody to say "keep" to, and is told anew.
+TOO_LATE = timedelta(minutes=10)
+HELD_MIB = 64  # memory of a booking's own programs from which on it is held
+
+
+@dataclass(frozen=True)
+class Minute:
+    """What the GPUs of a booking did in one minute: whether any was busy, and the most memory its programs held."""
+
+    at: datetime
+    busy: bool
+    memory_mib: int = 0
+
+
+@dataclass(frozen=True)
+class Terms:
+    """How many minutes of doing nothing are too many; `held`: with memory held, 0 for never."""
+
+    minutes: int
+    held: int
+
+    @property
+    def longest(self) -> timedelta:
+        """How far back one has to look."""
+        return MINUTE * max(self.minutes, self.held)
+
+
+class State(StrEnum):
+    """What can be said."""
+
+    UNKNOWN = "unknown"
+    USED = "used"
+    IDLE = "idle"
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """`since`: the GPUs did nothing since then; None where that is not known. `held`: with memory held."""
+
+    state: State
+    since: datetime | None = None
+    held: bool = False
+
+
+def judge(measured: Sequence[Minute], began: datetime, now: datetime, terms: Terms) -> Verdict:
+    """What `measured` (minutes in which all GPUs were, or any was busy; oldest first) says of a booking.
+
+    `began`: nothing before that counts against it."""
+    if not measured or now - measured[-1].at > FRESH:
+        return Verdict(State.UNKNOWN)
+    still: list[Minute] = []
+    later = measured[-1].at
+    for minute in reversed(measured):
+        if minute.busy or minute.at < began or later - minute.at > HOLE + MINUTE:
+            break
+        still.append(minute)
+        later = minute.at
+    if not still:
+        return Verdict(State.USED)
+    held = any(minute.memory_mib >= HELD_MIB for minute in still[: terms.minutes])
+    needed = terms.held if held else terms.minutes
+    enough = needed > 0 and len(still) >= needed
+    return Verdict(State.IDLE if enough else State.USED, still[-1].at, held)
+
+
+class Todo(StrEnum):
+    """What is to be done about a booking."""
+
+    NOTHING = "nothing"
+    TELL = "tell"
+    CLOSE = "close"
+    GIVE_BACK = "give_back"
+
+
+def todo(said: Verdict, due_at: datetime | None, ends_at: datetime, now: datetime, grace: timedelta) -> Todo:
+    """`due_at`: when the rest is given back, as its owner was told; None if they were not."""
+    if due_at is None:
+        worth_it = said.state == State.IDLE and ends_at > now + grace
+        return Todo.TELL if worth_it else Todo.NOTHING
+    if said.state == State.USED or now > due_at + TOO_LATE:
+        return Todo.CLOSE
+    return Todo.GIVE_BACK if said.state == State.IDLE and now >= due_at else Todo.NOTHING

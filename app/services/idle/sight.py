@@ -1,0 +1,140 @@
+"""What was measured of running bookings, and what it says of them."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from datetime import datetime, timedelta
+
+from sqlalchemy import func, select
+from sqlalchemy.orm import joinedload, selectinload
+
+from app import clock
+from app.extensions import db
+from app.models import Allocation, Booking, Consumer, Idling, Outcome, Policy, Reclaim, UsageMinute
+from app.services import policy
+from app.services.idle.judging import HOLE, MINUTE, Minute, Terms, Verdict, judge
+from app.services.rules import classes, fees
+
+KNOWN_MS = 30_000  # of a minute that must have been measured for it to be known
+FURTHER = timedelta(hours=1)  # to look back beyond the longest time: a warning and its grace lie in it
+
+
+def running(booking_ids: Iterable[int] | None = None) -> list[Booking]:
+    """Bookings that run, were given all their GPUs or lack them by their owners' doing, and are not given back yet."""
+    now = clock.now()
+    query = (
+        select(Booking)
+        .where(Booking.settled_at.is_(None), Booking.released_at.is_(None))
+        .where(Booking.starts_at <= now, Booking.ends_at > now)
+        .options(joinedload(Booking.user), joinedload(Booking.host), selectinload(Booking.allocations))
+        .order_by(Booking.id)
+        .execution_options(populate_existing=True)
+    )
+    if booking_ids is not None:
+        query = query.where(Booking.id.in_(list(booking_ids)))
+    return [booking for booking in db.session.scalars(query) if not fees.not_given(booking)]
+
+
+def verdicts(bookings: Sequence[Booking]) -> dict[int, Verdict]:
+    """By booking id, what can be said of each. Its allocations must be loaded."""
+    now, rules = clock.now(), policy.current()
+    terms = {booking.id: terms_of(booking, rules) for booking in bookings}
+    farthest = max((one.longest for one in terms.values()), default=timedelta()) + FURTHER
+    measured = _measured(bookings, now - farthest, rules.idle_percent)
+    found = {}
+    for booking in bookings:
+        verdict = judge(measured[booking.id], began(booking), now, terms[booking.id])
+        if verdict.since is not None and verdict.since <= now - farthest + HOLE:  # it may have been so for longer
+            verdict = Verdict(verdict.state, _last_busy(booking, verdict.since, rules.idle_percent), verdict.held)
+        found[booking.id] = verdict
+    return found
+
+
+def began(booking: Booking) -> datetime:
+    """Since when it could be used, or was last wanted for longer: nothing before that counts against it."""
+    moments = [max(one.starts_at, one.attached_at or one.starts_at) for one in booking.allocations]
+    return max([*moments, *([booking.extended_at] if booking.extended_at else [])])
+
+
+def terms_of(booking: Booking, rules: Policy) -> Terms:
+    """By its class, or the lab's."""
+    minutes = classes.rules_for(booking.account_id).idle_minutes
+    return Terms(minutes, max(rules.idle_held_minutes, minutes) if rules.idle_held_minutes else 0)
+
+
+def open_ones(bookings: Sequence[Booking]) -> dict[int, Idling]:
+    """By booking id, what is open of each."""
+    mine = Idling.booking_id.in_([booking.id for booking in bookings])
+    query = select(Idling).where(Idling.outcome == Outcome.OPEN, mine).execution_options(populate_existing=True)
+    return {one.booking_id: one for one in db.session.scalars(query)}
+
+
+def left_alone(bookings: Sequence[Booking]) -> set[int]:
+    """Those that their owners keep for now; in a trial, those that were found idle already, as if they were gone."""
+    trial = policy.current().reclaim == Reclaim.TRIAL
+    over = Idling.outcome == Outcome.WOULD if trial else Idling.kept_until > clock.now()
+    mine = Idling.booking_id.in_([booking.id for booking in bookings])
+    return set(db.session.scalars(select(Idling.booking_id).where(mine, over)))
+
+
+def keeps_left(booking_id: int) -> int:
+    """How often its owner may still say "keep"."""
+    query = select(func.count()).where(Idling.booking_id == booking_id, Idling.outcome == Outcome.KEPT)
+    return max(0, policy.current().keeps - (db.session.scalar(query) or 0))
+
+
+def _measured(bookings: Sequence[Booking], since: datetime, percent: int) -> dict[int, list[Minute]]:
+    """The minutes that are known, oldest first. A minute of a GPU is known by whoever had it measured; busy is only
+    what a booking's own programs did."""
+    wanted = {booking.id: len(booking.allocations) for booking in bookings}
+    own = Consumer.booking_id == Allocation.booking_id
+    busy = func.coalesce(func.sum(UsageMinute.busy_ms).filter(own), 0)
+    sampled = func.coalesce(func.sum(UsageMinute.sampled_ms).filter(own), 0)
+    each = (
+        select(
+            Allocation.booking_id,
+            UsageMinute.minute,
+            (func.sum(UsageMinute.sampled_ms) >= KNOWN_MS).label("known"),
+            ((busy > 0) & (busy * 100 >= sampled * percent)).label("busy"),
+            func.coalesce(func.max(UsageMinute.memory_mib).filter(own), 0).label("memory"),
+        )
+        .join(UsageMinute, UsageMinute.gpu_id == Allocation.gpu_id)
+        .join(Consumer, Consumer.id == UsageMinute.consumer_id)
+        .where(
+            Allocation.booking_id.in_(wanted),
+            UsageMinute.minute >= since,
+            UsageMinute.minute <= clock.now() - MINUTE,
+            UsageMinute.minute >= Allocation.starts_at,
+        )
+        .group_by(Allocation.booking_id, UsageMinute.minute, UsageMinute.gpu_id)
+        .subquery()
+    )
+    gpus = func.count().filter(each.c.known)
+    any_busy = func.bool_or(each.c.busy)
+    query = (
+        select(each.c.booking_id, each.c.minute, any_busy, func.max(each.c.memory), gpus)
+        .group_by(each.c.booking_id, each.c.minute)
+        .order_by(each.c.booking_id, each.c.minute)
+    )
+    found: dict[int, list[Minute]] = defaultdict(list)
+    for booking_id, minute, was_busy, memory, known in db.session.execute(query):
+        if was_busy or known >= wanted[booking_id]:
+            found[booking_id].append(Minute(minute, was_busy, memory))
+    return found
+
+
+def _last_busy(booking: Booking, idle_at: datetime, percent: int) -> datetime:
+    """Since when nothing was done, however long ago; `idle_at`: it was so then already."""
+    query = (
+        select(func.max(UsageMinute.minute))
+        .join(Consumer)
+        .where(
+            Consumer.booking_id == booking.id,
+            UsageMinute.minute < idle_at,
+            UsageMinute.busy_ms > 0,
+            UsageMinute.busy_ms * 100 >= UsageMinute.sampled_ms * percent,
+        )
+    )
+    last = db.session.scalar(query)
+    return max(began(booking), last + MINUTE) if last is not None else began(booking)

@@ -1,0 +1,196 @@
+"""What monitors read, of the database: gauges in Prometheus' words. Names of people only where they are asked for.
+
+Nothing here is counted in this process, so it does not matter which of the portal's processes is asked.
+"""
+
+from __future__ import annotations
+
+import hmac
+from collections.abc import Iterable, Iterator, Mapping
+from datetime import datetime, timedelta
+from typing import Any
+
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.metrics_core import Metric
+from prometheus_client.registry import Collector
+from sqlalchemy import func, select
+
+from app import clock
+from app.extensions import db
+from app.models import Account, Allocation, Booking, Gpu, Host, Notice, Operation, OperationState
+from app.services import activity, live
+from app.services.enforcement import not_gone
+from app.services.live import Row
+from app.services.live_gpu import Hold
+
+MIB = 1 << 20
+# By what services.samples.Now calls it: the name here, what it is, and what makes base units of it.
+MEASURED = {
+    "utilisation": ("utilisation_ratio", "Share of the time in which kernels ran, 0 to 1", 0.01),
+    "memory_used": ("memory_used_bytes", "Memory in use", MIB),
+    "memory_total": ("memory_total_bytes", "Memory that there is", MIB),
+    "power": ("power_watts", "Power drawn", 1),
+    "power_limit": ("power_limit_watts", "Power that it may draw", 1),
+    "temperature": ("temperature_celsius", "Temperature", 1),
+    "clock_sm": ("clock_sm_hertz", "Clock of its processors", 1_000_000),
+    "ecc_errors": ("ecc_errors", "Errors of its memory since the driver was loaded", 1),
+}
+
+
+class _Once(Collector):
+    def __init__(self, found: Iterable[Metric]) -> None:
+        self._found = found
+
+    def collect(self) -> Iterable[Metric]:
+        return self._found
+
+
+def text(found: Iterable[Metric]) -> str:
+    """In Prometheus' text format."""
+    registry = CollectorRegistry(auto_describe=False)
+    registry.register(_Once(list(found)))
+    return generate_latest(registry).decode()
+
+
+def names_for(token: str, authorization: str) -> bool | None:
+    """Whether somebody who sent this header is told names: with the token that is set, and only then. None: theirs is
+    wrong, so that a monitor with an old one is not served half of what it wants."""
+    kind, _blank, sent = authorization.partition(" ")
+    if not authorization:
+        return False
+    good = bool(token) and kind.lower() == "bearer" and hmac.compare_digest(sent.strip().encode(), token.encode())
+    return True if good else None
+
+
+def families(*, names: bool, host: Host | None = None) -> Iterator[Metric]:
+    """All gauges, of one host or of all. `names`: also who has each GPU, and what accounts have left."""
+    now = clock.now()
+    found = [row for row in live.rows() if host is None or row[1].id == host.id]
+    yield from _gpus(found, now, names=names)
+    query = select(Host).order_by(Host.name)
+    hosts = db.session.scalars(query if host is None else query.where(Host.id == host.id)).all()
+    yield from _hosts(hosts, found, now)
+    yield from _work({one.id: one.name for one in hosts}, now)
+    if host is None:
+        yield from _lab(now, names=names)
+
+
+def _gpus(found: list[Row], now: datetime, *, names: bool) -> Iterator[Metric]:
+    holds, _starts = live.holders([gpu.id for gpu, _host, _at in found], now)
+    attached = {gpu_id: hold.attached_at for gpu_id, hold in holds.items() if hold.attached_at}
+    idle = activity.idle_since(attached, now)
+    labels = ["host", "gpu", "model", *(["user", "booking"] if names else [])]
+    many = {key: _family(f"berth_gpu_{name}", text, labels) for key, (name, text, _by) in MEASURED.items()}
+    booked = _family("berth_gpu_booked", "Whether somebody has it booked now", labels)
+    plugged = _family("berth_gpu_attached", "Whether it was seen in the machine that has it booked", labels)
+    seen = _family("berth_gpu_seen_seconds", "Since it was last read", labels)
+    programs = _family("berth_gpu_processes", "Programs on it", labels)
+    strays = _family("berth_gpu_unbooked_processes", "Programs of machines that have not booked it", labels)
+    still = _family("berth_gpu_idle_seconds", "Measured time since its last minute with work, while attached", labels)
+    for gpu, host, at in found:
+        held = holds.get(gpu.id)
+        values = [host.name, str(gpu.minor), gpu.model, *(_who(held) if names else [])]
+        booked.add_metric(values, held is not None)
+        plugged.add_metric(values, gpu.id in attached)
+        if gpu.id in idle:
+            still.add_metric(values, idle[gpu.id].total_seconds())
+        if at is None:
+            continue
+        seen.add_metric(values, (now - at.seen_at).total_seconds())
+        if now - at.seen_at > live.OLD:  # no line says "not known"; an old one would say "as ever"
+            continue
+        programs.add_metric(values, len(at.processes))
+        strays.add_metric(values, sum(bool(one["instance"]) and not one["booking"] for one in at.processes))
+        for key, share in _numbers({} if at.trouble else at.values):
+            many[key].add_metric(values, round(share * MEASURED[key][2], 6))
+    yield from (*many.values(), booked, plugged, seen, programs, strays, still)
+
+
+def _numbers(values: Mapping[str, Any]) -> Iterator[tuple[str, float]]:
+    for key in MEASURED:
+        if isinstance(values.get(key), int | float):
+            yield key, values[key]
+
+
+def _who(held: Hold | None) -> list[str]:
+    return [held.username, str(held.booking_id)] if held is not None else ["", ""]
+
+
+def _hosts(hosts: Iterable[Host], found: list[Row], now: datetime) -> Iterator[Metric]:
+    hosts = list(hosts)
+    states: dict[tuple[str, str], int] = {}
+    for gpu, host, _at in found:
+        states[host.name, gpu.state] = states.get((host.name, gpu.state), 0) + 1
+    family = _family("berth_gpus", "GPUs by host and state", ["host", "state"])
+    for (name, state), count in sorted(states.items()):
+        family.add_metric([name, state], count)
+    yield family
+    took = [(host.name, timedelta(milliseconds=host.pass_ms)) for host in hosts if host.pass_ms is not None]
+    trouble = _family("berth_host_trouble", "Whether the last pass could not look at it", ["host"])
+    for host in hosts:
+        trouble.add_metric([host.name], bool(host.trouble))
+    yield trouble
+    seen = [(host.name, now - host.seen_at) for host in hosts if host.seen_at is not None]
+    passed = [(host.name, now - host.pass_at) for host in hosts if host.pass_at is not None]
+    yield _seconds("berth_agent_seen_seconds", "Since the last sign of life of a host's agent", seen)
+    yield _seconds("berth_pass_age_seconds", "Since the last pass that could look at the host", passed)
+    yield _seconds("berth_pass_duration_seconds", "How long that pass took", took)
+
+
+def _work(hosts: Mapping[int, str], now: datetime) -> Iterator[Metric]:
+    late = (
+        select(Gpu.host_id, func.count(), func.min(func.least(Allocation.ends_at, Allocation.released_at)))
+        .join(Gpu, Gpu.id == Allocation.gpu_id)
+        .where(*not_gone(now))
+        .group_by(Gpu.host_id)
+    )
+    overdue = _family("berth_gpus_overdue", "GPUs whose booking is over and that are not seen to be gone", ["host"])
+    rows = {host_id: (count, since) for host_id, count, since in db.session.execute(late)}
+    for host_id, name in hosts.items():
+        overdue.add_metric([name], rows[host_id][0] if host_id in rows else 0)
+    yield overdue
+    since = [(name, now - rows[host_id][1]) for host_id, name in hosts.items() if host_id in rows]
+    yield _seconds("berth_gpus_overdue_seconds", "For how long the first of them has been over", since)
+    open_ones = (
+        select(Operation.host_id, Operation.state, func.count())
+        .where(Operation.state.in_((OperationState.QUEUED, OperationState.RUNNING)))
+        .group_by(Operation.host_id, Operation.state)
+    )
+    count = {(host_id, state): number for host_id, state, number in db.session.execute(open_ones)}
+    operations = _family("berth_operations", "Long work on machines and templates, open", ["host", "state"])
+    for host_id, name in hosts.items():
+        for state in (OperationState.QUEUED, OperationState.RUNNING):
+            operations.add_metric([name, state.value], count.get((host_id, state), 0))
+    yield operations
+
+
+def _lab(now: datetime, *, names: bool) -> Iterator[Metric]:
+    # By what is not settled yet: those have an index of their own, however many bookings are past.
+    running = select(func.count()).where(
+        Booking.settled_at.is_(None), Booking.cancelled_at.is_(None), Booking.starts_at <= now, Booking.ends_at > now
+    )
+    waiting = select(func.count()).where(Notice.sent_at.is_(None), Notice.given_up_at.is_(None), Notice.due_at <= now)
+    given_up = select(func.count()).where(Notice.given_up_at > now - timedelta(days=1))
+    for name, meaning, query in (
+        ("berth_bookings_running", "Bookings that run now", running),
+        ("berth_notices_waiting", "Notices that are due and not sent", waiting),
+        ("berth_notices_given_up", "Notices given up in the last day", given_up),
+    ):
+        yield GaugeMetricFamily(name, meaning, db.session.scalar(query) or 0)
+    if names:
+        left = _family("berth_quota_free_seconds", "GPU-seconds that an account may still hold", ["account"])
+        for name, balance in db.session.execute(select(Account.name, Account.balance).order_by(Account.name)):
+            left.add_metric([name], balance)
+        yield left
+
+
+def _family(name: str, meaning: str, labels: list[str]) -> GaugeMetricFamily:
+    return GaugeMetricFamily(name, meaning, labels=labels)
+
+
+def _seconds(name: str, meaning: str, found: Iterable[tuple[str, timedelta]]) -> GaugeMetricFamily:
+    family = _family(name, meaning, ["host"])
+    for host, span in found:
+        family.add_metric([host], round(span.total_seconds(), 3))
+    return family

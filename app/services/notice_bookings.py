@@ -1,0 +1,128 @@
+"""What notices of bookings, series and the waiting list say below their titles, and where their reader is."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+from zoneinfo import ZoneInfo
+
+from flask_babel import gettext as _
+from flask_babel import ngettext
+
+from app.models import Event, User
+from app.services.words import on_clocks
+
+NO_SHOW = "booking.no_show"
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where the reader and the lab are: its address as people reach it, and the zones of both."""
+
+    url: str
+    lab: ZoneInfo
+    zone: ZoneInfo
+
+    @classmethod
+    def of(cls, user: User, url: str, lab: ZoneInfo) -> Place:
+        """As this person has chosen."""
+        try:
+            return cls(url, lab, ZoneInfo(user.timezone) if user.timezone else lab)
+        except (ValueError, OSError, KeyError):  # no such zone here, or any more
+            return cls(url, lab, lab)
+
+    def when(self, iso: str) -> str:
+        """A moment on the reader's clock, with the lab's beside it where that reads otherwise."""
+        return on_clocks(datetime.fromisoformat(iso), _("EEE d MMM HH:mm"), self.zone, self.lab)
+
+
+def gpus_on(details: dict[str, Any]) -> str:
+    """`2 GPUs on lab03`."""
+    return ngettext("%(num)s GPU on %(host)s", "%(num)s GPUs on %(host)s", details["gpus"], host=details["host"])
+
+
+def many(details: dict[str, Any]) -> str:
+    """`10 bookings of 2 GPUs`."""
+    gpus = ngettext("%(num)s GPU", "%(num)s GPUs", details["gpus"])
+    return ngettext("%(num)s booking of %(gpus)s", "%(num)s bookings of %(gpus)s", details["count"], gpus=gpus)
+
+
+def of_series(event: Event, details: dict[str, Any], place: Place) -> list[str]:
+    """Of many bookings at once."""
+    first, last = place.when(details["starts_at"]), place.when(details["last_at"])
+    lines = [_("%(what)s; the first begins %(first)s, the last %(last)s.", what=many(details), first=first, last=last)]
+    if event == Event.MOVED:
+        lines.append(_("Changed by %(name)s.", name=details["by"]))
+    return [*lines, _("All of them: %(url)s", url=f"{place.url}/bookings/series/{details['series']}")]
+
+
+def of_wait(details: dict[str, Any], place: Place) -> list[str]:
+    """Of what the waiting list did."""
+    start, end = place.when(details["starts_at"]), place.when(details["ends_at"])
+    own = _("Your places on the waiting list: %(url)s", url=f"{place.url}/waits")
+    if details["action"] == "wait.expired":
+        wish = ngettext("%(num)s GPU, %(start)s to %(end)s", "%(num)s GPUs, %(start)s to %(end)s", details["gpus"],
+                        start=start, end=end)  # fmt: skip
+        given_on = [_("It went to the next in line; it costs you nothing.")] if details["offered"] else []
+        return [wish, *given_on, own]
+    until = place.when(details["decide_by"])
+    lines = [_("%(what)s, %(start)s to %(end)s", what=gpus_on(details), start=start, end=end)]
+    if details["action"] == "wait.granted":
+        page = f"{place.url}/bookings/{details['booking']}"
+        free = _("Until %(until)s you can give it back without a charge for doing so late.", until=until)
+        return [*lines, free, _("Booking %(id)s: %(url)s", id=details["booking"], url=page)]
+    return [
+        *lines,
+        _("It is held for you until %(until)s; then it goes to the next in line.", until=until),
+        _("Take it or decline it: %(url)s", url=f"{place.url}/waits"),
+    ]
+
+
+def of_booking(event: Event, details: dict[str, Any], place: Place) -> list[str]:
+    """Of one booking."""
+    span = _(
+        "%(what)s, %(start)s to %(end)s",
+        what=gpus_on(details),
+        start=place.when(details["starts_at"]),
+        end=place.when(details["ends_at"]),
+    )
+    page = f"{place.url}/bookings/{details['booking']}"
+    lines = [span]
+    if details.get("before"):
+        lines.append(_("Before, it ended %(end)s.", end=place.when(details["before"])))
+    if details.get("began"):
+        lines.append(_("Before, it started %(start)s.", start=place.when(details["began"])))
+    if details.get("action") == NO_SHOW:
+        lines.append(_("No running machine of yours took its GPUs in time. What was left of its hours is given back."))
+    elif event == Event.MOVED:
+        lines.append(_("Changed by %(name)s.", name=details["by"]))
+    if details.get("reason"):
+        lines.append(str(details["reason"]))
+    if details.get("action") == "booking.idle_warned":
+        return [*lines, *_of_keeping(details, place, page)]
+    if event == Event.ENDS_SOON:
+        lines.append(_("Save your work; what still runs on the GPUs at the end is ended."))
+        return [*lines, _("Extend it or end it now: %(url)s", url=f"{page}/change")]
+    return [*lines, _("Booking %(id)s: %(url)s", id=details["booking"], url=page)]
+
+
+def _of_keeping(details: dict[str, Any], place: Place, page: str) -> list[str]:
+    since, due_at = place.when(details["since"]), place.when(details["due_at"])
+    done = ngettext(
+        "Your %(num)s GPU did nothing since %(since)s; at %(time)s the rest of the time is given back.",
+        "Your %(num)s GPUs did nothing since %(since)s; at %(time)s the rest of the time is given back.",
+        details["gpus"],
+        since=since,
+        time=due_at,
+    )
+    if not details["keeps"]:
+        return [done, _("To keep them, use them: you cannot say so any more for this booking. %(url)s", url=page)]
+    keep = ngettext(
+        "Keep them for %(minutes)s minutes (%(num)s more time): %(url)s",
+        "Keep them for %(minutes)s minutes (%(num)s more times): %(url)s",
+        details["keeps"],
+        minutes=details["minutes"],
+        url=f"{page}#idle",
+    )
+    return [done, keep]

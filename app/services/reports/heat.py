@@ -1,0 +1,49 @@
+"""How busy GPUs are at each hour of the week, by the lab's clock."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from datetime import datetime, timedelta
+
+from sqlalchemy import text
+
+from app.extensions import db
+from app.services.periods import AN_HOUR
+from app.services.reports.pieces import Scope
+from app.services.reports.spans import Span
+
+# Of all GPUs: also when nobody had them. Of somebody's bookings: while they had them.
+_QUERY = """
+SELECT hour, sum(busy_ms), sum(sampled_ms) FROM usage_hours{join}
+WHERE hour >= :start AND hour < :end{scope} GROUP BY hour
+"""
+_JOIN = """
+JOIN consumers AS c ON c.id = consumer_id JOIN bookings AS b ON b.id = c.booking_id"""
+
+LONGEST = timedelta(days=92)  # of a longer span, its last part: how a week goes changes within a year
+
+Cell = float | None  # the share that was busy, 0 to 1; None: no samples
+
+
+def week(span: Span, scope: Scope) -> list[list[Cell]]:
+    """Seven days, Monday first, of 24 hours each. An hour that the clocks show twice counts as one of that hour."""
+    statement = _QUERY.format(join=_JOIN if scope.condition else "", scope=scope.condition)
+    values = {"start": _hour(max(span.start, span.until - LONGEST)), "end": span.until} | scope.values
+    sums: dict[tuple[int, int], list[int]] = defaultdict(lambda: [0, 0])
+    for hour, busy, sampled in db.session.execute(text(statement), values):
+        local = hour.astimezone(span.zone)
+        found = sums[local.weekday(), local.hour]
+        found[0] += busy
+        found[1] += sampled
+    return [[_share(*sums.get((day, hour), (0, 0))) for hour in range(24)] for day in range(7)]
+
+
+def _share(busy: int, sampled: int) -> Cell:
+    """A program that samples too often for a moment cannot make more of it than all."""
+    return min(busy / sampled, 1.0) if sampled else None
+
+
+def _hour(moment: datetime) -> datetime:
+    """The first whole hour of UTC's in the span."""
+    floor = moment.replace(minute=0, second=0, microsecond=0)
+    return floor if floor == moment else floor + AN_HOUR

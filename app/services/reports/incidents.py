@@ -1,0 +1,44 @@
+"""What went wrong in a span: GPUs that had to be taken by force, and bookings to which nobody came."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from sqlalchemy import func, select
+
+from app.extensions import db
+from app.models import AuditEvent, Booking, User
+from app.services.noshows import NO_SHOW
+from app.services.reports.spans import Span
+
+# The steps of an eviction that did not go by itself, the mildest first.
+FORCED = ("gpu.process_ended", "instance.force_stopped", "gpu.quarantined", "gpu.intruder")
+
+
+@dataclass(frozen=True)
+class Incidents:
+    """How often each of FORCED happened, and who did not come how often, most first."""
+
+    forced: Mapping[str, int]
+    no_shows: tuple[tuple[User, int], ...]
+
+
+def of(span: Span) -> Incidents:
+    """All of the lab's."""
+    when = AuditEvent.created_at >= span.start, AuditEvent.created_at < span.until
+    counted = select(AuditEvent.action, func.count()).where(AuditEvent.action.in_(FORCED), *when)
+    found: dict[str, int] = {
+        action: int(count) for action, count in db.session.execute(counted.group_by(AuditEvent.action))
+    }
+    number = func.count()
+    absent = (
+        select(User, number)
+        .join(Booking, Booking.user_id == User.id)
+        .join(AuditEvent, AuditEvent.target == func.concat("booking:", Booking.id))
+        .where(AuditEvent.action == NO_SHOW, *when)
+        .group_by(User.id)
+        .order_by(number.desc(), User.username)
+    )
+    no_shows = tuple((user, count) for user, count in db.session.execute(absent))
+    return Incidents({action: found.get(action, 0) for action in FORCED}, no_shows)

@@ -1,0 +1,68 @@
+"""The numbers that every report is made of, and how they hang together. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Numbers:
+    """GPU-seconds, of which each second that was booked is in exactly one of four parts:
+
+    reserved = busy + idle + no data + not attached. `busy`: kernels ran, by NVML's utilisation (a minute at 40 % is
+    24 s busy). `sampled`: attached, and the sampler looked. `energy`: joules. `memory`: the peak of one GPU in MiB.
+    """
+
+    reserved: float = 0.0
+    attached: float = 0.0
+    sampled: float = 0.0
+    busy: float = 0.0
+    energy: int = 0
+    memory: int = 0
+
+    @property
+    def not_attached(self) -> float:
+        """Booked, but in nobody's machine."""
+        return self.reserved - self.attached
+
+    @property
+    def no_data(self) -> float:
+        """Attached, but not looked at: neither busy nor idle."""
+        return self.attached - self.sampled
+
+    @property
+    def idle(self) -> float:
+        """Attached and looked at, and no kernel ran."""
+        return self.sampled - self.busy
+
+    @property
+    def wasted(self) -> float:
+        """What others could have had."""
+        return self.not_attached + self.idle
+
+    @property
+    def kwh(self) -> float:
+        """The energy in kWh."""
+        return self.energy / 3_600_000
+
+    def __add__(self, other: Numbers) -> Numbers:
+        """Both together."""
+        return Numbers(
+            reserved=self.reserved + other.reserved,
+            attached=self.attached + other.attached,
+            sampled=self.sampled + other.sampled,
+            busy=self.busy + other.busy,
+            energy=self.energy + other.energy,
+            memory=max(self.memory, other.memory),
+        )
+
+
+def total(parts: Iterable[Numbers]) -> Numbers:
+    """All together."""
+    return sum(parts, Numbers())
+
+
+def percent(part: float, whole: float) -> int | None:
+    """A share in whole per cent; None of nothing. Whole steps down: what is not quite all is never 100 %."""
+    return int(100 * part / whole + 1e-9) if whole > 0 else None

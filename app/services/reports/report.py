@@ -1,0 +1,176 @@
+"""A whole report: its sentence, its chart, its table, its week, and the period before."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import date, datetime
+from enum import StrEnum
+from typing import Any
+
+from flask_babel import gettext as _
+from sqlalchemy import select, text
+from sqlalchemy.orm import joinedload
+
+from app.extensions import db
+from app.models import Account, Booking, Gpu, Host, User
+from app.services.reports import heat, incidents, periods
+from app.services.reports.numbers import Numbers, total
+from app.services.reports.periods import Choice, Range, Step
+from app.services.reports.pieces import Key, Scope, numbers
+from app.services.reports.spans import Span
+from app.services.words import gpu_label, when
+
+RANKED = 10 * 3600  # GPU-seconds that one must have booked to be ranked by a share: of little, any share says nothing
+
+
+class Group(StrEnum):
+    """What a report has a row for."""
+
+    PERSON = "person"
+    TEAM = "team"
+    HOST = "host"
+    GPU = "gpu"
+    MODEL = "model"
+    BOOKING = "booking"
+    DAY = "day"
+    WEEK = "week"
+    MONTH = "month"
+
+    @property
+    def step(self) -> Step | None:
+        """Of a group by time."""
+        return Step(self.value) if self in {Group.DAY, Group.WEEK, Group.MONTH} else None
+
+
+@dataclass(frozen=True)
+class Row:
+    """One row of the table. `name` is "" for what belongs to no team; `day`: of a row of time, its first day."""
+
+    key: Any
+    name: str
+    numbers: Numbers
+    day: date | None = None
+
+    @property
+    def wasted_share(self) -> float:
+        """For ranking: 0 where too little was booked to say."""
+        return self.numbers.wasted / self.numbers.reserved if self.numbers.reserved >= RANKED else 0.0
+
+
+@dataclass(frozen=True)
+class Report:
+    """What there is to show. `capacity`: seconds of all GPUs in the span, or None where only a part of them is looked
+    at; `bars`: by each step's first day; `unbooked`: GPU-seconds that were busy without a booking."""
+
+    span: Span
+    shown: Range
+    total: Numbers
+    capacity: float | None
+    rows: tuple[Row, ...]
+    step: Step
+    bars: Mapping[date, Numbers]
+    week: list[list[heat.Cell]]
+    before: Numbers
+    before_range: Range
+    since: date | None
+    unbooked: float
+    incidents: incidents.Incidents | None
+
+
+def make(choice: Choice, shown: Range, group: Group, scope: Scope, span: Span, now: datetime) -> Report:
+    """The report of the days `shown`, that is of `span`."""
+    step = group.step or shown.step
+    found, bars = _by_group(span, group, scope, step)
+    earlier, their_span = periods.before(span, choice, shown, now)
+    everything = scope == Scope()
+    return Report(
+        span=span,
+        shown=shown,
+        total=total(bars.values()),
+        capacity=_capacity(span) if everything else None,
+        rows=tuple(sorted(found, key=_order(group))),
+        step=step,
+        bars=bars,
+        week=heat.week(span, scope),
+        before=total(numbers(their_span, Key.NOTHING, scope).values()),
+        before_range=earlier,
+        since=_since(),
+        unbooked=_unbooked(span) if everything else 0.0,
+        incidents=incidents.of(span) if everything else None,
+    )
+
+
+def rows(span: Span, group: Group, scope: Scope, step: Step = Step.DAY) -> list[Row]:
+    """The table alone."""
+    return sorted(_by_group(span, group, scope, group.step or step)[0], key=_order(group))
+
+
+def _by_group(span: Span, group: Group, scope: Scope, step: Step) -> tuple[list[Row], dict[date, Numbers]]:
+    """The table's rows and the chart's bars, of one query: they cannot differ."""
+    firsts = sorted({step.first(day) for day in span.days})
+    places = {first: number for number, first in enumerate(firsts)}
+    key = Key.NOTHING if group.step else Key(group.value)
+    found = numbers(span, key, scope, tuple(places[step.first(day)] for day in span.days))
+    bars = {first: Numbers() for first in firsts}
+    groups: dict[Any, Numbers] = defaultdict(Numbers)
+    for (one, place), amount in found.items():
+        bars[firsts[place]] += amount
+        groups[one] += amount
+    if group.step:
+        return [Row(first.isoformat(), first.isoformat(), amount, first) for first, amount in bars.items()], bars
+    names = _names(group, groups)
+    return [Row(one, names.get(one, str(one)), amount) for one, amount in groups.items()], bars
+
+
+def _order(group: Group) -> Any:
+    if group.step:
+        return lambda row: row.key
+    return lambda row: (-row.numbers.wasted, row.name)
+
+
+def _names(group: Group, keys: Iterable[Any]) -> dict[Any, str]:
+    """What people call them."""
+    ids = list(keys)
+    if group == Group.MODEL:
+        return {model: model for model in ids}
+    if group == Group.PERSON:
+        return {user.id: user.display_name for user in db.session.scalars(select(User).where(User.id.in_(ids)))}
+    if group == Group.TEAM:
+        query = select(Account).where(Account.id.in_(ids))
+        return {0: ""} | {account.id: account.title for account in db.session.scalars(query)}
+    if group == Group.HOST:
+        return {host.id: host.name for host in db.session.scalars(select(Host).where(Host.id.in_(ids)))}
+    if group == Group.BOOKING:
+        bookings = select(Booking).where(Booking.id.in_(ids)).options(joinedload(Booking.host))
+        return {
+            one.id: _("%(host)s, %(start)s", host=one.host.name, start=when(one.starts_at))
+            for one in db.session.scalars(bookings)
+        }
+    gpus = db.session.execute(select(Gpu, Host.name).join(Host, Host.id == Gpu.host_id).where(Gpu.id.in_(ids)))
+    return {gpu.id: f"{host} {gpu_label(gpu)}" for gpu, host in gpus}
+
+
+def _capacity(span: Span) -> float:
+    """What all GPUs there are could have given since their hosts came."""
+    query = text("""
+        SELECT coalesce(sum(greatest(0, date_part('epoch', :until - greatest(:start, h.created_at)))), 0)
+        FROM gpus JOIN hosts AS h ON h.id = host_id""")
+    return float(db.session.scalar(query, {"start": span.start, "until": span.until}) or 0.0)
+
+
+def _since() -> date | None:
+    """The first day of which anything was measured."""
+    first: date | None = db.session.scalar(text("SELECT min(day) FROM usage_days"))
+    return first
+
+
+def _unbooked(span: Span) -> float:
+    """By whole days of the lab's."""
+    if not span.days:
+        return 0.0
+    query = text("""
+        SELECT coalesce(sum(busy_ms), 0) / 1000.0 FROM usage_days JOIN consumers AS c ON c.id = consumer_id
+        WHERE day BETWEEN :first AND :last AND c.booking_id IS NULL""")
+    return float(db.session.scalar(query, {"first": span.days[0], "last": span.days[-1]}) or 0.0)

@@ -1,0 +1,1 @@
+"""Series: many bookings that are asked for, shown, made, moved and given back together."""

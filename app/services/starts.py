@@ -1,0 +1,115 @@
+"""The start of a booking that has not begun, moved: an earlier one is more of it, a later one gives back."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+
+from flask_babel import gettext as _
+
+from app import clock
+from app.errors import InvalidInput, RuleRefused
+from app.extensions import db
+from app.models import Booking, Phase, User
+from app.services import audit, bookings, changes, claims, quota, unchangeable
+from app.services.claims import Frame
+from app.services.rules import classes, gate, tariff
+from app.services.rules.check import Asked
+from app.services.windows import LATE_BY, Window, floor_to_grid, in_utc
+
+
+def move(user: User, booking_id: int, window: Window, slot: int, *, seen: Window | None = None) -> Booking:
+    """Give a booking another start, end or both: what makes it shorter first, so that it never is longer than asked.
+    `seen`: its window as whoever asks believes it. Raises as the two do; then the transaction is to be given up."""
+    began, ended = (seen.starts_at, seen.ends_at) if seen else (None, None)
+    booking = bookings.get(user, booking_id)
+    if window.starts_at == booking.starts_at:
+        return changes.move_end(user, booking_id, window.ends_at, slot, seen=ended)
+    if window.ends_at <= window.starts_at:
+        raise InvalidInput(_("The end must be after the start."), _("Choose a later end."), field="ends_at")
+    if not window.overlaps(Window(booking.starts_at, booking.ends_at)):
+        raise InvalidInput(
+            _("The new time has no moment in common with the old one."),
+            _("Make a new booking, then cancel this one."),
+            field="starts_at",
+        )
+    if window.starts_at < booking.starts_at:
+        changes.move_end(user, booking_id, window.ends_at, slot, seen=ended)
+        return move_start(user, booking_id, window.starts_at, slot, seen=began)
+    move_start(user, booking_id, window.starts_at, slot, seen=began)
+    return changes.move_end(user, booking_id, window.ends_at, slot, seen=ended)
+
+
+def move_start(user: User, booking_id: int, starts_at: datetime, slot: int, *, seen: datetime | None = None) -> Booking:
+    """Begin an upcoming booking earlier or later; its end stays. `seen`: the start that whoever asks believes it has.
+    Raises as `changes.move_end` does, and then has changed nothing."""
+    booking = changes.locked(user, booking_id)
+    now = clock.now()
+    phase = booking.phase(now)
+    if phase == Phase.RUNNING:
+        raise RuleRefused(_("This booking has started."), _("Only its end can be moved now."), rule="phase")
+    if phase != Phase.UPCOMING:
+        raise unchangeable.why_not(booking, now)
+    start = _snapped(in_utc(starts_at, "starts_at"), now, classes.rules_for(booking.account_id).slot(slot))
+    before = booking.starts_at
+    if start == before:
+        return booking
+    if start >= booking.ends_at:
+        raise InvalidInput(
+            _("The new start must lie before the end."), _("To give all of it back, cancel it."), field="starts_at"
+        )
+    unchangeable.refuse_if_changed(before, seen)
+    if start < before:
+        _earlier(user, booking, start, now, slot)
+    else:
+        _later(user, booking, start)
+    audit.record(
+        user.username, "booking.moved", f"booking:{booking.id}", began=before.isoformat(), starts_at=start.isoformat()
+    )
+    return booking
+
+
+def _snapped(asked: datetime, now: datetime, slot: int) -> datetime:
+    if asked < now - LATE_BY:
+        raise InvalidInput(_("The start lies in the past."), _("Choose a start from now on."), field="starts_at")
+    return max(floor_to_grid(asked, slot), now.replace(microsecond=0))
+
+
+def _earlier(user: User, booking: Booking, start: datetime, now: datetime, slot: int) -> None:
+    rules, added = classes.rules_for(booking.account_id), Window(start, booking.starts_at)
+    asked = Asked(
+        Window(start, booking.ends_at),
+        len(booking.allocations),
+        now,
+        added=added,
+        models=frozenset(allocation.gpu.model for allocation in booking.allocations),
+        host=booking.host.name,
+        member_id=booking.user_id if booking.account_id != booking.user.account_id else None,
+    )
+    gate.require(booking.account_id, asked, rules, ignore_booking=booking.id)
+    frame = Frame(added, now + timedelta(days=rules.horizon_days), rules.slot(slot), rules=rules)
+    claims.refuse_clashes([allocation.gpu for allocation in booking.allocations], frame, ignore_booking=booking.id)
+    amount = _cost_from(booking, start) - tariff.cost(booking)
+    quota.require(amount, quota.lock(booking.account_id))
+    _set_start(booking, start)
+    quota.hold(booking, amount, key=f"hold:{booking.id}:{changes.entry_count(booking)}", actor=user.username)
+
+
+def _later(user: User, booking: Booking, start: datetime) -> None:
+    amount = tariff.cost(booking) - _cost_from(booking, start)
+    fee = changes.late_fee(user, booking, booking.starts_at, start)
+    _set_start(booking, start)
+    if amount:
+        key = f"release:{booking.id}:{changes.entry_count(booking)}"
+        quota.release(booking, amount, key=key, actor=user.username)
+    changes.charge(user.username, booking, fee)
+
+
+def _cost_from(booking: Booking, start: datetime) -> int:
+    return tariff.of(booking).cost(Window(start, booking.ends_at))
+
+
+def _set_start(booking: Booking, start: datetime) -> None:
+    booking.starts_at = start
+    for allocation in booking.allocations:
+        allocation.starts_at = start
+    db.session.flush()

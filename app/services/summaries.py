@@ -1,0 +1,58 @@
+"""The month that is over, told once: to everybody of their own bookings, and to admins of all of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from sqlalchemy import select
+
+from app import clock
+from app.extensions import db, lab_zone
+from app.models import AuditEvent, Event, User, UserState
+from app.services import audit, notices, people
+from app.services.notices import Telling
+from app.services.reports import periods, report
+from app.services.reports.numbers import Numbers, total
+from app.services.reports.periods import Choice, Range
+from app.services.reports.pieces import Scope
+from app.services.reports.report import Group, Row
+
+LATE = 7  # days into a month, after which the last one is no news any more
+TOP = 5  # those who wasted most
+
+
+def of_last_month(*, mail: bool) -> int:
+    """Tell of it, unless it was told; how many notices are new."""
+    zone, now = lab_zone(), clock.now()
+    today = now.astimezone(zone).date()
+    month = periods.of(Choice.LAST_MONTH, today)
+    key = f"summary:{month.first:%Y-%m}"
+    if today.day > LATE or db.session.scalar(select(AuditEvent.id).where(AuditEvent.key == key)):
+        return 0
+    rows = report.rows(month.span(zone, now), Group.PERSON, Scope())
+    query = select(User).where(User.id.in_([row.key for row in rows]), User.state == UserState.ACTIVE)
+    users = {user.id: user for user in db.session.scalars(query)}
+    told = sum(
+        notices.tell(users[row.key], Telling(Event.SUMMARY, key, _facts(month, row.numbers)), mail=mail)
+        for row in rows
+        if row.key in users
+    )
+    if rows:
+        everybody = Telling(Event.SUMMARY, f"{key}:all", _of_all(month, rows))
+        told += sum(notices.tell(admin, everybody, mail=mail) for admin in people.admins())
+    audit.record(audit.SYSTEM, "report.summarised", f"report:{month.first:%Y-%m}", key=key, people=len(rows))
+    return told
+
+
+def _of_all(month: Range, rows: Iterable[Row]) -> dict[str, Any]:
+    found = list(rows)
+    most = [[row.name, row.numbers.wasted] for row in found[:TOP] if row.numbers.wasted > 0]
+    return _facts(month, total(row.numbers for row in found)) | {"people": len(found), "most": most}
+
+
+def _facts(month: Range, found: Numbers) -> dict[str, Any]:
+    """What a notice keeps, in GPU-seconds."""
+    names = ("reserved", "attached", "busy", "idle", "not_attached", "no_data", "wasted", "kwh")
+    days = {"first": month.first.isoformat(), "last": month.last.isoformat()}
+    return days | {name: round(getattr(found, name), 3) for name in names}

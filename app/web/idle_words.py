@@ -1,0 +1,72 @@
+"""What a booking's page says of GPUs that do nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime
+
+from flask_babel import gettext as _
+from flask_babel import ngettext
+
+from app.models import Booking, Phase, Reclaim
+from app.services import policy
+from app.services.idle import keeping, sight
+from app.services.rules.terms import Rules
+from app.web.times import moment_text
+
+
+@dataclass(frozen=True)
+class Warned:
+    """That the rest is given back soon. `button`: to keep it; "" where that was said too often. `key`: which one."""
+
+    text: str
+    button: str
+    key: str
+
+
+def warned(booking: Booking, now: datetime) -> Warned | None:
+    """What its owner was told, as long as it can be answered."""
+    found = keeping.warning(booking) if booking.phase(now) == Phase.RUNNING else None
+    if found is None:
+        return None
+    text = ngettext(
+        "This %(num)s GPU did nothing since %(since)s; at %(time)s the rest of the time is given back.",
+        "These %(num)s GPUs did nothing since %(since)s; at %(time)s the rest of the time is given back.",
+        len(booking.allocations),
+        since=moment_text(found.since),
+        time=moment_text(found.due_at, "HH:mm"),
+    )
+    if found.held:
+        held = _("Memory is held, which counts for longer, but not for ever.")
+        text = f"{text} {held}"
+    left = sight.keeps_left(booking.id)
+    if not left:
+        last = _("You have kept it as often as the rules allow; only using the GPUs keeps it now.")
+        return Warned(f"{text} {last}", "", f"idle{found.id}")
+    button = ngettext(
+        "Keep for %(minutes)s min (%(num)s more time)",
+        "Keep for %(minutes)s min (%(num)s more times)",
+        left,
+        minutes=policy.current().keep_minutes,
+    )
+    return Warned(text, button, f"idle{found.id}")
+
+
+def lines(booking: Booking, now: datetime) -> Iterator[str]:
+    """That it is kept, or why it ended by itself."""
+    if booking.phase(now) == Phase.RUNNING and (until := keeping.kept_until(booking)) is not None:
+        yield _("Kept: whatever its GPUs do, nothing is given back before %(time)s.", time=moment_text(until))
+    if booking.released_at is not None and (found := keeping.reclaimed(booking)) is not None:
+        yield _("It ended by itself: its GPUs did nothing since %(since)s.", since=moment_text(found.since))
+
+
+def rule(rules: Rules) -> Iterator[str]:
+    """What those who book should know of it, by the rules of their class."""
+    lab = policy.current()
+    if lab.reclaim == Reclaim.ON:
+        yield _(
+            "GPUs that do nothing for %(minutes)s minutes are given back %(grace)s minutes after you are told.",
+            minutes=rules.idle_minutes,
+            grace=lab.idle_grace,
+        )

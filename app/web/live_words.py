@@ -1,0 +1,179 @@
+"""One GPU of the live pages in words: its states, who has it, and what it is at."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from flask import url_for
+from flask_babel import gettext as _
+
+from app import clock
+from app.models import GpuState, User
+from app.services.activity import LOOK_BACK
+from app.services.live_gpu import Live, Process
+from app.web import states
+from app.web.bookings.words import length
+from app.web.calendar.words import short
+from app.web.curves import Drawn, drawn
+
+PROGRAMS = 4  # of those that one sees, so many by name
+LONGEST_NAME = 40  # characters of a program's name, which its user chose
+ORDER = ("unbooked", "in_use", "idle", "attaching", "not_attached", "free", "not_offered", "maintenance",
+         "out_of_service", "quarantine")  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Row:
+    """One GPU for one reader."""
+
+    one: Live
+    viewer: User
+
+    @property
+    def mine(self) -> bool:
+        """Whether the reader has it now."""
+        return self.one.held is not None and self.one.held.user_id == self.viewer.id
+
+    @property
+    def idle(self) -> bool:
+        """Whether somebody has it and does nothing."""
+        return self.one.code == "idle"
+
+    @property
+    def tags(self) -> list[tuple[str, str]]:
+        """Codes of app.web.states with their words: what it is, then what else is to be known."""
+        one = self.one
+        found = [(one.code, self._word())]
+        off = {GpuState.QUARANTINE: "quarantine", GpuState.MAINTENANCE: "out_of_service"}.get(GpuState(one.gpu.state))
+        if off is not None and off != one.code:
+            found.append((off, ""))
+        if not one.known:
+            found.append(("no_data", self._no_data()))
+        return found
+
+    def _word(self) -> str:
+        one = self.one
+        if one.code == "not_attached" and one.held is not None:
+            since = int((clock.now() - one.held.starts_at).total_seconds())
+            return _("Booked, not attached for %(length)s", length=length(since))
+        if one.code == "idle":
+            seconds = int(one.idle.total_seconds())
+            more = one.idle.total_seconds() > 0.95 * LOOK_BACK.total_seconds()
+            text = length(int(LOOK_BACK.total_seconds()) if more else seconds - seconds % 60)
+            return _("Idle for over %(length)s", length=text) if more else _("Idle %(length)s", length=text)
+        if one.code == "free" and one.free_until is not None:
+            return _("Free until %(when)s", when=short(one.free_until))
+        return ""
+
+    def _no_data(self) -> str:
+        return _("No data since %(when)s", when=short(self.one.seen_at)) if self.one.seen_at else _("Never measured")
+
+    @property
+    def owner(self) -> str:
+        """Who has it."""
+        if self.one.held is None:
+            return ""
+        return _("You") if self.mine else self.one.held.owner
+
+    @property
+    def booking_url(self) -> str:
+        """The booking's page, for those who may see it."""
+        held = self.one.held
+        if held is None or not (self.mine or self.viewer.is_admin):
+            return ""
+        return url_for("bookings.show", booking_id=held.booking_id)
+
+    @property
+    def book_url(self) -> str:
+        """The form for it, from now."""
+        return url_for("bookings.new", gpu=self.one.gpu.id) if self.one.code == "free" else ""
+
+    @property
+    def until(self) -> datetime | None:
+        """When its booking ends."""
+        return self.one.held.ends_at if self.one.held else None
+
+    @property
+    def busy(self) -> str:
+        """`83 %`; "" where that is not known."""
+        share = self.one.values.get("utilisation")
+        return "" if share is None else f"{share} %"
+
+    @property
+    def memory(self) -> str:
+        """`12.3 of 48 GiB`."""
+        used, total = (self.one.values.get(name) for name in ("memory_used", "memory_total"))
+        if used is None or not total:
+            return ""
+        return _("%(used)s of %(total)s GiB", used=_gib(used), total=round(total / 1024))
+
+    @property
+    def power(self) -> str:
+        """`231 of 300 W`."""
+        watts, limit = (self.one.values.get(name) for name in ("power", "power_limit"))
+        if watts is None:
+            return ""
+        return _("%(used)s of %(limit)s W", used=round(watts), limit=round(limit)) if limit else f"{round(watts)} W"
+
+    @property
+    def temperature(self) -> str:
+        """`61 °C`."""
+        degrees = self.one.values.get("temperature")
+        return "" if degrees is None else f"{degrees} °C"
+
+    @property
+    def curve(self) -> Drawn:
+        """Its last hour."""
+        return drawn(self.one.curve)
+
+    @property
+    def programs(self) -> list[str]:
+        """Those that the reader sees, the largest first, and how many more there are."""
+        seen = self.one.processes
+        found = [self._program(process) for process in seen[:PROGRAMS]]
+        if len(seen) > PROGRAMS:
+            found.append(_("and %(count)s more", count=len(seen) - PROGRAMS))
+        return found
+
+    def _program(self, process: Process) -> str:
+        parts = [process.name[:LONGEST_NAME] or "?"]
+        if process.memory is not None:
+            parts.append(_("%(size)s GiB", size=_gib(process.memory)))
+        if process.utilisation is not None:
+            parts.append(f"{process.utilisation}\N{NO-BREAK SPACE}%")
+        if not self.viewer.is_admin:
+            return " · ".join(parts)
+        where = process.instance or _("the host itself")
+        if process.instance and not process.booked:
+            where = _("%(machine)s, without a booking", machine=where)
+        return _("%(what)s (%(where)s, PID %(pid)s)", what=" · ".join(parts), where=where, pid=process.pid)
+
+
+def rows(found: Sequence[Live], viewer: User) -> list[Row]:
+    """GPUs for a reader."""
+    return [Row(one, viewer) for one in found]
+
+
+def counts(found: Sequence[Live]) -> list[tuple[str, str]]:
+    """`5 in use`, `2 free`: how many GPUs of a host are what, in a fixed order."""
+    number = Counter(one.code for one in found)
+    told = [(code, number[code]) for code in ORDER if number[code]]
+    unknown = sum(not one.known for one in found)
+    told += [("no_data", unknown)] if unknown else []
+    return [
+        (code, _("%(number)s %(state)s", number=count, state=str(states.state_of(code).word).lower()))
+        for code, count in told
+    ]
+
+
+def models(found: Sequence[Live]) -> str:
+    """`8 × NVIDIA RTX A6000`; of several models, each."""
+    number = Counter(one.gpu.model for one in found)
+    return ", ".join(f"{count} × {model}" for model, count in sorted(number.items()))
+
+
+def _gib(mebibytes: float) -> str:
+    return f"{mebibytes / 1024:.1f}"  # as both languages write it; asked hundreds of times a page

@@ -1,0 +1,134 @@
+"""A report in words: its headings, its sentences, and numbers as people read them."""
+
+from __future__ import annotations
+
+from datetime import date
+
+from babel.dates import format_date as format_day
+from flask_babel import format_decimal, get_locale
+from flask_babel import gettext as _
+
+from app.services.reports.numbers import Numbers, percent
+from app.services.reports.periods import Choice, Range, Step
+from app.services.reports.report import Group, Report, Row
+
+NONE = "\N{EN DASH}"
+
+
+def hours(seconds: float) -> str:
+    """GPU-hours: tenths up to a hundred, whole ones above."""
+    amount = seconds / 3600
+    return str(format_decimal(round(amount, 1) if abs(amount) < 99.95 else round(amount)))
+
+
+def share(part: float, whole: float) -> str:
+    """In per cent, or a dash of nothing."""
+    found = percent(part, whole)
+    return NONE if found is None else _("%(share)s %%", share=found)
+
+
+def wasted_share(numbers: Numbers, least: float) -> str:
+    """What was wasted of what was booked; a dash where that is too little to say."""
+    return share(numbers.wasted, numbers.reserved) if numbers.reserved >= least else NONE
+
+
+def change(now: float, before: float) -> str:
+    """By how much it is more or less than before."""
+    if before <= 0:
+        return NONE
+    found = round(100 * (now - before) / before)
+    sign = "+" if found > 0 else "\N{MINUS SIGN}" if found < 0 else "±"
+    return _("%(sign)s%(share)s %%", sign=sign, share=abs(found))
+
+
+def choice(one: Choice) -> str:
+    """A period's link."""
+    return {
+        Choice.THIS_MONTH: _("This month"),
+        Choice.LAST_MONTH: _("Last month"),
+        Choice.QUARTER: _("This quarter"),
+        Choice.CUSTOM: _("Chosen days"),
+    }[one]
+
+
+def group(one: Group) -> str:
+    """What a table has a row for: its caption."""
+    return {
+        Group.PERSON: _("People"),
+        Group.TEAM: _("Teams"),
+        Group.HOST: _("Hosts"),
+        Group.GPU: _("GPUs"),
+        Group.MODEL: _("GPU models"),
+        Group.BOOKING: _("Bookings"),
+        Group.DAY: _("Days"),
+        Group.WEEK: _("Weeks"),
+        Group.MONTH: _("Months"),
+    }[one]
+
+
+def day(one: date, pattern: str = "") -> str:
+    """A day of the lab's calendar."""
+    return format_day(one, pattern or _("d MMM yyyy"), locale=get_locale() or "en")
+
+
+def period(chosen: Range, kind: Choice) -> str:
+    """`October 2026`, or the first and the last day."""
+    if kind in {Choice.THIS_MONTH, Choice.LAST_MONTH}:
+        return day(chosen.first, _("LLLL yyyy"))
+    return _("%(first)s to %(last)s", first=day(chosen.first), last=day(chosen.last))
+
+
+def step(first: date, of: Step) -> str:
+    """A bar's name."""
+    if of == Step.MONTH:
+        return day(first, _("LLL yyyy"))
+    return _("week of %(day)s", day=day(first, _("d MMM"))) if of == Step.WEEK else day(first, _("EEE d MMM"))
+
+
+def name(row: Row, of: Group) -> str:
+    """A row's heading."""
+    if row.day is not None and of.step is not None:
+        return step(row.day, of.step)
+    return row.name or _("No team")
+
+
+def sentence(report: Report, when: str) -> str:
+    """The three numbers, each as a share of what it is a part of."""
+    one = report.total
+    values = {"period": when, "booked": hours(one.reserved), "attached": hours(one.attached), "busy": hours(one.busy)}
+    values |= {"of_booked": share(one.attached, one.reserved), "busy_share": share(one.busy, one.reserved)}
+    if report.capacity is None:
+        return _(
+            "%(period)s: booked %(booked)s GPU-hours, attached %(attached)s (%(of_booked)s of booked), "
+            "busy %(busy)s (%(busy_share)s).",
+            **values,
+        )
+    return _(
+        "%(period)s: booked %(booked)s GPU-hours (%(of_all)s of capacity), attached %(attached)s "
+        "(%(of_booked)s of booked), busy %(busy)s (%(busy_share)s).",
+        of_all=share(one.reserved, max(report.capacity, one.reserved)),  # GPUs that are gone do not count in it
+        **values,
+    )
+
+
+def finding(report: Report) -> str:
+    """What the chart shows."""
+    best = max(report.bars.items(), key=lambda bar: bar[1].busy)
+    worst = max(report.bars.items(), key=lambda bar: bar[1].wasted)
+    return _(
+        "Most was busy %(best)s (%(busy)s GPU-hours), and most was wasted %(worst)s (%(wasted)s).",
+        best=step(best[0], report.step),
+        busy=hours(best[1].busy),
+        worst=step(worst[0], report.step),
+        wasted=hours(worst[1].wasted),
+    )
+
+
+def forced(action: str) -> str:
+    """A step of an eviction by force."""
+    return {
+        "gpu.process_ended": _("Programs ended, since they still held a GPU after the end"),
+        "instance.force_stopped": _("Machines stopped by force"),
+        "gpu.quarantined": _("GPUs put into quarantine"),
+        "gpu.intruder": _("GPUs used without a booking"),
+    }[action]

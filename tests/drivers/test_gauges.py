@@ -1,0 +1,204 @@
+"""What GPUs are at: the real pynvml, over a library made for these tests; and the simulated host's."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from app import clock
+from app.drivers import gauges as module
+from app.drivers import nvml_asked as asking
+from app.drivers.asked import Asked
+from app.drivers.base import NVIDIA_MAJOR, Tag
+from app.drivers.fake import FakeLxd
+from app.drivers.fake_kernel import FakeKernel
+from app.drivers.gauges import Gauge, NvmlGauges, Running
+from tests.drivers.nvml_stub import (
+    DRIVER_NOT_LOADED,
+    HANGS,
+    LOST,
+    NOT_SAID,
+    NOT_SUPPORTED,
+    Gpu,
+    Process,
+    Stub,
+    whole,
+)
+
+ONE, TWO = Gpu(1).pci_address, Gpu(2).pci_address
+
+
+@pytest.fixture
+def gauges(stub: Stub) -> Iterator[NvmlGauges]:
+    made = stub.gauges()
+    yield made
+    made.close()
+
+
+def read(gauges: NvmlGauges, *addresses: str, processes: bool = True) -> dict[str, Gauge]:
+    return {one.pci_address: one for one in gauges.read(addresses or (ONE, TWO), processes=processes)}
+
+
+def test_all_that_a_gpu_says(stub: Stub, gauges: NvmlGauges) -> None:
+    known = {11: Process(900, share=30), 12: Process(NOT_SAID)}
+    stub.say(whole(1, 80, compute=[11], graphics=[11, 12], known=known, values={"throttle": (4 | 0x40,)}), whole(2))
+    found = read(gauges)
+    assert found[ONE].values == {
+        "utilisation": 80, "memory_utilisation": 40, "memory_used": 2048, "memory_total": 49152, "power": 220.0,
+        "power_limit": 300, "temperature": 80, "clock_sm": 1410, "clock_memory": 8001, "ecc_errors": 0,
+        "throttle": "power, heat",
+    }  # fmt: skip
+    assert found[ONE].processes == (Running(11, 900, True, 30.0), Running(12, None, False, None))
+    assert (found[ONE].busy, found[ONE].occupied, found[ONE].trouble) == (0.8, None, "")
+    assert found[TWO].processes == ()
+    assert read(gauges, processes=False)[ONE].processes is None
+
+
+def test_each_value_is_asked_for_alone(stub: Stub, gauges: NvmlGauges) -> None:
+    lacks = {"power": NOT_SUPPORTED, "rates": NOT_SUPPORTED, "ecc": 999}
+    stub.say(whole(1, 80, errors=lacks, compute_error=NOT_SUPPORTED, graphics_error=NOT_SUPPORTED))
+    (found,) = read(gauges, ONE).values()
+    assert found.values.keys() == {
+        "memory_used", "memory_total", "power_limit", "temperature", "clock_sm", "clock_memory", "throttle",
+    }  # fmt: skip
+    assert (found.busy, found.processes, found.trouble) == (None, None, "")
+    stub.say(whole(1, 80))
+    assert read(gauges, ONE)[ONE].values["ecc_errors"] == 0, "what failed once is asked for again"
+
+
+def test_it_is_the_mean_of_what_was_since_the_last_reading(stub: Stub, gauges: NvmlGauges) -> None:
+    stub.environment["NVML_PERIOD"] = "5000"  # a sample every 5 ms
+    stub.say(whole(1, compute=[11], known={11: Process()}, spans=[(11, 0, 1 << 60, 1)]))
+    read(gauges, ONE)
+    began = time.time_ns() // 1000
+    spans = [(11, began, began + 150_000, 60), (12, began + 150_000, began + 300_000, 90)]
+    stub.say(whole(1, compute=[11, 12], known={11: Process(), 12: Process()}, spans=spans))
+    time.sleep(max(0.0, began / 1e6 + 0.6 - time.time()))  # half of it busy: a point now would say that nothing runs
+    took = time.time_ns() / 1000 - began
+    (found,) = read(gauges, ONE).values()
+    assert found.busy == pytest.approx((150_000 * 60 + 150_000 * 90) / 100 / took, rel=0.1)
+    assert found.processes is not None
+    shares = {one.pid: one.utilisation or 0.0 for one in found.processes}
+    assert shares[12] / shares[11] == pytest.approx(1.5, rel=0.1)
+
+
+def test_one_that_falls_off_the_bus_leaves_the_others(
+    stub: Stub, gauges: NvmlGauges, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stub.say(whole(1, 10), whole(2, 20))
+    read(gauges)
+    (child,) = gauges.own
+    stub.say(whole(1, 10, error=LOST), whole(2, 20))
+    found = read(gauges)
+    assert (found[ONE].values, found[ONE].processes) == ({}, None)
+    assert "lost" in found[ONE].trouble
+    assert found[TWO].values["utilisation"] == 20
+    stub.say(whole(1, 10), whole(2, 20))
+    assert read(gauges)[ONE].values["utilisation"] == 10
+    stub.say(whole(1, error=LOST), whole(2, 20))
+    monkeypatch.setattr(module, "ANEW", 0.0)
+    for _ in range(3):
+        read(gauges)
+    assert gauges.own != {child}, "NVML is started anew, so that one that came back is found"
+
+
+def test_split_up_it_is_busy_in_as_many_parts_as_have_a_process(stub: Stub, gauges: NvmlGauges) -> None:
+    known = {11: Process(100, part=1), 12: Process(100, part=1), 13: Process(100, part=2)}
+    mig = whole(1, errors={"rates": NOT_SUPPORTED}, values={"mig": (1, 7, 4)}, compute=[11, 12, 13], known=known)
+    stub.say(mig)
+    (found,) = read(gauges, ONE).values()
+    assert (found.busy, found.occupied, found.values["mig"]) == (None, 0.5, 4)
+    assert "utilisation" not in found.values
+    stub.say(whole(1, errors={"rates": NOT_SUPPORTED}, values={"mig": (1, 7, 4)}))
+    assert read(gauges, ONE)[ONE].occupied == 0.0
+
+
+def test_a_driver_that_is_loaded_anew_is_read_again(
+    stub: Stub, gauges: NvmlGauges, caplog: pytest.LogCaptureFixture
+) -> None:
+    stub.say(whole(1, 10))
+    assert read(gauges, ONE)[ONE].trouble == ""
+    stub.say(init=DRIVER_NOT_LOADED)
+    assert "NVML says nothing" in read(gauges, ONE)[ONE].trouble
+    assert gauges.own == frozenset(), "nothing is kept open that would keep the driver"
+    assert not caplog.records
+    stub.say(whole(1, 30))
+    assert read(gauges, ONE)[ONE].values == {}, "not asked again so soon"
+    gauges._silent_until = 0.0
+    assert read(gauges, ONE)[ONE].values["utilisation"] == 30
+
+
+def test_without_the_library_there_is_one_try_and_no_noise(stub: Stub, caplog: pytest.LogCaptureFixture) -> None:
+    gauges = NvmlGauges(stub.environment | {"LD_LIBRARY_PATH": "/nonexistent"})
+    assert {one.trouble for one in gauges.read([ONE, TWO], processes=True)} == {
+        "NVML says nothing: NVML Shared Library Not Found"
+    }
+    assert gauges._silent_until - time.monotonic() > asking.AGAIN
+    assert gauges.own == frozenset()
+    assert not caplog.records
+
+
+def test_one_that_hangs_is_given_up(
+    stub: Stub, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    gauges = stub.gauges(patience=0.3)
+    stub.say(whole(1, 10))
+    read(gauges, ONE)
+    stub.say(whole(1, errors={"power": HANGS}))
+    began = time.monotonic()
+    for _ in range(3):
+        assert "no answer" in read(gauges, ONE)[ONE].trouble
+    assert time.monotonic() - began < 2.0, "it is waited for once"
+    assert (gauges.own, len(caplog.records)) == (frozenset(), 1)
+    end = Asked.end
+    gauges._silent_until = 0.0
+    monkeypatch.setattr(Asked, "end", lambda _self: False)  # it waits within the kernel
+    read(gauges, ONE)
+    stub.say(whole(1, 30))
+    gauges._silent_until = 0.0
+    assert read(gauges, ONE)[ONE].values == {}
+    assert len(gauges.own) == 1, "no other one is started beside it, and it is known to be ours"
+    assert gauges._abandoned is not None
+    end(gauges._abandoned)
+    monkeypatch.undo()
+    assert read(gauges, ONE)[ONE].values["utilisation"] == 30
+    gauges.close()
+
+
+def test_nothing_is_kept_open_that_is_not_read(stub: Stub, gauges: NvmlGauges) -> None:
+    stub.say(whole(1), whole(2))
+    read(gauges)
+    both = gauges.own
+    assert read(gauges, TWO).keys() == {TWO}
+    assert gauges.own != both, "the first one could not be reset else"
+    assert len(gauges.own) == 1
+    assert gauges.read([], processes=True) == ()
+    assert gauges.own == frozenset()
+
+
+# The simulated host's
+
+
+def test_on_a_simulated_host_somebody_is_always_at_work(tmp_path: Path) -> None:
+    lxd, kernel = FakeLxd(tmp_path / "lab.json", gpus=2, pace=0), FakeKernel(tmp_path / "lab.json")
+    one, two = lxd.gpus()
+    lxd.add_instance("alice", owner="alice")
+    lxd.attach("alice", one, Tag(5, 6, 2_000_000_000))
+    by_hand = kernel.add_process("", (NVIDIA_MAJOR, two.minor))
+    shares, begin = [], datetime(2026, 11, 3, 14, tzinfo=UTC)
+    for number in range(120):
+        with clock.frozen(begin + timedelta(seconds=30 * number)):
+            busy, other = kernel.gauges.read([one.pci_address, two.pci_address], processes=True)
+            assert kernel.gauges.read([one.pci_address], processes=True) == (busy,), "the same for everybody"
+            running = {running.pid for running in busy.processes or ()}
+            assert {who.instance for who in kernel.whose(lxd.observe(), running).values()} <= {"alice"}
+        assert busy.values["memory_used"] > (1000 if running else 0)
+        assert [running.pid for running in other.processes or ()] == [by_hand]
+        shares.append(busy.busy or 0.0)
+    assert 0.5 < sum(shares) / len(shares) < 0.85
+    assert 0 < len([share for share in shares if not share]) < len(shares) / 2, "with gaps"
+    assert "no such GPU" in kernel.gauges.read(["0000:ff:00.0"], processes=True)[0].trouble

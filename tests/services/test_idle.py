@@ -1,0 +1,270 @@
+"""Bookings whose GPUs do nothing: what counts as that, what their owners hear, and what comes back."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import datetime, timedelta
+
+import pytest
+import sqlalchemy as sa
+from flask import Flask
+from sqlalchemy.orm import joinedload
+
+from app.errors import Conflict, NotFound, RuleRefused
+from app.extensions import db, lab_zone
+from app.models import Charge, Event, Idling, LedgerEntry, News, Notice, Outcome, Reclaim
+from app.services import bookings, changes, charges, news, notice_words, policy, quota, recording
+from app.services.claims import Ask
+from app.services.idle import keeping, steps, told
+from app.services.idle.judging import Minute, State, Terms, judge
+from app.services.rules import classes
+from tests.factories import gpus_of, make_admin, make_user
+from tests.services.idling import HOUR, MINUTE, NOW, Lab
+
+TERMS = Terms(60, 120)
+
+
+@pytest.fixture
+def lab(app: Flask, freeze: Callable[[datetime], None]) -> Lab:
+    return Lab(freeze)
+
+
+def minutes(start: int, end: int, *, busy: tuple[int, ...] = (), memory: int = 0) -> list[Minute]:
+    return [Minute(NOW + one * MINUTE, one in busy, memory) for one in range(start, end)]
+
+
+@pytest.mark.parametrize(
+    ("measured", "terms", "state", "since"),
+    [
+        (minutes(0, 60), TERMS, State.IDLE, 0),
+        (minutes(0, 59), TERMS, State.USED, 0),
+        (minutes(0, 60, memory=100), TERMS, State.USED, 0),
+        (minutes(0, 120, memory=100), TERMS, State.IDLE, 0),
+        (minutes(0, 60, memory=100) + minutes(60, 120), TERMS, State.IDLE, 0),
+        (minutes(0, 300, memory=100), Terms(60, 0), State.USED, 0),
+        (minutes(0, 60, busy=(3,)), TERMS, State.USED, 4),
+        (minutes(0, 100, busy=(3, 39)), TERMS, State.IDLE, 40),
+        (minutes(0, 60, busy=(59,)), TERMS, State.USED, None),
+        (minutes(0, 40) + minutes(45, 65), TERMS, State.IDLE, 0),
+        (minutes(0, 40) + minutes(46, 66), TERMS, State.USED, 46),
+        (minutes(-200, 59), TERMS, State.USED, 0),
+        ([], TERMS, State.UNKNOWN, None),
+    ],
+    ids=[
+        "an hour", "a minute less", "with memory held", "twice as long with memory held", "held before that hour",
+        "memory that protects", "a job lately", "a job long ago", "a job now", "an agent that was away for a moment",
+        "not measured for longer", "somebody else's time before", "never measured",
+    ],
+)  # fmt: skip
+def test_what_counts_as_doing_nothing(measured: list[Minute], terms: Terms, state: State, since: int | None) -> None:
+    now = measured[-1].at + 2 * MINUTE if measured else NOW
+    said = judge(measured, NOW, now, terms)
+    assert (said.state, said.since) == (state, None if since is None else NOW + since * MINUTE)
+
+
+def test_old_measurements_say_nothing() -> None:
+    assert judge(minutes(0, 90), NOW, NOW + 96 * MINUTE, TERMS).state == State.UNKNOWN
+
+
+def test_told_and_then_given_back_once(lab: Lab) -> None:
+    lab.measure(0, 59)
+    assert lab.look(60) == []
+    assert lab.events() == []
+    lab.measure(59, 61)
+    lab.look(61)
+    lab.look(62)
+    assert lab.events() == ["booking.idle_warned"]
+    lab.measure(61, 76)
+    assert lab.look(75) == []
+    [ended] = lab.look(76.5)
+    assert lab.look(77) == []
+    assert (ended.id, ended.ends_at) == (lab.booking.id, NOW + 76.5 * MINUTE)
+    assert lab.events() == ["booking.idle_warned", "booking.reclaimed"]
+    assert quota.held_for(ended.id) == 2 * 76.5 * 60
+    lab.freeze(NOW + 80 * MINUTE)
+    assert recording.settle_ended(lab.host) == 1
+    assert quota.free(lab.owner.account_id or 0) == 100 * 3600 - 2 * 76.5 * 60
+    found = told.sums()[Outcome.RECLAIMED]
+    assert (found.count, found.seconds) == (1, 2 * (480 - 76.5) * 60)
+    other = make_user("next")
+    ids = tuple(gpu.id for gpu in gpus_of(lab.host))
+    assert bookings.create(other, Ask(ends_at=NOW + 5 * HOUR, gpu_ids=ids), 900).starts_at == NOW + 80 * MINUTE
+
+
+def test_the_owner_reads_what_happens_and_may_say_keep(lab: Lab) -> None:
+    lab.measure(0, 61, memory=10)
+    lab.look(61)
+    news.collect(mail=True)
+    [notice] = db.session.scalars(sa.select(Notice).options(joinedload(Notice.user)))
+    assert (notice.event, notice.expires_at) == (Event.IDLE, NOW + 76 * MINUTE)
+    message = notice_words.message(lab.owner, [notice], "https://b.example", lab_zone())
+    assert message.title.startswith(
+        "Nothing done since Tue 24 Nov 14:00: 2 GPUs on lab03, given back at Tue 24 Nov 15:16"
+    )
+    assert f"Keep them for 60 minutes (2 more times): https://b.example/bookings/{lab.booking.id}#idle" in message.text
+    assert lab.look(76) == [], "nothing was measured for so long: nobody knows"
+    assert keeping.keep(lab.owner, lab.booking.id) == NOW + 136 * MINUTE
+    assert keeping.keep(lab.owner, lab.booking.id) == NOW + 136 * MINUTE, "said twice it counts once"
+    lab.measure(61, 140)
+    assert lab.look(135) == []
+    lab.look(136)
+    keeping.keep(lab.owner, lab.booking.id)
+    lab.measure(140, 240)
+    lab.look(196)
+    with pytest.raises(RuleRefused):
+        keeping.keep(lab.owner, lab.booking.id)
+    assert [one.id for one in lab.look(211)] == [lab.booking.id]
+    assert lab.outcomes() == ["kept", "kept", "reclaimed"]
+    assert [one for one in lab.events() if one == "booking.kept"] == ["booking.kept"] * 2
+    with pytest.raises(Conflict):
+        keeping.keep(lab.owner, lab.booking.id)
+
+
+def test_nobody_elses_booking_is_kept(lab: Lab) -> None:
+    with pytest.raises(NotFound):
+        keeping.keep(make_user("zhao"), lab.booking.id)
+    with pytest.raises(Conflict):
+        keeping.keep(lab.owner, lab.booking.id)
+
+
+def test_one_busy_gpu_keeps_them_all_and_one_that_is_not_measured_too(lab: Lab) -> None:
+    lab.measure(0, 90, gpus=[0])
+    lab.look(90)
+    assert lab.events() == []
+    lab.measure(0, 90, gpus=[1], busy=1)
+    lab.look(91)
+    assert lab.events() == []
+
+
+def test_what_others_do_on_it_keeps_nothing(lab: Lab) -> None:
+    lab.measure(0, 61)
+    lab.measure(0, 61, busy=90, own=False)
+    lab.look(61)
+    assert lab.events() == ["booking.idle_warned"]
+
+
+@pytest.mark.parametrize("what", ["a job", "extended", "shortened"])
+def test_a_warning_is_over_when_it_is_not_true_any_more(lab: Lab, what: str) -> None:
+    lab.measure(0, 61)
+    lab.look(61)
+    lab.measure(61, 70)
+    if what == "a job":
+        lab.measure(70, 71, busy=50)
+    lab.measure(71, 90)
+    lab.freeze(NOW + 75 * MINUTE)
+    if what == "extended":
+        changes.move_end(lab.owner, lab.booking.id, NOW + 9 * HOUR, 900)
+    if what == "shortened":
+        changes.move_end(lab.owner, lab.booking.id, NOW + 90 * MINUTE, 900)
+        db.session.flush()
+    ended = lab.look(76)
+    assert (len(ended), lab.outcomes()) == ((1, ["reclaimed"]) if what == "shortened" else (0, ["over"]))
+
+
+def test_who_extends_between_the_look_and_the_deed_keeps_it(lab: Lab) -> None:
+    lab.measure(0, 78)
+    lab.look(61)
+    lab.freeze(NOW + 77 * MINUTE)
+    found = steps.look()
+    changes.move_end(lab.owner, lab.booking.id, NOW + 9 * HOUR, 900)
+    assert [steps.act(one) for one in found] == [None]
+    assert (lab.outcomes(), "booking.reclaimed" in lab.events()) == (["over"], False)
+
+
+def test_who_could_not_answer_is_told_anew(lab: Lab) -> None:
+    lab.measure(0, 300)
+    lab.look(61)
+    assert lab.look(90) == []
+    assert lab.look(91) == []
+    assert lab.outcomes() == ["over", "open"]
+    assert len(lab.look(106)) == 1
+
+
+def test_a_trial_takes_nothing_and_says_nothing(lab: Lab) -> None:
+    policy.current().reclaim = Reclaim.TRIAL
+    lab.measure(0, 130)
+    lab.measure(130, 140, busy=50)
+    for minute in (61, 76, 77, 120):
+        assert lab.look(minute) == []
+    assert (lab.events(), lab.outcomes()) == (["booking.would_reclaim"], ["would"])
+    assert db.session.scalars(sa.select(News)).all() == []
+    with pytest.raises(Conflict):
+        keeping.keep(lab.owner, lab.booking.id)
+    [found] = told.latest()
+    assert (found.idling.seconds, found.busy_after) == (2 * (480 - 76) * 60, 2 * 10 * 30)
+    policy.current().reclaim = Reclaim.ON
+    lab.look(121)
+    assert lab.outcomes() == ["would", "open"]
+    policy.current().reclaim = Reclaim.OFF
+    lab.look(140)
+    assert lab.outcomes() == ["would", "over"]
+
+
+def test_what_berth_could_not_give_and_what_ends_anyway_is_left_alone(lab: Lab) -> None:
+    lab.measure(0, 475)
+    lab.allocations(attached_at=None, trouble="unreachable")
+    lab.look(61)
+    lab.allocations(trouble="stopped")
+    lab.look(466)
+    assert lab.events() == []
+    lab.look(464)
+    assert lab.events() == ["booking.idle_warned"]
+
+
+def test_a_class_has_its_own_time_and_late_attachment_counts(lab: Lab) -> None:
+    boss = make_admin("boss")
+    classes.change(boss, classes.default().id, {"idle_minutes": 20})
+    lab.allocations(attached_at=NOW + 30 * MINUTE)
+    lab.measure(0, 60)
+    lab.look(49)
+    assert lab.events() == []
+    lab.look(50)
+    assert lab.events() == ["booking.idle_warned"]
+
+
+def test_since_when_is_said_however_long_ago(lab: Lab) -> None:
+    lab.measure(0, 5, busy=80)
+    lab.measure(5, 400)
+    lab.look(400)
+    [found] = db.session.scalars(sa.select(Idling))
+    assert found.since == NOW + 5 * MINUTE
+
+
+def ledger(booking_id: int) -> dict[str, int]:
+    rows = db.session.scalars(sa.select(LedgerEntry).where(LedgerEntry.booking_id == booking_id))
+    return {row.key.partition(":")[0]: row.amount for row in rows if row.kind == "settle"}
+
+
+def given_back(lab: Lab) -> None:
+    lab.measure(0, 77)
+    lab.look(61)
+    assert len(lab.look(76)) == 1
+    lab.freeze(NOW + 2 * HOUR)
+    recording.settle_ended(lab.host)
+
+
+def test_what_was_taken_back_unused_may_cost_as_if_it_was_not(lab: Lab) -> None:
+    policy.current().charge = Charge.RESERVED
+    given_back(lab)
+    assert ledger(lab.booking.id) == {"unused": -2 * (480 - 76) * 60, "settle": -2 * 76 * 60}
+    assert quota.free(lab.owner.account_id or 0) == 84 * 3600
+
+
+def test_only_attached_time_may_be_charged(lab: Lab, freeze: Callable[[datetime], None]) -> None:
+    policy.current().charge = Charge.ATTACHED
+    lab.allocations(attached_at=NOW + timedelta(hours=1, microseconds=7), detached_at=NOW + 9 * HOUR)
+    db.session.execute(
+        sa.text("UPDATE allocations SET attached_at = NULL WHERE id = (SELECT min(id) FROM allocations)")
+    )
+    freeze(NOW + 9 * HOUR)
+    db.session.expire_all()
+    recording.settle_ended(lab.host)
+    [entry] = db.session.scalars(sa.select(LedgerEntry).where(LedgerEntry.key == f"settle:{lab.booking.id}"))
+    assert (entry.amount, charges.explained(entry.note)) == (-7 * 3600, (7 * 3600, 16 * 3600))
+
+
+def test_giving_back_by_rule_costs_what_giving_back_costs(lab: Lab) -> None:
+    boss = make_admin("boss")
+    classes.change(boss, classes.default().id, {"late_hours": 1, "late_percent": 50})
+    given_back(lab)
+    assert ledger(lab.booking.id) == {"fee": -3600, "settle": -2 * 76 * 60}

@@ -1,0 +1,219 @@
+"""Every number of a report is what one gets by counting raw samples and bookings one by one, whatever the clocks do."""
+
+from __future__ import annotations
+
+import random
+from collections import defaultdict
+from collections.abc import Callable
+from datetime import UTC, date, datetime, timedelta
+from pathlib import Path
+from typing import Any
+from zoneinfo import ZoneInfo
+
+import pytest
+import sqlalchemy as sa
+
+from app import clock
+from app.config import Settings
+from app.extensions import db, lab_zone
+from app.models import Account, Allocation, Booking, Gpu, UsageMinute
+from app.models.accounts import TEAM
+from app.services import folding, policy, samples
+from app.services.reports.numbers import Numbers, total
+from app.services.reports.pieces import Key, Scope, numbers
+from app.services.reports.spans import Span
+from app.services.samples import Part
+from tests.conftest import settings_for
+from tests.factories import gpus_of, make_booking, make_host, make_user
+
+MINUTE, HOUR = timedelta(minutes=1), timedelta(hours=1)
+# Clocks go back; they go forward; they stand half an hour beside UTC's hours.
+PLACES = [
+    ("Europe/Berlin", date(2026, 10, 24)),
+    ("America/New_York", date(2026, 3, 7)),
+    ("Asia/Kolkata", date(2026, 1, 31)),
+]
+
+
+@pytest.fixture(params=PLACES, ids=lambda place: place[0])
+def first_day(request: pytest.FixtureRequest) -> date:
+    return request.param[1]
+
+
+@pytest.fixture
+def settings(shared_db: str, tmp_path: Path, request: pytest.FixtureRequest) -> Settings:
+    callspec = getattr(request.node, "callspec", None)
+    place = callspec.params["first_day"] if callspec else PLACES[0]
+    return settings_for(shared_db, tmp_path, BERTH_TZ=place[0])
+
+
+class Lab:
+    """Three days of two hosts, with all that was put into them kept aside in plain lists."""
+
+    def __init__(self, first: date, seed: int) -> None:
+        self.dice = random.Random(seed)
+        self.start = datetime.combine(first, datetime.min.time(), lab_zone()).astimezone(UTC)
+        self.hosts = [make_host(gpus=2, model=model) for model in ("NVIDIA A100", "NVIDIA L40S")]
+        self.people = [make_user(hours=9000) for _ in range(3)]
+        team = Account(name=f"{TEAM}vision {seed}")
+        db.session.add(team)
+        db.session.flush()
+        self.bookings: list[Booking] = []
+        self.samples: list[tuple[int, int, datetime, Part]] = []  # booking, GPU, minute
+        for host in self.hosts:
+            for gpu in gpus_of(host):
+                self._fill(gpu, team)
+        self._deliver()
+
+    def _fill(self, gpu: Gpu, team: Account) -> None:
+        dice, at = self.dice, self.start - 5 * HOUR
+        while at < self.start + 75 * HOUR:
+            end = at + dice.choice([HOUR, 3 * HOUR, 7 * HOUR, 29 * HOUR]) + dice.choice([0, 15, 30]) * MINUTE
+            booking = make_booking(dice.choice(self.people), [gpu], at, end)
+            if dice.random() < 0.3:
+                booking.account_id = team.id
+            [allocation] = db.session.scalars(sa.select(Allocation).where(Allocation.booking_id == booking.id))
+            if dice.random() < 0.85:
+                allocation.attached_at = at + timedelta(seconds=dice.choice([-4, 0, 3.25, 1800]))
+                allocation.detached_at = end + timedelta(seconds=dice.choice([-600, 0, 7]))
+                self._measure(booking, gpu, allocation)
+            if dice.random() < 0.1:
+                allocation.released_at = at
+            self.bookings.append(booking)
+            at = end + dice.choice([0, 15, 240]) * MINUTE
+        db.session.flush()
+
+    def _measure(self, booking: Booking, gpu: Gpu, allocation: Allocation) -> None:
+        minute = (allocation.attached_at or booking.starts_at).replace(second=0, microsecond=0)
+        wild = (
+            booking.ends_at - booking.starts_at < 2 * HOUR
+        )  # an agent whose clock jumps, so that it measured too much
+        lost = minute + self.dice.randrange(300) * MINUTE  # for an hour nobody looked
+        while minute < min(allocation.detached_at or booking.ends_at, clock.now()):
+            if not lost <= minute < lost + HOUR and (wild or self.dice.random() < 0.25):  # some minutes, to be quick
+                busy = self.dice.choice([0, 0, 24_000, 60_000] if not wild else [24_000, 120_000])
+                part = Part(
+                    gpu.pci_address,
+                    minute,
+                    booking.id,
+                    "m1",
+                    max(60_000 + 60_000 * wild, busy),
+                    busy,
+                    6000,
+                    busy // 1000,
+                    60,
+                )
+                self.samples.append((booking.id, gpu.id, minute, part))
+            minute += MINUTE
+
+    def _deliver(self) -> None:
+        for host in self.hosts:
+            own = {gpu.id for gpu in gpus_of(host)}
+            parts = [part for _, gpu, _, part in self.samples if gpu in own]
+            self.dice.shuffle(parts)  # late, and in any order
+            for number in range(0, len(parts), 1500):
+                for _twice in range(2):
+                    samples.deliver(host.id, f"b{number}", parts[number : number + 1500])
+
+    def count(self, start: datetime, end: datetime, group: Callable[[Booking, Gpu, date], Any]) -> dict[Any, Numbers]:
+        """By hand: each booking, GPU and day of the lab's by itself."""
+        found: dict[Any, Numbers] = defaultdict(Numbers)
+        zone, gpus = lab_zone(), {gpu.id: gpu for gpu in db.session.scalars(sa.select(Gpu))}
+        used: dict[Any, list[Part]] = defaultdict(list)
+        for booking_id, gpu_id, minute, part in self.samples:
+            if start <= minute < end:
+                used[booking_id, gpu_id, minute.astimezone(zone).date()].append(part)
+        for booking in self.bookings:
+            for one in db.session.scalars(sa.select(Allocation).where(Allocation.booking_id == booking.id)):
+                day = booking.starts_at.astimezone(zone).date()
+                while one.released_at is None and day <= booking.ends_at.astimezone(zone).date():
+                    left, right = (max(start, _at(day, zone)), min(end, _at(day + timedelta(days=1), zone)))
+                    parts = used[booking.id, one.gpu_id, day]
+                    if (reserved := _shared(left, right, one.starts_at, one.ends_at)) > 0:
+                        has, had = one.attached_at or one.ends_at, one.detached_at or one.ends_at
+                        attached = _shared(left, right, max(has, one.starts_at), min(had, one.ends_at))
+                        sampled = min(sum(part.sampled_ms for part in parts) / 1000, attached)
+                        busy = min(sum(part.busy_ms for part in parts) / 1000, sampled)
+                        energy = sum(part.energy_j for part in parts)
+                        memory = max((part.memory_mib for part in parts), default=0)
+                        piece = Numbers(reserved, attached, sampled, busy, energy, memory)
+                        found[group(booking, gpus[one.gpu_id], day)] += piece
+                    day += timedelta(days=1)
+        return dict(found)
+
+
+def _at(day: date, zone: ZoneInfo) -> datetime:
+    return datetime.combine(day, datetime.min.time(), zone).astimezone(UTC)
+
+
+def _shared(start: datetime, end: datetime, since: datetime, until: datetime) -> float:
+    return max(0.0, (min(end, until) - max(start, since)).total_seconds())
+
+
+def _rounded(found: dict[Any, Numbers]) -> dict[Any, tuple[float, ...]]:
+    amounts = {key: (n.reserved, n.attached, n.sampled, n.busy, n.energy, n.memory) for key, n in found.items()}
+    return {key: tuple(round(float(value), 3) for value in values) for key, values in amounts.items()}
+
+
+GROUPS: dict[Key, Callable[[Booking, Gpu], Any]] = {
+    Key.PERSON: lambda booking, gpu: booking.user_id,
+    Key.HOST: lambda booking, gpu: booking.host_id,
+    Key.GPU: lambda booking, gpu: gpu.id,
+    Key.MODEL: lambda booking, gpu: gpu.model,
+    Key.BOOKING: lambda booking, gpu: booking.id,
+}
+
+
+def test_all_numbers_are_what_counting_by_hand_gives(app: object, first_day: date, freeze: Any) -> None:
+    seed = first_day.toordinal()
+    freeze(_at(first_day + timedelta(days=3), lab_zone()) + 5 * HOUR + 20 * MINUTE)
+    lab = Lab(first_day, seed)
+    zone, midnight = lab_zone(), lab.start
+    spans = [
+        (midnight, _at(first_day + timedelta(days=3), zone)),  # whole days, over a change of clocks
+        (midnight + 5 * HOUR + 17 * MINUTE, midnight + 50 * HOUR + 3 * MINUTE),  # hours and minutes at its ends
+        (midnight + 10 * HOUR + 5 * MINUTE, midnight + 10 * HOUR + 41 * MINUTE),
+        (midnight - 3 * HOUR, midnight + 30 * timedelta(days=1)),  # ends later than now
+    ]
+    for start, end in spans:
+        span = Span.of(start, end, zone, clock.now())
+        days = tuple(range(len(span.days)))
+        for key, of in GROUPS.items():
+            by_day = lab.count(start, min(end, clock.now()), lambda b, g, day, of=of: (of(b, g), day))
+            expected = {(group, span.days.index(day)): one for (group, day), one in by_day.items()}
+            found = numbers(span, key, Scope(), days)
+            assert expected, "a span in which something happened"
+            assert _rounded(found) == _rounded(expected), (key, start, end)
+            for one in (*found.values(), total(found.values())):
+                assert -1e-6 <= one.busy <= one.sampled + 1e-6 <= one.attached + 2e-6 <= one.reserved + 3e-6
+                assert one.busy + one.idle + one.no_data + one.not_attached == pytest.approx(one.reserved)
+    everything = numbers(Span.of(*spans[0], zone, clock.now()), Key.TEAM, Scope())
+    teams = {key for key, _bucket in everything if key}
+    assert len(teams) == 1
+    [one] = numbers(Span.of(*spans[0], zone, clock.now()), Key.NOTHING, Scope(account_id=teams.pop())).values()
+    assert one.reserved == sum(n.reserved for (key, _), n in everything.items() if key)
+
+
+def test_what_is_old_goes_by_steps_and_reports_of_days_stay(app: object, freeze: Any, monkeypatch: Any) -> None:
+    freeze(datetime(2026, 10, 28, tzinfo=UTC))
+    lab = Lab(date(2026, 10, 24), 5)
+    span = Span.of(lab.start, _at(date(2026, 10, 27), lab_zone()), lab_zone(), clock.now())
+    before = numbers(span, Key.BOOKING, Scope())
+    policy.current().minute_days, policy.current().hour_days = 2, 40
+    monkeypatch.setattr(folding, "AT_ONCE", 100)
+    line = clock.now() - timedelta(days=2)
+    steps = 0
+    while folding.prune():
+        steps += 1
+    left = db.session.scalars(sa.select(UsageMinute.minute)).all()
+    kept = {(booking, gpu, minute) for booking, gpu, minute, _part in lab.samples if minute >= line}
+    assert (len(left), min(left) >= line, steps > 3) == (len(kept), True, True)
+    assert numbers(span, Key.BOOKING, Scope()) == before
+    tables = ("usage_minutes", "usage_hours", "usage_days", "usage_batches")
+    freeze(clock.now() + timedelta(days=50))
+    while folding.prune():
+        pass
+    counts = [db.session.scalar(sa.text(f"SELECT count(*) FROM {name}")) for name in tables]
+    assert counts[:2] + counts[3:] == [0, 0, 0]
+    assert counts[2]
+    assert numbers(span, Key.BOOKING, Scope()) == before

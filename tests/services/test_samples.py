@@ -1,0 +1,65 @@
+"""Batches of what was measured arrive once, add up, and are somebody's."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+
+import pytest
+import sqlalchemy as sa
+
+from app.extensions import db
+from app.models import Booking, Consumer, GpuNow, Host, UsageMinute
+from app.services import samples
+from app.services.samples import Now, Part
+from tests.factories import gpus_of, make_booking, make_gpu, make_host, make_user
+
+pytestmark = pytest.mark.usefixtures("app")
+MINUTE = datetime(2026, 11, 2, 10, tzinfo=UTC)
+
+
+@pytest.fixture
+def host(freeze: Callable[[datetime], None]) -> Host:
+    freeze(MINUTE)
+    return make_host("ws1", gpus=2)
+
+
+def booked(host: Host) -> Booking:
+    return make_booking(make_user(), gpus_of(host)[:1], MINUTE, MINUTE + timedelta(hours=1))
+
+
+def minutes() -> list[tuple[int | None, str, int, int, int, int, int]]:
+    columns = (UsageMinute.sampled_ms, UsageMinute.busy_ms, UsageMinute.energy_j, UsageMinute.memory_mib)
+    query = sa.select(Consumer.booking_id, Consumer.instance, *columns, UsageMinute.temperature).join(
+        UsageMinute, UsageMinute.consumer_id == Consumer.id
+    )
+    return [tuple(row) for row in db.session.execute(query.order_by(Consumer.instance))]
+
+
+def test_a_batch_is_added_once_and_parts_of_a_minute_add_up(host: Host) -> None:
+    booking, address = booked(host), gpus_of(host)[0].pci_address
+    mine = Part(address, MINUTE, booking.id, "li", 10_000, 4_000, 900, 800, 61)
+    other = Part(address, MINUTE, booking.id, "li", 2_000, 500, 100, 900, 60)
+    assert samples.deliver(host.id, "a", [mine, other, Part(address, MINUTE, 0, "", 6_000)]) == 0
+    expected = [(None, "", 6_000, 0, 0, 0, 0), (booking.id, "li", 12_000, 4_500, 1_000, 900, 61)]
+    assert minutes() == expected
+    samples.deliver(host.id, "a", [mine])  # the answer to the first had been lost
+    assert minutes() == expected
+    samples.deliver(host.id, "b", [mine])
+    assert minutes()[1] == (booking.id, "li", 22_000, 8_500, 1_900, 900, 61)
+
+
+def test_a_booking_of_another_host_and_a_gpu_that_is_unknown_take_no_batch_down(host: Host) -> None:
+    elsewhere, address = booked(make_host("ws2")), gpus_of(host)[0].pci_address
+    parts = [Part(address, MINUTE, elsewhere.id, "li", 5), Part("0000:ff:00.0", MINUTE, 0, "", 7)]
+    assert samples.deliver(host.id, "a", parts) == 1
+    assert minutes() == [(None, "li", 5, 0, 0, 0, 0)]
+
+
+def test_what_a_gpu_is_at_is_never_taken_back_to_what_it_was(host: Host) -> None:
+    gpu = make_gpu(host, minor=7)
+    for second, share in ((2, 80), (0, 10)):
+        seen = MINUTE + timedelta(seconds=second)
+        samples.show(host.id, [Now(gpu.pci_address, seen, {"utilisation": share}), Now("0000:ff:00.0", seen)])
+    [now] = db.session.scalars(sa.select(GpuNow))
+    assert (now.gpu_id, now.values) == (gpu.id, {"utilisation": 80})

@@ -1,0 +1,175 @@
+"""Reports on pages and in files: who may see which, that all of them say the same, and what a wrong day gets."""
+
+from __future__ import annotations
+
+import csv
+import io
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import pytest
+import sqlalchemy as sa
+
+from app.extensions import db, lab_zone
+from app.models import Allocation, AuditEvent, Booking, Event, Notice, User
+from app.services import audit, notice_words, samples, summaries, teams
+from app.services.reports.report import Group
+from app.services.samples import Part
+from tests.factories import gpus_of, make_admin, make_booking, make_host, make_user
+from tests.page import Client
+
+HOUR = timedelta(hours=1)
+NOW = datetime(2026, 11, 3, 4, tzinfo=UTC)  # noon in the lab
+START = datetime(2026, 10, 31, 10, tzinfo=UTC)  # 18:00; October's last six hours, and November's first
+
+
+@pytest.fixture
+def admin(client: Client, freeze: Any) -> User:
+    """A lab in which Wang wasted most in October and Li booked most; its admin is signed in."""
+    freeze(NOW)
+    boss = make_admin("boss")
+    host = make_host("lab02", created_at=datetime(2026, 10, 1, tzinfo=UTC))
+    li, wang = make_user("li", hours=500), make_user("wang", hours=500)
+    team = teams.create(boss, "vision", "wang", 100)
+    used(li, host.id, gpus_of(host)[0], START, 20, busy=18)
+    used(wang, host.id, gpus_of(host)[1], START - 8 * HOUR, 13, busy=1)
+    booking = used(wang, host.id, gpus_of(host)[2], NOW - 3 * HOUR, 2, busy=1)
+    booking.account_id = team.id
+    values = {"actor": audit.SYSTEM, "action": "booking.no_show", "target": f"booking:{booking.id}"}
+    db.session.add(AuditEvent(created_at=NOW - HOUR, **values))
+    db.session.commit()
+    client.login_as(boss)
+    return boss
+
+
+def used(user: User, host_id: int, gpu: Any, start: datetime, hours: int, *, busy: int) -> Booking:
+    """A booking whose GPU was attached all the time, and busy in its first hours; its last hour has no data."""
+    booking = make_booking(user, [gpu], start, start + hours * HOUR)
+    [one] = db.session.scalars(sa.select(Allocation).where(Allocation.booking_id == booking.id))
+    one.attached_at, one.detached_at = start, start + hours * HOUR
+    parts = [
+        Part(gpu.pci_address, start + number * timedelta(minutes=1), booking.id, "m", 60_000,
+             60_000 * (number < 60 * busy), 18_000, 2048)
+        for number in range(60 * (hours - 1))
+    ]  # fmt: skip
+    samples.deliver(host_id, f"of booking {booking.id}", parts)
+    return booking
+
+
+def test_who_wasted_most_last_month_is_two_clicks_away(client: Client, admin: User) -> None:
+    home = client.get("/")
+    page = client.get(client.get(home.link("Reports")).link("Last month"))
+    assert page.texts("//table[caption='People']/tbody/tr[1]/th") == ["Wang"]
+    assert "Wasted = not attached + idle" in page.text
+    # Li's first six hours and all of Wang's: booked 19, attached 19, busy 6 + 1; Wang's last hour has no data.
+    said = "booked 19 GPU-hours (0 % of capacity), attached 19 (100 % of booked), busy 7 (36 %)."
+    assert f"October 2026: {said}" in page.text
+    wang = page.texts("//table[caption='People']/tbody/tr[1]/td")
+    assert wang == ["13", "13", "1", "0", "11", "1", "11", "84 %", "3.6", "2.0"]
+    assert page.all("//svg[@role='img']/@aria-labelledby") == ["bars-title", "heat-title"]
+    this = client.get(page.link("This month"))
+    assert "Bookings ended since nobody came: Wang (1)" in this.text
+    assert ("as much as has passed" in this.text, "as much as has passed" in page.text) == (True, False)
+
+
+def test_all_groups_add_up_to_the_same_and_files_have_the_same_rows(
+    client: Client, admin: User, tmp_path: Path
+) -> None:
+    for group in Group:
+        if group == Group.BOOKING:  # of one's own report only
+            continue
+        asked = f"period=custom&from=2026-10-01&to=2026-11-30&group={group}"
+        page = client.get(f"/reports?{asked}")
+        caption = page.texts("//table[.//th[.='Wasted']]/caption")[0]
+        shown = page.texts(f"//table[caption='{caption}']/tbody/tr/td[@data-label='Wasted']")
+        rows = client.get(f"/reports/report.json?{asked}").response.get_json()["rows"]
+        assert [f"{row['wasted_hours']:g}" for row in rows] == shown
+        sums = {name: round(sum(row[name] for row in rows), 2) for name in rows[0] if name.endswith("_hours")}
+        assert [*sums.values()] == [35, 35, 20, 0, 12, 3, 12], (group, sums)
+        lines = list(csv.DictReader(io.StringIO(client.get(f"/reports/report.csv?{asked}").body)))
+        assert [line | {"wasted_percent": 0} for line in lines] == [
+            {name: str(value) for name, value in row.items()} | {"wasted_percent": 0} for row in rows
+        ]
+        file = tmp_path / f"{group}.parquet"
+        file.write_bytes(client.raw.get(f"/reports/report.parquet?{asked}").data)
+        found = duckdb.sql(f"SELECT * FROM '{file}'")
+        assert [dict(zip(found.columns, row, strict=True)) for row in found.fetchall()] == rows
+
+
+def test_people_see_their_own_and_owners_their_teams(client: Client, admin: User) -> None:
+    [team] = teams.every()
+    address = f"/reports?of=team-{team.id}&period=this-month"
+    wang = db.session.scalars(sa.select(User).where(User.username == "wang")).one()
+    client.login_as(wang)
+    page = client.get(client.get("/").link("My usage"))
+    assert page.h1 == "My usage"
+    assert "booked 2 GPU-hours, attached 2" in page.text
+    assert "capacity" not in page.text
+    assert client.get(page.link("Team vision")).texts("//table[caption='People']/tbody/tr/th") == ["Wang"]
+    assert client.get("/reports?of=all").status == 404
+    teams.add(admin, team, "li")
+    client.login_as(db.session.scalars(sa.select(User).where(User.username == "li")).one())
+    assert client.get(address).status == client.get(address.replace("?", "/report.csv?")).status == 404
+    assert client.get("/reports?of=me&period=last-month").text.count("lab02") == 1
+    assert "Wang" not in client.get("/reports?of=me&period=last-month").text
+
+
+@pytest.mark.parametrize(
+    ("days", "said"),
+    [
+        ("from=2026-11-03&to=2026-11-01", "must not lie before"),
+        ("from=soon&to=2026-11-01", "Give a date"),
+        ("from=2001-01-01&to=2026-11-01", "1100 days at most"),
+    ],
+)
+def test_days_that_cannot_be_are_said_and_kept(client: Client, admin: User, days: str, said: str) -> None:
+    page = client.get(f"/reports?period=custom&group=gpu&{days}")
+    assert page.status == 422
+    assert said in page.texts("//*[@role='alert']")[-1]
+    form = page.form("Show these days")
+    assert [form.values[name] for name in ("from", "to", "group")] == [
+        *(d.partition("=")[2] for d in days.split("&")),
+        "gpu",
+    ]
+
+
+def test_an_empty_month_says_since_when_there_are_data(client: Client, admin: User) -> None:
+    page = client.get("/reports?period=custom&from=2026-01-01&to=2026-01-31")
+    assert "nothing was booked. What GPUs do is measured since 31 Oct 2026." in page.text
+
+
+def test_a_booking_explains_its_numbers_down_to_the_minute(client: Client, admin: User) -> None:
+    li = db.session.scalars(sa.select(User).where(User.username == "li")).one()
+    [booking] = db.session.scalars(sa.select(Booking).where(Booking.user_id == li.id))
+    page = client.login_as(li).get(f"/bookings/{booking.id}")
+    assert "Booked 20 GPU-hours, attached 20, busy 18 (90 %), idle 1. No data for 1." in page.text
+    page = client.get(page.link("By hour and minute"))
+    rows = page.all("//table[caption='Hours']/tbody/tr")
+    assert len(rows) == 20
+    cells = page.texts("//table[caption='Hours']/tbody/tr/td")
+    assert [cells[6 * row + 1 : 6 * row + 4] for row in (0, 18, 19)] == [
+        ["60:00", "0:00", "0:00"],
+        ["0:00", "60:00", "0:00"],
+        ["0:00", "0:00", "60:00"],
+    ]
+    hour = client.get(str(page.all("//table[caption='Hours']/tbody/tr[3]/th/a/@href")[0]))
+    assert len(hour.all("//div[@id='minutes']//tbody/tr")) == 60
+    assert client.get(f"/bookings/{booking.id}/usage?hour=never").status == 200
+
+
+def test_each_month_is_told_once_to_everybody_in_it_and_to_admins(client: Client, admin: User, freeze: Any) -> None:
+    assert summaries.of_last_month(mail=True) == 3
+    assert summaries.of_last_month(mail=True) == 0
+    texts = {notice.user_id: notice for notice in db.session.scalars(sa.select(Notice))}
+    assert {notice.event for notice in texts.values()} == {Event.SUMMARY}
+    mine = texts[admin.id].details
+    assert (mine["reserved"], mine["busy"], mine["most"]) == (19 * 3600, 7 * 3600, [["Wang", 11 * 3600]])
+
+    message = notice_words.message(admin, [texts[admin.id]], "http://berth", lab_zone())
+    assert message.title == "October 2026, everybody: 19 GPU-hours booked, 7 busy"
+    assert "Wasted 11: 0 not attached and 11 idle." in message.text
+    assert "of=all&period=custom&from=2026-10-01&to=2026-10-31" in message.text
+    freeze(NOW + timedelta(days=20))
+    assert summaries.of_last_month(mail=True) == 0, "no news any more"

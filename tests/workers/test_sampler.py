@@ -1,0 +1,380 @@
+"""What GPUs do is read, is somebody's, and arrives once: with the database away, agents killed, NVML hanging."""
+
+from __future__ import annotations
+
+import random
+import threading
+import time
+from collections.abc import Callable, Collection, Iterator
+from dataclasses import replace
+from datetime import datetime, timedelta
+from types import SimpleNamespace
+
+import pytest
+import sqlalchemy as sa
+from flask import Flask
+from sqlalchemy.exc import DataError, OperationalError
+
+from app.drivers.base import HostSeen
+from app.drivers.gauges import Gauge, NvmlGauges
+from app.drivers.kernel import Process
+from app.extensions import db
+from app.models import AuditEvent, Booking, Consumer, GpuNow, News, UsageMinute
+from app.services import samples
+from app.services.samples import Part
+from tests.drivers.nvml_stub import HANGS, LOST, Gpu, Stub, whole
+from tests.drivers.nvml_stub import Process as Said
+from tests.factories import make_admin, make_booking
+from tests.runtime.running import wait_for
+from tests.workers.house import NOW, House
+from workers.delivery import Delivery
+from workers.evictor import SWEEP_EVERY
+from workers.locks import exclusive
+from workers.sampler import LOOK, Sampler
+
+Freeze = Callable[[datetime], None]
+HOUR = timedelta(hours=1)
+
+
+@pytest.fixture
+def sampler(app: Flask, house: House) -> Sampler:
+    return Sampler(app.extensions["berth"], "lab", house.hands.evictor)
+
+
+def steps(
+    sampler: Sampler, house: House, freeze: Freeze, begin: datetime, number: int, kernel: object = None
+) -> datetime:
+    """So many readings, two seconds apart, the first of which stands for no time; when the last was."""
+    for index in range(number):
+        freeze(begin + timedelta(seconds=2 * index))
+        at = begin + timedelta(seconds=2 * index)
+        sampler.step(kernel or house.kernel, at, 2.0 if index else 0.0)  # type: ignore[arg-type]
+    return at
+
+
+def deliver(app: Flask, house: House, sampler: Sampler) -> int:
+    return Delivery(app, "lab", sampler).deliver(house.host.id)
+
+
+def minutes(column: sa.ColumnElement[int] = UsageMinute.sampled_ms) -> dict[tuple[int, datetime, int, str], int]:
+    query = sa.select(UsageMinute.gpu_id, UsageMinute.minute, Consumer.booking_id, Consumer.instance, column)
+    rows = db.session.execute(query.join(Consumer, Consumer.id == UsageMinute.consumer_id))
+    return {(gpu, minute, booking or 0, instance): value for gpu, minute, booking, instance, value in rows}
+
+
+def booked(house: House) -> Booking:
+    booking = make_booking(house.alice, house.gpus[:1], NOW, NOW + HOUR)
+    house.run()
+    return booking
+
+
+def test_each_gpu_is_read_and_all_of_its_time_is_somebodys(
+    app: Flask, house: House, sampler: Sampler, freeze: Freeze
+) -> None:
+    booking = booked(house)
+    steps(sampler, house, freeze, NOW, 1 + 120 // 2)
+    Delivery(app, "lab", sampler).step()
+    first, *others = [gpu.id for gpu in house.gpus]
+    found = minutes()
+    assert found == {(first, NOW + timedelta(minutes=n), booking.id, "alice"): 60_000 for n in range(2)} | {
+        (gpu, NOW + timedelta(minutes=n), 0, ""): 60_000 for gpu in others for n in range(2)
+    }
+    busy = minutes(UsageMinute.busy_ms)
+    assert sum(value for key, value in busy.items() if key[2]) > 30_000
+    assert {value for key, value in busy.items() if not key[2]} == {0}
+    shown = {now.gpu_id: now for now in db.session.scalars(sa.select(GpuNow))}
+    assert shown.keys() == {first, *others}
+    assert shown[first].seen_at == NOW + timedelta(seconds=120)
+    assert shown[first].values["utilisation"] > 0
+    (process,) = shown[first].processes
+    assert (process["instance"], process["booking"], process["name"]) == ("alice", booking.id, "python")
+
+
+def test_a_minute_has_sixty_seconds_however_late_readings_come(
+    app: Flask, house: House, sampler: Sampler, freeze: Freeze, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    house.run()
+    real, passed, chance = house.kernel.gauges.read, 0.0, random.Random(5)
+    monkeypatch.setattr("workers.sampler.time", SimpleNamespace(monotonic=lambda: passed))
+
+    def late(addresses: Collection[str], *, processes: bool) -> tuple[Gauge, ...]:
+        moment = passed + chance.uniform(0, 0.02)
+        return tuple(replace(one, moment=moment) for one in real(addresses, processes=processes))
+
+    kernel = SimpleNamespace(gauges=SimpleNamespace(read=late), whose=house.kernel.whose)
+    while passed < 240:
+        sampler.step(kernel, NOW + timedelta(seconds=passed + chance.uniform(-0.004, 0.004)))  # type: ignore[arg-type]
+        passed += chance.uniform(1.5, 3.0)
+    deliver(app, house, sampler)
+    found = minutes()
+    for number in (1, 2):
+        assert [value for key, value in found.items() if key[1] == NOW + timedelta(minutes=number)] == [60_000] * 4
+
+
+def test_what_is_out_of_service_is_let_go_of(house: House, sampler: Sampler, freeze: Freeze) -> None:
+    booked(house)
+    steps(sampler, house, freeze, NOW, 4)
+    away = house.gpus[3].pci_address
+    assert away in sampler.now
+    house.hands.evictor.last = SimpleNamespace(guarded=frozenset(gpu.pci_address for gpu in house.gpus[:3]))
+    sampler.step(house.kernel, NOW + timedelta(seconds=8), 2.0)
+    assert away not in sampler.now
+    kept = [part for path in sampler.journal.seal() for part in sampler.journal.read(path)]
+    assert sum(part.sampled_ms for part in kept if part.pci_address == away) == 6_000, "what was read is not lost"
+
+
+def test_who_comes_next_has_nothing_of_what_was_before(
+    app: Flask, house: House, sampler: Sampler, freeze: Freeze
+) -> None:
+    first = booked(house)
+    second = make_booking(house.bob, house.gpus[:1], NOW + HOUR, NOW + 2 * HOUR)
+    before = NOW + HOUR - timedelta(seconds=6)
+    steps(sampler, house, freeze, before, 4)
+    freeze(NOW + HOUR)
+    house.run()
+    house.run()
+    for seconds in (2, 4):
+        sampler.step(house.kernel, NOW + HOUR + timedelta(seconds=seconds), 2.0)
+    sampler._count = 0
+    sampler.step(house.kernel, NOW + HOUR + timedelta(seconds=6), 2.0)
+    deliver(app, house, sampler)
+    found: dict[int, int] = {}
+    for (gpu, _minute, booking, _instance), value in minutes().items():
+        if gpu == house.gpus[0].id:
+            found[booking] = found.get(booking, 0) + value
+    assert found == {first.id: 6_000, second.id: 6_000}
+
+
+def test_killed_twice_while_the_database_is_away_each_minute_arrives_once(
+    app: Flask, house: House, sampler: Sampler, freeze: Freeze, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    booked(house)
+    number = 1 + 20 * 60 // 2
+    begins = [NOW, NOW + timedelta(minutes=20), NOW + timedelta(minutes=40)]
+    for begin in begins:  # an agent that is killed: nothing of it is written at its end
+        sampler = Sampler(app.extensions["berth"], "lab", house.hands.evictor)
+        with monkeypatch.context() as patch:
+            patch.setattr(samples, "deliver", away)
+            steps(sampler, house, freeze, begin, number)
+            with pytest.raises(OperationalError):
+                deliver(app, house, sampler)
+    with monkeypatch.context() as patch:  # killed again, after the database has taken it
+        patch.setattr(sampler.journal, "done", away)
+        with pytest.raises(OperationalError):
+            deliver(app, house, sampler)
+    again = Sampler(app.extensions["berth"], "lab", house.hands.evictor)
+    assert deliver(app, house, again) >= 3
+    assert deliver(app, house, again) == 0
+    for gpu in house.gpus:
+        of_gpu = {key[1]: value for key, value in minutes().items() if key[0] == gpu.id}
+        assert len(of_gpu) == 60
+        assert set(of_gpu.values()) == {60_000}, "each whole, none twice: nothing came after the last look"
+
+
+def away(*_args: object, **_more: object) -> int:
+    raise OperationalError("the database is away", {}, Exception())
+
+
+def test_a_batch_that_is_refused_keeps_no_other_waiting(
+    app: Flask, house: House, sampler: Sampler, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    house.run()
+    real, pci = samples.deliver, house.gpus[0].pci_address
+    sampler.journal.write([Part(pci, NOW, sampled_ms=1, busy_ms=10**12)])
+    sampler.journal.seal()
+    sampler.journal.write([Part(pci, NOW, sampled_ms=2)])
+
+    def counted(host_id: int, name: str, parts: Collection[Part]) -> int:
+        if any(part.busy_ms > 10**9 for part in parts):
+            raise DataError("out of range", {}, Exception())
+        return real(host_id, name, parts)
+
+    monkeypatch.setattr(samples, "deliver", counted)
+    assert deliver(app, house, sampler) == 1
+    assert list(minutes().values()) == [2]
+    assert len(list(sampler.journal.folder.glob("*.refused"))) == 1
+
+
+def test_only_one_agent_of_a_host_reads(app: Flask, house: House, sampler: Sampler) -> None:
+    house.run()
+    stop = threading.Event()
+    sampler.every = 0.02
+    with exclusive(app.extensions["berth"].run_dir / "sampler-lab.lock"):
+        thread = threading.Thread(target=sampler.run, args=(stop,))
+        thread.start()
+        time.sleep(0.1)
+        assert sampler.now == {}
+        stop.set()
+        thread.join(5)
+    stop.clear()
+    thread = threading.Thread(target=sampler.run, args=(stop,))
+    thread.start()
+    wait_for(lambda: sampler._count > 7, 5, "it reads")
+    stop.set()
+    thread.join(5)
+    assert not thread.is_alive()
+    kept = [part for path in sampler.journal.seal() for part in sampler.journal.read(path)]
+    assert sum(part.sampled_ms for part in kept) > 4 * 5 * 20, "what was read last is written at the end"
+
+
+def test_a_host_that_is_another_machine_is_not_read(app: Flask, house: House, sampler: Sampler) -> None:
+    house.hands.evictor.kernel = None
+    stop = threading.Event()
+    thread = threading.Thread(target=sampler.run, args=(stop,))
+    thread.start()
+    Delivery(app, "lab", sampler).step()
+    assert thread.is_alive(), "an agent takes a thread that ended for a fault"
+    stop.set()
+    thread.join(5)
+    assert sampler.now == {}
+
+
+# With the real pynvml, over a library that says what a test wants
+
+
+class Kernel:
+    """A host whose GPUs NVML reads; which process is whose is said by the test."""
+
+    def __init__(self, gauges: NvmlGauges) -> None:
+        self.gauges = gauges
+        self.people: dict[int, Process] = {}
+
+    def whose(self, _seen: HostSeen, pids: Collection[int]) -> dict[int, Process]:
+        return {pid: one for pid, one in self.people.items() if pid in pids}
+
+
+@pytest.fixture
+def kernel(stub: Stub) -> Iterator[Kernel]:
+    made = Kernel(stub.gauges(patience=0.4))
+    yield made
+    made.gauges.close()
+
+
+def cards(house: House) -> list[Gpu]:
+    """As NVML lists the house's GPUs: their addresses are by number, from 1."""
+    return [whole(gpu.minor + 1) for gpu in house.gpus]
+
+
+def test_busy_time_is_whose_processes_it_was(
+    app: Flask,
+    house: House,
+    sampler: Sampler,
+    freeze: Freeze,
+    stub: Stub,
+    kernel: Kernel,
+) -> None:
+    booking = booked(house)
+    one, *rest = cards(house)
+    known = {11: Said(900, share=40), 12: Said(100, share=20), 13: Said(50, share=20)}
+    stub.say(whole(one.minor, 80, compute=[11, 12], graphics=[13], known=known), *rest)
+    kernel.people = {11: Process(1, "alice", "train"), 12: Process(1, "bob", "a.out"), 13: Process(1, "", "Xorg")}
+    house.hands.evictor.asked[12, 1] = NOW
+    steps(sampler, house, freeze, NOW, 1 + LOOK, kernel)
+    deliver(app, house, sampler)
+    first = house.gpus[0].id
+    assert {key[2:]: value for key, value in minutes(UsageMinute.busy_ms).items() if key[0] == first} == {
+        (booking.id, "alice"): 4_000, (0, "bob"): 2_000, (0, ""): 2_000,
+    }  # fmt: skip
+    assert sum(value for key, value in minutes().items() if key[0] == first) == 10_000
+    assert [(row["pid"], row["booking"], row["memory"]) for row in sampler.now[one.pci_address].processes] == [
+        (11, booking.id, 900), (12, 0, 100), (13, 0, 50),
+    ]  # fmt: skip
+
+
+def test_nvml_that_hangs_holds_nobody_up_and_its_time_is_not_known(
+    house: House,
+    sampler: Sampler,
+    freeze: Freeze,
+    stub: Stub,
+    kernel: Kernel,
+) -> None:
+    booked(house)
+    one, two, *rest = cards(house)
+    stub.say(one, whole(two.minor, error=LOST), *rest)
+    steps(sampler, house, freeze, NOW, 2, kernel)
+    assert sampler.now[two.pci_address].trouble
+    stub.say(whole(one.minor, errors={"power": HANGS}), two, *rest)
+    began = time.monotonic()
+    steps(sampler, house, freeze, NOW + timedelta(seconds=4), 8, kernel)
+    assert time.monotonic() - began < 3, "it was waited for once"
+    assert {now.trouble for now in sampler.now.values()} == {"NVML says nothing: no answer, or not in time"}
+    sampler._write([part for pci in list(sampler._periods) for part in sampler._close(pci, [], None)])
+    kept = [part for path in sampler.journal.seal() for part in sampler.journal.read(path)]
+    assert {part.pci_address for part in kept if part.sampled_ms} == {gpu.pci_address for gpu in (one, *rest)}
+    assert {part.sampled_ms for part in kept} == {2_000}
+
+
+# Use without a booking
+
+
+@pytest.fixture
+def watch(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
+    """The clock that the finding goes by."""
+    made = SimpleNamespace(now=time.monotonic())
+    monkeypatch.setattr("workers.unbooked.time", SimpleNamespace(monotonic=lambda: made.now))
+    return made
+
+
+def found_unbooked(app: Flask, sampler: Sampler) -> list[tuple[str, int]]:
+    delivery = Delivery(app, "lab", sampler)
+    delivery._delivered = time.monotonic()
+    delivery.step()
+    query = sa.select(AuditEvent).where(AuditEvent.action == "gpu.used_unbooked").order_by(AuditEvent.id)
+    return [(event.details["instance"], event.details["process"]) for event in db.session.scalars(query)]
+
+
+def test_use_without_a_booking_is_told_of_once_within_15_s(
+    app: Flask,
+    house: House,
+    sampler: Sampler,
+    stub: Stub,
+    kernel: Kernel,
+    watch: SimpleNamespace,
+) -> None:
+    make_admin()
+    booked(house)
+    one, *rest = cards(house)
+    kernel.people = {pid: Process(pid, instance, "train") for pid, instance in ((21, "bob"), (22, "bob"), (30, ""))}
+    kernel.people[11], kernel.people[31] = Process(1, "alice", "train"), Process(2, "", "Xorg")
+    stub.say(whole(one.minor, compute=[11, 30], graphics=[31]), whole(rest[0].minor, compute=[21, 22]), *rest[1:])
+    house.hands.evictor.swept = watch.now - 1  # the guard has looked, before there was anything
+
+    def seconds(number: int) -> None:
+        for _ in range(number // 2):
+            watch.now += 2
+            sampler.step(kernel, NOW, 2.0)  # type: ignore[arg-type]
+
+    seconds(2)
+    assert found_unbooked(app, sampler) == [("", 30)], "of the host's own, what computes"
+    assert house.hands.evictor.swept <= watch.now - SWEEP_EVERY, "the guard is to look at once"
+    seconds(4)
+    assert found_unbooked(app, sampler) == [("", 30), ("bob", 21)], "the guard does not have it in hand"
+    seconds(60)
+    assert len(found_unbooked(app, sampler)) == 2
+    assert sampler.unbooked.news() == []
+    assert db.session.scalar(sa.select(sa.func.count()).select_from(News)) == 2
+    del kernel.people[21], kernel.people[22]
+    seconds(20)
+    kernel.people[22] = Process(99, "bob", "train")
+    seconds(16)
+    assert found_unbooked(app, sampler)[2:] == [("bob", 22)], "another time"
+
+
+def test_what_the_guard_ends_is_not_told_of_twice(
+    app: Flask,
+    house: House,
+    sampler: Sampler,
+    stub: Stub,
+    kernel: Kernel,
+    watch: SimpleNamespace,
+) -> None:
+    booked(house)
+    stub.say(*cards(house)[:3], whole(house.gpus[3].minor + 1, compute=[21]))
+    kernel.people = {21: Process(1, "bob", "train")}
+    sampler.step(kernel, NOW, 0.0)  # type: ignore[arg-type]
+    house.hands.evictor.swept, watch.now = watch.now + 0.1, watch.now + 2
+    house.hands.evictor.asked[21, 1] = NOW
+    for _ in range(20):
+        watch.now += 2
+        sampler.step(kernel, NOW, 2.0)  # type: ignore[arg-type]
+    assert found_unbooked(app, sampler) == []

@@ -1,0 +1,104 @@
+"""Brings what the sampler found to the database: what GPUs are at every few seconds, what they did every minute.
+
+In a thread of its own: a database that does not answer costs no reading. What it did not take stays in the journal; a
+batch that it took before the answer was lost, or before we were killed, it knows by its name and does not add again.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from datetime import datetime
+
+from flask import Flask
+from sqlalchemy.exc import DataError, IntegrityError, SQLAlchemyError
+
+from app.errors import NotFound
+from app.extensions import db, transaction
+from app.models import Host
+from app.services import audit, inventory, samples
+from workers.sampler import Sampler
+from workers.unbooked import Stray
+
+log = logging.getLogger(__name__)
+
+SHOW_EVERY = 4.0  # seconds
+DELIVER_EVERY = 60.0
+
+
+class Delivery:
+    """One host's."""
+
+    def __init__(self, app: Flask, host_name: str, sampler: Sampler) -> None:
+        self.app, self.host_name, self.sampler = app, host_name, sampler
+        self._shown: dict[str, datetime] = {}
+        self._delivered = -DELIVER_EVERY
+
+    def run(self, stop: threading.Event) -> None:
+        """Until `stop` is set."""
+        while not stop.wait(SHOW_EVERY):
+            try:
+                self.step()
+            except (SQLAlchemyError, NotFound) as error:
+                log.debug("%s: what GPUs do is not delivered now: %s", self.host_name, error)
+            except Exception:
+                log.exception("what GPUs of %s do could not be delivered", self.host_name)
+
+    def step(self) -> None:
+        """Show what is new, and deliver what is due. Raises SQLAlchemyError; what was not taken comes again."""
+        new = {pci: now for pci, now in self.sampler.now.copy().items() if self._shown.get(pci) != now.seen_at}
+        if not new:
+            return
+        with self.app.app_context():
+            try:
+                with transaction():
+                    host = inventory.host(self.host_name)
+                    samples.show(host.id, new.values())
+                self._shown |= {pci: now.seen_at for pci, now in new.items()}
+                self._record(host)
+                if time.monotonic() - self._delivered >= DELIVER_EVERY:
+                    self.deliver(host.id)
+                    self._delivered = time.monotonic()
+            finally:
+                db.session.remove()
+
+    def deliver(self, host_id: int) -> int:
+        """Everything in the journal, oldest first; how many batches. Needs an app context, and a database: what is
+        being tried is not added to any more."""
+        journal, number = self.sampler.journal, 0
+        for path in journal.seal():
+            try:
+                parts = journal.read(path)
+                with transaction():
+                    unknown = samples.deliver(host_id, path.stem, parts)
+            except (DataError, IntegrityError, ValueError, TypeError):
+                log.exception("a batch of what GPUs did is refused, and set aside: %s", path)
+                journal.set_aside(path)
+                continue
+            if unknown:
+                log.info("%s: %d parts are of GPUs that are not known any more", self.host_name, unknown)
+            journal.done(path)
+            number += 1
+        return number
+
+    def _record(self, host: Host) -> None:
+        """Use without a booking, once each time."""
+        news = self.sampler.unbooked.news()
+        if not news:
+            return
+        with transaction():
+            gpus = {gpu.pci_address: gpu.id for gpu, _host in inventory.gpus(host.id)}
+            for one in news:
+                if one.pci_address in gpus:
+                    _record(host, gpus[one.pci_address], one)
+        self.sampler.unbooked.noted(news)
+
+
+def _record(host: Host, gpu_id: int, stray: Stray) -> None:
+    pid, process = stray.running.pid, stray.process
+    audit.record(
+        f"agent:{host.name}", "gpu.used_unbooked", f"gpu:{gpu_id}",
+        key=f"unbooked:{host.id}:{gpu_id}:{pid}:{process.start}",
+        host=host.name, pci_address=stray.pci_address, instance=process.instance, process=pid, name=process.name,
+    )  # fmt: skip
