@@ -164,7 +164,7 @@ class Scene:
             ("booking-refused", f"/bookings/refused/{refusal}"),
             ("book-series", f"/bookings/new?check=1&count=1&{weekly}&start_time=12:00&end_time=13:00"),
             ("book-series-not-all", f"/bookings/new?check=1&count=3&{weekly}&start_time=20:00&end_time=08:00"),
-            ("book-series-wrong", f"/bookings/new?check=1&count=1&start_date={quiet}&end_time=9&until=x"),
+            ("book-series-wrong", f"/bookings/new?check=1&count=1&start_date={quiet}&end_time=9&until={tomorrow}"),
             ("series", f"/bookings/series/{self.series}"),
             ("booking-of-series", f"/bookings/{self.of_series}"),
             ("later-cancel", f"/bookings/{self.of_series}/later/cancel"),
