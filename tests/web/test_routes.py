@@ -26,7 +26,15 @@ ADMINS_ONLY = {
     "people", "policy", "audit", "hosts", "host_desktop", "shares", "templates", "all_machines",
     "messages", "maintenance", "everybodys_waits", "idle",
 }  # fmt: skip
-SAMPLES = {"way": "recipe", "role": "user", "what": "stop", "deed": "restore", "source": "log", "filename": "app.css"}
+SAMPLES = {
+    "way": "recipe",
+    "role": "user",
+    "what": "stop",
+    "deed": "restore",
+    "edge": "end",
+    "source": "log",
+    "filename": "app.css",
+}
 ROLES = ["nobody", "user", "admin"]
 
 

@@ -123,7 +123,6 @@ class WaitOut(_Out):
     model: str
     host: str
     hours: Hours
-    """Of each GPU"""
     starts_at: MomentOut
     ends_at: MomentOut
     ask_first: bool

@@ -60,12 +60,10 @@ def page(booking: Booking, *, refused: DomainError | None = None, status: int = 
         "offer": line.offered(booking),
     }
     changed = request.args.get("seen") != key
-    if not is_fragment():
-        context["of_series"] = series_page.place_of(booking)
     if changed or not is_fragment():
         context |= _actions(booking, phase) | {"shared": ending.shared(booking, now), "idle": idle}
     if not is_fragment():
-        context |= live.of_booking(booking)
+        context |= live.of_booking(booking) | {"of_series": series_page.place_of(booking)}
     return render(
         "bookings/show.html", fragment="bookings/_live.html", changed=changed, refused=refused, status=status, **context
     )
