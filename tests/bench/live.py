@@ -14,7 +14,7 @@ from app.services import inventory
 from tests.bench.installation import HOSTS, core, furnish
 from tests.bench.others import watch
 from tests.bench.report import Figure, Report
-from tests.bench.week import NOW, _pages, _portal
+from tests.bench.week import NOW, _pages, portal
 from tests.factories import make_booking, make_instance, make_user
 
 DAYS = 365
@@ -49,9 +49,9 @@ def measure(settings: Settings, *, days: int = DAYS, times: int = 100, rounds: i
     with clock.frozen(NOW):
         with core(settings):
             rows = _fill(days)
-        with _portal(settings) as portal:
+        with portal(settings) as one:
             others = watch()
-            found = dict(zip(PAGES, _pages([(portal, path) for path in PAGES.values()], times, rounds), strict=True))
+            found = dict(zip(PAGES, _pages([(one, path) for path in PAGES.values()], times, rounds), strict=True))
     figures = [Figure("cores that other programs took", (others(),))]
     for name, page in found.items():
         figures += [

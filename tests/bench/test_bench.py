@@ -104,7 +104,7 @@ def test_the_names_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as left:
         bench.main(["--help"])
     assert left.value.code == 0
-    text = capsys.readouterr().out
+    text = " ".join(capsys.readouterr().out.split())  # it is wrapped
     assert all(f"{name}: " in text for name in (*bench.BENCHES, "all"))
 
 

@@ -93,10 +93,10 @@ def test_a_pass_that_records_holds_up_no_books(
         running_id = make_booking(alice, gpus_of(host)[1:2], now - HOUR, now + HOUR).id
     began, go, record_gone = Event(), Event(), recording.record_gone
 
-    def slowly(*values: Any) -> None:
+    def slowly(*values: Any) -> Any:
         began.set()
         go.wait(10)
-        record_gone(*values)
+        return record_gone(*values)
 
     monkeypatch.setattr(recording, "record_gone", slowly)
     driver = FakeLxd(core.extensions["berth"].data_dir / "ws1.json", pace=0)
