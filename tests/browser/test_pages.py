@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator
+from typing import Literal
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
@@ -16,6 +17,8 @@ from tests.browser.demo import Demo
 from tests.browser.reader import Reader
 from tests.browser.scene import Sample, Scene
 
+# What axe looks for: in the dark only colours are others than in the light.
+SCHEMES: tuple[tuple[Literal["light", "dark"], list[str] | None], ...] = (("light", None), ("dark", ["color-contrast"]))
 WIRE_BYTES, REQUESTS = 60 * 1024, 6  # of the first view of the calendar
 
 
@@ -47,7 +50,7 @@ def _troubles(reader: Reader, sample: Sample) -> list[str]:
     for size in (DESKTOP, PHONE):
         page.set_viewport_size(size)
         page.goto(sample.path)
-        for scheme, rules in (("light", None), ("dark", ["color-contrast"])):  # in the dark only colours are others
+        for scheme, rules in SCHEMES:
             page.emulate_media(color_scheme=scheme)
             found += [f"{sample.name} {size['width']} {scheme}: {text}" for text in _axe(page, rules)]
         page.emulate_media(color_scheme="light")
