@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from typing import Any
-from zoneinfo import available_timezones
 
 from flask import Blueprint, Response, flash, url_for
 from flask_babel import gettext as _
@@ -69,7 +68,7 @@ class TokenForm(PageForm):
 
 def zones() -> list[str]:
     """Time zones that people live in."""
-    named = sorted(z for z in available_timezones() if "/" in z and not z.startswith(("Etc/", "SystemV/")))
+    named = sorted(z for z in locale.zones() if "/" in z and not z.startswith(("Etc/", "SystemV/")))
     return [*named, "UTC"]
 
 
