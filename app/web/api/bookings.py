@@ -12,7 +12,6 @@ from app.errors import InvalidInput, RuleRefused
 from app.extensions import transaction
 from app.models import Allocation, Booking, Phase, User
 from app.services import bookings, changes
-from app.services.bookings import Ask
 from app.services.windows import Window
 from app.web.api.answers import AllocationOut, BookingOut
 from app.web.api.auth import bearer
@@ -61,17 +60,7 @@ def create_booking(json: NewBooking, headers: IdempotencyHeaders) -> tuple[Booki
     Times snap outwards to the lab's grid. With `Idempotency-Key`, sending the same request again books once.
     """
     user = bearer().user
-    ask = Ask(
-        ends_at=json.ends_at,
-        starts_at=json.starts_at,
-        gpu_ids=tuple(json.gpus or ()),
-        count=json.count or 1,
-        model=json.model,
-        host=json.host,
-        note=json.note,
-        account=json.account,
-        request_key=headers.key,
-    )
+    ask = json.ask(headers.key)
     with transaction():
         booking = bookings.create(user, ask, slot())
         answer = shown(booking, user, clock.now())

@@ -18,6 +18,7 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
+from app.services.claims import Ask
 from app.web.api.answers import FieldError
 from app.web.api.moments import ClockTime, DayIn, MomentIn
 
@@ -75,6 +76,20 @@ class NewBooking(_Choice):
     starts_at: MomentIn | None = None
     """Left out: now."""
     ends_at: MomentIn
+
+    def ask(self, key: str | None) -> Ask:
+        """What is asked for, as services have it; `key` makes one of a request that is sent twice."""
+        return Ask(
+            ends_at=self.ends_at,
+            starts_at=self.starts_at,
+            gpu_ids=tuple(self.gpus or ()),
+            count=self.count or 1,
+            model=self.model,
+            host=self.host,
+            note=self.note,
+            account=self.account,
+            request_key=key,
+        )
 
 
 class NewSeries(_Choice):

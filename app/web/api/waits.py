@@ -7,7 +7,6 @@ from flask import url_for
 from app.extensions import transaction
 from app.models import Wait, WaitState
 from app.services import openings
-from app.services.bookings import Ask
 from app.services.waits import joining, line, offers
 from app.services.waits.joining import Wanted
 from app.web.api.answers import WaitOut
@@ -34,17 +33,7 @@ def create_wait(json: NewWait, headers: IdempotencyHeaders) -> tuple[WaitOut, in
     Without `hours` it waits for exactly the window, else for any so long within it. With `Idempotency-Key`, sending the
     same request again waits once.
     """
-    ask = Ask(
-        ends_at=json.ends_at,
-        starts_at=json.starts_at,
-        gpu_ids=tuple(json.gpus or ()),
-        count=json.count or 1,
-        model=json.model,
-        host=json.host,
-        note=json.note,
-        account=json.account,
-        request_key=headers.key,
-    )
+    ask = json.ask(headers.key)
     seconds = None if json.hours is None else round(json.hours * 3600)
     with transaction():
         wait = joining.join(bearer().user, Wanted(ask, seconds, by_itself=not json.ask_first), slot())
