@@ -174,8 +174,11 @@ class Lab:
 
     def gpu_nodes(self, instance: str) -> set[int]:
         """Which /dev/nvidiaN the instance itself sees."""
-        names = self.run(instance, "ls", "/dev").split()
-        if "null" not in names:
+        for _ in range(5):  # LXD's own client now and then hears nothing of a command that ends at once
+            names = self.run(instance, "ls", "/dev").split()
+            if "null" in names:
+                break
+        else:
             raise RuntimeError(f"ls /dev in {instance}: {' '.join(names)}")
         return {int(name[6:]) for name in names if name.startswith("nvidia") and name[6:].isdigit()}
 

@@ -34,9 +34,9 @@ def create(wire: Wire, spec: InstanceSpec, progress: Progress) -> None:
     what = f"Create {spec.name}"
     with as_driver_errors(what):
         progress("preparing", 0)
-        current = wire.find(spec.name)[0]
-        if current is None and (elsewhere := wire.find_anywhere(spec.name)[0]):
-            where = f"{elsewhere['location']}, another member of the cluster, has an instance of that name"
+        current = wire.find_anywhere(spec.name)[0]  # one look: it may be made at this moment
+        if current and not wire.is_here(current):
+            where = f"{current['location']}, another member of the cluster, has an instance of that name"
             raise GiveUp(what, where, "Choose another name.")
         if current and current["config"].get(shapes.OWNER) != spec.owner:
             raise GiveUp(what, "an instance of that name exists and is not this owner's", "Choose another name.")

@@ -87,7 +87,7 @@ class Wire:
         """The instances of this server. Any member of a cluster lists those of all: each member's agent looks after its
         own, or two would fight over one."""
         found = self.get("instances", **params) or []
-        return [instance for instance in found if self._is_here(instance)]
+        return [instance for instance in found if self.is_here(instance)]
 
     def client_for_events(self) -> Any:
         """A client of its own for a connection that stays open."""
@@ -96,7 +96,7 @@ class Wire:
     def find(self, name: str) -> tuple[Json | None, str]:
         """An instance of this server and its ETag; None if it has no such instance."""
         found, etag = self.find_anywhere(name)
-        return (found, etag) if found is None or self._is_here(found) else (None, "")
+        return (found, etag) if found is None or self.is_here(found) else (None, "")
 
     def find_anywhere(self, name: str) -> tuple[Json | None, str]:
         """As `find`, on whichever member of the cluster it is: its `location`."""
@@ -184,7 +184,7 @@ class Wire:
                 return False
             raise
 
-    def _is_here(self, instance: Json) -> bool:
+    def is_here(self, instance: Json) -> bool:
         """Whose server is alone has the location "none"."""
         location = str(instance.get("location") or "none")
         return location == "none" or location == self.member()
