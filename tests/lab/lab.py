@@ -14,6 +14,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import time
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from app.drivers.base import GpuInfo
 
 MODEL = "NVIDIA RTX A6000"
+BUSY = 10.0  # seconds for which LXD may be at something else with an instance
 _numbers = itertools.count(1)
 
 
@@ -134,11 +136,17 @@ class Lab:
             self._daemon.wait(5)
 
     def lxc(self, *arguments: str, timeout: float = 60, check: bool = True) -> str:
-        """Run the `lxc` command on this daemon; returns what it wrote."""
-        done = subprocess.run(
-            ["lxc", *arguments],
-            env=self._env(), stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=timeout, check=False,
-        )  # fmt: skip
+        """Run the `lxc` command on this daemon; returns what it wrote. Where LXD is at something else with that instance
+        it is asked again, as a person would."""
+        until = time.monotonic() + BUSY
+        while True:
+            done = subprocess.run(
+                ["lxc", *arguments],
+                env=self._env(), stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=timeout, check=False,
+            )  # fmt: skip
+            if not check or "is busy running" not in done.stderr or time.monotonic() > until:
+                break
+            time.sleep(0.2)
         if check and done.returncode:
             raise RuntimeError(f"lxc {' '.join(arguments)}: {done.stderr.strip()}")
         return done.stdout
