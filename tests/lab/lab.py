@@ -136,7 +136,7 @@ class Lab:
             self._daemon.wait(5)
 
     def lxc(self, *arguments: str, timeout: float = 60, check: bool = True) -> str:
-        """Run the `lxc` command on this daemon; returns what it wrote. Where LXD is at something else with that instance
+        """Run the `lxc` command on this daemon; returns what it wrote. Where LXD is at something else with the instance
         it is asked again, as a person would."""
         until = time.monotonic() + BUSY
         while True:
