@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import pytest
 
+from app.models import User
+from tests.factories import make_user
+from tests.page import Client
+
 
 @pytest.fixture
 def woken(monkeypatch: pytest.MonkeyPatch) -> list[str]:
@@ -11,3 +15,11 @@ def woken(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     found: list[str] = []
     monkeypatch.setattr("app.queue.wake", found.append)
     return found
+
+
+@pytest.fixture
+def user(client: Client) -> User:
+    """Somebody with a hundred hours, who is signed in."""
+    person = make_user("liwei")
+    client.login_as(person)
+    return person

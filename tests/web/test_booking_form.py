@@ -25,13 +25,6 @@ def woken(woken: list[str], freeze: Callable[[datetime], None]) -> list[str]:
 
 
 @pytest.fixture
-def user(client: Client) -> User:
-    person = make_user("liwei")
-    client.login_as(person)
-    return person
-
-
-@pytest.fixture
 def host(user: User) -> Host:
     found = make_host("lab03", gpus=4)
     make_instance(user, found)

@@ -23,13 +23,6 @@ def woken(woken: list[str], freeze: Callable[[datetime], None]) -> list[str]:
 
 
 @pytest.fixture
-def user(client: Client) -> User:
-    person = make_user("liwei")
-    client.login_as(person)
-    return person
-
-
-@pytest.fixture
 def host() -> Host:
     return make_host("lab03", gpus=2, seen_at=NOW)
 

@@ -24,13 +24,6 @@ def _still(freeze: Callable[[datetime], None]) -> None:
 
 
 @pytest.fixture
-def user(client: Client) -> User:
-    person = make_user("liwei")
-    client.login_as(person)
-    return person
-
-
-@pytest.fixture
 def booking(user: User) -> Booking:
     """Two GPUs, Wednesday 21:00 to Thursday 01:00, made as pages make it."""
     make_host("lab03", gpus=3)

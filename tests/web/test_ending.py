@@ -25,13 +25,6 @@ def _still(freeze: Callable[[datetime], None], monkeypatch: pytest.MonkeyPatch) 
 
 
 @pytest.fixture
-def user(client: Client) -> User:
-    person = make_user("liwei")
-    client.login_as(person)
-    return person
-
-
-@pytest.fixture
 def host() -> Host:
     policy.current().grace_seconds = 20
     return make_host("lab03", seen_at=NOW)

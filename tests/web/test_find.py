@@ -20,13 +20,6 @@ def _still(freeze: Callable[[datetime], None]) -> None:
 
 
 @pytest.fixture
-def user(client: Client) -> User:
-    person = make_user("liwei")
-    client.login_as(person)
-    return person
-
-
-@pytest.fixture
 def busy(user: User) -> None:
     """lab01: two GPUs, free from Thursday 02:00; lab02: two of another model, free now and taken from 23:00 on."""
     other = make_user("chen-yu", hours=1000)
