@@ -190,7 +190,7 @@ def _frame(user: User, account_id: int, ask: Ask, slot: int, *, machines: bool =
 
 def _keep_the_rules(user: User, account_id: int, ask: Ask, frame: Frame) -> None:
     count = len(set(ask.gpu_ids)) or ask.count
-    member_id = user.id if account_id != user.account_id else None
+    member_id = payers.member_id(user, account_id)
     gate.require(account_id, Asked(frame.window, count, clock.now(), member_id=member_id), frame.rules)
 
 

@@ -13,7 +13,7 @@ from app import clock
 from app.errors import InvalidInput
 from app.extensions import db
 from app.models import Allocation, Booking, Charge, Gpu, LedgerEntry, Phase, User
-from app.services import audit, bookings, claims, openings, policy, quota, unchangeable, warnings
+from app.services import audit, bookings, claims, openings, payers, policy, quota, unchangeable, warnings
 from app.services.claims import Frame
 from app.services.rules import classes, fees, gate, tariff
 from app.services.rules.check import Asked
@@ -143,14 +143,19 @@ def longest_extension(booking: Booking, rules: Rules, now: datetime) -> datetime
 
 def longer(booking: Booking, end: datetime, now: datetime) -> Asked:
     """A later end, as the rules see it; allocations, their GPUs and the host must be loaded."""
+    return widened(booking, Window(booking.starts_at, end), Window(booking.ends_at, end), now)
+
+
+def widened(booking: Booking, window: Window, added: Window, now: datetime) -> Asked:
+    """A longer window and what of it is new, as the rules see it; loaded as for `longer`."""
     return Asked(
-        Window(booking.starts_at, end),
+        window,
         len(booking.allocations),
         now,
-        added=Window(booking.ends_at, end),
+        added=added,
         models=frozenset(allocation.gpu.model for allocation in booking.allocations),
         host=booking.host.name,
-        member_id=booking.user_id if booking.account_id != booking.user.account_id else None,
+        member_id=payers.member_id(booking.user, booking.account_id),
     )
 
 
@@ -198,10 +203,14 @@ def _shorten(user: User, booking: Booking, end: datetime, *, own: bool = True, u
         kind, fee = "unused", amount
     _set_end(booking, end)
     db.session.flush()
-    if amount:
-        key = f"release:{booking.id}:{entry_count(booking)}"
-        quota.release(booking, amount, key=key, actor=user.username)
+    give_back(user.username, booking, amount)
     charge(user.username, booking, fee, kind)
+
+
+def give_back(actor: str, booking: Booking, amount: int) -> None:
+    """Release so much of what is held for it, in GPU-seconds; nothing is written for nothing."""
+    if amount:
+        quota.release(booking, amount, key=f"release:{booking.id}:{entry_count(booking)}", actor=actor)
 
 
 def late_fee(user: User, booking: Booking, start: datetime, end: datetime) -> int:

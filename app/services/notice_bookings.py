@@ -11,9 +11,8 @@ from flask_babel import gettext as _
 from flask_babel import ngettext
 
 from app.models import Event, User
+from app.services.noshows import NO_SHOW
 from app.services.words import on_clocks
-
-NO_SHOW = "booking.no_show"
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,8 @@ from flask_babel import gettext as _
 
 from app.models import Event, Notice, User
 from app.services import summary_words
-from app.services.notice_bookings import NO_SHOW, Place, gpus_on, many, of_booking, of_series, of_wait
+from app.services.noshows import NO_SHOW
+from app.services.notice_bookings import Place, gpus_on, many, of_booking, of_series, of_wait
 from app.services.windows import hours_text
 
 NAMED = 30  # notices in one message that are written out

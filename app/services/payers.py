@@ -22,3 +22,8 @@ def account_id(user: User, name: str = "") -> int:
     if user.account_id is None:
         raise NotAllowed(_("You have no account to book from yet."), _("An admin must approve you first."))
     return user.account_id
+
+
+def member_id(user: User, account: int) -> int | None:
+    """Whose cap in a team counts where that account pays; None for one's own account, which has no members."""
+    return user.id if account != user.account_id else None

@@ -11,9 +11,9 @@ from app import clock
 from app.errors import RuleRefused
 from app.extensions import db
 from app.models import Booking, Phase, User
-from app.services import audit, changes, claims, quota, warnings
+from app.services import audit, changes, claims, payers, quota, warnings
 from app.services.claims import Ask, Frame
-from app.services.rules import classes, fees, gate, tariff
+from app.services.rules import classes, gate, tariff
 from app.services.rules.check import Asked
 from app.services.windows import Window, snapped
 
@@ -33,8 +33,7 @@ def move(actor: User, booking: Booking, asked: Window, slot: int, **details: Any
         return
     named = Ask(window.ends_at, gpu_ids=tuple(allocation.gpu_id for allocation in booking.allocations))
     gpus = claims.named_gpus(named, rules)
-    member_id = booking.user_id if booking.account_id != booking.user.account_id else None
-    request = Asked(window, len(gpus), now, member_id=member_id)
+    request = Asked(window, len(gpus), now, member_id=payers.member_id(booking.user, booking.account_id))
     gate.require(booking.account_id, request, rules, ignore_booking=booking.id)
     frame = Frame(window, now + timedelta(days=rules.horizon_days), slot, rules=rules)
     claims.refuse_clashes(gpus, frame, ignore_booking=booking.id)
@@ -61,17 +60,13 @@ def _put(booking: Booking, window: Window) -> None:
 
 
 def _post(actor: User, booking: Booking, more: int) -> None:
-    key = f"{booking.id}:{changes.entry_count(booking)}"
     if more > 0:
-        quota.hold(booking, more, key=f"hold:{key}", actor=actor.username)
-    elif more < 0:
-        quota.release(booking, -more, key=f"release:{key}", actor=actor.username)
+        quota.hold(booking, more, key=f"hold:{booking.id}:{changes.entry_count(booking)}", actor=actor.username)
+    else:
+        changes.give_back(actor.username, booking, -more)
 
 
 def _fee(actor: User, booking: Booking, window: Window) -> int:
     """What giving back the hours that the new window leaves costs its owner: those before it and those after it."""
-    if actor.id != booking.user_id:
-        return 0
-    now = clock.now()
-    before = fees.late(booking, booking.starts_at, min(window.starts_at, booking.ends_at), now)
-    return before + fees.late(booking, max(window.ends_at, booking.starts_at), booking.ends_at, now)
+    before = changes.late_fee(actor, booking, booking.starts_at, min(window.starts_at, booking.ends_at))
+    return before + changes.late_fee(actor, booking, max(window.ends_at, booking.starts_at), booking.ends_at)

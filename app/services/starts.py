@@ -13,7 +13,6 @@ from app.models import Booking, Phase, User
 from app.services import audit, bookings, changes, claims, quota, unchangeable
 from app.services.claims import Frame
 from app.services.rules import classes, gate, tariff
-from app.services.rules.check import Asked
 from app.services.windows import LATE_BY, Window, floor_to_grid, in_utc
 
 
@@ -76,15 +75,7 @@ def _snapped(asked: datetime, now: datetime, slot: int) -> datetime:
 
 def _earlier(user: User, booking: Booking, start: datetime, now: datetime, slot: int) -> None:
     rules, added = classes.rules_for(booking.account_id), Window(start, booking.starts_at)
-    asked = Asked(
-        Window(start, booking.ends_at),
-        len(booking.allocations),
-        now,
-        added=added,
-        models=frozenset(allocation.gpu.model for allocation in booking.allocations),
-        host=booking.host.name,
-        member_id=booking.user_id if booking.account_id != booking.user.account_id else None,
-    )
+    asked = changes.widened(booking, Window(start, booking.ends_at), added, now)
     gate.require(booking.account_id, asked, rules, ignore_booking=booking.id)
     frame = Frame(added, now + timedelta(days=rules.horizon_days), rules.slot(slot), rules=rules)
     claims.refuse_clashes([allocation.gpu for allocation in booking.allocations], frame, ignore_booking=booking.id)
@@ -98,9 +89,7 @@ def _later(user: User, booking: Booking, start: datetime) -> None:
     amount = tariff.cost(booking) - _cost_from(booking, start)
     fee = changes.late_fee(user, booking, booking.starts_at, start)
     _set_start(booking, start)
-    if amount:
-        key = f"release:{booking.id}:{changes.entry_count(booking)}"
-        quota.release(booking, amount, key=key, actor=user.username)
+    changes.give_back(user.username, booking, amount)
     changes.charge(user.username, booking, fee)
 
 
