@@ -21,7 +21,7 @@ from app.config import Settings
 from app.errors import DomainError
 from app.extensions import db
 from app.models import Account, Allocation, Booking, Charge, Host, LedgerEntry, User
-from app.services import bookings, changes, charges, policy, quota, recording, starts, teams
+from app.services import bookings, changes, charges, noshows, policy, quota, recording, starts, teams
 from app.services.claims import Ask
 from app.services.rules import amounts, classes, gate, limits
 from app.services.windows import Window
@@ -125,7 +125,7 @@ class Day:
         for allocation in bookings.get(self.boss, self.pick(number)[1]).allocations:
             allocation.trouble = "no_machine"
         db.session.flush()
-        changes.end_no_show(self.host)
+        noshows.end_next(self.host)
 
     def wait(self, seconds: int) -> None:
         self.now += timedelta(seconds=seconds)
