@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Collection, Mapping
 from datetime import datetime, timedelta
 
-from sqlalchemy import ARRAY, DateTime, Integer, any_, func, literal, select, true
+from sqlalchemy import ARRAY, DateTime, Float, Integer, any_, bindparam, cast, func, select, true
 
 from app.extensions import db
 from app.models import UsageMinute
@@ -18,51 +17,62 @@ LOOK_BACK = timedelta(hours=6)  # for the last minute with work: who has been id
 Curve = tuple[int | None, ...]
 """Percent busy by the minute, the oldest first; None where nothing was measured, which is not 0."""
 
+# Both put together once: that takes longer than to answer them.
+_GPUS = bindparam("gpu_ids", type_=ARRAY(Integer))
+_FIRST, _LAST = bindparam("first", type_=DateTime(True)), bindparam("last", type_=DateTime(True))
+_at = cast(func.extract("epoch", UsageMinute.minute - _FIRST) / 60, Integer).label("at")
+_share = func.round(cast(100 * func.sum(UsageMinute.busy_ms), Float) / func.sum(UsageMinute.sampled_ms))
+_shares = (
+    select(UsageMinute.gpu_id, _at, cast(func.least(_share, 100), Integer).label("share"))
+    .where(UsageMinute.gpu_id == any_(_GPUS), UsageMinute.minute >= _FIRST, UsageMinute.minute < _LAST)
+    .group_by(UsageMinute.gpu_id, UsageMinute.minute)
+    .having(func.sum(UsageMinute.sampled_ms) > 0)
+    .subquery()
+)
+_CURVES = select(_shares.c.gpu_id, func.array_agg(_shares.c.at), func.array_agg(_shares.c.share)).group_by(
+    _shares.c.gpu_id
+)
+
+_asked = (
+    func.unnest(_GPUS, bindparam("since", type_=ARRAY(DateTime(True))))
+    .table_valued("gpu_id", "since", name="asked")
+    .render_derived()
+)
+_here = (UsageMinute.gpu_id == _asked.c.gpu_id, UsageMinute.minute >= _asked.c.since)
+_worked = (
+    select(UsageMinute.minute)
+    .where(*_here, UsageMinute.busy_ms >= BUSY_MS)
+    .order_by(UsageMinute.minute.desc())
+    .limit(1)
+    .lateral("worked")
+)
+_after = (
+    select(func.sum(UsageMinute.sampled_ms).label("ms"))
+    .where(*_here, UsageMinute.minute > func.coalesce(_worked.c.minute, _asked.c.since - timedelta(minutes=1)))
+    .lateral("after")
+)
+_IDLE = select(_asked.c.gpu_id, _after.c.ms).select_from(_asked).outerjoin(_worked, true()).join(_after, true())
+
 
 def curves(gpu_ids: Collection[int], now: datetime) -> dict[int, Curve]:
     """The last whole minutes of each of these GPUs; all None where there is nothing."""
     last = now.replace(second=0, microsecond=0)
-    first = last - timedelta(minutes=MINUTES)
-    ids = literal(list(gpu_ids), ARRAY(Integer))
-    query = (
-        select(
-            UsageMinute.gpu_id,
-            UsageMinute.minute,
-            func.sum(UsageMinute.sampled_ms),
-            func.sum(UsageMinute.busy_ms),
-        )
-        .where(UsageMinute.gpu_id == any_(ids), UsageMinute.minute >= first, UsageMinute.minute < last)
-        .group_by(UsageMinute.gpu_id, UsageMinute.minute)
-    )
-    found: dict[int, list[int | None]] = defaultdict(lambda: [None] * MINUTES)
-    for gpu_id, minute, sampled, busy in db.session.execute(query) if gpu_ids else ():
-        if sampled:
-            found[gpu_id][(minute - first) // timedelta(minutes=1)] = min(100, round(100 * busy / sampled))
-    return {gpu_id: tuple(found[gpu_id]) for gpu_id in gpu_ids}
+    values = {"gpu_ids": list(gpu_ids), "first": last - timedelta(minutes=MINUTES), "last": last}
+    found: dict[int, list[int | None]] = {gpu_id: [None] * MINUTES for gpu_id in gpu_ids}
+    for gpu_id, minutes, shares in db.session.connection().execute(_CURVES, values) if gpu_ids else ():
+        curve = found[gpu_id]
+        for minute, share in zip(minutes, shares, strict=True):
+            curve[minute] = share
+    return {gpu_id: tuple(curve) for gpu_id, curve in found.items()}
 
 
 def idle_since(attached: Mapping[int, datetime], now: datetime) -> dict[int, timedelta]:
     """For how long each GPU has done nothing since it was attached: measured time only, no guess for the rest.
 
     By GPU, LOOK_BACK at most. A scan of its newest minutes that ends at the first one with work."""
-    floor = now - LOOK_BACK
     if not attached:
         return {}
-    since = [max(moment, floor) for moment in attached.values()]
-    arrays = literal(list(attached), ARRAY(Integer)), literal(since, ARRAY(DateTime(True)))
-    asked = func.unnest(*arrays).table_valued("gpu_id", "since", name="asked").render_derived()
-    here = (UsageMinute.gpu_id == asked.c.gpu_id, UsageMinute.minute >= asked.c.since)
-    last = (
-        select(UsageMinute.minute)
-        .where(*here, UsageMinute.busy_ms >= BUSY_MS)
-        .order_by(UsageMinute.minute.desc())
-        .limit(1)
-        .lateral("last")
-    )
-    after = (
-        select(func.sum(UsageMinute.sampled_ms).label("ms"))
-        .where(*here, UsageMinute.minute > func.coalesce(last.c.minute, asked.c.since - timedelta(minutes=1)))
-        .lateral("after")
-    )
-    query = select(asked.c.gpu_id, after.c.ms).select_from(asked).outerjoin(last, true()).join(after, true())
-    return {gpu_id: timedelta(milliseconds=int(ms or 0)) for gpu_id, ms in db.session.execute(query)}
+    floor = now - LOOK_BACK
+    values = {"gpu_ids": list(attached), "since": [max(moment, floor) for moment in attached.values()]}
+    found = db.session.connection().execute(_IDLE, values)
+    return {gpu_id: timedelta(milliseconds=int(ms or 0)) for gpu_id, ms in found}

@@ -6,15 +6,17 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from sqlalchemy import ColumnElement, ScalarSelect, exists, func, select
+from sqlalchemy import BindParameter, ColumnElement, ScalarSelect, bindparam, exists, func, select
 from sqlalchemy.orm import InstrumentedAttribute, aliased
 
 from app import clock
 from app.extensions import db
 from app.models import Allocation, Booking, Gpu, Host, User
+from app.models.base import UtcDateTime
 from app.services import policy
 
 SOON = timedelta(minutes=15)
+Moment = datetime | BindParameter[datetime]
 
 
 @dataclass(frozen=True)
@@ -74,13 +76,16 @@ def ends_of(bookings: Iterable[Booking]) -> dict[int, End]:
 
 
 def next_end(user_id: InstrumentedAttribute[int]) -> ScalarSelect[datetime]:
-    """When the first running booking of a person ends, if soon; a part of a query that has the person's id."""
+    """When the first running booking of a person ends, if soon; a part of a query that has the person's id, and is
+    given `now` and `soon`."""
     own = (Booking.user_id == user_id, Booking.settled_at.is_(None))  # few are not: there is an index of those
-    return select(func.min(Booking.ends_at)).where(*own, *_ends_soon()).scalar_subquery()
+    running = _ends_soon(bindparam("now", type_=UtcDateTime()), bindparam("soon", type_=UtcDateTime()))
+    return select(func.min(Booking.ends_at)).where(*own, *running).scalar_subquery()
 
 
 def soonest(user: User) -> Soon | None:
     """The person's running booking that ends first, if it does so soon and GPUs go with it. One query."""
+    now = clock.now()
     after, next_booking = aliased(Allocation), aliased(Booking)
     kept = exists().where(  # in a booking of one's own, in the same machine: nothing is taken away
         after.gpu_id == Allocation.gpu_id,
@@ -94,7 +99,7 @@ def soonest(user: User) -> Soon | None:
         select(Booking.id, Host.name, Booking.ends_at, func.count())
         .join(Host)
         .join(Allocation, Allocation.booking_id == Booking.id)
-        .where(Booking.user_id == user.id, Booking.cancelled_at.is_(None), *_ends_soon(), ~kept)
+        .where(Booking.user_id == user.id, Booking.cancelled_at.is_(None), *_ends_soon(now, now + SOON), ~kept)
         .group_by(Booking.id, Host.name)
         .order_by(Booking.ends_at, Booking.id)
     )
@@ -111,9 +116,8 @@ def booked_instead(booking: Booking) -> list[tuple[Gpu, Gpu]]:
     return [(gpu, given[gpu.id]) for gpu in booked]
 
 
-def _ends_soon() -> tuple[ColumnElement[bool], ...]:
-    now = clock.now()
-    return Booking.starts_at <= now, Booking.ends_at > now, Booking.ends_at <= now + SOON
+def _ends_soon(now: Moment, soon: Moment) -> tuple[ColumnElement[bool], ...]:
+    return Booking.starts_at <= now, Booking.ends_at > now, Booking.ends_at <= soon
 
 
 def _followers(allocation_ids: Sequence[int], seconds: int) -> list[tuple[int, datetime, int, int | None]]:

@@ -1,7 +1,7 @@
 """Every GPU as it is now, for the live pages: who has it, whether it is at work, what runs there, when it is free.
 
-Six queries whatever is stored: GPUs with what they were last seen at, who has them and who is next, maintenance, for
-how long they did nothing, the last hour of those shown, and the viewer's machines.
+Four queries at most, whatever is stored: GPUs with what they were last seen at and who has them, for how long they did
+nothing, the last hour of those shown, and the viewer's machines.
 """
 
 from __future__ import annotations
@@ -9,33 +9,37 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from itertools import groupby
 from typing import Any
 
-from sqlalchemy import ARRAY, Integer, any_, func, literal, select, true
-from sqlalchemy.orm import load_only
+from sqlalchemy import bindparam, func, select
 
 from app import clock
 from app.extensions import db
-from app.models import Allocation, Booking, Gpu, GpuNow, GpuState, Host, Instance, User
-from app.services import activity, maintenance, spans
-from app.services.live_gpu import Hold, Live, Process
+from app.models import GpuNow, GpuState, Instance, User
+from app.services import activity, live_seen, spans
+from app.services.live_gpu import Live, Process
+from app.services.live_seen import Hold, Seen
 
-OLD = timedelta(seconds=60)  # what was seen longer ago says nothing about now
 IDLE = timedelta(minutes=10)  # of doing nothing, from which on a GPU that somebody has is called idle
 AT_WORK = 5  # percent: from here on it is at work now, whatever its last minutes were
-LOOK_AHEAD = timedelta(days=4)  # for maintenance, as on the calendar
 OPEN_AT_MOST = 8  # with so few GPUs in all, every host is open
-
 
 # What an admin looks for first comes first; what is well, in the order of the numbers.
 _FIRST = {code: place for place, code in enumerate(("unbooked", "quarantine", "not_attached", "idle"))}
+_MARK = select(spans.MARK.scalar_subquery(), select(func.max(GpuNow.seen_at)).scalar_subquery())
+_MACHINES = select(Instance.host_id, Instance.name).where(
+    Instance.owner_id == bindparam("owner"), Instance.deleted_at.is_(None)
+)
 
 
 @dataclass(frozen=True)
 class HostLive:
-    """One host's GPUs; whether they are shown one by one."""
+    """One host's GPUs; whether they are shown one by one. `seen_at`, `trouble`: of its agent's last pass."""
 
-    host: Host
+    name: str
+    seen_at: datetime | None
+    trouble: str
     gpus: tuple[Live, ...]
     open: bool
 
@@ -52,144 +56,97 @@ class Shown:
 
 def mark() -> str:
     """Another one after each reading, booking, attachment or change of a GPU."""
-    return f"{spans.mark()}-{_stamp(db.session.scalar(select(func.max(GpuNow.seen_at))))}"
+    change, seen = db.session.connection().execute(_MARK).one()
+    return _mark(change, seen)
 
 
 def show(viewer: User, open_hosts: Collection[str] = (), order: Sequence[int] = ()) -> Shown:
     """All hosts by name. `order`: GPUs' ids as they stood before, so that nothing moves while somebody reads."""
-    every = rows()
-    names = {host.name for _gpu, host, _now in every}
-    everything = len(every) <= OPEN_AT_MOST or len(names) == 1
-    shown = [gpu.id for gpu, host, _now in every if everything or host.name in open_hosts]
-    lines = _lines(viewer, every, shown)
+    every = live_seen.gpus()
+    if not every:
+        return Shown((), True, mark())
+    everything = len(every) <= OPEN_AT_MOST or every[0].host_id == every[-1].host_id
+    shown = {gpu.id for gpu in every if everything or gpu.host in open_hosts}
     place = {gpu_id: number for number, gpu_id in enumerate(order)}
-    hosts = {host.id: host for _gpu, host, _now in every}
-    seen = max((now.seen_at for _gpu, _host, now in every if now is not None), default=None)
-    return Shown(
-        tuple(
-            HostLive(
-                host,
-                tuple(sorted((one for one in lines if one.gpu.host_id == host.id), key=lambda one: _place(one, place))),
-                everything or host.name in open_hosts,
-            )
-            for host in hosts.values()
-        ),
-        everything,
-        f"{spans.mark()}-{_stamp(seen)}",
-    )
+    hosts = [
+        _host([*of_host], place, everything or name in open_hosts)
+        for name, of_host in groupby(_lines(viewer, every, shown), key=lambda one: one.gpu.host)
+    ]
+    seen = max((gpu.seen_at for gpu in every if gpu.seen_at is not None), default=None)
+    return Shown(tuple(hosts), everything, _mark(every[0].mark, seen))
 
 
 def of(viewer: User, gpu_ids: Collection[int]) -> list[Live]:
     """These GPUs by host and number, each with its last hour."""
-    return _lines(viewer, rows(gpu_ids), gpu_ids) if gpu_ids else []
+    return _lines(viewer, live_seen.gpus(gpu_ids), gpu_ids) if gpu_ids else []
+
+
+def _host(lines: list[Live], before: Mapping[int, int], is_open: bool) -> HostLive:
+    one = lines[0].gpu
+    if is_open:
+        lines.sort(key=lambda line: _place(line, before))
+    return HostLive(one.host, one.host_seen_at, one.host_trouble, tuple(lines), is_open)
 
 
 def _place(one: Live, before: Mapping[int, int]) -> tuple[int, int, int]:
     return before.get(one.gpu.id, len(before)), _FIRST.get(one.code, len(_FIRST)), one.gpu.minor
 
 
-def _stamp(moment: datetime | None) -> str:
-    return f"{moment.timestamp():.3f}" if moment else ""
+def _mark(change: str | None, seen: datetime | None) -> str:
+    return f"{change or ''}-{seen.timestamp():.3f}" if seen else f"{change or ''}-"
 
 
-Row = tuple[Gpu, Host, GpuNow | None]
-
-
-def rows(gpu_ids: Collection[int] | None = None) -> list[Row]:
-    """GPUs by host and number, with what each was last seen at."""
-    query = (
-        select(Gpu, Host, GpuNow)
-        .join(Host, Host.id == Gpu.host_id)
-        .outerjoin(GpuNow, GpuNow.gpu_id == Gpu.id)
-        .options(load_only(Host.name, Host.enabled, Host.seen_at, Host.trouble))  # the rest is long, and in each row
-        .order_by(Host.name, Gpu.minor)
-    )
-    if gpu_ids is not None:
-        query = query.where(Gpu.id == any_(literal(list(gpu_ids), ARRAY(Integer))))
-    return [(gpu, host, now) for gpu, host, now in db.session.execute(query)]
-
-
-def _lines(viewer: User, found: Sequence[Row], shown: Collection[int]) -> list[Live]:
+def _lines(viewer: User, found: Sequence[Seen], shown: Collection[int]) -> list[Live]:
     now = clock.now()
-    ids = [gpu.id for gpu, _host, _now in found]
-    holds, starts = holders(ids, now)
-    blocks = maintenance.between(now, now + LOOK_AHEAD)
-    attached = {gpu_id: hold.attached_at for gpu_id, hold in holds.items() if hold.attached_at}
-    idle, curves = activity.idle_since(attached, now), activity.curves(shown, now)
-    own = _own_machines(viewer) if any(at and at.processes for _gpu, _host, at in found) else set()
+    holds = {gpu.id: gpu.held(now) for gpu in found}
+    values = {gpu.id: gpu.values or {} for gpu in found if gpu.is_fresh(now) and not gpu.trouble}
+    idle = _idle(holds, values, now)
+    curves = activity.curves(shown, now)
+    running = {gpu.id: gpu.processes for gpu in found if gpu.id in shown and gpu.is_fresh(now)}
+    own = _own_machines(viewer) if any(running.values()) and not viewer.is_admin else set()
     lines = []
-    for gpu, host, at in found:
-        of_it = blocks.get(gpu.id, [])
-        ahead = [block.starts_at for block in of_it if block.starts_at > now]
-        fresh = at is not None and now - at.seen_at <= OLD
-        running = at.processes if at is not None and fresh else []
-        seen, others = _processes(viewer, host, own, running)
-        values = dict(at.values) if at is not None and fresh and not at.trouble else {}
+    for gpu in found:
+        seen, others = _processes(viewer, gpu, own, running.get(gpu.id, ()))
         lines.append(
             Live(
                 gpu,
-                host,
-                holds.get(gpu.id),
-                next((block for block in of_it if block.starts_at <= now), None),
-                min([*ahead, *starts.get(gpu.id, [])], default=None),
-                at.seen_at if at is not None else None,
-                at.trouble if at is not None else "",
-                values,
-                _idle(idle.get(gpu.id), values),
-                tuple(seen),
+                holds[gpu.id],
+                min((at for at in (gpu.kept_from, gpu.starts_at) if at is not None and at > now), default=None),
+                values.get(gpu.id, {}),
+                idle.get(gpu.id, timedelta(0)),
+                gpu.state != GpuState.MAINTENANCE and bool(gpu.strays) and gpu.is_fresh(now),
+                seen,
                 others,
-                gpu.state != GpuState.MAINTENANCE and any(one["instance"] and not one["booking"] for one in running),
                 curves.get(gpu.id, ()),
             )
         )
     return lines
 
 
-def _idle(measured: timedelta | None, values: Mapping[str, Any]) -> timedelta:
-    """For how long it counts as idle: what is at work now, or not known, does not."""
-    share = values.get("utilisation")
-    return measured if measured and measured >= IDLE and share is not None and share < AT_WORK else timedelta(0)
-
-
-def holders(gpu_ids: Sequence[int], now: datetime) -> tuple[dict[int, Hold], dict[int, list[datetime]]]:
-    """Who has each GPU now, and when the next one has it. Two steps in an index for each, whatever is booked."""
-    two = (
-        select(Allocation.booking_id, Allocation.starts_at, Allocation.ends_at, Allocation.attached_at)
-        .where(Allocation.gpu_id == Gpu.id, Allocation.released_at.is_(None), Allocation.ends_at > now)
-        .order_by(Allocation.ends_at)
-        .limit(2)
-        .lateral("two")
-    )
-    query = (
-        select(Gpu.id, two, Booking.user_id, User.full_name, User.username)
-        .select_from(Gpu)
-        .join(two, true())
-        .join(Booking, Booking.id == two.c.booking_id)
-        .join(User, User.id == Booking.user_id)
-        .where(Gpu.id == any_(literal(list(gpu_ids), ARRAY(Integer))))
-    )
-    holds: dict[int, Hold] = {}
-    starts: dict[int, list[datetime]] = {}
-    for gpu_id, booking_id, start, end, attached, user_id, full_name, username in db.session.execute(query):
-        if start <= now:
-            holds[gpu_id] = Hold(booking_id, user_id, username, full_name or username, start, end, attached)
-        else:
-            starts.setdefault(gpu_id, []).append(start)
-    return holds, starts
+def _idle(
+    holds: Mapping[int, Hold | None], values: Mapping[int, Mapping[str, Any]], now: datetime
+) -> dict[int, timedelta]:
+    """For how long each counts as idle: what is at work now, or not known, does not."""
+    shares = {gpu_id: of_it.get("utilisation") for gpu_id, of_it in values.items()}
+    still = {gpu_id for gpu_id, share in shares.items() if share is not None and share < AT_WORK}
+    attached = {
+        gpu_id: hold.attached_at for gpu_id, hold in holds.items() if gpu_id in still and hold and hold.attached_at
+    }
+    measured = activity.idle_since(attached, now)
+    return {gpu_id: length for gpu_id, length in measured.items() if length >= IDLE}
 
 
 def _own_machines(viewer: User) -> set[tuple[int, str]]:
-    query = select(Instance.host_id, Instance.name).where(Instance.owner_id == viewer.id, Instance.deleted_at.is_(None))
-    return {(host_id, name) for host_id, name in db.session.execute(query)}
+    return {(host_id, name) for host_id, name in db.session.connection().execute(_MACHINES, {"owner": viewer.id})}
 
 
 def _processes(
-    viewer: User, host: Host, own: set[tuple[int, str]], running: Iterable[Mapping[str, Any]]
+    viewer: User, gpu: Seen, own: set[tuple[int, str]], running: Iterable[Mapping[str, Any]]
 ) -> tuple[list[Process], int]:
     """Those in the viewer's own machines (all, for an admin), the largest first; and how many others there are."""
     seen, others = [], 0
     for one in running:
-        if viewer.is_admin or (host.id, one["instance"]) in own:
+        if viewer.is_admin or (gpu.host_id, one["instance"]) in own:
             seen.append(
                 Process(
                     str(one["name"]), one["instance"], one["pid"], bool(one["booking"]), one["memory"],

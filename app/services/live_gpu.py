@@ -2,29 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import cached_property
 from typing import Any
 
 from app import clock
-from app.models import Block, Gpu, GpuState, Host
+from app.models import GpuState
 from app.services.activity import Curve
+from app.services.live_seen import Hold, Seen
 
 PATIENCE = timedelta(minutes=1)  # after a booking's start, in which attaching is nothing to look at
-
-
-@dataclass(frozen=True)
-class Hold:
-    """Who has a GPU now."""
-
-    booking_id: int
-    user_id: int
-    username: str
-    owner: str
-    starts_at: datetime
-    ends_at: datetime
-    attached_at: datetime | None
 
 
 @dataclass(frozen=True)
@@ -42,26 +31,22 @@ class Process:
 
 @dataclass(frozen=True)
 class Live:
-    """One GPU. `seen_at`: of `values` (see services.samples.Now), None if it was never seen; `values` are empty where
-    they are too old or could not be read. `free_until`: when somebody else has it, None for not within days.
-    `idle`: measured time without work, 0 for less than IDLE. `processes`: those that the viewer may see, `others`: how
-    many more there are."""
+    """One GPU. `gpu.seen_at`: of `values` (see services.samples.Now), which are empty where they are too old or could
+    not be read. `free_until`: when somebody else gets a free one, None for not within days. `idle`: measured time
+    without work, 0 for less than IDLE. `processes`: those that the viewer may see, `others`: how many more there are;
+    neither of GPUs that are only counted."""
 
-    gpu: Gpu
-    host: Host
+    gpu: Seen
     held: Hold | None
-    kept: Block | None
     free_until: datetime | None
-    seen_at: datetime | None
-    trouble: str
     values: Mapping[str, Any]
     idle: timedelta
-    processes: tuple[Process, ...]
-    others: int
     unbooked: bool
+    processes: Sequence[Process] = ()
+    others: int = 0
     curve: Curve = ()
 
-    @property
+    @cached_property
     def code(self) -> str:
         """What it is, in one word of app.web.states."""
         if self.unbooked:
@@ -72,9 +57,9 @@ class Live:
             return "idle" if self.idle else "in_use"
         if self.gpu.state != GpuState.IN_SERVICE:
             return "quarantine" if self.gpu.state == GpuState.QUARANTINE else "out_of_service"
-        if self.kept is not None:
+        if self.gpu.kept:
             return "maintenance"
-        return "free" if self.host.enabled else "not_offered"
+        return "free" if self.gpu.host_enabled else "not_offered"
 
     @property
     def late(self) -> bool:

@@ -19,10 +19,9 @@ from sqlalchemy import func, select
 from app import clock
 from app.extensions import db
 from app.models import Account, Allocation, Booking, Gpu, Host, Notice, Operation, OperationState
-from app.services import activity, live
+from app.services import activity, live_seen
 from app.services.enforcement import not_gone
-from app.services.live import Row
-from app.services.live_gpu import Hold
+from app.services.live_seen import Hold, Seen
 
 MIB = 1 << 20
 # By what services.samples.Now calls it: the name here, what it is, and what makes base units of it.
@@ -66,7 +65,7 @@ def names_for(token: str, authorization: str) -> bool | None:
 def families(*, names: bool, host: Host | None = None) -> Iterator[Metric]:
     """All gauges, of one host or of all. `names`: also who has each GPU, and what accounts have left."""
     now = clock.now()
-    found = [row for row in live.rows() if host is None or row[1].id == host.id]
+    found = [gpu for gpu in live_seen.gpus() if host is None or gpu.host_id == host.id]
     yield from _gpus(found, now, names=names)
     query = select(Host).order_by(Host.name)
     hosts = db.session.scalars(query if host is None else query.where(Host.id == host.id)).all()
@@ -76,9 +75,9 @@ def families(*, names: bool, host: Host | None = None) -> Iterator[Metric]:
         yield from _lab(now, names=names)
 
 
-def _gpus(found: list[Row], now: datetime, *, names: bool) -> Iterator[Metric]:
-    holds, _starts = live.holders([gpu.id for gpu, _host, _at in found], now)
-    attached = {gpu_id: hold.attached_at for gpu_id, hold in holds.items() if hold.attached_at}
+def _gpus(found: list[Seen], now: datetime, *, names: bool) -> Iterator[Metric]:
+    holds = {gpu.id: gpu.held(now) for gpu in found}
+    attached = {gpu_id: hold.attached_at for gpu_id, hold in holds.items() if hold and hold.attached_at}
     idle = activity.idle_since(attached, now)
     labels = ["host", "gpu", "model", *(["user", "booking"] if names else [])]
     many = {key: _family(f"berth_gpu_{name}", text, labels) for key, (name, text, _by) in MEASURED.items()}
@@ -88,21 +87,22 @@ def _gpus(found: list[Row], now: datetime, *, names: bool) -> Iterator[Metric]:
     programs = _family("berth_gpu_processes", "Programs on it", labels)
     strays = _family("berth_gpu_unbooked_processes", "Programs of machines that have not booked it", labels)
     still = _family("berth_gpu_idle_seconds", "Measured time since its last minute with work, while attached", labels)
-    for gpu, host, at in found:
-        held = holds.get(gpu.id)
-        values = [host.name, str(gpu.minor), gpu.model, *(_who(held) if names else [])]
+    for gpu in found:
+        held = holds[gpu.id]
+        values = [gpu.host, str(gpu.minor), gpu.model, *(_who(held) if names else [])]
         booked.add_metric(values, held is not None)
         plugged.add_metric(values, gpu.id in attached)
         if gpu.id in idle:
             still.add_metric(values, idle[gpu.id].total_seconds())
-        if at is None:
+        if gpu.seen_at is None:
             continue
-        seen.add_metric(values, (now - at.seen_at).total_seconds())
-        if now - at.seen_at > live.OLD:  # no line says "not known"; an old one would say "as ever"
+        seen.add_metric(values, (now - gpu.seen_at).total_seconds())
+        if not gpu.is_fresh(now):  # no line says "not known"; an old one would say "as ever"
             continue
-        programs.add_metric(values, len(at.processes))
-        strays.add_metric(values, sum(bool(one["instance"]) and not one["booking"] for one in at.processes))
-        for key, share in _numbers({} if at.trouble else at.values):
+        running = gpu.processes
+        programs.add_metric(values, len(running))
+        strays.add_metric(values, sum(bool(one["instance"]) and not one["booking"] for one in running))
+        for key, share in _numbers({} if gpu.trouble else gpu.values or {}):
             many[key].add_metric(values, round(share * MEASURED[key][2], 6))
     yield from (*many.values(), booked, plugged, seen, programs, strays, still)
 
@@ -117,11 +117,11 @@ def _who(held: Hold | None) -> list[str]:
     return [held.username, str(held.booking_id)] if held is not None else ["", ""]
 
 
-def _hosts(hosts: Iterable[Host], found: list[Row], now: datetime) -> Iterator[Metric]:
+def _hosts(hosts: Iterable[Host], found: list[Seen], now: datetime) -> Iterator[Metric]:
     hosts = list(hosts)
     states: dict[tuple[str, str], int] = {}
-    for gpu, host, _at in found:
-        states[host.name, gpu.state] = states.get((host.name, gpu.state), 0) + 1
+    for gpu in found:
+        states[gpu.host, gpu.state] = states.get((gpu.host, gpu.state), 0) + 1
     family = _family("berth_gpus", "GPUs by host and state", ["host", "state"])
     for (name, state), count in sorted(states.items()):
         family.add_metric([name, state], count)

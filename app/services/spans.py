@@ -37,12 +37,12 @@ A_MOMENT = timedelta(microseconds=1)
 REMEMBERED = 32  # events that make up the mark: one that is committed late still moves it
 
 _newest = select(AuditEvent.id).order_by(AuditEvent.id.desc()).limit(REMEMBERED).subquery()
-_MARK = select(func.md5(func.string_agg(cast(_newest.c.id, Text), aggregate_order_by(literal(","), _newest.c.id))))
+MARK = select(func.md5(func.string_agg(cast(_newest.c.id, Text), aggregate_order_by(literal(","), _newest.c.id))))
 
 
 def mark() -> str:
     """Another one after each booking, change of one, or GPU taken out of service; "" while there was none."""
-    return db.session.scalar(_MARK) or ""
+    return db.session.scalar(MARK) or ""
 
 
 def gpus_and_mark() -> tuple[list[tuple[Gpu, Host]], str]:
@@ -67,7 +67,7 @@ def gpus_mark_and_waits(
 
 def _gpus_with(more: ColumnElement[Any]) -> tuple[list[tuple[Gpu, Host]], str, Any]:
     query = (
-        select(Gpu, Host, _MARK.scalar_subquery(), more)
+        select(Gpu, Host, MARK.scalar_subquery(), more)
         .join(Host)
         .where(Host.enabled)
         .order_by(Host.name, Gpu.model, Gpu.minor)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from datetime import datetime, timedelta
+from functools import lru_cache
 from zoneinfo import ZoneInfo
 
+from babel import Locale
 from babel.dates import format_datetime
 from flask_babel import get_babel, get_locale, get_timezone
 from flask_babel import gettext as _
@@ -32,8 +34,15 @@ def on_clocks(moment: datetime, pattern: str, here: ZoneInfo, lab: ZoneInfo) -> 
 
 
 def _read(moment: datetime, pattern: str, zone: ZoneInfo) -> str:
-    text = format_datetime(moment, pattern, tzinfo=zone, locale=get_locale() or "en")
+    text = on_a_clock(moment, pattern, zone, get_locale() or "en")
     return f"{text} {moment.tzname()}" if _comes_twice(moment) else text
+
+
+@lru_cache(maxsize=4096)
+def on_a_clock(moment: datetime, pattern: str, zone: ZoneInfo, locale: Locale | str) -> str:
+    """A moment by Babel's pattern, which may name no zone. Kept: that never changes, takes long to write, and a page
+    that renews itself has the same moments again."""
+    return format_datetime(moment, pattern, tzinfo=zone, locale=locale)
 
 
 def _comes_twice(local: datetime) -> bool:

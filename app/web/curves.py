@@ -32,9 +32,9 @@ def drawn(curve: Curve) -> Drawn:
     for is_known, run in groupby(enumerate(curve), key=lambda point: point[1] is not None):
         points = list(run)
         if is_known:
-            known.append("M" + "L".join(f"{_x(at)} {_y(share or 0)}" for at, share in _held(points)))
+            known.append("M" + "L".join([f"{_x(at)} {_YS[share or 0]}" for at, share in _held(points)]))
         else:
-            gaps.append(f"M{_x(points[0][0])} {_y(0)}H{_x(points[-1][0] + 1)}")
+            gaps.append(f"M{_x(points[0][0])} {_YS[0]}H{_x(points[-1][0] + 1)}")
     return Drawn(STEP * len(curve), HEIGHT, "".join(known), "".join(gaps), _words(curve))
 
 
@@ -60,5 +60,4 @@ def _x(minute: int) -> int:
     return STEP * minute
 
 
-def _y(share: int) -> float:
-    return round(HEIGHT - EDGE - (HEIGHT - 2 * EDGE) * share / 100, 1)
+_YS = [round(HEIGHT - EDGE - (HEIGHT - 2 * EDGE) * share / 100, 1) for share in range(101)]  # by percent

@@ -14,7 +14,7 @@ from app.services import attachments, bookings, instances, live
 from app.web import live_words
 from app.web.bookings import words
 from app.web.bookings.blueprint import ID
-from app.web.machine_words import silence_of
+from app.web.machine_words import silence
 from app.web.render import is_fragment, render
 from app.web.sessions import me
 
@@ -38,7 +38,7 @@ def index() -> Response:
         shown=shown,
         rows=lambda found: live_words.rows(found, me()),
         words=live_words,
-        silence_of=silence_of,
+        silence=silence,
         toggled=lambda name: url_for("live.index", open=_toggled(opened, name), _anchor=f"host-{name}"),
         here=url_for("live.index", open=opened),
         poll=POLL,

@@ -69,7 +69,11 @@ class Row:
         return ""
 
     def _no_data(self) -> str:
-        return _("No data since %(when)s", when=short(self.one.seen_at)) if self.one.seen_at else _("Never measured")
+        return (
+            _("No data since %(when)s", when=short(self.one.gpu.seen_at))
+            if self.one.gpu.seen_at
+            else _("Never measured")
+        )
 
     @property
     def owner(self) -> str:

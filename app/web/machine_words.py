@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 from flask import current_app
 from flask_babel import LazyString
@@ -151,11 +151,16 @@ def cards(machines: list[Instance]) -> list[Card]:
 
 def silence_of(host: Host) -> str:
     """Why what is known of a host may be old, or nothing."""
-    if host.seen_at is None:
-        return _("%(host)s has not reported yet.", host=host.name)
-    if clock.now() - host.seen_at > silent_after():
-        return _("%(host)s reported last %(ago)s.", host=host.name, ago=ago(host.seen_at))
-    return _("%(host)s does not answer at the moment.", host=host.name) if host.trouble else ""
+    return silence(host.name, host.seen_at, host.trouble)
+
+
+def silence(name: str, seen_at: datetime | None, trouble: str) -> str:
+    """The same of a host of which only so much is loaded."""
+    if seen_at is None:
+        return _("%(host)s has not reported yet.", host=name)
+    if clock.now() - seen_at > silent_after():
+        return _("%(host)s reported last %(ago)s.", host=name, ago=ago(seen_at))
+    return _("%(host)s does not answer at the moment.", host=name) if trouble else ""
 
 
 def silent_after() -> timedelta:

@@ -37,5 +37,6 @@ def init_app(app: Flask) -> None:
     """Filters and values that every template has."""
     app.jinja_env.trim_blocks = True
     app.jinja_env.lstrip_blocks = True
-    app.add_template_global(states.state_of)
+    for part in (states.state_of, states.state_tag, states.icon_tag):
+        app.add_template_global(part)
     times.init_app(app)

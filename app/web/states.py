@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from flask import g, url_for
 from flask_babel import LazyString
 from flask_babel import lazy_gettext as _l
+from markupsafe import Markup, escape
 
 
 @dataclass(frozen=True)
@@ -65,3 +67,19 @@ STATES = {
 def state_of(code: str) -> State:
     """How the state with this code is shown."""
     return STATES[code]
+
+
+def state_tag(code: str, word: str | LazyString = "") -> Markup:
+    """A state as pages show it: icon and word, never a button. Written here and not in a macro, in a tenth of its time:
+    some pages have a hundred."""
+    found = STATES[code]
+    text = escape(word or found.word)
+    return Markup(f'<span class="tag {found.role}">{icon_tag(found.icon)} {text}</span>')  # noqa: S704 - text is escaped
+
+
+def icon_tag(name: str) -> Markup:
+    """One of the icons in static/icons.svg."""
+    if "sprite" not in g:
+        g.sprite = escape(url_for("static", filename="icons.svg"))
+    use = f'<use href="{g.sprite}#{name}"/>'
+    return Markup(f'<svg class="icon" aria-hidden="true" width="16" height="16">{use}</svg>')  # noqa: S704 - ours

@@ -6,7 +6,7 @@ from datetime import date, datetime
 from typing import Any
 
 from flask import url_for
-from flask_babel import format_date, format_datetime, ngettext, pgettext
+from flask_babel import format_date, format_datetime, get_locale, ngettext, pgettext
 from flask_babel import gettext as _
 from flask_babel import lazy_gettext as _l
 from markupsafe import Markup, escape
@@ -16,6 +16,7 @@ from app.services.calendar import GpuRow, Shown
 from app.services.months import Booked
 from app.services.periods import Kind, Period
 from app.services.timeline import Bar, Gap, Waiting
+from app.services.words import on_a_clock
 from app.web import times
 from app.web.calendar.blueprint import bp, code, compact
 
@@ -46,7 +47,7 @@ def weekday(moment: datetime) -> str:
 
 def short(moment: datetime) -> str:
     """`Tue 20:00`: the week says which one."""
-    return format_datetime(moment, _("EEE HH:mm"))
+    return on_a_clock(moment, _("EEE HH:mm"), times.viewer_zone(), get_locale() or "en")
 
 
 class Lane:
