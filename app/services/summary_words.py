@@ -6,7 +6,7 @@ from datetime import date
 from typing import Any
 
 from babel.dates import format_date
-from flask_babel import get_locale
+from flask_babel import get_locale, ngettext
 from flask_babel import gettext as _
 
 from app.services.reports.numbers import percent
@@ -32,6 +32,8 @@ def lines(details: dict[str, Any], url: str) -> list[str]:
     if details["no_data"] >= 180:
         found.append(_("Nobody looked for %(no_data)s; that is neither busy nor idle.", **parts))
     found.append(_("Energy: %(kwh)s kWh.", kwh=f"{details['kwh']:.1f}"))
+    if details.get("places"):
+        found.append(_waited(details))
     if details.get("most"):
         most = _(", ").join(
             _("%(name)s %(hours)s", name=_one_line(name), hours=_hours(wasted)) for name, wasted in details["most"]
@@ -40,6 +42,18 @@ def lines(details: dict[str, Any], url: str) -> list[str]:
     of = "all" if "people" in details else "me"
     address = f"{url}/reports?of={of}&period=custom&from={details['first']}&to={details['last']}"
     return [*found, _("The whole report: %(url)s", url=address)]
+
+
+def _waited(details: dict[str, Any]) -> str:
+    return ngettext(
+        "On the waiting list: %(num)s place, %(served)s booked; waited %(longest)s h.",
+        "On the waiting list: %(num)s places, %(served)s booked; half waited %(median)s h or less, the longest "
+        "%(longest)s h.",
+        details["places"],
+        served=details["served"],
+        median=_hours(details["median"]),
+        longest=_hours(details["longest"]),
+    )
 
 
 def _one_line(name: str) -> str:
