@@ -6,7 +6,7 @@ from datetime import date
 from typing import Any
 
 from babel.dates import format_date
-from flask_babel import get_locale, ngettext
+from flask_babel import get_locale
 from flask_babel import gettext as _
 
 from app.services.reports.numbers import percent
@@ -45,14 +45,14 @@ def lines(details: dict[str, Any], url: str) -> list[str]:
 
 
 def _waited(details: dict[str, Any]) -> str:
-    return ngettext(
-        "On the waiting list: %(num)s place, %(served)s booked; waited %(longest)s h.",
-        "On the waiting list: %(num)s places, %(served)s booked; half waited %(median)s h or less, the longest "
+    values = {name: _hours(details[name]) for name in ("median", "longest")} | {"served": details["served"]}
+    if details["places"] == 1:
+        return _("On the waiting list: one place, %(served)s booked; it waited %(longest)s h.", **values)
+    return _(
+        "On the waiting list: %(places)s places, %(served)s booked; half waited %(median)s h or less, the longest "
         "%(longest)s h.",
-        details["places"],
-        served=details["served"],
-        median=_hours(details["median"]),
-        longest=_hours(details["longest"]),
+        places=details["places"],
+        **values,
     )
 
 

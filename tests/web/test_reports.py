@@ -185,11 +185,13 @@ def test_who_waited_is_shown_to_whom_it_concerns_and_files_have_it(client: Clien
     table = "//table[caption='Who waited, by person']/tbody/tr"
     assert page.texts(f"{table}/th") == ["Wang", "Li"]
     cells = page.texts(f"{table}/td")
-    assert cells == [*"1000001", "4", "4", *"2100100", "1.5", "2"]
+    assert cells == [*"1000001", "4 h", "4 h", *"2100100", "1 h 30 min", "2 h"]
     assert "3 places on the waiting list: half of them waited 2 h or less, the longest 4 h." in page.text
     this = client.get("/reports?period=this-month&group=model")
     assert this.texts("//table[caption='Who waited, by GPU model']/tbody/tr/th") == ["Any model"]
-    before = "In the period before: 2 places on the waiting list: half of them waited 1.5 h or less, the longest 2 h."
+    before = (
+        "In the period before: 2 places on the waiting list: half of them waited 1 h 30 min or less, the longest 2 h."
+    )
     assert f"Nobody waited. {before}" in client.get("/reports?period=custom&from=2026-11-01&to=2026-11-02").text
     assert "Nobody waited." in client.get("/reports?period=custom&from=2026-01-01&to=2026-01-31").text
 
@@ -207,7 +209,7 @@ def test_who_waited_is_shown_to_whom_it_concerns_and_files_have_it(client: Clien
     assert [client.get(where).texts(f"{table}/th") for where in theirs] == [["Wang"], ["Wang"]]
     client.login_as(db.session.scalars(sa.select(User).where(User.username == "li")).one())
     page = client.get(f"/reports?of=me&{asked}")
-    assert (page.texts(f"{table}/th"), page.texts(f"{table}/td")[-1]) == (["Li"], "2")
+    assert (page.texts(f"{table}/th"), page.texts(f"{table}/td")[-1]) == (["Li"], "2 h")
 
 
 def test_each_month_is_told_once_to_everybody_in_it_and_to_admins(

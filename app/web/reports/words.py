@@ -5,13 +5,14 @@ from __future__ import annotations
 from datetime import date
 
 from babel.dates import format_date as format_day
-from flask_babel import format_decimal, get_locale, ngettext
+from flask_babel import format_decimal, get_locale
 from flask_babel import gettext as _
 
 from app.services.reports.numbers import Numbers, percent
 from app.services.reports.periods import Choice, Range, Step
 from app.services.reports.report import Group, Report, Row, WaitRow
 from app.services.reports.waiting import Waits
+from app.web.bookings.words import length
 
 NONE = "\N{EN DASH}"
 
@@ -100,7 +101,7 @@ def wished(row: WaitRow, of: Group) -> str:
 
 
 def waited_by(of: Group) -> str:
-    """The caption of the table of those who waited."""
+    """The heading of those who waited."""
     return {
         Group.TEAM: _("Who waited, by team"),
         Group.HOST: _("Who waited, by host"),
@@ -112,12 +113,12 @@ def waited(one: Waits) -> str:
     """How many waited, and how long."""
     if not one.places:
         return _("Nobody waited.")
-    return ngettext(
-        "%(num)s place on the waiting list, which waited %(longest)s h.",
-        "%(num)s places on the waiting list: half of them waited %(median)s h or less, the longest %(longest)s h.",
-        one.places,
-        median=hours(one.median),
-        longest=hours(one.longest),
+    values = {"places": one.places, "median": length(int(one.median)), "longest": length(int(one.longest))}
+    if one.places == 1:
+        return _("One place on the waiting list, which waited %(longest)s.", **values)
+    return _(
+        "%(places)s places on the waiting list: half of them waited %(median)s or less, the longest %(longest)s.",
+        **values,
     )
 
 
