@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from zoneinfo import ZoneInfo
 
@@ -59,6 +60,11 @@ def admins() -> list[User]:
     """Who looks after the lab, for people who need to ask."""
     query = select(User).where(User.role == Role.ADMIN, User.state == UserState.ACTIVE).order_by(User.username)
     return list(db.session.scalars(query))
+
+
+def usernames(user_ids: Iterable[int]) -> dict[int, str]:
+    """These people's usernames."""
+    return {user.id: user.username for user in db.session.scalars(select(User).where(User.id.in_(list(user_ids))))}
 
 
 def _machines(user_ids: list[int]) -> dict[int, tuple[str, ...]]:

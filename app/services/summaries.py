@@ -12,11 +12,12 @@ from app.extensions import db, lab_zone
 from app.models import AuditEvent, Event, User, UserState
 from app.services import audit, notices, people
 from app.services.notices import Telling
-from app.services.reports import periods, report
+from app.services.reports import periods, report, waiting
 from app.services.reports.numbers import Numbers, total
 from app.services.reports.periods import Choice, Range
-from app.services.reports.pieces import Scope
+from app.services.reports.pieces import Key, Scope
 from app.services.reports.report import Group, Row
+from app.services.reports.waiting import Waits
 
 LATE = 7  # days into a month, after which the last one is no news any more
 TOP = 5  # those who wasted most
@@ -30,29 +31,32 @@ def of_last_month(*, mail: bool) -> int:
     key = f"summary:{month.first:%Y-%m}"
     if today.day > LATE or db.session.scalar(select(AuditEvent.id).where(AuditEvent.key == key)):
         return 0
-    rows = report.rows(month.span(zone, now), Group.PERSON, Scope())
+    span = month.span(zone, now)
+    rows = report.rows(span, Group.PERSON, Scope())
+    waited, each = waiting.of(span, Key.PERSON, Scope())
     query = select(User).where(User.id.in_([row.key for row in rows]), User.state == UserState.ACTIVE)
     users = {user.id: user for user in db.session.scalars(query)}
-    told = sum(
-        notices.tell(users[row.key], Telling(Event.SUMMARY, key, _facts(month, row.numbers)), mail=mail)
-        for row in rows
-        if row.key in users
-    )
+    facts = {row.key: _facts(month, row.numbers, each.get(row.key)) for row in rows if row.key in users}
+    told = sum(notices.tell(users[one], Telling(Event.SUMMARY, key, own), mail=mail) for one, own in facts.items())
     if rows:
-        everybody = Telling(Event.SUMMARY, f"{key}:all", _of_all(month, rows))
+        everybody = Telling(Event.SUMMARY, f"{key}:all", _of_all(month, rows, waited))
         told += sum(notices.tell(admin, everybody, mail=mail) for admin in people.admins())
     audit.record(audit.SYSTEM, "report.summarised", f"report:{month.first:%Y-%m}", key=key, people=len(rows))
     return told
 
 
-def _of_all(month: Range, rows: Iterable[Row]) -> dict[str, Any]:
+def _of_all(month: Range, rows: Iterable[Row], waited: Waits) -> dict[str, Any]:
     found = list(rows)
     most = [[row.name, row.numbers.wasted] for row in found[:TOP] if row.numbers.wasted > 0]
-    return _facts(month, total(row.numbers for row in found)) | {"people": len(found), "most": most}
+    return _facts(month, total(row.numbers for row in found), waited) | {"people": len(found), "most": most}
 
 
-def _facts(month: Range, found: Numbers) -> dict[str, Any]:
-    """What a notice keeps, in GPU-seconds."""
+def _facts(month: Range, found: Numbers, waited: Waits | None) -> dict[str, Any]:
+    """What a notice keeps, in GPU-seconds; of the waiting list places, and seconds that they waited."""
     names = ("reserved", "attached", "busy", "idle", "not_attached", "no_data", "wasted", "kwh")
     days = {"first": month.first.isoformat(), "last": month.last.isoformat()}
-    return days | {name: round(getattr(found, name), 3) for name in names}
+    facts = days | {name: round(getattr(found, name), 3) for name in names}
+    if waited is None or not waited.places:
+        return facts
+    times = {"median": waited.median, "longest": waited.longest}
+    return facts | {"places": waited.places, "served": waited.booked} | times

@@ -32,6 +32,8 @@ def lines(details: dict[str, Any], url: str) -> list[str]:
     if details["no_data"] >= 180:
         found.append(_("Nobody looked for %(no_data)s; that is neither busy nor idle.", **parts))
     found.append(_("Energy: %(kwh)s kWh.", kwh=f"{details['kwh']:.1f}"))
+    if details.get("places"):
+        found.append(_waited(details))
     if details.get("most"):
         most = _(", ").join(
             _("%(name)s %(hours)s", name=_one_line(name), hours=_hours(wasted)) for name, wasted in details["most"]
@@ -40,6 +42,18 @@ def lines(details: dict[str, Any], url: str) -> list[str]:
     of = "all" if "people" in details else "me"
     address = f"{url}/reports?of={of}&period=custom&from={details['first']}&to={details['last']}"
     return [*found, _("The whole report: %(url)s", url=address)]
+
+
+def _waited(details: dict[str, Any]) -> str:
+    values = {name: _hours(details[name]) for name in ("median", "longest")} | {"served": details["served"]}
+    if details["places"] == 1:
+        return _("On the waiting list: one place, %(served)s booked; it waited %(longest)s h.", **values)
+    return _(
+        "On the waiting list: %(places)s places, %(served)s booked; half waited %(median)s h or less, the longest "
+        "%(longest)s h.",
+        places=details["places"],
+        **values,
+    )
 
 
 def _one_line(name: str) -> str:

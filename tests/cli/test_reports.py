@@ -22,6 +22,23 @@ def test_the_report_adds_up_by_person(lab: Berth, engine: sa.Engine) -> None:
         assert lab("report", *wrong).status == 2
 
 
+def test_who_waited_is_printed_by_what_a_wish_names(lab: Berth, engine: sa.Engine) -> None:
+    book_now(engine)
+    with engine.begin() as connection:
+        connection.execute(
+            sa.text("""
+            INSERT INTO waits (user_id, seconds, starts_at, ends_at, by_itself, created_at)
+            SELECT id, 3600, now(), now() + interval '9 hours', true, now() - interval '90 minutes' FROM users
+            WHERE username = 'liwei'""")
+        )
+    [row] = lab("report", "--waits", "--json").json()
+    assert (row["user"], row["places"], row["waiting"], row["longest_wait_hours"]) == ("liwei", 1, 1, 1.5)
+    [line] = csv.DictReader(io.StringIO(lab("report", "--waits", "--group", "model", "--format", "csv").out))
+    assert (line["model"], line["median_wait_hours"]) == ("'-", "1.5")
+    assert lab("report", "--waits", "--group", "day").status == 2
+    assert "Nobody waited" in lab("report", "--waits", "--from", "2026-01-01", "--to", "2026-01-02").out
+
+
 def test_names_steer_neither_the_terminal_nor_a_spreadsheet(lab: Berth, engine: sa.Engine) -> None:
     book_now(engine)
     with engine.begin() as connection:

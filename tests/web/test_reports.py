@@ -13,7 +13,7 @@ import pytest
 import sqlalchemy as sa
 
 from app.extensions import db, lab_zone
-from app.models import Allocation, AuditEvent, Booking, Event, Notice, User
+from app.models import Allocation, AuditEvent, Booking, Event, Notice, User, Wait, WaitState
 from app.services import audit, notice_words, samples, summaries, teams
 from app.services.reports.report import Group
 from app.services.samples import Part
@@ -159,7 +159,62 @@ def test_a_booking_explains_its_numbers_down_to_the_minute(client: Client, admin
     assert client.get(f"/bookings/{booking.id}/usage?hour=never").status == 200
 
 
-def test_each_month_is_told_once_to_everybody_in_it_and_to_admins(client: Client, admin: User, freeze: Any) -> None:
+def waited(user: User, joined: datetime, hours: float, state: WaitState, **values: Any) -> None:
+    """A place on the waiting list: booked, or closed, after so many hours."""
+    over, times = joined + hours * HOUR, {"starts_at": joined, "ends_at": joined + 99 * HOUR, "created_at": joined}
+    granted = over if state == WaitState.GRANTED else None
+    wait = Wait(user_id=user.id, state=state, seconds=3600, by_itself=True, granted_at=granted, **times, **values)
+    wait.closed_at = None if state == WaitState.WAITING else over
+    db.session.add(wait)
+
+
+@pytest.fixture
+def line(admin: User) -> None:
+    """Li waited for an hour, and for two in vain; Wang waits for four hours, for the team."""
+    li, wang = (db.session.scalars(sa.select(User).where(User.username == one)).one() for one in ("li", "wang"))
+    waited(li, START, 1, WaitState.GRANTED, model="NVIDIA RTX A6000")
+    waited(li, START, 2, WaitState.EXPIRED)
+    waited(wang, NOW - 4 * HOUR, 0, WaitState.WAITING, account="team:vision")
+    db.session.commit()
+
+
+def test_who_waited_is_shown_to_whom_it_concerns_and_files_have_it(client: Client, line: None, tmp_path: Path) -> None:
+    [team] = teams.every()
+    asked = "period=custom&from=2026-10-01&to=2026-11-30"
+    page = client.get(f"/reports?{asked}")
+    table = "//table[caption='Who waited, by person']/tbody/tr"
+    assert page.texts(f"{table}/th") == ["Wang", "Li"]
+    cells = page.texts(f"{table}/td")
+    assert cells == [*"1000001", "4 h", "4 h", *"2100100", "1 h 30 min", "2 h"]
+    assert "3 places on the waiting list: half of them waited 2 h or less, the longest 4 h." in page.text
+    this = client.get("/reports?period=this-month&group=model")
+    assert this.texts("//table[caption='Who waited, by GPU model']/tbody/tr/th") == ["Any model"]
+    before = (
+        "In the period before: 2 places on the waiting list: half of them waited 1 h 30 min or less, the longest 2 h."
+    )
+    assert f"Nobody waited. {before}" in client.get("/reports?period=custom&from=2026-11-01&to=2026-11-02").text
+    assert "Nobody waited." in client.get("/reports?period=custom&from=2026-01-01&to=2026-01-31").text
+
+    rows = client.get(f"/reports/report.json?table=waits&{asked}").response.get_json()["rows"]
+    assert [(row["name"], row["places"], row["median_wait_hours"]) for row in rows] == [("Wang", 1, 4), ("Li", 2, 1.5)]
+    lines = list(csv.DictReader(io.StringIO(client.get(page.all("//a[contains(@href, 'table=waits')]/@href")[0]).body)))
+    assert lines == [{name: str(value) for name, value in row.items()} for row in rows]
+    file = tmp_path / "waits.parquet"
+    file.write_bytes(client.raw.get(f"/reports/report.parquet?table=waits&{asked}").data)
+    found = duckdb.sql(f"SELECT * FROM '{file}'")
+    assert [dict(zip(found.columns, row, strict=True)) for row in found.fetchall()] == rows
+
+    client.login_as(db.session.scalars(sa.select(User).where(User.username == "wang")).one())
+    theirs = (f"/reports?of=team-{team.id}&{asked}", f"/reports?of=me&{asked}")
+    assert [client.get(where).texts(f"{table}/th") for where in theirs] == [["Wang"], ["Wang"]]
+    client.login_as(db.session.scalars(sa.select(User).where(User.username == "li")).one())
+    page = client.get(f"/reports?of=me&{asked}")
+    assert (page.texts(f"{table}/th"), page.texts(f"{table}/td")[-1]) == (["Li"], "2 h")
+
+
+def test_each_month_is_told_once_to_everybody_in_it_and_to_admins(
+    client: Client, admin: User, line: None, freeze: Any
+) -> None:
     assert summaries.of_last_month(mail=True) == 3
     assert summaries.of_last_month(mail=True) == 0
     texts = {notice.user_id: notice for notice in db.session.scalars(sa.select(Notice))}
@@ -170,6 +225,7 @@ def test_each_month_is_told_once_to_everybody_in_it_and_to_admins(client: Client
     message = notice_words.message(admin, [texts[admin.id]], "http://berth", lab_zone())
     assert message.title == "October 2026, everybody: 19 GPU-hours booked, 7 busy"
     assert "Wasted 11: 0 not attached and 11 idle." in message.text
+    assert "On the waiting list: 2 places, 1 booked; half waited 1.5 h or less, the longest 2 h." in message.text
     assert "of=all&period=custom&from=2026-10-01&to=2026-10-31" in message.text
     freeze(NOW + timedelta(days=20))
     assert summaries.of_last_month(mail=True) == 0, "no news any more"

@@ -15,11 +15,12 @@ from sqlalchemy.orm import joinedload
 
 from app.extensions import db
 from app.models import Account, Booking, Gpu, Host, User
-from app.services.reports import heat, incidents, periods
+from app.services.reports import heat, incidents, periods, waiting
 from app.services.reports.numbers import Numbers, total
 from app.services.reports.periods import Choice, Range, Step
 from app.services.reports.pieces import Key, Scope, numbers
 from app.services.reports.spans import Span
+from app.services.reports.waiting import Waits
 from app.services.words import gpu_label, when
 
 RANKED = 10 * 3600  # GPU-seconds that one must have booked to be ranked by a share: of little, any share says nothing
@@ -60,6 +61,24 @@ class Row:
 
 
 @dataclass(frozen=True)
+class WaitRow:
+    """One row of who waited. `name` is "" for what named no team, host or model."""
+
+    key: Any
+    name: str
+    waits: Waits
+
+
+@dataclass(frozen=True)
+class Waiting:
+    """Who waited in a span: all together, and a row for each `by`, those who waited longest first."""
+
+    by: Group
+    total: Waits
+    rows: tuple[WaitRow, ...]
+
+
+@dataclass(frozen=True)
 class Report:
     """What there is to show. `capacity`: seconds of all GPUs in the span, or None where only a part of them is looked
     at; `bars`: by each step's first day; `unbooked`: GPU-seconds that were busy without a booking."""
@@ -77,6 +96,8 @@ class Report:
     since: date | None
     unbooked: float
     incidents: incidents.Incidents | None
+    waiting: Waiting
+    waits_before: Waits
 
 
 def make(choice: Choice, shown: Range, group: Group, scope: Scope, span: Span, now: datetime) -> Report:
@@ -99,12 +120,28 @@ def make(choice: Choice, shown: Range, group: Group, scope: Scope, span: Span, n
         since=_since(),
         unbooked=_unbooked(span) if everything else 0.0,
         incidents=incidents.of(span) if everything else None,
+        waiting=waits(span, group, scope),
+        waits_before=waiting.of(their_span, Key.NOTHING, scope)[0],
     )
 
 
 def rows(span: Span, group: Group, scope: Scope, step: Step = Step.DAY) -> list[Row]:
     """The table alone."""
     return sorted(_by_group(span, group, scope, group.step or step)[0], key=_order(group))
+
+
+def waited_by(group: Group) -> Group:
+    """What those who waited are grouped by in a report by this: by people where a wish names nothing of the kind."""
+    return group if group in {Group.PERSON, Group.TEAM, Group.HOST, Group.MODEL} else Group.PERSON
+
+
+def waits(span: Span, group: Group, scope: Scope) -> Waiting:
+    """Who waited, alone."""
+    by = waited_by(group)
+    whole, found = waiting.of(span, Key(by.value), scope)
+    names = _names(by, [key for key in found if key])
+    made = (WaitRow(key, names.get(key, ""), one) for key, one in found.items())
+    return Waiting(by, whole, tuple(sorted(made, key=lambda row: (-row.waits.longest, row.name))))
 
 
 def _by_group(span: Span, group: Group, scope: Scope, step: Step) -> tuple[list[Row], dict[date, Numbers]]:

@@ -10,7 +10,9 @@ from flask_babel import gettext as _
 
 from app.services.reports.numbers import Numbers, percent
 from app.services.reports.periods import Choice, Range, Step
-from app.services.reports.report import Group, Report, Row
+from app.services.reports.report import Group, Report, Row, WaitRow
+from app.services.reports.waiting import Waits
+from app.web.bookings.words import length
 
 NONE = "\N{EN DASH}"
 
@@ -90,6 +92,34 @@ def name(row: Row, of: Group) -> str:
     if row.day is not None and of.step is not None:
         return step(row.day, of.step)
     return row.name or _("No team")
+
+
+def wished(row: WaitRow, of: Group) -> str:
+    """The heading of a row of those who waited: what a wish left open has a word too."""
+    rest = {Group.TEAM: _("No team"), Group.HOST: _("Any host"), Group.MODEL: _("Any model")}
+    return row.name or rest.get(of, "")
+
+
+def waited_by(of: Group) -> str:
+    """The heading of those who waited."""
+    return {
+        Group.TEAM: _("Who waited, by team"),
+        Group.HOST: _("Who waited, by host"),
+        Group.MODEL: _("Who waited, by GPU model"),
+    }.get(of, _("Who waited, by person"))
+
+
+def waited(one: Waits) -> str:
+    """How many waited, and how long."""
+    if not one.places:
+        return _("Nobody waited.")
+    values = {"places": one.places, "median": length(int(one.median)), "longest": length(int(one.longest))}
+    if one.places == 1:
+        return _("One place on the waiting list, which waited %(longest)s.", **values)
+    return _(
+        "%(places)s places on the waiting list: half of them waited %(median)s or less, the longest %(longest)s.",
+        **values,
+    )
 
 
 def sentence(report: Report, when: str) -> str:
