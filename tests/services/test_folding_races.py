@@ -16,7 +16,7 @@ from app.extensions import db, transaction
 from app.models import UsageBatch, UsageDay, UsageHour, UsageMinute
 from app.services import folding, policy, samples
 from app.services.samples import Part
-from tests.factories import gpus_of, make_host
+from tests.factories import make_host
 
 NOW = datetime(2026, 11, 24, 6, tzinfo=UTC)
 MINUTE, DAY = timedelta(minutes=1), timedelta(days=1)

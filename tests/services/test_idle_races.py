@@ -86,7 +86,7 @@ def test_who_keeps_too_late_is_told_and_it_is_refunded_once(
         lambda: said.append(aside(steps.act, booking_id)),
     )
     assert said[0].result(10).id == booking_id
-    with pytest.raises(Conflict, match="was given back at .*15:16"):
+    with pytest.raises(Conflict, match=r"was given back at .*15:16"):
         said[1].result(10)
     assert said[2].result(10) is None
     assert found(core, booking_id) == ("reclaimed", True, USED, [HELD - USED])
