@@ -25,8 +25,8 @@ class Outcome(StrEnum):
 class Idling(Base):
     """One time that a booking's GPUs did nothing since `since` for so long that its rest is given back at `due_at`.
 
-    `trial`: nobody is told and nothing is done. `held`: memory was held meanwhile. `seconds`: the GPU-seconds that
-    came back, or would have.
+    `trial`: nobody is told and nothing is done. `held`: memory was held meanwhile; `absent`: they were never used.
+    `seconds`: the GPU-seconds that came back, or would have.
     """
 
     __tablename__ = "idlings"
@@ -41,6 +41,7 @@ class Idling(Base):
     trial: Mapped[bool]
     since: Mapped[datetime]
     held: Mapped[bool]
+    absent: Mapped[bool] = mapped_column(server_default=text("false"))
     told_at: Mapped[datetime]
     due_at: Mapped[datetime]
     outcome: Mapped[Outcome] = mapped_column(String(16), server_default=Outcome.OPEN.value)

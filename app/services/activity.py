@@ -9,9 +9,9 @@ from sqlalchemy import ARRAY, DateTime, Float, Integer, any_, bindparam, cast, f
 
 from app.extensions import db
 from app.models import UsageMinute
+from app.services.idle.busy import IS_BOOKED, is_busy
 
 MINUTES = 60  # of a curve
-BUSY_MS = 3000  # a minute in which kernels ran for less than this, a twentieth, is one in which nothing was done
 LOOK_BACK = timedelta(hours=6)  # for the last minute with work: who has been idle for longer is so "for over 6 h"
 
 Curve = tuple[int | None, ...]
@@ -41,7 +41,7 @@ _asked = (
 _here = (UsageMinute.gpu_id == _asked.c.gpu_id, UsageMinute.minute >= _asked.c.since)
 _worked = (
     select(UsageMinute.minute)
-    .where(*_here, UsageMinute.busy_ms >= BUSY_MS)
+    .where(*_here, is_busy(UsageMinute.busy_ms, UsageMinute.sampled_ms), IS_BOOKED)
     .order_by(UsageMinute.minute.desc())
     .limit(1)
     .lateral("worked")

@@ -80,7 +80,7 @@ def end_now(user: User, booking_id: int) -> Booking:
 
 
 def reclaim(
-    owner: User, booking_id: int, is_due: Callable[[Booking], bool], *, actor: str, action: str, **details: str
+    owner: User, booking_id: int, is_due: Callable[[Booking], bool], *, actor: str, action: str, **details: Any
 ) -> Booking | None:
     """Give back the rest of a running booking that is not used, if `is_due` says so of it once it is locked: a machine
     may have taken it meanwhile, or its owner given it back. Its owner pays as for ending it, or by the lab's rules for

@@ -40,7 +40,11 @@ DELETE FROM usage_hours AS h USING (
 WHERE h.hour = gone.hour AND h.gpu_id = gone.gpu_id AND h.consumer_id = gone.consumer_id
 """)
 # A name that is as old as the oldest minutes can come from no agent's spool any more: see the README.
-_OLD_BATCHES = text("DELETE FROM usage_batches WHERE delivered_at < :before")
+_OLD_BATCHES = text("""
+DELETE FROM usage_batches WHERE (host_id, name) IN (
+  SELECT host_id, name FROM usage_batches WHERE delivered_at < :before FOR UPDATE SKIP LOCKED
+)
+""")
 
 Row = Mapping[str, Any]
 

@@ -111,7 +111,7 @@ def _own(event: AuditEvent) -> Iterator[tuple[User, Telling]]:
         details |= {"began": event.details["began"], "starts_at": event.details["starts_at"]}
     if (reason := str(event.details.get("reason", ""))) != "":
         details["reason"] = reason
-    told = ("since", "due_at", "keeps", "minutes")  # of GPUs that do nothing
+    told = ("since", "due_at", "keeps", "minutes", "absent")  # of GPUs that do nothing
     details |= {name: event.details[name] for name in told if name in event.details}
     until = details.get("due_at") if event.action == "booking.idle_warned" else None
     yield booking.user, Telling(kind, key, details, datetime.fromisoformat(until) if until else None)

@@ -107,14 +107,21 @@ def of_booking(event: Event, details: dict[str, Any], place: Place) -> list[str]
 
 
 def _of_keeping(details: dict[str, Any], place: Place, page: str) -> list[str]:
-    since, due_at = place.when(details["since"]), place.when(details["due_at"])
+    due_at = place.when(details["due_at"])
     done = ngettext(
         "Your %(num)s GPU did nothing since %(since)s; at %(time)s the rest of the time is given back.",
         "Your %(num)s GPUs did nothing since %(since)s; at %(time)s the rest of the time is given back.",
         details["gpus"],
-        since=since,
+        since=place.when(details["since"]),
         time=due_at,
     )
+    if details.get("absent"):
+        done = ngettext(
+            "Your %(num)s GPU was not used yet; at %(time)s the rest of the time is given back.",
+            "Your %(num)s GPUs were not used yet; at %(time)s the rest of the time is given back.",
+            details["gpus"],
+            time=due_at,
+        )
     if not details["keeps"]:
         return [done, _("To keep them, use them: you cannot say so any more for this booking. %(url)s", url=page)]
     keep = ngettext(

@@ -105,7 +105,12 @@ def _offered(details: dict[str, Any], place: Place) -> str:
 
 def _idle(details: dict[str, Any], place: Place) -> str:
     if details["action"] != "booking.idle_warned":
+        if details.get("absent"):
+            return _("Given back, since nobody used it: %(what)s", what=gpus_on(details))
         return _("Given back, since nothing was done: %(what)s", what=gpus_on(details))
+    if details.get("absent"):
+        due_at = place.when(details["due_at"])
+        return _("Not used yet: %(what)s, given back at %(time)s", what=gpus_on(details), time=due_at)
     times = {"since": place.when(details["since"]), "time": place.when(details["due_at"])}
     return _("Nothing done since %(since)s: %(what)s, given back at %(time)s", what=gpus_on(details), **times)
 

@@ -9,7 +9,7 @@ from datetime import datetime
 from flask_babel import gettext as _
 from flask_babel import ngettext
 
-from app.models import Booking, Phase, Reclaim
+from app.models import Booking, Idling, Phase, Reclaim
 from app.services import policy
 from app.services.idle import keeping, sight
 from app.services.rules.terms import Rules
@@ -30,13 +30,7 @@ def warned(booking: Booking, now: datetime) -> Warned | None:
     found = keeping.warning(booking) if booking.phase(now) == Phase.RUNNING else None
     if found is None:
         return None
-    text = ngettext(
-        "This %(num)s GPU did nothing since %(since)s; at %(time)s the rest of the time is given back.",
-        "These %(num)s GPUs did nothing since %(since)s; at %(time)s the rest of the time is given back.",
-        len(booking.allocations),
-        since=moment_text(found.since),
-        time=moment_text(found.due_at, "HH:mm"),
-    )
+    text = _doing_nothing(len(booking.allocations), found)
     if found.held:
         held = _("Memory is held, which counts for longer, but not for ever.")
         text = f"{text} {held}"
@@ -53,12 +47,31 @@ def warned(booking: Booking, now: datetime) -> Warned | None:
     return Warned(text, button, f"idle{found.id}")
 
 
+def _doing_nothing(gpus: int, found: Idling) -> str:
+    due_at = moment_text(found.due_at, "HH:mm")
+    if found.absent:
+        return ngettext(
+            "This %(num)s GPU was not used yet; at %(time)s the rest of the time is given back.",
+            "These %(num)s GPUs were not used yet; at %(time)s the rest of the time is given back.",
+            gpus,
+            time=due_at,
+        )
+    return ngettext(
+        "This %(num)s GPU did nothing since %(since)s; at %(time)s the rest of the time is given back.",
+        "These %(num)s GPUs did nothing since %(since)s; at %(time)s the rest of the time is given back.",
+        gpus,
+        since=moment_text(found.since),
+        time=due_at,
+    )
+
+
 def lines(booking: Booking, now: datetime) -> Iterator[str]:
     """That it is kept, or why it ended by itself."""
     if booking.phase(now) == Phase.RUNNING and (until := keeping.kept_until(booking)) is not None:
         yield _("Kept: whatever its GPUs do, nothing is given back before %(time)s.", time=moment_text(until))
     if booking.released_at is not None and (found := keeping.reclaimed(booking)) is not None:
-        yield _("It ended by itself: its GPUs did nothing since %(since)s.", since=moment_text(found.since))
+        since = _("It ended by itself: its GPUs did nothing since %(since)s.", since=moment_text(found.since))
+        yield _("It ended by itself: its GPUs were never used.") if found.absent else since
 
 
 def rule(rules: Rules) -> Iterator[str]:
@@ -70,3 +83,8 @@ def rule(rules: Rules) -> Iterator[str]:
             minutes=rules.idle_minutes,
             grace=lab.idle_grace,
         )
+        if (rules.noshow_minutes or rules.idle_minutes) < rules.idle_minutes:
+            yield _(
+                "Of GPUs that were never used you are told %(minutes)s minutes after they were attached.",
+                minutes=rules.noshow_minutes,
+            )

@@ -40,7 +40,7 @@ FIELDS: Words = {  # rule → label, unit
     "hosts": (_l("Only these hosts"), ""),
     "late_hours": (_l("Giving back is late"), _l("hours before the time that is given back")),
     "late_percent": (_l("What is charged of what is given back late"), "%"),
-    "noshow_minutes": (_l("A booking that no machine takes ends after"), _l("minutes")),
+    "noshow_minutes": (_l("A booking to which nobody comes ends after"), _l("minutes")),
     "idle_minutes": (_l("GPUs that do nothing are idle after"), _l("minutes")),
 }
 GROUPS: tuple[tuple[LazyString, LazyString | str, tuple[str, ...]], ...] = (  # heading, note, number fields
@@ -63,7 +63,11 @@ GROUPS: tuple[tuple[LazyString, LazyString | str, tuple[str, ...]], ...] = (  # 
     (_l("Which GPUs"), _l("None ticked: all of them."), ("models", "hosts")),
     (
         _l("Giving back and not coming"),
-        _l("The same is charged for what is cancelled, shortened or ended early: nobody gains by waiting."),
+        _l(
+            "The same is charged for what is cancelled, shortened or ended early: nobody gains by waiting. Nobody came: "
+            "no running machine took the GPUs. Where idle GPUs are given back, also: they were never used; their "
+            "owner is told first, as always there."
+        ),
         ("late_hours", "late_percent", "noshow_minutes", "idle_minutes"),
     ),
 )

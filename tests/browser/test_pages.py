@@ -70,18 +70,19 @@ def _axe(page: Page, rules: list[str] | None) -> list[str]:
     ]
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", [*KINDS, "desktop-keyboard", "phone-keyboard"])
 def test_12_who_wasted_most_last_month(lab_in_use: Scene, window: Callable[..., BrowserContext], kind: str) -> None:
     """One of the first-use tasks of test_tasks, in the lab that has something to report."""
     phone, js = kind.startswith("phone"), "nojs" not in kind
-    reader = Reader(window(lab_in_use.demo.url, phone=phone, js=js).new_page(), phone=phone, js=js)
+    page = window(lab_in_use.demo.url, phone=phone, js=js).new_page()
+    reader = Reader(page, phone=phone, js=js, keyboard=kind.endswith("keyboard"))
     reader.sign_in(lab_in_use.admin)
     reader.nav("Reports")
     reader.click("link", "Last month")
-    [file] = reader.page.get_by_role("link", name="JSON").all()
-    rows = reader.page.request.get(str(file.get_attribute("href"))).json()["rows"]
+    expect(page.get_by_role("link", name="Last month")).to_have_attribute("aria-current", "true")
+    rows = page.request.get(str(page.get_by_role("link", name="JSON").get_attribute("href"))).json()["rows"]
     most = max(rows, key=lambda row: row["wasted_hours"])["name"]
-    first = reader.page.get_by_role("table", name="People").get_by_role("rowheader").first
+    first = page.get_by_role("table", name="People").get_by_role("rowheader").first
     expect(first).to_have_text(most)
     reader.sees(re.compile("Wasted = not attached \\+ idle"))
     assert reader.actions <= 2 + phone

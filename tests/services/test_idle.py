@@ -13,15 +13,19 @@ from sqlalchemy.orm import joinedload
 from app.errors import Conflict, NotFound, RuleRefused
 from app.extensions import db, lab_zone
 from app.models import Charge, Event, Idling, LedgerEntry, News, Notice, Outcome, Reclaim
-from app.services import bookings, changes, charges, news, notice_words, policy, quota, recording
+from app.services import activity, bookings, changes, charges, news, notice_words, policy, quota, recording
 from app.services.claims import Ask
 from app.services.idle import keeping, steps, told
 from app.services.idle.judging import Minute, State, Terms, judge
+from app.services.reports import incidents
+from app.services.reports.spans import Span
 from app.services.rules import classes
 from tests.factories import gpus_of, make_admin, make_user
 from tests.services.idling import HOUR, MINUTE, NOW, Lab
 
 TERMS = Terms(60, 120)
+SOONER = Terms(60, 120, 20)
+LATER = NOW + timedelta(days=36500)  # events are dated by the database's own clock
 
 
 @pytest.fixture
@@ -48,12 +52,19 @@ def minutes(start: int, end: int, *, busy: tuple[int, ...] = (), memory: int = 0
         (minutes(0, 40) + minutes(45, 65), TERMS, State.IDLE, 0),
         (minutes(0, 40) + minutes(46, 66), TERMS, State.USED, 46),
         (minutes(-200, 59), TERMS, State.USED, 0),
+        (minutes(0, 20), SOONER, State.IDLE, 0),
+        (minutes(5, 25), SOONER, State.IDLE, 5),
+        (minutes(6, 26), SOONER, State.USED, 6),
+        (minutes(0, 1, busy=(0,)) + minutes(1, 21), SOONER, State.USED, 1),
+        (minutes(0, 1, memory=64) + minutes(1, 21), SOONER, State.USED, 0),
         ([], TERMS, State.UNKNOWN, None),
     ],
     ids=[
         "an hour", "a minute less", "with memory held", "twice as long with memory held", "held before that hour",
         "memory that protects", "a job lately", "a job long ago", "a job now", "an agent that was away for a moment",
-        "not measured for longer", "somebody else's time before", "never measured",
+        "not measured for longer", "somebody else's time before", "nobody came",
+        "nobody came, not seen at first", "perhaps somebody came",
+        "somebody came for a minute", "somebody came and held memory", "never measured",
     ],
 )  # fmt: skip
 def test_what_counts_as_doing_nothing(measured: list[Minute], terms: Terms, state: State, since: int | None) -> None:
@@ -92,7 +103,8 @@ def test_told_and_then_given_back_once(lab: Lab) -> None:
 
 
 def test_the_owner_reads_what_happens_and_may_say_keep(lab: Lab) -> None:
-    lab.measure(0, 61, memory=10)
+    lab.measure(0, 1, memory=100)
+    lab.measure(1, 61, memory=10)
     lab.look(61)
     news.collect(mail=True)
     [notice] = db.session.scalars(sa.select(Notice).options(joinedload(Notice.user)))
@@ -141,6 +153,25 @@ def test_what_others_do_on_it_keeps_nothing(lab: Lab) -> None:
     lab.measure(0, 61, busy=90, own=False)
     lab.look(61)
     assert lab.events() == ["booking.idle_warned"]
+
+
+@pytest.mark.parametrize("percent", [1, 20])
+def test_the_live_page_calls_idle_what_would_be_given_back(lab: Lab, percent: int) -> None:
+    policy.current().idle_percent = percent
+    held = {gpu.id: NOW for gpu in gpus_of(lab.host)}
+    lab.measure(0, 1, busy=percent)
+    lab.measure(1, 61, busy=percent - 1)
+    lab.measure(0, 61, busy=90, own=False)
+    lab.look(61)
+    assert set(activity.idle_since(held, NOW + 61 * MINUTE).values()) == {2 * 60 * MINUTE}, (
+        "by both who had it measured"
+    )
+    [found] = db.session.scalars(sa.select(Idling))
+    assert found.since == NOW + MINUTE
+    lab.measure(61, 62, busy=percent)
+    lab.look(62)
+    assert set(activity.idle_since(held, NOW + 62 * MINUTE).values()) == {timedelta(0)}
+    assert lab.outcomes() == ["over"]
 
 
 @pytest.mark.parametrize("what", ["a job", "extended", "shortened"])
@@ -220,6 +251,44 @@ def test_a_class_has_its_own_time_and_late_attachment_counts(lab: Lab) -> None:
     assert lab.events() == []
     lab.look(50)
     assert lab.events() == ["booking.idle_warned"]
+
+
+@pytest.mark.parametrize("what", ["nothing", "a job", "memory", "kept", "extended before"])
+def test_a_booking_to_which_nobody_comes_goes_sooner(lab: Lab, what: str) -> None:
+    """Told after the class's time for that, and never taken from one who came, whatever they did."""
+    classes.change(make_admin("boss"), classes.default().id, {"noshow_minutes": 20})
+    if what == "extended before":
+        lab.freeze(NOW + MINUTE)
+        changes.move_end(lab.owner, lab.booking.id, NOW + 9 * HOUR, 900)
+    lab.measure(0, 20)
+    assert lab.look(20) == []
+    [news_of] = db.session.scalars(sa.select(Idling)) if what != "extended before" else [None]
+    assert news_of is None or (news_of.absent, news_of.due_at) == (True, NOW + 35 * MINUTE)
+    if what == "kept":
+        lab.freeze(NOW + 30 * MINUTE)
+        keeping.keep(lab.owner, lab.booking.id)
+    lab.measure(20, 25, busy=50 if what == "a job" else 0, memory=900 if what == "memory" else 0)
+    lab.measure(25, 36)
+    gone = lab.look(35.5)
+    span = Span(NOW, LATER, lab_zone(), (), (NOW, LATER))
+    came = [(user.username, number) for user, number in incidents.of(span).no_shows]
+    outcomes = {"nothing": ["reclaimed"], "kept": ["kept"], "extended before": []}.get(what, ["over"])
+    assert (lab.outcomes(), len(gone)) == (outcomes, what == "nothing")
+    assert came == ([("liwei", 1)] if what == "nothing" else [])
+
+
+def test_who_did_not_come_reads_that(lab: Lab) -> None:
+    lab.measure(0, 78)
+    for minute in (61, 76.5):
+        lab.look(minute)
+        news.collect(mail=True)
+    found = db.session.scalars(sa.select(Notice).options(joinedload(Notice.user)).order_by(Notice.id))
+    said = [notice_words.message(lab.owner, [notice], "https://b.example", lab_zone()) for notice in found]
+    assert [one.title for one in said] == [
+        "Not used yet: 2 GPUs on lab03, given back at Tue 24 Nov 15:16",
+        "Given back, since nobody used it: 2 GPUs on lab03",
+    ]
+    assert "Your 2 GPUs were not used yet; at Tue 24 Nov 15:16 the rest of the time is given back." in said[0].text
 
 
 def test_since_when_is_said_however_long_ago(lab: Lab) -> None:

@@ -56,7 +56,7 @@ def test_a_keep_that_is_refused_says_why(client: Client, lab: Lab) -> None:
     assert len(lab.look(140)) == 1
     page = client.submit(form)
     assert page.status == 409
-    assert "This booking is over; it cannot be kept any more." in page.text
+    assert "Too late: what was left of this booking was given back at Tue 24 Nov 16:20." in page.text
     assert "It ended by itself: its GPUs did nothing since Tue 24 Nov 14:00." in page.text
 
 

@@ -82,7 +82,7 @@ def test_every_state_has_its_word(client: Client, user: User, host: Host) -> Non
     seen(gpus[1], STILL)
     idle = booked(other, gpus[2:3])
     seen(gpus[2], STILL)
-    minutes(gpus[2], idle, [90, 80] + [1] * 35)
+    minutes(gpus[2], idle, [90, 80] + [0] * 35)
     seen(gpus[3], AT_WORK, process("by-hand"))
     make_booking(user, gpus[4:5], NOW + HOUR, NOW + 2 * HOUR)
     seen(gpus[4], STILL, ago=200)

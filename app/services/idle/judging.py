@@ -30,10 +30,12 @@ class Minute:
 
 @dataclass(frozen=True)
 class Terms:
-    """How many minutes of doing nothing are too many; `held`: with memory held, 0 for never."""
+    """How many minutes of doing nothing are too many; `held`: with memory held, 0 for never; `absent`: from the start
+    on and without ever holding memory, as nobody came; 0 where its owner has said something since."""
 
     minutes: int
     held: int
+    absent: int = 0
 
     @property
     def longest(self) -> timedelta:
@@ -51,11 +53,13 @@ class State(StrEnum):
 
 @dataclass(frozen=True)
 class Verdict:
-    """`since`: the GPUs did nothing since then; None where that is not known. `held`: with memory held."""
+    """`since`: the GPUs did nothing since then; None where that is not known. `held`: with memory held; `absent`: they
+    were never used."""
 
     state: State
     since: datetime | None = None
     held: bool = False
+    absent: bool = False
 
 
 def judge(measured: Sequence[Minute], began: datetime, now: datetime, terms: Terms) -> Verdict:
@@ -74,9 +78,17 @@ def judge(measured: Sequence[Minute], began: datetime, now: datetime, terms: Ter
     if not still:
         return Verdict(State.USED)
     held = any(minute.memory_mib >= HELD_MIB for minute in still[: terms.minutes])
-    needed = terms.held if held else terms.minutes
+    absent = terms.absent > 0 and _nobody_came(measured, began)
+    needed = terms.absent if absent else terms.held if held else terms.minutes
     enough = needed > 0 and len(still) >= needed
-    return Verdict(State.IDLE if enough else State.USED, still[-1].at, held)
+    return Verdict(State.IDLE if enough else State.USED, still[-1].at, held, absent)
+
+
+def _nobody_came(measured: Sequence[Minute], began: datetime) -> bool:
+    """Whether the GPUs were never used: measured from the beginning on, nothing was done and nothing held."""
+    since = [minute for minute in measured if minute.at >= began]
+    used = any(minute.busy or minute.memory_mib >= HELD_MIB for minute in since)
+    return not used and since[0].at - began < HOLE + MINUTE
 
 
 class Todo(StrEnum):

@@ -13,6 +13,7 @@ from app.extensions import db
 from app.models import Booking, Idling, Outcome, User
 from app.services import audit, bookings, policy
 from app.services.idle import sight
+from app.services.words import when
 
 
 def keep(user: User, booking_id: int) -> datetime:
@@ -59,6 +60,11 @@ def reclaimed(booking: Booking) -> Idling | None:
 
 
 def _nothing_to_keep(booking: Booking, now: datetime) -> Conflict:
+    if (gone := reclaimed(booking)) is not None and gone.closed_at is not None:
+        return Conflict(
+            _("Too late: what was left of this booking was given back at %(time)s.", time=when(gone.closed_at)),
+            _("Make a new one."),
+        )
     if booking.ends_at <= now:
         return Conflict(_("This booking is over; it cannot be kept any more."), _("Make a new one."))
     return Conflict(_("Nothing of this booking is to be given back now."), _("Look at it as it is now."))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from datetime import datetime, timedelta
 
 from sqlalchemy import func, select
@@ -13,6 +14,7 @@ from app import clock
 from app.extensions import db
 from app.models import Allocation, Booking, Consumer, Idling, Outcome, Policy, Reclaim, UsageMinute
 from app.services import policy
+from app.services.idle.busy import is_busy
 from app.services.idle.judging import HOLE, MINUTE, Minute, Terms, Verdict, judge
 from app.services.rules import classes, fees
 
@@ -38,15 +40,15 @@ def running(booking_ids: Iterable[int] | None = None) -> list[Booking]:
 
 def verdicts(bookings: Sequence[Booking]) -> dict[int, Verdict]:
     """By booking id, what can be said of each. Its allocations must be loaded."""
-    now, rules = clock.now(), policy.current()
-    terms = {booking.id: terms_of(booking, rules) for booking in bookings}
+    now, rules, answered = clock.now(), policy.current(), _answered(bookings)
+    terms = {booking.id: terms_of(booking, rules, came=booking.id in answered) for booking in bookings}
     farthest = max((one.longest for one in terms.values()), default=timedelta()) + FURTHER
     measured = _measured(bookings, now - farthest, rules.idle_percent)
     found = {}
     for booking in bookings:
         verdict = judge(measured[booking.id], began(booking), now, terms[booking.id])
         if verdict.since is not None and verdict.since <= now - farthest + HOLE:  # it may have been so for longer
-            verdict = Verdict(verdict.state, _last_busy(booking, verdict.since, rules.idle_percent), verdict.held)
+            verdict = replace(verdict, since=_last_busy(booking, verdict.since, rules.idle_percent))
         found[booking.id] = verdict
     return found
 
@@ -57,10 +59,19 @@ def began(booking: Booking) -> datetime:
     return max([*moments, *([booking.extended_at] if booking.extended_at else [])])
 
 
-def terms_of(booking: Booking, rules: Policy) -> Terms:
-    """By its class, or the lab's."""
-    minutes = classes.rules_for(booking.account_id).idle_minutes
-    return Terms(minutes, max(rules.idle_held_minutes, minutes) if rules.idle_held_minutes else 0)
+def terms_of(booking: Booking, lab: Policy, *, came: bool) -> Terms:
+    """By its class, or the lab's. `came`: its owner extended or kept it, so that it is none to which nobody came."""
+    rules = classes.rules_for(booking.account_id)
+    minutes = rules.idle_minutes
+    absent = 0 if came else min(rules.noshow_minutes or minutes, minutes)
+    return Terms(minutes, max(lab.idle_held_minutes, minutes) if lab.idle_held_minutes else 0, absent)
+
+
+def _answered(bookings: Sequence[Booking]) -> set[int]:
+    """Those of these bookings that their owners extended or kept."""
+    mine = Idling.booking_id.in_([booking.id for booking in bookings])
+    kept = set(db.session.scalars(select(Idling.booking_id).where(mine, Idling.outcome == Outcome.KEPT)))
+    return kept | {booking.id for booking in bookings if booking.extended_at}
 
 
 def open_ones(bookings: Sequence[Booking]) -> dict[int, Idling]:
@@ -96,7 +107,7 @@ def _measured(bookings: Sequence[Booking], since: datetime, percent: int) -> dic
             Allocation.booking_id,
             UsageMinute.minute,
             (func.sum(UsageMinute.sampled_ms) >= KNOWN_MS).label("known"),
-            ((busy > 0) & (busy * 100 >= sampled * percent)).label("busy"),
+            is_busy(busy, sampled, percent).label("busy"),
             func.coalesce(func.max(UsageMinute.memory_mib).filter(own), 0).label("memory"),
         )
         .join(UsageMinute, UsageMinute.gpu_id == Allocation.gpu_id)
@@ -132,8 +143,7 @@ def _last_busy(booking: Booking, idle_at: datetime, percent: int) -> datetime:
         .where(
             Consumer.booking_id == booking.id,
             UsageMinute.minute < idle_at,
-            UsageMinute.busy_ms > 0,
-            UsageMinute.busy_ms * 100 >= UsageMinute.sampled_ms * percent,
+            is_busy(UsageMinute.busy_ms, UsageMinute.sampled_ms, percent),
         )
     )
     last = db.session.scalar(query)

@@ -42,8 +42,10 @@ def act(booking_id: int) -> Booking | None:
     """Do what is to be done about one booking; the booking, if its GPUs are to be taken away now."""
     found = sight.running([booking_id])
     opened = sight.open_ones(found).get(booking_id)
-    if opened is not None and not opened.trial and opened.due_at <= clock.now() and (ended := _give_back(found[0])):
-        return ended
+    if opened is not None and not opened.trial and opened.due_at <= clock.now():
+        ended = _give_back(found[0], absent=opened.absent)
+        if ended is not None:
+            return ended
     db.session.execute(select(Booking.id).where(Booking.id == booking_id).with_for_update())
     for booking in sight.running([booking_id]):  # as it is with the lock
         if booking.id not in sight.left_alone([booking]):
@@ -51,9 +53,9 @@ def act(booking_id: int) -> Booking | None:
     return None
 
 
-def _give_back(booking: Booking) -> Booking | None:
+def _give_back(booking: Booking, *, absent: bool) -> Booking | None:
     before = booking.ends_at
-    ended = changes.reclaim(booking.user, booking.id, _is_due, actor=ACTOR, action=RECLAIMED)
+    ended = changes.reclaim(booking.user, booking.id, _is_due, actor=ACTOR, action=RECLAIMED, absent=absent)
     if ended is None:
         return None
     opened = sight.open_ones([ended])[ended.id]
@@ -94,13 +96,15 @@ def _tell(booking: Booking, said: Verdict) -> None:
         trial=trial,
         since=said.since or now,
         held=said.held,
+        absent=said.absent,
         told_at=now,
         due_at=now + timedelta(minutes=rules.idle_grace),
     )
     db.session.add(opened)
     db.session.flush()
     if not trial:
-        _record(opened, "booking.idle_warned", keeps=sight.keeps_left(booking.id), minutes=rules.keep_minutes)
+        left = sight.keeps_left(booking.id)
+        _record(opened, "booking.idle_warned", keeps=left, minutes=rules.keep_minutes, absent=said.absent)
 
 
 def gpu_seconds(booking: Booking, start: datetime, end: datetime) -> int:

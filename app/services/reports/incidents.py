@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from sqlalchemy import func, select
+from sqlalchemy import func, or_, select
 
 from app.extensions import db
 from app.models import AuditEvent, Booking, User
+from app.services.idle.steps import RECLAIMED
 from app.services.noshows import NO_SHOW
 from app.services.reports.spans import Span
 
@@ -18,7 +19,8 @@ FORCED = ("gpu.process_ended", "instance.force_stopped", "gpu.quarantined", "gpu
 
 @dataclass(frozen=True)
 class Incidents:
-    """How often each of FORCED happened, and who did not come how often, most first."""
+    """How often each of FORCED happened, and who did not come how often, most first: no machine of theirs took the
+    GPUs, or nobody ever used them."""
 
     forced: Mapping[str, int]
     no_shows: tuple[tuple[User, int], ...]
@@ -32,11 +34,12 @@ def of(span: Span) -> Incidents:
         action: int(count) for action, count in db.session.execute(counted.group_by(AuditEvent.action))
     }
     number = func.count()
+    unused = (AuditEvent.action == RECLAIMED) & AuditEvent.details["absent"].as_boolean()
     absent = (
         select(User, number)
         .join(Booking, Booking.user_id == User.id)
         .join(AuditEvent, AuditEvent.target == func.concat("booking:", Booking.id))
-        .where(AuditEvent.action == NO_SHOW, *when)
+        .where(or_(AuditEvent.action == NO_SHOW, unused), *when)
         .group_by(User.id)
         .order_by(number.desc(), User.username)
     )
