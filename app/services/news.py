@@ -39,6 +39,7 @@ FOR_ADMINS = {
     "instance.force_stopped": Event.ALARM,
     "job.refused": Event.ALARM,
 }
+BY_THE_HOUR = {"gpu.intruder", "gpu.used_unbooked"}  # each program is on record; a loop of them is told of once
 
 
 def collect(*, mail: bool) -> int:
@@ -82,7 +83,7 @@ def _about(event: AuditEvent) -> Iterator[tuple[User, Telling]]:
         if person is not None:
             yield person, Telling(DECISIONS[event.action], f"event:{event.id}", details)
     elif event.action in FOR_ADMINS:
-        telling = Telling(FOR_ADMINS[event.action], f"event:{event.id}", _for_admins(event))
+        telling = Telling(FOR_ADMINS[event.action], _key(event), _for_admins(event))
         for admin in people.admins():
             yield admin, telling
 
@@ -150,6 +151,13 @@ def _of_wait(event: AuditEvent) -> Iterator[tuple[User, Telling]]:
 
 def _came_by_waiting(booking: Booking) -> bool:
     return db.session.scalar(select(Wait.id).where(Wait.booking_id == booking.id)) is not None
+
+
+def _key(event: AuditEvent) -> str:
+    """What makes it one thing to tell admins of: the same machine on the same GPU is no news again within the hour."""
+    if event.action not in BY_THE_HOUR:
+        return f"event:{event.id}"
+    return f"use:{event.target}:{event.details.get('instance', '')}:{event.created_at:%Y%m%d%H}"
 
 
 def _for_admins(event: AuditEvent) -> dict[str, Any]:
