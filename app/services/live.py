@@ -140,6 +140,7 @@ def _lines(viewer: User, found: Sequence[Row], shown: Collection[int]) -> list[L
                 others,
                 gpu.state != GpuState.MAINTENANCE and any(one["instance"] and not one["booking"] for one in running),
                 curves.get(gpu.id, ()),
+                fresh,
             )
         )
     return lines
@@ -148,6 +149,8 @@ def _lines(viewer: User, found: Sequence[Row], shown: Collection[int]) -> list[L
 def _idle(measured: timedelta | None, values: Mapping[str, Any]) -> timedelta:
     """For how long it counts as idle: what is at work now, or not known, does not."""
     share = values.get("utilisation")
+    if share is None and values.get("mig") and "mig_in_use" in values:  # it has none while it is split up
+        share = 100 * values["mig_in_use"] / values["mig"]
     return measured if measured and measured >= IDLE and share is not None and share < AT_WORK else timedelta(0)
 
 

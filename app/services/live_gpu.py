@@ -45,7 +45,7 @@ class Live:
     """One GPU. `seen_at`: of `values` (see services.samples.Now), None if it was never seen; `values` are empty where
     they are too old or could not be read. `free_until`: when somebody else has it, None for not within days.
     `idle`: measured time without work, 0 for less than IDLE. `processes`: those that the viewer may see, `others`: how
-    many more there are."""
+    many more there are. `fresh`: it was looked at just now; `trouble`: why nothing could be read then."""
 
     gpu: Gpu
     host: Host
@@ -60,6 +60,7 @@ class Live:
     others: int
     unbooked: bool
     curve: Curve = ()
+    fresh: bool = True
 
     @property
     def code(self) -> str:
