@@ -260,7 +260,28 @@ def test_only_attached_time_may_be_charged(lab: Lab, freeze: Callable[[datetime]
     db.session.expire_all()
     recording.settle_ended(lab.host)
     [entry] = db.session.scalars(sa.select(LedgerEntry).where(LedgerEntry.key == f"settle:{lab.booking.id}"))
-    assert (entry.amount, charges.explained(entry.note)) == (-7 * 3600, (7 * 3600, 16 * 3600))
+    assert (entry.amount, charges.explained(entry.note)) == (-7 * 3600, ("attached", 7 * 3600, 16 * 3600))
+
+
+@pytest.mark.parametrize("charge", Charge)
+def test_what_berth_never_gave_costs_nothing(lab: Lab, freeze: Callable[[datetime], None], charge: Charge) -> None:
+    """Of two GPUs one was attached all the time, and one stood in quarantine."""
+    policy.current().charge = charge
+    lab.allocations(attached_at=NOW, detached_at=NOW + 8 * HOUR)
+    statement = "UPDATE allocations SET attached_at = NULL, trouble = :what WHERE id = (SELECT min(id) FROM allocations)"
+    db.session.execute(sa.text(statement), {"what": "quarantined"})
+    freeze(NOW + 9 * HOUR)
+    db.session.expire_all()
+    recording.settle_ended(lab.host)
+    assert ledger(lab.booking.id) == {"settle": -8 * 3600}
+    assert quota.free(lab.owner.account_id or 0) == 92 * 3600
+
+
+def test_who_has_no_machine_pays_what_was_reserved(lab: Lab, freeze: Callable[[datetime], None]) -> None:
+    lab.allocations(attached_at=None, trouble="stopped")
+    freeze(NOW + 9 * HOUR)
+    recording.settle_ended(lab.host)
+    assert ledger(lab.booking.id) == {"settle": -16 * 3600}
 
 
 def test_giving_back_by_rule_costs_what_giving_back_costs(lab: Lab) -> None:
