@@ -149,10 +149,10 @@ def test_a_booking_explains_its_numbers_down_to_the_minute(client: Client, admin
     rows = page.all("//table[caption='Hours']/tbody/tr")
     assert len(rows) == 20
     cells = page.texts("//table[caption='Hours']/tbody/tr/td")
-    assert [cells[6 * row + 1 : 6 * row + 4] for row in (0, 18, 19)] == [
-        ["60:00", "0:00", "0:00"],
-        ["0:00", "60:00", "0:00"],
-        ["0:00", "0:00", "60:00"],
+    assert [cells[7 * row : 7 * row + 5] for row in (0, 18, 19)] == [
+        ["60:00", "60:00", "60:00", "0:00", "0:00"],
+        ["60:00", "60:00", "0:00", "60:00", "0:00"],
+        ["60:00", "60:00", "0:00", "0:00", "60:00"],
     ]
     hour = client.get(str(page.all("//table[caption='Hours']/tbody/tr[3]/th/a/@href")[0]))
     assert len(hour.all("//div[@id='minutes']//tbody/tr")) == 60
