@@ -11,8 +11,8 @@ from sqlalchemy import delete, select
 from sqlalchemy.orm import joinedload, selectinload
 
 from app.extensions import db
-from app.models import AuditEvent, Booking, Event, Gpu, News, Series, User, Wait
-from app.services import notices, people
+from app.models import AuditEvent, Booking, Charge, Event, Gpu, News, Series, User, Wait
+from app.services import notices, people, policy
 from app.services.notices import Telling
 
 log = logging.getLogger(__name__)
@@ -29,6 +29,7 @@ OWN = {
     "booking.reclaimed": Event.IDLE,
 }
 SERIES = {"series.created": Event.MADE, "series.changed": Event.MOVED, "series.cancelled": Event.MOVED}
+UNUSED = {"booking.no_show", "booking.idle_warned", "booking.reclaimed"}  # by the lab's rules, charged all the same
 OF_WAITS = {"wait.offered", "wait.granted", "wait.expired"}
 DECISIONS = {"user.approved": Event.APPROVED, "user.refused": Event.APPROVED}
 FOR_ADMINS = {
@@ -115,6 +116,8 @@ def _own(event: AuditEvent) -> Iterator[tuple[User, Telling]]:
     told = ("since", "due_at", "keeps", "minutes")  # of GPUs that do nothing
     details |= {name: event.details[name] for name in told if name in event.details}
     until = details.get("due_at") if event.action == "booking.idle_warned" else None
+    if event.action in UNUSED and policy.current().charge == Charge.RESERVED:
+        details["paid"] = True
     yield booking.user, Telling(kind, key, details, datetime.fromisoformat(until) if until else None)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from datetime import timedelta
 from typing import Any
 
 from sqlalchemy import select
@@ -12,12 +13,14 @@ from app.extensions import db, lab_zone
 from app.models import AuditEvent, Event, User, UserState
 from app.services import audit, notices, people
 from app.services.notices import Telling
+from app.services.periods import midnight
 from app.services.reports import periods, report
 from app.services.reports.numbers import Numbers, total
 from app.services.reports.periods import Choice, Range
 from app.services.reports.pieces import Scope
 from app.services.reports.report import Group, Row
 
+AFTER = timedelta(hours=8)  # of a new month, when agents have delivered the last minutes and nobody is woken
 LATE = 7  # days into a month, after which the last one is no news any more
 TOP = 5  # those who wasted most
 
@@ -28,6 +31,8 @@ def of_last_month(*, mail: bool) -> int:
     today = now.astimezone(zone).date()
     month = periods.of(Choice.LAST_MONTH, today)
     key = f"summary:{month.first:%Y-%m}"
+    if now < midnight(today.replace(day=1), zone) + AFTER:
+        return 0
     if today.day > LATE or db.session.scalar(select(AuditEvent.id).where(AuditEvent.key == key)):
         return 0
     rows = report.rows(month.span(zone, now), Group.PERSON, Scope())

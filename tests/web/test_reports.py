@@ -159,7 +159,36 @@ def test_a_booking_explains_its_numbers_down_to_the_minute(client: Client, admin
     assert client.get(f"/bookings/{booking.id}/usage?hour=never").status == 200
 
 
+def test_owners_read_what_befell_their_teams_bookings(client: Client, admin: User) -> None:
+    li, wang = (db.session.scalars(sa.select(User).where(User.username == name)).one() for name in ("li", "wang"))
+    [team] = teams.every()
+    of_team = db.session.scalars(sa.select(Booking.id).where(Booking.account_id == team.id)).one()
+    for action, details in (
+        ("gpu.process_ended", {"booking": of_team}),
+        ("gpu.intruder", {}),
+        ("gpu.used_unbooked", {}),
+    ):
+        values = {"actor": "agent:lab02", "action": action, "target": "gpu:1", "details": details}
+        db.session.add(AuditEvent(created_at=NOW - HOUR, **values))
+    db.session.commit()
+    ended = "Programs ended, since they still held a GPU after the end: "
+    page = client.get("/reports")
+    for said in ("Wang (1)", f"{ended}1", "Programs ended that used a GPU without a booking: 1", "to look at: 1"):
+        assert said in page.text
+    client.login_as(wang)
+    page = client.get(f"/reports?of=team-{team.id}")
+    assert "Wang (1)" in page.text
+    assert f"{ended}1" in page.text
+    assert "without a booking" not in page.text, "of all GPUs"
+    page = client.login_as(li).get("/reports?of=me")
+    assert f"{ended}0" in page.text
+    assert "No booking was ended since nobody came." in page.text
+
+
 def test_each_month_is_told_once_to_everybody_in_it_and_to_admins(client: Client, admin: User, freeze: Any) -> None:
+    freeze(datetime(2026, 10, 31, 23, 59, tzinfo=UTC))
+    assert summaries.of_last_month(mail=True) == 0, "before eight: the last minutes may be on their way"
+    freeze(NOW)
     assert summaries.of_last_month(mail=True) == 3
     assert summaries.of_last_month(mail=True) == 0
     texts = {notice.user_id: notice for notice in db.session.scalars(sa.select(Notice))}

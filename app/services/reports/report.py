@@ -76,7 +76,7 @@ class Report:
     before_range: Range
     since: date | None
     unbooked: float
-    incidents: incidents.Incidents | None
+    incidents: incidents.Incidents
 
 
 def make(choice: Choice, shown: Range, group: Group, scope: Scope, span: Span, now: datetime) -> Report:
@@ -98,7 +98,7 @@ def make(choice: Choice, shown: Range, group: Group, scope: Scope, span: Span, n
         before_range=earlier,
         since=_since(),
         unbooked=_unbooked(span) if everything else 0.0,
-        incidents=incidents.of(span) if everything else None,
+        incidents=incidents.of(span, scope),
     )
 
 
