@@ -98,6 +98,21 @@ def test_all_groups_add_up_to_the_same_and_files_have_the_same_rows(
         assert [dict(zip(found.columns, row, strict=True)) for row in found.fetchall()] == rows
 
 
+def test_rows_stand_in_the_order_that_is_asked_for(client: Client, admin: User) -> None:
+    names = "//table[caption='People']/tbody/tr/th"
+    page = client.get("/reports?period=last-month")
+    assert (page.texts(names), page.texts("//th[@aria-sort='descending']")) == (["Wang", "Li"], ["Wasted"])
+    page = client.get(page.link("Busy"))
+    assert (page.texts(names), page.texts("//th[@aria-sort='descending']")) == (["Li", "Wang"], ["Busy"])
+    page = client.get(page.link("Busy"))
+    assert (page.texts(names), page.texts("//th[@aria-sort='ascending']")) == (["Wang", "Li"], ["Busy"])
+    lines = csv.DictReader(io.StringIO(client.get(page.link("CSV")).body))
+    assert [line["name"] for line in lines] == ["Wang", "Li"], "a file has the page's order"
+    for order in ("wasted-share", "-wasted-share"):
+        assert client.get(f"/reports?period=last-month&sort={order}").texts(names)[-1] == "Li", "too little to say"
+    assert client.get("/reports?period=last-month&sort=nonsense").texts(names) == ["Wang", "Li"]
+
+
 def test_people_see_their_own_and_owners_their_teams(client: Client, admin: User) -> None:
     [team] = teams.every()
     address = f"/reports?of=team-{team.id}&period=this-month"

@@ -48,7 +48,7 @@ def table(wish: Asked) -> list[dict[str, Any]]:
     """The page's rows."""
     return [
         {"name": row.day.isoformat() if row.day else words.name(row, wish.group), **amounts(row)}
-        for row in report.rows(wish.span, wish.group, wish.scope)
+        for row in wish.ordered(report.rows(wish.span, wish.group, wish.scope))
     ]
 
 
