@@ -52,7 +52,7 @@ def exported(app: Flask) -> str:
         changed = db.update(Allocation).where(Allocation.booking_id == booking.id)
         db.session.execute(changed.values(attached_at=booking.starts_at))
     db.session.add(Operation(kind="stop", host_id=host.id, instance_id=machine.id))
-    values = dict.fromkeys(gauges.MEASURED, 50)
+    values = dict.fromkeys(gauges.MEASURED, 50) | {"throttle": "power, heat"}
     samples.show(host.id, [Now(gpu.pci_address, now, values) for gpu in gpus_of(host)])
     db.session.flush()
     lines = "# HELP {0} x\n# TYPE {0} gauge\n{0} 1\n"
@@ -70,6 +70,11 @@ def test_every_metric_that_they_name_is_exported(exported: str) -> None:
         assert wanted <= there, f"{where} wants {wanted - there}"
 
 
+def test_what_keeps_a_gpu_from_its_clocks_is_told(exported: str) -> None:
+    said = dict(re.findall(r'^berth_gpu_throttled{.*gpu="0".*reason="(\w+)".*} (\S+)', exported, re.MULTILINE))
+    assert said == {"power": "1.0", "heat": "1.0", "hardware": "0.0"}
+
+
 def test_prometheus_reads_it_all(exported: str, tmp_path: Path) -> None:
     need("promtool", promtool.path(), "there is no promtool, and Debian's package cannot be had")
     assert f"{len(alerts())} rules found" in promtool.run("check", "rules", "--lint-fatal", RULES)
@@ -81,7 +86,7 @@ def test_prometheus_reads_it_all(exported: str, tmp_path: Path) -> None:
 
 
 def test_the_alerts_are_raised(tmp_path: Path) -> None:
-    """Two minutes of a lab in which all that can be wrong is: and of one in which nothing is."""
+    """Some minutes of a lab in which all that can be wrong is: and of one in which nothing is."""
     need("promtool", promtool.path(), "there is no promtool, and Debian's package cannot be had")
     at = {"host": "lab01", "gpu": "3"}
     cases = {
@@ -90,6 +95,7 @@ def test_the_alerts_are_raised(tmp_path: Path) -> None:
         "BerthGpuQuarantined": ('berth_gpus{host="lab01",state="quarantine"}', "1", "0", {"host": "lab01"}),
         "BerthGpuUsedWithoutBooking": ('berth_gpu_unbooked_processes{host="lab01",gpu="3"}', "2", "0", at),
         "BerthGpuNotRead": ('berth_gpu_seen_seconds{host="lab01",gpu="3"}', "400", "4", at),
+        "BerthGpuUnreadable": ('berth_gpu_unreadable{host="lab01",gpu="3"}', "1", "0", at),
         "BerthDatabaseAway": ("berth_database_up", "0", "1", {}),
     }
     tests: list[dict[str, Any]] = []
@@ -99,8 +105,8 @@ def test_the_alerts_are_raised(tmp_path: Path) -> None:
             tests.append(
                 {
                     "interval": "15s",
-                    "input_series": [{"series": series, "values": f"{value}x20"}],
-                    "alert_rule_test": [{"eval_time": "3m", "alertname": name, "exp_alerts": found}],
+                    "input_series": [{"series": series, "values": f"{value}x40"}],
+                    "alert_rule_test": [{"eval_time": "6m", "alertname": name, "exp_alerts": found}],
                 }
             )
     for one in tests:

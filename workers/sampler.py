@@ -80,7 +80,7 @@ class Sampler:
             except Exception:
                 log.exception("reading the GPUs of %s failed", self.host_name)
         kernel.gauges.close()
-        self._write([part for pci in list(self._periods) for part in self._close(pci, [], None)])
+        self._write([part for pci in list(self._periods) for part in self._close(pci, None, None)])
         self.journal.close()
 
     def step(self, kernel: Kernel, at: datetime, elapsed: float | None = None) -> None:
@@ -106,7 +106,7 @@ class Sampler:
             pci, rows = gauge.pci_address, [] if gauge.trouble else self._rows.get(gauge.pci_address, [])
             self.now[pci] = Now(pci, at, gauge.values, rows, gauge.trouble)
         for pci in self._periods.keys() - addresses:  # out of service now
-            self._write(self._close(pci, [], None))
+            self._write(self._close(pci, None, None))
             self.now.pop(pci, None)
 
     def _span(self, gauge: Gauge, at: datetime, elapsed: float | None) -> tuple[datetime, int]:
@@ -152,12 +152,12 @@ class Sampler:
                 parts += before.parts(pci, earlier, gauge.occupied)
             strays += [Stray(pci, one, who) for one, who in alive if not period.whose(who.instance).booking]
             self._rows[pci] = [_row(period, one, who) for one, who in alive]
-            parts += self._close(pci, uses, gauge.occupied)
+            parts += self._close(pci, uses if gauge.processes is not None else None, gauge.occupied)
             self._periods[pci] = Period(owned.get(pci))
         self.unbooked.look(strays)
         self._write(parts)
 
-    def _close(self, pci: str, uses: list[Use], occupied: float | None) -> list[Part]:
+    def _close(self, pci: str, uses: list[Use] | None, occupied: float | None) -> list[Part]:
         return self._periods.pop(pci).parts(pci, uses, occupied)
 
     def _write(self, parts: Iterable[Part]) -> None:

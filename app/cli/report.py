@@ -22,9 +22,14 @@ from app.services.reports.table import AMOUNTS, WAITS, amounts, waited
 
 @click.command()
 @click.option(
-    "--from", "start", default="", help="A day (the lab's) or an ISO-8601 time; default: 30 days before --to."
+    "--from",
+    "start",
+    default="",
+    help="An ISO-8601 time, or the beginning of a day of the lab's; default: 30 days before --to.",
 )
-@click.option("--to", "end", default="", help="The same; default: now.")
+@click.option(
+    "--to", "end", default="", help="The same, not included: --to 2026-12-01 is all of November. Default: now."
+)
 @click.option("--group", type=click.Choice([one.value for one in Group]), default="person", show_default=True)
 @click.option("--format", "form", type=click.Choice(["table", "csv", "json"]), default="table", show_default=True)
 @click.option("--waits", is_flag=True, help="Who waited on the waiting list, and how long, in place of GPU-hours.")

@@ -92,6 +92,7 @@ class Meter:
         self._lacks: set[str] = set()
         self._since = 0  # NVML's clock, of the last sample of its utilisation
         self._since_processes = 0
+        self._in_use: int | None = None  # of its MIG instances, when processes were listed last
         self.instances = self._count_instances()
 
     def read(self) -> Values:
@@ -104,14 +105,14 @@ class Meter:
             values["busy"] = values["utilisation"] / 100 if share is None else share
             values["utilisation"] = round(100 * values["busy"])
         if self.instances:
-            values["mig"] = self.instances
+            values |= {"mig": self.instances} | ({} if self._in_use is None else {"mig_in_use": self._in_use})
         return values
 
     def processes(self) -> tuple[list[list[Any]] | None, float | None]:
         """[pid, memory in MiB or None, whether it computes, utilisation in % or None] of each, None where NVML does
         not list them; and the share of the GPU's MIG instances that have one, None where it is not split up."""
         listed: dict[int, list[Any]] = {}
-        parts: set[int] = set()
+        parts: set[tuple[int, int]] = set()  # two compute instances may share a GPU instance
         known, self.instances = False, self._count_instances()  # they come and go while it is in use
         for computes, get in _LISTS:
             found = self._say(f"list {computes}", lambda get=get: get(self._handle))  # type: ignore[misc]
@@ -120,11 +121,13 @@ class Meter:
                 memory = None if one.usedGpuMemory is None else one.usedGpuMemory // _MIB
                 before = listed.get(one.pid)
                 listed[one.pid] = before or [one.pid, memory, computes, None]
-                parts |= {one.gpuInstanceId} - {_WHOLE}
+                if one.gpuInstanceId != _WHOLE:
+                    parts.add((one.gpuInstanceId, one.computeInstanceId))
         shares = self._say("process utilisation", self._shares) or {}
         for pid, share in shares.items():
             listed.setdefault(pid, [pid, None, False, None])[3] = share
-        occupied = min(1.0, len(parts) / self.instances) if self.instances else None
+        self._in_use = min(len(parts), self.instances) if known and self.instances else None
+        occupied = None if self._in_use is None else self._in_use / self.instances
         return list(listed.values()) if known else None, occupied
 
     def _say(self, name: str, question: Callable[[], Any]) -> Any:

@@ -93,11 +93,13 @@ class Period:
         self.memory_mib = max(self.memory_mib, round(values.get("memory_used", 0)))
         self.temperature = max(self.temperature, round(values.get("temperature", 0)))
 
-    def parts(self, pci_address: str, uses: Sequence[Use], occupied: float | None = None) -> list[Part]:
-        """All of it, by minute and consumer.
+    def parts(self, pci_address: str, listed: Sequence[Use] | None, occupied: float | None = None) -> list[Part]:
+        """All of it, by minute and consumer; `listed`: None where NVML did not say who is on the GPU.
 
         Where NVML does not say how busy the GPU was, it counts as busy in as many parts as have a process on them
-        (`occupied`, of a GPU that is split up), and a whole one while there is any."""
+        (`occupied`, of a GPU that is split up), and a whole one while there is any. Where it says neither, nothing is
+        known of that time: it is not idle."""
+        uses = listed or ()
         if occupied is None:
             occupied = 1.0 if uses else 0.0
         memory = self._memory(uses)
@@ -105,8 +107,9 @@ class Period:
         busy = _weights(uses) or idle
         found = []
         for minute, sums in sorted(self.minutes.items()):
-            busy_ms = min(sums.sampled_ms, round(sums.busy_ms + occupied * sums.unread_ms))
-            times = _divide(busy_ms, busy), _divide(sums.sampled_ms - busy_ms, idle)
+            known_ms = sums.sampled_ms - (sums.unread_ms if listed is None else 0)
+            busy_ms = min(known_ms, round(sums.busy_ms + occupied * sums.unread_ms))
+            times = _divide(busy_ms, busy), _divide(known_ms - busy_ms, idle)
             sampled = {one: times[0].get(one, 0) + times[1].get(one, 0) for one in {**times[0], **times[1], **memory}}
             energy = _divide(round(sums.energy_j), sampled)
             found += [

@@ -7,10 +7,10 @@ from datetime import datetime
 
 from app.models import Allocation, Booking, Charge
 from app.services import policy
-from app.services.rules import tariff
+from app.services.rules import fees, tariff
 from app.services.windows import Window
 
-ATTACHED = "attached"
+ATTACHED, GIVEN = "attached", "given"
 
 
 @dataclass(frozen=True)
@@ -22,15 +22,18 @@ class Charged:
 
 
 def of(booking: Booking) -> Charged:
-    """What a booking is charged beside any fee; never more than it costs. Its allocations must be loaded."""
-    whole = tariff.cost(booking)
-    if policy.current().charge != Charge.ATTACHED:
-        return Charged(whole)
-    price, number = tariff.of(booking), len(booking.allocations)
+    """What a booking is charged beside any fee; never more than it costs. Its allocations must be loaded.
+
+    By whatever rule: a GPU that was never attached, through no fault of its owner's, costs nothing."""
+    whole, number = tariff.cost(booking), len(booking.allocations)
     # GPUs of one booking count alike: what each weighs is not written down, and the sum of all is right.
-    shares = sum(price.cost(window) for window in map(attached, booking.allocations) if window is not None)
+    if policy.current().charge == Charge.ATTACHED:
+        kind, price = ATTACHED, tariff.of(booking)
+        shares = sum(price.cost(window) for window in map(attached, booking.allocations) if window is not None)
+    else:
+        kind, shares = GIVEN, whole * sum(not fees.never_given(one) for one in booking.allocations)
     used = min(whole, (shares + number // 2) // number)
-    return Charged(used, f"{ATTACHED}:{used}/{whole}") if used < whole else Charged(whole)
+    return Charged(used, f"{kind}:{used}/{whole}") if used < whole else Charged(whole)
 
 
 def attached(allocation: Allocation) -> Window | None:
@@ -42,11 +45,11 @@ def attached(allocation: Allocation) -> Window | None:
     return Window(start, end) if start < end else None
 
 
-def explained(note: str) -> tuple[int, int] | None:
-    """What a note says: the GPU-seconds charged since GPUs were attached, and those reserved; None if nothing."""
+def explained(note: str) -> tuple[str, int, int] | None:
+    """What a note says: ATTACHED or GIVEN, the GPU-seconds charged for that, and those reserved; None if nothing."""
     kind, _colon, numbers = note.partition(":")
     used, _slash, whole = numbers.partition("/")
-    return (int(used), int(whole)) if kind == ATTACHED and used.isdigit() and whole.isdigit() else None
+    return (kind, int(used), int(whole)) if kind in {ATTACHED, GIVEN} and used.isdigit() and whole.isdigit() else None
 
 
 def _whole(moment: datetime | None) -> datetime | None:

@@ -127,13 +127,20 @@ def _idle(
     holds: Mapping[int, Hold | None], values: Mapping[int, Mapping[str, Any]], now: datetime
 ) -> dict[int, timedelta]:
     """For how long each counts as idle: what is at work now, or not known, does not."""
-    shares = {gpu_id: of_it.get("utilisation") for gpu_id, of_it in values.items()}
+    shares = {gpu_id: _share(of_it) for gpu_id, of_it in values.items()}
     still = {gpu_id for gpu_id, share in shares.items() if share is not None and share < AT_WORK}
     attached = {
         gpu_id: hold.attached_at for gpu_id, hold in holds.items() if gpu_id in still and hold and hold.attached_at
     }
     measured = activity.idle_since(attached, now)
     return {gpu_id: length for gpu_id, length in measured.items() if length >= IDLE}
+
+
+def _share(values: Mapping[str, Any]) -> float | None:
+    """Percent that is at work now; of one that is split up, which NVML gives none for, of its parts."""
+    if values.get("utilisation") is None and values.get("mig") and "mig_in_use" in values:
+        return 100 * values["mig_in_use"] / values["mig"]
+    return values.get("utilisation")
 
 
 def _own_machines(viewer: User) -> set[tuple[int, str]]:

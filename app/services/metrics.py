@@ -18,7 +18,7 @@ from sqlalchemy import func, select
 
 from app import clock
 from app.extensions import db
-from app.models import Account, Allocation, Booking, Gpu, Host, Notice, Operation, OperationState
+from app.models import Account, Allocation, Booking, Gpu, Host, Notice, Operation, OperationState, Wait, WaitState
 from app.services import activity, live_seen
 from app.services.enforcement import not_gone
 from app.services.live_seen import Hold, Seen
@@ -35,6 +35,9 @@ MEASURED = {
     "clock_sm": ("clock_sm_hertz", "Clock of its processors", 1_000_000),
     "ecc_errors": ("ecc_errors", "Errors of its memory since the driver was loaded", 1),
 }
+
+
+THROTTLES = ("power", "heat", "hardware")  # as services.samples.Now has them
 
 
 class _Once(Collector):
@@ -86,6 +89,8 @@ def _gpus(found: list[Seen], now: datetime, *, names: bool) -> Iterator[Metric]:
     seen = _family("berth_gpu_seen_seconds", "Since it was last read", labels)
     programs = _family("berth_gpu_processes", "Programs on it", labels)
     strays = _family("berth_gpu_unbooked_processes", "Programs of machines that have not booked it", labels)
+    unread = _family("berth_gpu_unreadable", "Whether it was looked at and did not answer: off the bus, say", labels)
+    slowed = _family("berth_gpu_throttled", "Whether this keeps it from its clocks", [*labels, "reason"])
     still = _family("berth_gpu_idle_seconds", "Measured time since its last minute with work, while attached", labels)
     for gpu in found:
         held = holds[gpu.id]
@@ -99,12 +104,16 @@ def _gpus(found: list[Seen], now: datetime, *, names: bool) -> Iterator[Metric]:
         seen.add_metric(values, (now - gpu.seen_at).total_seconds())
         if not gpu.is_fresh(now):  # no line says "not known"; an old one would say "as ever"
             continue
+        unread.add_metric(values, bool(gpu.trouble))
+        if (said := (gpu.values or {}).get("throttle")) is not None:
+            for reason in THROTTLES:
+                slowed.add_metric([*values, reason], reason in said.split(", "))
         running = gpu.processes
         programs.add_metric(values, len(running))
         strays.add_metric(values, sum(bool(one["instance"]) and not one["booking"] for one in running))
         for key, share in _numbers({} if gpu.trouble else gpu.values or {}):
             many[key].add_metric(values, round(share * MEASURED[key][2], 6))
-    yield from (*many.values(), booked, plugged, seen, programs, strays, still)
+    yield from (*many.values(), booked, plugged, seen, unread, slowed, programs, strays, still)
 
 
 def _numbers(values: Mapping[str, Any]) -> Iterator[tuple[str, float]]:
@@ -171,9 +180,11 @@ def _lab(now: datetime, *, names: bool) -> Iterator[Metric]:
         Booking.settled_at.is_(None), Booking.cancelled_at.is_(None), Booking.starts_at <= now, Booking.ends_at > now
     )
     waiting = select(func.count()).where(Notice.sent_at.is_(None), Notice.given_up_at.is_(None), Notice.due_at <= now)
+    in_line = select(func.count()).where(Wait.state == WaitState.WAITING)
     given_up = select(func.count()).where(Notice.given_up_at > now - timedelta(days=1))
     for name, meaning, query in (
         ("berth_bookings_running", "Bookings that run now", running),
+        ("berth_waits", "Wishes on the waiting list", in_line),
         ("berth_notices_waiting", "Notices that are due and not sent", waiting),
         ("berth_notices_given_up", "Notices given up in the last day", given_up),
     ):

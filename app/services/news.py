@@ -11,8 +11,8 @@ from sqlalchemy import delete, select
 from sqlalchemy.orm import joinedload, selectinload
 
 from app.extensions import db
-from app.models import AuditEvent, Booking, Event, Gpu, News, Series, User, Wait
-from app.services import notices, people
+from app.models import AuditEvent, Booking, Charge, Event, Gpu, News, Series, User, Wait
+from app.services import notices, people, policy
 from app.services.notices import Telling
 
 log = logging.getLogger(__name__)
@@ -29,6 +29,7 @@ OWN = {
     "booking.reclaimed": Event.IDLE,
 }
 SERIES = {"series.created": Event.MADE, "series.changed": Event.MOVED, "series.cancelled": Event.MOVED}
+UNUSED = {"booking.no_show", "booking.idle_warned", "booking.reclaimed"}  # by the lab's rules, charged all the same
 OF_WAITS = {"wait.offered", "wait.granted", "wait.expired"}
 DECISIONS = {"user.approved": Event.APPROVED, "user.refused": Event.APPROVED}
 FOR_ADMINS = {
@@ -39,6 +40,7 @@ FOR_ADMINS = {
     "instance.force_stopped": Event.ALARM,
     "job.refused": Event.ALARM,
 }
+BY_THE_HOUR = {"gpu.intruder", "gpu.used_unbooked"}  # each program is on record; a loop of them is told of once
 
 
 def collect(*, mail: bool) -> int:
@@ -82,7 +84,7 @@ def _about(event: AuditEvent) -> Iterator[tuple[User, Telling]]:
         if person is not None:
             yield person, Telling(DECISIONS[event.action], f"event:{event.id}", details)
     elif event.action in FOR_ADMINS:
-        telling = Telling(FOR_ADMINS[event.action], f"event:{event.id}", _for_admins(event))
+        telling = Telling(FOR_ADMINS[event.action], _key(event), _for_admins(event))
         for admin in people.admins():
             yield admin, telling
 
@@ -114,6 +116,8 @@ def _own(event: AuditEvent) -> Iterator[tuple[User, Telling]]:
     told = ("since", "due_at", "keeps", "minutes", "absent")  # of GPUs that do nothing
     details |= {name: event.details[name] for name in told if name in event.details}
     until = details.get("due_at") if event.action == "booking.idle_warned" else None
+    if event.action in UNUSED and policy.current().charge == Charge.RESERVED:
+        details["paid"] = True
     yield booking.user, Telling(kind, key, details, datetime.fromisoformat(until) if until else None)
 
 
@@ -150,6 +154,13 @@ def _of_wait(event: AuditEvent) -> Iterator[tuple[User, Telling]]:
 
 def _came_by_waiting(booking: Booking) -> bool:
     return db.session.scalar(select(Wait.id).where(Wait.booking_id == booking.id)) is not None
+
+
+def _key(event: AuditEvent) -> str:
+    """What makes it one thing to tell admins of: the same machine on the same GPU is no news again within the hour."""
+    if event.action not in BY_THE_HOUR:
+        return f"event:{event.id}"
+    return f"use:{event.target}:{event.details.get('instance', '')}:{event.created_at:%Y%m%d%H}"
 
 
 def _for_admins(event: AuditEvent) -> dict[str, Any]:

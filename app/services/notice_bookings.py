@@ -93,11 +93,14 @@ def of_booking(event: Event, details: dict[str, Any], place: Place) -> list[str]
     if details.get("began"):
         lines.append(_("Before, it started %(start)s.", start=place.when(details["began"])))
     if details.get("action") == NO_SHOW:
-        lines.append(_("No running machine of yours took its GPUs in time. What was left of its hours is given back."))
+        left = _("No running machine of yours took its GPUs in time. What was left of its hours is given back.")
+        lines.append(_("No running machine of yours took its GPUs in time.") if details.get("paid") else left)
     elif event == Event.MOVED:
         lines.append(_("Changed by %(name)s.", name=details["by"]))
     if details.get("reason"):
         lines.append(str(details["reason"]))
+    if details.get("paid"):
+        lines.append(_("By the lab's rules the hours that were left are charged all the same."))
     if details.get("action") == "booking.idle_warned":
         return [*lines, *_of_keeping(details, place, page)]
     if event == Event.ENDS_SOON:

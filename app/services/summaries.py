@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from datetime import timedelta
 from typing import Any
 
 from sqlalchemy import select
@@ -12,6 +13,7 @@ from app.extensions import db, lab_zone
 from app.models import AuditEvent, Event, User, UserState
 from app.services import audit, notices, people
 from app.services.notices import Telling
+from app.services.periods import midnight
 from app.services.reports import periods, report, waiting
 from app.services.reports.numbers import Numbers, total
 from app.services.reports.periods import Choice, Range
@@ -19,6 +21,7 @@ from app.services.reports.pieces import Key, Scope
 from app.services.reports.report import Group, Row
 from app.services.reports.waiting import Waits
 
+AFTER = timedelta(hours=8)  # of a new month, when agents have delivered the last minutes and nobody is woken
 LATE = 7  # days into a month, after which the last one is no news any more
 TOP = 5  # those who wasted most
 
@@ -29,6 +32,8 @@ def of_last_month(*, mail: bool) -> int:
     today = now.astimezone(zone).date()
     month = periods.of(Choice.LAST_MONTH, today)
     key = f"summary:{month.first:%Y-%m}"
+    if now < midnight(today.replace(day=1), zone) + AFTER:
+        return 0
     if today.day > LATE or db.session.scalar(select(AuditEvent.id).where(AuditEvent.key == key)):
         return 0
     span = month.span(zone, now)

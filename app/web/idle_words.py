@@ -9,7 +9,7 @@ from datetime import datetime
 from flask_babel import gettext as _
 from flask_babel import ngettext
 
-from app.models import Booking, Idling, Phase, Reclaim
+from app.models import Booking, Charge, Idling, Phase, Reclaim
 from app.services import policy
 from app.services.idle import keeping, sight
 from app.services.rules.terms import Rules
@@ -34,6 +34,9 @@ def warned(booking: Booking, now: datetime) -> Warned | None:
     if found.held:
         held = _("Memory is held, which counts for longer, but not for ever.")
         text = f"{text} {held}"
+    if policy.current().charge == Charge.RESERVED:
+        paid = _("Its hours are charged all the same.")
+        text = f"{text} {paid}"
     left = sight.keeps_left(booking.id)
     if not left:
         last = _("You have kept it as often as the rules allow; only using the GPUs keeps it now.")

@@ -9,6 +9,7 @@ from datetime import datetime
 
 from flask import url_for
 from flask_babel import gettext as _
+from flask_babel import ngettext
 
 from app import clock
 from app.models import GpuState, User
@@ -52,6 +53,19 @@ class Row:
             found.append((off, ""))
         if not one.known:
             found.append(("no_data", self._no_data()))
+        return found + self._ailments()
+
+    def _ailments(self) -> list[tuple[str, str]]:
+        """What makes programs on it slow or wrong. That it runs at its power limit is no ailment: the best do."""
+        values = self.one.values
+        why = _parts(values.get("throttle"))
+        found = []
+        if "heat" in why:  # the hardware says so of itself too, then
+            found.append(("slowed", _("Slowed down by heat")))
+        elif "hardware" in why:
+            found.append(("slowed", _("Slowed down by its hardware")))
+        if count := values.get("ecc_errors"):
+            found.append(("memory_errors", ngettext("%(num)s memory error", "%(num)s memory errors", count)))
         return found
 
     def _word(self) -> str:
@@ -69,11 +83,10 @@ class Row:
         return ""
 
     def _no_data(self) -> str:
-        return (
-            _("No data since %(when)s", when=short(self.one.gpu.seen_at))
-            if self.one.gpu.seen_at
-            else _("Never measured")
-        )
+        gpu = self.one.gpu
+        if gpu.trouble and gpu.is_fresh(clock.now()):
+            return _("Cannot be read: %(why)s", why=gpu.trouble) if self.viewer.is_admin else _("Cannot be read")
+        return _("No data since %(when)s", when=short(gpu.seen_at)) if gpu.seen_at else _("Never measured")
 
     @property
     def owner(self) -> str:
@@ -102,8 +115,11 @@ class Row:
 
     @property
     def busy(self) -> str:
-        """`83 %`; "" where that is not known."""
-        share = self.one.values.get("utilisation")
+        """`83 %`, or of one that is split up how much of it has programs; "" where that is not known."""
+        values = self.one.values
+        share, parts, used = (values.get(name) for name in ("utilisation", "mig", "mig_in_use"))
+        if share is None and parts and used is not None:
+            return _("%(used)s of %(all)s parts", used=used, all=parts)
         return "" if share is None else f"{share} %"
 
     @property
@@ -117,9 +133,12 @@ class Row:
     @property
     def power(self) -> str:
         """`231 of 300 W`."""
-        watts, limit = (self.one.values.get(name) for name in ("power", "power_limit"))
+        values = self.one.values
+        watts, limit = (values.get(name) for name in ("power", "power_limit"))
         if watts is None:
             return ""
+        if limit and "power" in _parts(values.get("throttle")):
+            return _("%(used)s of %(limit)s W, at its limit", used=round(watts), limit=round(limit))
         return _("%(used)s of %(limit)s W", used=round(watts), limit=round(limit)) if limit else f"{round(watts)} W"
 
     @property
@@ -177,6 +196,10 @@ def models(found: Sequence[Live]) -> str:
     """`8 × NVIDIA RTX A6000`; of several models, each."""
     number = Counter(one.gpu.model for one in found)
     return ", ".join(f"{count} × {model}" for model, count in sorted(number.items()))
+
+
+def _parts(throttle: object) -> list[str]:
+    return str(throttle or "").split(", ")
 
 
 def _gib(mebibytes: float) -> str:

@@ -141,7 +141,9 @@ def _charged(note: str) -> str:
     """Why less was charged than was reserved."""
     if (found := charges.explained(note)) is None:
         return ""
-    used, whole = map(hours_text, found)
+    kind, used, whole = found[0], *map(hours_text, found[1:])
+    if kind == charges.GIVEN:
+        return _(" (%(used)s of %(whole)s GPU-hours: the other GPUs could not be given)", used=used, whole=whole)
     return _(" (%(used)s GPU-hours attached of %(whole)s reserved)", used=used, whole=whole)
 
 

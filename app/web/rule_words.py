@@ -64,8 +64,8 @@ GROUPS: tuple[tuple[LazyString, LazyString | str, tuple[str, ...]], ...] = (  # 
     (
         _l("Giving back and not coming"),
         _l(
-            "The same is charged for what is cancelled, shortened or ended early: nobody gains by waiting. Nobody came: "
-            "no running machine took the GPUs. Where idle GPUs are given back, also: they were never used; their "
+            "The same is charged for what is cancelled, shortened or ended early: nobody gains by waiting. Nobody "
+            "came: no running machine took the GPUs. Where idle GPUs are given back, also: they were never used; their "
             "owner is told first, as always there."
         ),
         ("late_hours", "late_percent", "noshow_minutes", "idle_minutes"),

@@ -47,6 +47,8 @@ STATES = {
     "not_attached": State("attention", "attention", _l("Booked, not attached")),
     "unbooked": State("refused", "failed", _l("Used without booking")),
     "no_data": State("attention", "no-data", _l("No data")),
+    "slowed": State("attention", "attention", _l("Slowed down")),
+    "memory_errors": State("refused", "failed", _l("Memory errors")),
     # machines
     "running": State("in-use", "in-use", _l("Running")),
     "starting": State("booked", "attaching", _l("Starting")),

@@ -206,7 +206,9 @@ static int processes(struct gpu *gpu, struct list *list, unsigned *count, struct
     for (unsigned i = 0; i < list->count; i++) {
         struct known *known = known_of(gpu, list->pids[i]);
         u64 memory = known->mib < 0 ? ~0ull : (u64)known->mib << 20;
-        found[i] = (struct process){list->pids[i], memory, known->part, ~0u};
+        int split = known->part != ~0u; /* its GPU instance, and 16 times the compute instance in that */
+        found[i] = (struct process){
+            list->pids[i], memory, split ? known->part % 16 : ~0u, split ? known->part / 16 : ~0u};
     }
     return 0;
 }

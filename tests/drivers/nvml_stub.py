@@ -22,7 +22,8 @@ GIB = 1024  # MiB
 
 @dataclass
 class Process:
-    """What NVML says of a process besides that it is listed: MiB, its MIG instance, per cent of the GPU."""
+    """What NVML says of a process besides that it is listed: MiB, its MIG instance (and 16 times the compute instance
+    in that), per cent of the GPU."""
 
     memory: int = 1
     part: int = 0xFFFFFFFF

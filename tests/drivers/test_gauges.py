@@ -107,14 +107,19 @@ def test_one_that_falls_off_the_bus_leaves_the_others(
 
 
 def test_split_up_it_is_busy_in_as_many_parts_as_have_a_process(stub: Stub, gauges: NvmlGauges) -> None:
-    known = {11: Process(100, part=1), 12: Process(100, part=1), 13: Process(100, part=2)}
-    mig = whole(1, errors={"rates": NOT_SUPPORTED}, values={"mig": (1, 7, 4)}, compute=[11, 12, 13], known=known)
+    known = {11: Process(100, part=1), 12: Process(100, part=1), 13: Process(100, part=17), 14: Process(100, part=2)}
+    mig = whole(1, errors={"rates": NOT_SUPPORTED}, values={"mig": (1, 7, 4)}, compute=[*known], known=known)
     stub.say(mig)
     (found,) = read(gauges, ONE).values()
-    assert (found.busy, found.occupied, found.values["mig"]) == (None, 0.5, 4)
+    assert (found.busy, found.occupied, found.values["mig"]) == (None, 0.75, 4)
     assert "utilisation" not in found.values
     stub.say(whole(1, errors={"rates": NOT_SUPPORTED}, values={"mig": (1, 7, 4)}))
-    assert read(gauges, ONE)[ONE].occupied == 0.0
+    found = read(gauges, ONE)[ONE]
+    assert (found.occupied, found.values["mig_in_use"]) == (0.0, 3), "as it was when it was looked at last"
+    unsaid = whole(1, compute_error=NOT_SUPPORTED, graphics_error=NOT_SUPPORTED, values={"mig": (1, 7, 4)})
+    stub.say(unsaid)
+    found = read(gauges, ONE)[ONE]
+    assert (found.processes, found.occupied) == (None, None), "not known, which is not 0"
 
 
 def test_a_driver_that_is_loaded_anew_is_read_again(

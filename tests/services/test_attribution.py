@@ -56,6 +56,9 @@ def test_where_nvml_does_not_say_how_busy_it_is_what_runs_counts() -> None:
     period = Period(ALICE)
     period.add(AT, 10_000, None, {})
     assert shares(period.parts(PCI, [Use(ALICE, 1)], occupied=0.25)) == {(7, "alice"): (10_000, 2500)}
+    assert period.parts(PCI, None) == [], "neither how busy nor who: not known, and not idle"
+    period.add(AT, 4000, 0.5, {})
+    assert shares(period.parts(PCI, None)) == {(7, "alice"): (4000, 2000)}
 
 
 def test_a_reading_over_a_minutes_end_is_of_both() -> None:

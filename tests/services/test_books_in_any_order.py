@@ -194,7 +194,7 @@ class Day:
             charged = -sum(e.amount for e in entries if e.key == f"settle:{booking_id}")
             used = 0 if booking.cancelled_at else self.second_by_second(booking)
             if any(entry.note for entry in entries):
-                assert charges.explained(entries[-1].note) == (charged, used)
+                assert charges.explained(entries[-1].note) == ("attached", charged, used)
                 assert charged < used
                 used = charged
             fees = [entry for entry in entries if entry.key.startswith("fee:")]

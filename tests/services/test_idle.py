@@ -110,6 +110,7 @@ def test_the_owner_reads_what_happens_and_may_say_keep(lab: Lab) -> None:
     [notice] = db.session.scalars(sa.select(Notice).options(joinedload(Notice.user)))
     assert (notice.event, notice.expires_at) == (Event.IDLE, NOW + 76 * MINUTE)
     message = notice_words.message(lab.owner, [notice], "https://b.example", lab_zone())
+    assert "charged" not in message.text
     assert message.title.startswith(
         "Nothing done since Tue 24 Nov 14:00: 2 GPUs on lab03, given back at Tue 24 Nov 15:16"
     )
@@ -315,6 +316,12 @@ def given_back(lab: Lab) -> None:
 def test_what_was_taken_back_unused_may_cost_as_if_it_was_not(lab: Lab) -> None:
     policy.current().charge = Charge.RESERVED
     given_back(lab)
+    news.collect(mail=True)
+    told_of = db.session.scalars(sa.select(Notice).options(joinedload(Notice.user))).all()
+    assert len(told_of) == 2
+    for notice in told_of:
+        text = notice_words.message(lab.owner, [notice], "https://b.example", lab_zone()).text
+        assert "By the lab's rules the hours that were left are charged all the same." in text
     assert ledger(lab.booking.id) == {"unused": -2 * (480 - 76) * 60, "settle": -2 * 76 * 60}
     assert quota.free(lab.owner.account_id or 0) == 84 * 3600
 
@@ -329,7 +336,30 @@ def test_only_attached_time_may_be_charged(lab: Lab, freeze: Callable[[datetime]
     db.session.expire_all()
     recording.settle_ended(lab.host)
     [entry] = db.session.scalars(sa.select(LedgerEntry).where(LedgerEntry.key == f"settle:{lab.booking.id}"))
-    assert (entry.amount, charges.explained(entry.note)) == (-7 * 3600, (7 * 3600, 16 * 3600))
+    assert (entry.amount, charges.explained(entry.note)) == (-7 * 3600, ("attached", 7 * 3600, 16 * 3600))
+
+
+@pytest.mark.parametrize("charge", Charge)
+def test_what_berth_never_gave_costs_nothing(lab: Lab, freeze: Callable[[datetime], None], charge: Charge) -> None:
+    """Of two GPUs one was attached all the time, and one stood in quarantine."""
+    policy.current().charge = charge
+    lab.allocations(attached_at=NOW, detached_at=NOW + 8 * HOUR)
+    statement = (
+        "UPDATE allocations SET attached_at = NULL, trouble = :what WHERE id = (SELECT min(id) FROM allocations)"
+    )
+    db.session.execute(sa.text(statement), {"what": "quarantined"})
+    freeze(NOW + 9 * HOUR)
+    db.session.expire_all()
+    recording.settle_ended(lab.host)
+    assert ledger(lab.booking.id) == {"settle": -8 * 3600}
+    assert quota.free(lab.owner.account_id or 0) == 92 * 3600
+
+
+def test_who_has_no_machine_pays_what_was_reserved(lab: Lab, freeze: Callable[[datetime], None]) -> None:
+    lab.allocations(attached_at=None, trouble="stopped")
+    freeze(NOW + 9 * HOUR)
+    recording.settle_ended(lab.host)
+    assert ledger(lab.booking.id) == {"settle": -16 * 3600}
 
 
 def test_giving_back_by_rule_costs_what_giving_back_costs(lab: Lab) -> None:

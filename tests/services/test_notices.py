@@ -72,6 +72,20 @@ def test_admins_hear_who_waits_and_what_is_wrong(alice: User, host: Host) -> Non
     assert told(alice) == []
 
 
+def test_a_loop_of_programs_without_a_booking_is_told_of_once_an_hour(host: Host) -> None:
+    admin, gpu = make_admin("root-admin"), gpus_of(host)[0]
+    kinds = ("gpu.intruder", "gpu.used_unbooked")
+    for number in range(40):
+        audit.record("agent:lab03", kinds[number % 2], f"gpu:{gpu.id}", host="lab03", instance="beta", process=number)
+    audit.record("agent:lab03", "gpu.intruder", f"gpu:{gpu.id}", host="lab03", instance="gamma")
+    news.collect(mail=True)
+    assert [one.details["instance"] for one in reversed(notices.latest(admin))] == ["beta", "gamma"]
+    db.session.execute(sa.update(Notice).values(key=sa.func.concat("an hour ago:", Notice.key)))
+    audit.record("agent:lab03", "gpu.intruder", f"gpu:{gpu.id}", host="lab03", instance="beta", process=41)
+    news.collect(mail=True)
+    assert len(notices.latest(admin)) == 3
+
+
 def test_whoever_waited_is_told_the_decision(app: Flask, host: Host) -> None:
     first, second = make_pending("first"), make_pending("second")
     settings = app.extensions["berth"]

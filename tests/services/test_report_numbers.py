@@ -19,8 +19,11 @@ from app.extensions import db, lab_zone
 from app.models import Account, Allocation, Booking, Gpu, UsageMinute
 from app.models.accounts import TEAM
 from app.services import folding, policy, samples
+from app.services.reports import report
 from app.services.reports.numbers import Numbers, total
+from app.services.reports.periods import Choice, Range
 from app.services.reports.pieces import Key, Scope, numbers
+from app.services.reports.report import Group
 from app.services.reports.spans import Span
 from app.services.samples import Part
 from tests.conftest import settings_for
@@ -192,6 +195,49 @@ def test_all_numbers_are_what_counting_by_hand_gives(app: object, first_day: dat
     assert len(teams) == 1
     [one] = numbers(Span.of(*spans[0], zone, clock.now()), Key.NOTHING, Scope(account_id=teams.pop())).values()
     assert one.reserved == sum(n.reserved for (key, _), n in everything.items() if key)
+
+
+def test_so_is_all_else_on_a_report(app: object, first_day: date, freeze: Any) -> None:
+    """Bars, rows by month, the period before, capacity, use without a booking, the week; of three days."""
+    freeze(_at(first_day + timedelta(days=3), lab_zone()) + 5 * HOUR)
+    lab = Lab(first_day, first_day.toordinal() + 1)
+    zone, start, end = lab_zone(), lab.start, _at(first_day + timedelta(days=3), lab_zone())
+    strays = [
+        Part(gpus_of(lab.hosts[0])[0].pci_address, minute, 0, "stray", 60_000, 45_000)
+        for minute in (start - MINUTE, start + 7 * HOUR, end - MINUTE, end)
+    ]
+    samples.deliver(lab.hosts[0].id, "strays", strays)
+    lab.hosts[0].created_at, lab.hosts[1].created_at = start - HOUR, start + 10 * HOUR
+    db.session.flush()
+    shown = Range(first_day, first_day + timedelta(days=2))
+    span = shown.span(zone, clock.now())
+    made = report.make(Choice.CUSTOM, shown, Group.DAY, Scope(), span, clock.now())
+
+    by_day = lab.count(start, end, lambda _b, _g, day: day)
+    assert _rounded(dict(made.bars)) == _rounded(by_day)
+    assert _rounded({0: made.total}) == _rounded(lab.count(start, end, lambda *_: 0))
+    months = {row.day: row.numbers for row in report.rows(span, Group.MONTH, Scope())}
+    assert _rounded(months) == _rounded(lab.count(start, end, lambda _b, _g, day: day.replace(day=1)))
+    earlier = lab.count(_at(first_day - timedelta(days=3), zone), start, lambda *_: 0)
+    assert earlier[0].reserved
+    assert _rounded({0: made.before}) == _rounded(earlier)
+    assert made.capacity == 4 * (end - start).total_seconds() - 2 * 10 * 3600
+    assert made.unbooked == 2 * 45
+    assert made.week == [[pytest.approx(one) if one is not None else None for one in day] for day in _week(lab, strays)]
+
+
+def _week(lab: Lab, strays: list[Part]) -> list[list[float | None]]:
+    """Where a zone stands half an hour beside UTC, an hour is the one of UTC's that begins in it."""
+    zone, first = lab_zone(), lab.start.astimezone(lab_zone()).date()
+    sums: dict[tuple[int, int], list[int]] = defaultdict(lambda: [0, 0])
+    half = lab.start.minute
+    for part in (*(part for *_, part in lab.samples), *strays):
+        local = (part.minute.replace(minute=0) if half else part.minute).astimezone(zone)
+        if first <= local.date() < first + timedelta(days=3):
+            sums[local.weekday(), local.hour][0] += part.busy_ms
+            sums[local.weekday(), local.hour][1] += part.sampled_ms
+    shares = {key: min(busy / sampled, 1.0) for key, (busy, sampled) in sums.items() if sampled}
+    return [[shares.get((day, hour)) for hour in range(24)] for day in range(7)]
 
 
 def test_what_is_old_goes_by_steps_and_reports_of_days_stay(app: object, freeze: Any, monkeypatch: Any) -> None:

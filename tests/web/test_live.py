@@ -103,7 +103,8 @@ def test_every_state_has_its_word(client: Client, user: User, host: Host) -> Non
     assert "0 %" not in row(page, 4)
     assert "no data" in row(page, 4)
     assert "Free" in row(page, 5)
-    assert "No data since" in row(page, 5)
+    assert "Cannot be read" in row(page, 5)
+    assert "GPU_IS_LOST" not in page.body, "why is for admins"
     assert "Quarantined" in row(page, 6)
     assert "Out of service" in row(page, 7)
     assert "Never measured" in row(page, 7)
@@ -112,6 +113,37 @@ def test_every_state_has_its_word(client: Client, user: User, host: Host) -> Non
     assert page.texts("//p[@class='counts']") == [f"{counts} 4 no data"]
     assert "As of 20:03:20" in page.text
     assert waits.id
+
+
+def test_what_is_wrong_with_a_gpu_is_said(client: Client, host: Host) -> None:
+    gpus = gpus_of(host)
+    seen(gpus[0], AT_WORK | {"throttle": "power, heat, hardware", "ecc_errors": 2})
+    seen(gpus[1], AT_WORK | {"throttle": "hardware", "ecc_errors": 0})
+    seen(gpus[2], AT_WORK | {"throttle": "power"})
+    seen(gpus[3], {}, trouble="GPU is lost")
+    seen(gpus[4], {}, ago=200, trouble="GPU is lost")
+    client.login_as(make_admin("root-admin"))
+    page = client.get("/live")
+    for word in ("Slowed down by heat", "2 memory errors", "231 of 300 W, at its limit"):
+        assert word in row(page, 0)
+    assert "Slowed down by its hardware" in row(page, 1)
+    assert "memory errors" not in row(page, 1)
+    assert "Slowed" not in row(page, 2)
+    assert "Cannot be read: GPU is lost" in row(page, 3)
+    assert "No data since Wed 20:00" in row(page, 4), "nobody has looked since"
+
+
+def test_of_a_gpu_that_is_split_up_its_parts_count(client: Client, user: User, host: Host) -> None:
+    still = {"memory_used": 100, "memory_total": 49_140, "mig": 7}
+    for gpu, used in zip(gpus_of(host), (2, 0), strict=False):
+        booking = booked(user, [gpu])
+        seen(gpu, still | {"mig_in_use": used})
+        minutes(gpu, booking, [0] * 30)
+    page = client.get("/live")
+    assert "2 of 7 parts" in row(page, 0)
+    assert "In use" in row(page, 0)
+    assert "0 of 7 parts" in row(page, 1)
+    assert "Idle 30 min" in row(page, 1)
 
 
 def test_what_is_free_is_booked_from_here(client: Client, user: User, host: Host) -> None:

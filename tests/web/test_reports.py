@@ -98,6 +98,21 @@ def test_all_groups_add_up_to_the_same_and_files_have_the_same_rows(
         assert [dict(zip(found.columns, row, strict=True)) for row in found.fetchall()] == rows
 
 
+def test_rows_stand_in_the_order_that_is_asked_for(client: Client, admin: User) -> None:
+    names = "//table[caption='People']/tbody/tr/th"
+    page = client.get("/reports?period=last-month")
+    assert (page.texts(names), page.texts("//th[@aria-sort='descending']")) == (["Wang", "Li"], ["Wasted"])
+    page = client.get(page.link("Busy"))
+    assert (page.texts(names), page.texts("//th[@aria-sort='descending']")) == (["Li", "Wang"], ["Busy"])
+    page = client.get(page.link("Busy"))
+    assert (page.texts(names), page.texts("//th[@aria-sort='ascending']")) == (["Wang", "Li"], ["Busy"])
+    lines = csv.DictReader(io.StringIO(client.get(page.link("CSV")).body))
+    assert [line["name"] for line in lines] == ["Wang", "Li"], "a file has the page's order"
+    for order in ("wasted-share", "-wasted-share"):
+        assert client.get(f"/reports?period=last-month&sort={order}").texts(names)[-1] == "Li", "too little to say"
+    assert client.get("/reports?period=last-month&sort=nonsense").texts(names) == ["Wang", "Li"]
+
+
 def test_people_see_their_own_and_owners_their_teams(client: Client, admin: User) -> None:
     [team] = teams.every()
     address = f"/reports?of=team-{team.id}&period=this-month"
@@ -149,10 +164,10 @@ def test_a_booking_explains_its_numbers_down_to_the_minute(client: Client, admin
     rows = page.all("//table[caption='Hours']/tbody/tr")
     assert len(rows) == 20
     cells = page.texts("//table[caption='Hours']/tbody/tr/td")
-    assert [cells[6 * row + 1 : 6 * row + 4] for row in (0, 18, 19)] == [
-        ["60:00", "0:00", "0:00"],
-        ["0:00", "60:00", "0:00"],
-        ["0:00", "0:00", "60:00"],
+    assert [cells[7 * row : 7 * row + 5] for row in (0, 18, 19)] == [
+        ["60:00", "60:00", "60:00", "0:00", "0:00"],
+        ["60:00", "60:00", "0:00", "60:00", "0:00"],
+        ["60:00", "60:00", "0:00", "0:00", "60:00"],
     ]
     hour = client.get(str(page.all("//table[caption='Hours']/tbody/tr[3]/th/a/@href")[0]))
     assert len(hour.all("//div[@id='minutes']//tbody/tr")) == 60
@@ -212,9 +227,38 @@ def test_who_waited_is_shown_to_whom_it_concerns_and_files_have_it(client: Clien
     assert (page.texts(f"{table}/th"), page.texts(f"{table}/td")[-1]) == (["Li"], "2 h")
 
 
+def test_owners_read_what_befell_their_teams_bookings(client: Client, admin: User) -> None:
+    li, wang = (db.session.scalars(sa.select(User).where(User.username == name)).one() for name in ("li", "wang"))
+    [team] = teams.every()
+    of_team = db.session.scalars(sa.select(Booking.id).where(Booking.account_id == team.id)).one()
+    for action, details in (
+        ("gpu.process_ended", {"booking": of_team}),
+        ("gpu.intruder", {}),
+        ("gpu.used_unbooked", {}),
+    ):
+        values = {"actor": "agent:lab02", "action": action, "target": "gpu:1", "details": details}
+        db.session.add(AuditEvent(created_at=NOW - HOUR, **values))
+    db.session.commit()
+    ended = "Programs ended, since they still held a GPU after the end: "
+    page = client.get("/reports")
+    for said in ("Wang (1)", f"{ended}1", "Programs ended that used a GPU without a booking: 1", "to look at: 1"):
+        assert said in page.text
+    client.login_as(wang)
+    page = client.get(f"/reports?of=team-{team.id}")
+    assert "Wang (1)" in page.text
+    assert f"{ended}1" in page.text
+    assert "without a booking" not in page.text, "of all GPUs"
+    page = client.login_as(li).get("/reports?of=me")
+    assert f"{ended}0" in page.text
+    assert "No booking was ended since nobody came." in page.text
+
+
 def test_each_month_is_told_once_to_everybody_in_it_and_to_admins(
     client: Client, admin: User, line: None, freeze: Any
 ) -> None:
+    freeze(datetime(2026, 10, 31, 23, 59, tzinfo=UTC))
+    assert summaries.of_last_month(mail=True) == 0, "before eight: the last minutes may be on their way"
+    freeze(NOW)
     assert summaries.of_last_month(mail=True) == 3
     assert summaries.of_last_month(mail=True) == 0
     texts = {notice.user_id: notice for notice in db.session.scalars(sa.select(Notice))}

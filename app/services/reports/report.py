@@ -95,7 +95,7 @@ class Report:
     before_range: Range
     since: date | None
     unbooked: float
-    incidents: incidents.Incidents | None
+    incidents: incidents.Incidents
     waiting: Waiting
     waits_before: Waits
 
@@ -119,7 +119,7 @@ def make(choice: Choice, shown: Range, group: Group, scope: Scope, span: Span, n
         before_range=earlier,
         since=_since(),
         unbooked=_unbooked(span) if everything else 0.0,
-        incidents=incidents.of(span) if everything else None,
+        incidents=incidents.of(span, scope),
         waiting=waits(span, group, scope),
         waits_before=waiting.of(their_span, Key.NOTHING, scope)[0],
     )

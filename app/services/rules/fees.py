@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 from sqlalchemy import exists, or_, select
 
 from app.extensions import db
-from app.models import Booking, Wait, WaitState
+from app.models import Allocation, Booking, Wait, WaitState
 from app.services.rules import classes, tariff
 
 # What its owner can mend: see services.plan.Trouble.
@@ -32,6 +32,11 @@ def late(booking: Booking, start: datetime, end: datetime, now: datetime) -> int
 def not_given(booking: Booking) -> bool:
     """Whether it lacks a GPU through no fault of its owner's; its allocations must be loaded."""
     return any(one.trouble and one.trouble not in OWN_TROUBLE for one in booking.allocations)
+
+
+def never_given(allocation: Allocation) -> bool:
+    """Whether its owner never had this GPU, and could do nothing about it."""
+    return allocation.attached_at is None and bool(allocation.trouble) and allocation.trouble not in OWN_TROUBLE
 
 
 def _just_given(booking: Booking, now: datetime) -> bool:

@@ -13,7 +13,7 @@ from app.errors import DomainError
 from app.models import Booking, Phase
 from app.services import bookings, room, statement
 from app.services.bookings import Ask
-from app.services.rules import tariff
+from app.services.rules import fees, tariff
 from app.services.waits import line
 from app.web import idle_words, live
 from app.web.bookings import ending, obstacles, series_page, shown, usage, words
@@ -52,6 +52,7 @@ def page(booking: Booking, *, refused: DomainError | None = None, status: int = 
         "steps": shown.steps(booking, now),
         "obstacle": obstacle,
         "trouble": trouble,
+        "never_given": trouble is not None and fees.never_given(trouble),
         "silence": silence_of(booking.host) if shown.poll_seconds(booking, now) == shown.OFTEN else "",
         "lines": [(one, describe(replace(one, booking=None))) for one in statement.of_booking(booking)],
         "poll": shown.poll_seconds(booking, now),

@@ -10,7 +10,7 @@ from flask_babel import gettext as _
 from app import clock
 from app.models import Booking
 from app.services import bookings
-from app.services.periods import AN_HOUR
+from app.services.periods import A_DAY, AN_HOUR
 from app.services.reports import one
 from app.web.bookings import words
 from app.web.bookings.blueprint import ID, bp
@@ -23,20 +23,19 @@ from app.web.sessions import me
 def usage(booking_id: int) -> Response:
     """By the hour; with `hour`, that one's minutes too."""
     booking = bookings.get(me(), booking_id)
-    numbers, hours = one.whole(booking), one.by_hour(booking)
+    hours = one.by_hour(booking)
     opened = _hour(hours)
-    minutes = one.by_minute(booking, booking.starts_at, booking.ends_at)
+    minutes = one.by_minute(booking, opened, opened + AN_HOUR) if opened else []
     return render(
         "bookings/usage.html",
         title=_("Usage: %(what)s", what=words.what_of(booking)),
         booking=booking,
         span=words.span(booking.starts_at, booking.ends_at),
         sentence=sentence(booking),
-        numbers=numbers,
         hours=hours,
-        curve=one.curve(minutes or hours),
+        curve=one.curve(_finest(booking) or hours),
         opened=opened,
-        minutes=[each for each in minutes if opened and opened <= each.at < opened + AN_HOUR],
+        minutes=minutes,
         words=report_words,
     )
 
@@ -53,6 +52,12 @@ def sentence(booking: Booking) -> str:
     if found.no_data > 60 * len(booking.allocations):
         text += " " + _("No data for %(hours)s.", hours=hours(found.no_data))
     return text
+
+
+def _finest(booking: Booking) -> list[one.Slice]:
+    """Its minutes, unless it is longer than a day: those of a month are not counted to draw a line."""
+    short = booking.ends_at - booking.starts_at <= A_DAY
+    return one.by_minute(booking, booking.starts_at, booking.ends_at) if short else []
 
 
 def _hour(hours: list[one.Slice]) -> datetime | None:

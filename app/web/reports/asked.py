@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property
@@ -17,9 +17,10 @@ from app.services import teams
 from app.services.reports import periods
 from app.services.reports.periods import Choice, Range
 from app.services.reports.pieces import Scope
-from app.services.reports.report import Group
+from app.services.reports.report import Group, Row
 from app.services.reports.spans import Span
 from app.web import local_times, times
+from app.web.reports import sorting
 
 ALL, MINE, OF_TEAM = "all", "me", "team-"
 MOST_DAYS = 1100
@@ -35,6 +36,7 @@ class Asked:
     choice: Choice
     shown: Range
     group: Group
+    sort: str
     now: datetime
 
     @cached_property
@@ -47,10 +49,15 @@ class Asked:
         """What it can be grouped by."""
         return groups_of(self.of)
 
+    def ordered(self, rows: Sequence[Row]) -> list[Row]:
+        """The table's rows in the order asked for."""
+        return sorting.ordered(rows, self.sort)
+
     def args(self, **changes: str) -> dict[str, str]:
         """Its address's fields, with changes."""
         dates = {"from": self.shown.first.isoformat(), "to": self.shown.last.isoformat()}
         found = {"of": self.of, "period": self.choice.value, "group": self.group.value}
+        found |= {"sort": self.sort} if self.sort else {}
         found |= dates if self.choice == Choice.CUSTOM else {}
         found |= changes
         return found if found["period"] == Choice.CUSTOM else {k: v for k, v in found.items() if k not in dates}
@@ -66,7 +73,7 @@ def read(user: User) -> Asked:
     choice = next((one for one in Choice if one == values.get("period", "")), Choice.THIS_MONTH)
     today = now.astimezone(times.lab_zone()).date()
     shown = _custom(values) if choice == Choice.CUSTOM else periods.of(choice, today)
-    return Asked(of, scope, team, choice, shown, group, now)
+    return Asked(of, scope, team, choice, shown, group, sorting.read(values.get("sort", "")), now)
 
 
 def groups_of(of: str) -> tuple[Group, ...]:

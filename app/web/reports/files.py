@@ -54,7 +54,7 @@ def table(wish: Asked) -> list[dict[str, Any]]:
         return [{"name": words.wished(row, found.by), **waited(row)} for row in found.rows]
     return [
         {"name": row.day.isoformat() if row.day else words.name(row, wish.group), **amounts(row)}
-        for row in report.rows(wish.span, wish.group, wish.scope)
+        for row in wish.ordered(report.rows(wish.span, wish.group, wish.scope))
     ]
 
 

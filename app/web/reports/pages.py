@@ -13,7 +13,7 @@ from app.services.reports import report
 from app.services.reports.periods import Choice
 from app.services.reports.report import RANKED, Report
 from app.web.render import render
-from app.web.reports import asked, charts, words
+from app.web.reports import asked, charts, sorting, words
 from app.web.reports.asked import ALL, MINE, Asked
 from app.web.reports.blueprint import bp
 from app.web.sessions import me
@@ -31,7 +31,13 @@ def index() -> Response:
     made = report.make(wish.choice, wish.shown, wish.group, wish.scope, wish.span, wish.now)
     when = words.period(wish.shown, wish.choice)
     return render(
-        "reports/index.html", title=_title(wish), wish=wish, report=made, **_frame(wish), **_shown(made, when)
+        "reports/index.html",
+        title=_title(wish),
+        wish=wish,
+        report=made,
+        rows=wish.ordered(made.rows),
+        **_frame(wish),
+        **_shown(made, when),
     )
 
 
@@ -73,6 +79,7 @@ def _shown(made: Report, when: str) -> dict[str, Any]:
         "comparison": comparison,
         "ranked": RANKED,
         "kinds": KINDS,
+        "turned": sorting.turned,
         "rules": policy.current(),
     }
 

@@ -160,5 +160,6 @@ def forced(action: str) -> str:
         "gpu.process_ended": _("Programs ended, since they still held a GPU after the end"),
         "instance.force_stopped": _("Machines stopped by force"),
         "gpu.quarantined": _("GPUs put into quarantine"),
-        "gpu.intruder": _("GPUs used without a booking"),
+        "gpu.intruder": _("Programs ended that used a GPU without a booking"),
+        "gpu.used_unbooked": _("Others that used a GPU without a booking, for admins to look at"),
     }[action]
