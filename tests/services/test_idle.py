@@ -18,6 +18,7 @@ from app.services.claims import Ask
 from app.services.idle import keeping, steps, told
 from app.services.idle.judging import Minute, State, Terms, judge
 from app.services.reports import incidents
+from app.services.reports.pieces import Scope
 from app.services.reports.spans import Span
 from app.services.rules import classes
 from tests.factories import gpus_of, make_admin, make_user
@@ -272,7 +273,7 @@ def test_a_booking_to_which_nobody_comes_goes_sooner(lab: Lab, what: str) -> Non
     lab.measure(25, 36)
     gone = lab.look(35.5)
     span = Span(NOW, LATER, lab_zone(), (), (NOW, LATER))
-    came = [(user.username, number) for user, number in incidents.of(span).no_shows]
+    came = [(user.username, number) for user, number in incidents.of(span, Scope()).no_shows]
     outcomes = {"nothing": ["reclaimed"], "kept": ["kept"], "extended before": []}.get(what, ["over"])
     assert (lab.outcomes(), len(gone)) == (outcomes, what == "nothing")
     assert came == ([("liwei", 1)] if what == "nothing" else [])
