@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import groupby
 
 from flask_babel import gettext as _
 from flask_babel import ngettext
 
-from app.services.activity import Curve
+from app.services.activity import MINUTES, Curve
 
 STEP, HEIGHT, EDGE = 2, 24, 2  # of the drawing: a minute's width, its height, and what the line keeps from the edges
 
@@ -29,19 +28,22 @@ def drawn(curve: Curve) -> Drawn:
     """The line of a curve. 0 % lies on the ground; what is not known is dashed, and never looks like it."""
     known: list[str] = []
     gaps: list[str] = []
-    for is_known, run in groupby(enumerate(curve), key=lambda point: point[1] is not None):
-        points = list(run)
+    at = 0
+    for is_known, run in groupby(curve, key=_is_known):
+        shares = list(run)
+        end = at + len(shares)
         if is_known:
-            known.append("M" + "L".join([f"{_x(at)} {_YS[share or 0]}" for at, share in _held(points)]))
+            shares.append(shares[-1])  # each minute's value up to its end, so that a single one can be seen too
+            points = [f"{x} {_YS[share or 0]}" for x, share in zip(_XS[at:], shares, strict=False)]
+            known.append("M" + "L".join(points))
         else:
-            gaps.append(f"M{_x(points[0][0])} {_YS[0]}H{_x(points[-1][0] + 1)}")
+            gaps.append(f"M{_XS[at]} {_YS[0]}H{_XS[end]}")
+        at = end
     return Drawn(STEP * len(curve), HEIGHT, "".join(known), "".join(gaps), _words(curve))
 
 
-def _held(points: list[tuple[int, int | None]]) -> Iterator[tuple[int, int | None]]:
-    """Each minute's value up to its end, so that a single one can be seen too."""
-    yield from points
-    yield points[-1][0] + 1, points[-1][1]
+def _is_known(share: int | None) -> bool:
+    return share is not None
 
 
 def _words(curve: Curve) -> str:
@@ -56,8 +58,6 @@ def _words(curve: Curve) -> str:
     return _("%(text)s; %(more)s", text=text, more=more) if more else text
 
 
-def _x(minute: int) -> int:
-    return STEP * minute
-
-
-_YS = [round(HEIGHT - EDGE - (HEIGHT - 2 * EDGE) * share / 100, 1) for share in range(101)]  # by percent
+# Where each minute begins, and how high each percentage lies, as text: a page has thousands of them.
+_XS = [f"{STEP * minute}" for minute in range(MINUTES + 1)]
+_YS = [f"{HEIGHT - EDGE - (HEIGHT - 2 * EDGE) * share / 100:.1f}" for share in range(101)]

@@ -5,17 +5,17 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
 
 from flask import url_for
 from flask_babel import gettext as _
 from flask_babel import ngettext
+from markupsafe import Markup, escape
 
 from app import clock
 from app.models import GpuState, User
 from app.services.activity import LOOK_BACK
 from app.services.live_gpu import Live, Process
-from app.web import states
+from app.web import states, times
 from app.web.bookings.words import length
 from app.web.calendar.words import short
 from app.web.curves import Drawn, drawn
@@ -24,6 +24,7 @@ PROGRAMS = 4  # of those that one sees, so many by name
 LONGEST_NAME = 40  # characters of a program's name, which its user chose
 ORDER = ("unbooked", "in_use", "idle", "attaching", "not_attached", "free", "not_offered", "maintenance",
          "out_of_service", "quarantine")  # fmt: skip
+_LINK = Markup('<a href="%s">%s</a>')
 
 
 @dataclass(frozen=True)
@@ -89,29 +90,20 @@ class Row:
         return _("No data since %(when)s", when=short(gpu.seen_at)) if gpu.seen_at else _("Never measured")
 
     @property
-    def owner(self) -> str:
-        """Who has it."""
-        if self.one.held is None:
-            return ""
-        return _("You") if self.mine else self.one.held.owner
-
-    @property
-    def booking_url(self) -> str:
-        """The booking's page, for those who may see it."""
+    def holder(self) -> Markup:
+        """Who has it until when; it leads to the booking, for those who may see that."""
         held = self.one.held
-        if held is None or not (self.mine or self.viewer.is_admin):
-            return ""
-        return url_for("bookings.show", booking_id=held.booking_id)
+        if held is None:
+            return Markup()
+        owner = escape(_("You") if self.mine else held.owner)
+        if self.mine or self.viewer.is_admin:
+            owner = _LINK % (url_for("bookings.show", booking_id=held.booking_id), owner)
+        return escape(_("%(who)s, until %(until)s")) % {"who": owner, "until": times.moment(held.ends_at)}
 
     @property
     def book_url(self) -> str:
         """The form for it, from now."""
         return url_for("bookings.new", gpu=self.one.gpu.id) if self.one.code == "free" else ""
-
-    @property
-    def until(self) -> datetime | None:
-        """When its booking ends."""
-        return self.one.held.ends_at if self.one.held else None
 
     @property
     def busy(self) -> str:

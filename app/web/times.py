@@ -9,7 +9,7 @@ from flask import Flask, current_app
 from flask_babel import format_timedelta, get_timezone
 from flask_babel import gettext as _
 from flask_babel import lazy_gettext as _l
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
 from app import clock
 from app.config import Settings
@@ -43,7 +43,8 @@ def moment(when: datetime | None, pattern: str = SHORT) -> str:
     if when is None:
         return Markup("")
     machine = when.isoformat(timespec="seconds")
-    return Markup('<time datetime="{}">{}</time>').format(machine, moment_text(when, pattern))
+    text = escape(moment_text(when, pattern))
+    return Markup(f'<time datetime="{machine}">{text}</time>')  # noqa: S704 - escaped; Markup.format takes twice as long
 
 
 def moment_text(when: datetime, pattern: str = SHORT) -> str:
