@@ -63,7 +63,7 @@ def run_sampler() -> Report:
 
 
 def run_replay() -> Report:
-    """a made-up week of a lab, with idle bookings given back and without"""
+    """a lab's made-up days, with and without idle bookings given back and the waiting list (some minutes)"""
     with installation(DATA / "replay") as settings:
         return replay.measure(settings)
 

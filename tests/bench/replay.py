@@ -1,22 +1,37 @@
-"""Idle time given back, or not: the same trace through the real services, with a clock that the simulation moves on."""
+"""Idle time given back and passed on in line, or not: one trace through the real services, with a clock of its own."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 
 import sqlalchemy as sa
 
-from app import clock
+from app import clock, serving
 from app.config import Settings
-from app.errors import DomainError, SlotTaken
+from app.errors import DomainError, RuleRefused, SlotTaken
 from app.extensions import db, transaction
-from app.models import Allocation, Booking, Consumer, Host, Idling, LedgerEntry, Outcome, Reclaim, UsageMinute, User
+from app.models import (
+    Allocation,
+    Booking,
+    Consumer,
+    Host,
+    Idling,
+    LedgerEntry,
+    Outcome,
+    Reclaim,
+    UsageMinute,
+    User,
+    Wait,
+    WaitState,
+)
 from app.services import bookings, policy, recording, samples
 from app.services.claims import Ask
 from app.services.idle import keeping
 from app.services.samples import Part
+from app.services.waits import joining
+from app.services.waits.joining import Wanted
 from tests.bench.installation import core
 from tests.bench.report import Figure, Report
 from tests.bench.trace import PEOPLE, Request, requests
@@ -25,16 +40,37 @@ from workers import reclaimer
 
 BEGIN = datetime(2026, 11, 2, tzinfo=UTC)  # a Monday
 MINUTE = timedelta(minutes=1)
-STEP = 5  # minutes from one look to the next
+STEP = 10  # minutes from one look to the next
+AGAIN = 60  # minutes after which those who found nothing look again
 SLOT = 900
 LEAST = 1.5
 HOW = (
-    "{count} requests in {days} days (seed {seed}; 60 % of the bookings mostly idle) for {gpus} GPUs in {hosts} hosts, "
-    "made by bookings.create, measured by samples.deliver each minute, looked at by the worker's own look every {step} "
-    "minutes with the rules as they are by default (idle after 60 minutes, 120 with memory held, 15 to answer, two "
-    "keeps of an hour). Who finds nothing free waits, and is tried again in order of arrival by the simulation as soon "
-    "as something may be free (the product's waiting list does not take part). Six in ten owners read messages, and "
-    "keep what they still have work for. Who was not served waited until the end. Hours are of GPUs, in those days."
+    "{count} requests in {days:g} days (seed {seed}; 60 % of the bookings mostly idle) for {gpus} GPUs, made by "
+    "bookings.create, measured by samples.deliver each minute, and each {step} minutes looked at by the worker's own "
+    "look, by the rules as they are by default (idle after 60 minutes, 120 with memory held, 15 to answer, two keeps "
+    "of an hour). Who finds nothing free joins the waiting list (joining.join: booked by itself, to begin within four "
+    "hours), which serving.tend serves; without it, or with five places on it, they look again each hour. Six in ten "
+    "owners read messages, and keep what they still have work for. Who was not served waited until the end. Hours are "
+    "of GPUs, in those days."
+)
+
+
+@dataclass(frozen=True)
+class Way:
+    """What a lab has switched on. `within`: minutes in which those who wait in line would have it begin, after which
+    they look again; 0: there is no line."""
+
+    name: str
+    reclaim: bool
+    within: int
+
+
+NEITHER, LINE, RECLAIM, BOTH, PATIENT = WAYS = (
+    Way("neither", reclaim=False, within=0),
+    Way("the list", reclaim=False, within=4 * 60),
+    Way("reclaim", reclaim=True, within=0),
+    Way("both", reclaim=True, within=4 * 60),
+    Way("both, within a day", reclaim=True, within=24 * 60),
 )
 
 
@@ -42,10 +78,10 @@ HOW = (
 class Lab:
     """How much there is, and how much is asked for."""
 
-    hosts: int = 2
+    hosts: int = 1
     gpus: int = 8
     days: float = 4
-    a_day: float = 60
+    a_day: float = 30
     seed: int = 20261102
 
 
@@ -59,6 +95,7 @@ class Outcomes:
     cut_off: float
     waits: Sequence[int]
     served: int
+    by_the_list: int
     given_back: int
 
     @property
@@ -68,44 +105,49 @@ class Outcomes:
 
 @dataclass
 class Replay:
-    """One run: who is there, who waits, and what has been booked so far."""
+    """One run: who is there, who looks for something, who waits in line, and what has been booked so far."""
 
     lab: Lab
+    way: Way
     hosts: list[Host]
     people: list[User]
-    waiting: list[Request] = field(default_factory=list)
-    made: dict[int, tuple[Request, datetime]] = field(default_factory=dict)
+    looking: list[Request] = field(default_factory=list)
+    in_line: dict[int, Request] = field(default_factory=dict)  # by the number of their place
+    made: dict[int, Request] = field(default_factory=dict)
     live: set[int] = field(default_factory=set)
-    waits: list[int] = field(default_factory=list)
+    granted: int = 0
     batches: int = 0
 
     @property
     def end(self) -> datetime:
         return BEGIN + timedelta(days=self.lab.days)
 
-    def run(self, demand: Sequence[Request], *, reclaim: bool) -> Outcomes:
+    def run(self, demand: Sequence[Request]) -> Outcomes:
         to_come = list(demand)
         for minute in range(0, int(self.lab.days * 24 * 60) + 1, STEP):
             with clock.frozen(BEGIN + minute * MINUTE):
                 self.measure(minute)
-                freed = self.settle()
-                if reclaim:
-                    freed |= bool(reclaimer.tend())
+                self.settle()
+                if self.way.reclaim:
+                    reclaimer.tend()
                     self.answer()
+                self.serve()
                 new = [one for one in to_come if one.at <= minute]
                 to_come = to_come[len(new) :]
-                self.waiting += new
-                if new or freed:
-                    self.serve(minute)
+                self.looking += new
+                self.look(minute)
         outcomes = self.outcomes()
-        with clock.frozen(self.end + timedelta(days=3)):
+        with clock.frozen(self.end + timedelta(days=9)):
             self.settle()
+            serving.tend()  # closes what is left of the line
         return outcomes
 
     def measure(self, minute: int) -> None:
         """What the agents saw since the last step."""
         with transaction():
             running = self.running()
+            for one in [one for booking in running if booking.starts_at <= clock.now() for one in booking.allocations]:
+                one.attached_at = one.attached_at or one.starts_at  # as its agent's pass saw it
             for host in self.hosts:
                 mine = [booking for booking in running if booking.host_id == host.id]
                 parts = [part for booking in mine for part in self.parts(booking, minute)]
@@ -118,7 +160,7 @@ class Replay:
         return list(db.session.scalars(query.options(with_gpus).execution_options(populate_existing=True)))
 
     def parts(self, booking: Booking, minute: int) -> list[Part]:
-        request, _wanted_until = self.made[booking.id]
+        request = self.made[booking.id]
         found = []
         for at in range(max(0, minute - STEP), minute):
             moment = BEGIN + at * MINUTE
@@ -139,13 +181,13 @@ class Replay:
                 ]
         return found
 
-    def settle(self) -> bool:
-        """Close the books of what is over; whether anything was."""
+    def settle(self) -> None:
+        """Close the books of what is over."""
         with transaction():
-            settled = sum(recording.settle_ended(host, 1000) for host in self.hosts)
+            for host in self.hosts:
+                recording.settle_ended(host, 1000)
             open_ones = sa.select(Booking.id).where(Booking.id.in_(self.live), Booking.settled_at.is_(None))
             self.live = set(db.session.scalars(open_ones))
-        return settled > 0
 
     def answer(self) -> None:
         """Owners who read messages keep what they still have work for."""
@@ -153,7 +195,7 @@ class Replay:
         with transaction():
             told = list(db.session.scalars(query))
         for booking in told:
-            request, _wanted_until = self.made[booking.id]
+            request = self.made[booking.id]
             gone = (clock.now() - booking.starts_at) // MINUTE
             if request.answers and request.left(gone):
                 try:
@@ -162,31 +204,63 @@ class Replay:
                 except DomainError:  # as often as the rules allow
                     continue
 
-    def serve(self, minute: int) -> None:
-        """Whoever waits, in order; smaller wishes may go before larger ones that do not fit."""
-        still, too_many = [], 99
-        for request in self.waiting:
-            if request.gpus >= too_many or not self.book(request, minute):
-                too_many = min(too_many, request.gpus)
+    def look(self, minute: int) -> None:
+        """Who has nothing looks for it, in order: at once, and then now and again."""
+        joined, still = False, []
+        for request in self.looking:
+            if (minute - request.at) % AGAIN >= STEP:
                 still.append(request)
-        self.waiting = still
+            elif self.book(request):
+                continue
+            elif self.way.within and self.join(request):
+                joined = True
+            else:
+                still.append(request)
+        self.looking = still
+        if joined:
+            self.serve()
 
-    def book(self, request: Request, minute: int) -> bool:
+    def book(self, request: Request) -> bool:
         ask = Ask(ends_at=clock.now() + request.minutes * MINUTE, count=request.gpus)
         try:
             with transaction():
                 booking = bookings.create(self.people[request.person], ask, SLOT)
-                for allocation in booking.allocations:  # as the agent's next pass sees it
-                    allocation.attached_at = clock.now()
         except SlotTaken:
             return False
-        self.made[booking.id] = request, booking.ends_at
+        self.made[booking.id] = request
         self.live.add(booking.id)
-        self.waits.append(minute - request.at)
         return True
 
+    def join(self, request: Request) -> bool:
+        """A place in line, if they have not too many."""
+        until = clock.now() + (self.way.within + request.minutes) * MINUTE
+        wanted = Wanted(Ask(ends_at=until, count=request.gpus), request.minutes * 60)
+        try:
+            with transaction():
+                wait = joining.join(self.people[request.person], wanted, SLOT)
+        except RuleRefused:
+            return False
+        self.in_line[wait.id] = request
+        return True
+
+    def serve(self) -> None:
+        """The product's own turn of the line; whoever stood in it in vain looks again."""
+        if not self.in_line:
+            return
+        serving.tend()
+        with transaction():
+            query = sa.select(Wait).where(Wait.id.in_(self.in_line), Wait.state != WaitState.WAITING)
+            for wait in db.session.scalars(query.execution_options(populate_existing=True)):
+                request = self.in_line.pop(wait.id)
+                if wait.booking_id is None:
+                    self.looking.append(request)
+                else:
+                    self.made[wait.booking_id] = request
+                    self.live.add(wait.booking_id)
+                    self.granted += 1
+
     def outcomes(self) -> Outcomes:
-        mine = Booking.id.in_(self.made)
+        mine, idle = Booking.id.in_(self.made), Idling.booking_id.in_(self.made)
         with transaction():
             made = list(db.session.scalars(sa.select(Booking).where(mine).order_by(Booking.id)))
             busy_ms = db.session.scalar(
@@ -196,54 +270,73 @@ class Replay:
                 LedgerEntry.booking_id.in_(self.made), LedgerEntry.key.like("release:%:%")
             )
             refunded = db.session.scalar(refunds)
-            idled = list(db.session.scalars(sa.select(Idling).where(Idling.outcome == Outcome.RECLAIMED)))
+            idled = list(db.session.scalars(sa.select(Idling).where(idle, Idling.outcome == Outcome.RECLAIMED)))
         spans = {one.id: (min(one.ends_at, self.end) - one.starts_at) / MINUTE for one in made}
-        cut = sum(self.made[one.booking_id][0].left(int(spans[one.booking_id])) for one in idled)
+        spans = {number: span for number, span in spans.items() if span > 0}
+        waits = [(one.starts_at - BEGIN) // MINUTE - self.made[one.id].at for one in made if one.id in spans]
+        later = [self.made[one.id] for one in made if one.id not in spans]
+        unserved = [*self.looking, *self.in_line.values(), *later]
+        cut = sum(self.made[one.booking_id].left(int(spans[one.booking_id])) for one in idled)
         return Outcomes(
-            reserved=sum(self.made[number][0].gpus * span for number, span in spans.items()) / 60,
+            reserved=sum(self.made[number].gpus * span for number, span in spans.items()) / 60,
             busy=int(busy_ms or 0) / 3_600_000,
             refunded=int(refunded or 0) / 3600,
             cut_off=cut / 60,
-            waits=[*self.waits, *(int(self.lab.days * 24 * 60) - one.at for one in self.waiting)],
-            served=len(self.waits),
+            waits=[*waits, *(int(self.lab.days * 24 * 60) - one.at for one in unserved)],
+            served=len(waits),
+            by_the_list=self.granted,
             given_back=len(idled),
         )
 
 
 def measure(settings: Settings, lab: Lab = Lab()) -> Report:
-    """Both runs, one after the other, each with hosts and people of its own."""
-    demand = requests(lab.seed, lab.days, lab.a_day)
+    """Each way, one after the other, with hosts and people of its own."""
+    return told(lab, outcomes(settings, lab))
+
+
+def outcomes(settings: Settings, lab: Lab) -> dict[Way, Outcomes]:
+    """What came of the same demand in each way."""
+    demand = [replace(one, gpus=min(one.gpus, lab.gpus)) for one in requests(lab.seed, lab.days, lab.a_day)]
     with core(settings):
-        without, with_it = (_run(lab, demand, reclaim=reclaim) for reclaim in (False, True))
-    ratio = with_it.useful / without.useful if without.useful else 0.0
+        return {way: _run(lab, demand, way) for way in WAYS}
+
+
+def told(lab: Lab, found: Mapping[Way, Outcomes]) -> Report:
+    """The ways side by side: both's figures, and beside them those of the others."""
+    useful = found[NEITHER].useful
+    ratio = Figure("useful share of the reserved hours, both : neither", (found[BOTH].useful / useful,), least=LEAST)
+    columns = {way: _figures(one) for way, one in found.items()}
     figures = [
-        Figure("useful share of the reserved hours, with it : without", (ratio,), least=LEAST),
-        *(figure for name, one in (("without", without), ("with it", with_it)) for figure in _figures(name, one)),
+        replace(
+            one, others=", ".join(f"{way.name} {column[at].shown}" for way, column in columns.items() if way != BOTH)
+        )
+        for at, one in enumerate(columns[BOTH])
     ]
-    size = {"gpus": lab.hosts * lab.gpus, "hosts": lab.hosts, "days": lab.days, "seed": lab.seed}
-    how = HOW.format(count=len(demand), step=STEP, **size)
-    return Report("replay", how, tuple(figures))
+    size = {"gpus": lab.hosts * lab.gpus, "days": lab.days, "seed": lab.seed}
+    how = HOW.format(count=len(requests(lab.seed, lab.days, lab.a_day)), step=STEP, **size)
+    return Report("replay", how, (ratio, *figures))
 
 
-def _figures(name: str, found: Outcomes) -> list[Figure]:
+def _figures(found: Outcomes) -> list[Figure]:
     waits = found.waits or [0]
     return [
-        Figure(f"{name}: useful share of the reserved hours", (100 * found.useful,), "%"),
-        Figure(f"{name}: reserved", (found.reserved,), "h"),
-        Figure(f"{name}: busy", (found.busy,), "h"),
-        Figure(f"{name}: requests served", (found.served,)),
-        Figure(f"{name}: mean wait", (sum(waits) / len(waits),), "min"),
-        Figure(f"{name}: refunds", (found.refunded,), "h"),
-        Figure(f"{name}: bookings given back", (found.given_back,)),
-        Figure(f"{name}: work cut off by it", (found.cut_off,), "h"),
+        Figure("useful share of the reserved hours", (100 * found.useful,), "%"),
+        Figure("reserved", (found.reserved,), "h"),
+        Figure("busy", (found.busy,), "h"),
+        Figure("requests served", (found.served,)),
+        Figure("booked by the list", (found.by_the_list,)),
+        Figure("mean wait", (sum(waits) / len(waits),), "min"),
+        Figure("refunds", (found.refunded,), "h"),
+        Figure("bookings given back", (found.given_back,)),
+        Figure("work cut off by it", (found.cut_off,), "h"),
     ]
 
 
-def _run(lab: Lab, demand: Sequence[Request], *, reclaim: bool) -> Outcomes:
-    name = "with" if reclaim else "without"
+def _run(lab: Lab, demand: Sequence[Request], way: Way) -> Outcomes:
+    name = f"w{WAYS.index(way)}"
     with transaction(), clock.frozen(BEGIN):
-        policy.current().reclaim = Reclaim.ON if reclaim else Reclaim.OFF
+        policy.current().reclaim = Reclaim.ON if way.reclaim else Reclaim.OFF
         db.session.execute(sa.update(Host).values(enabled=False))
-        hosts = [make_host(f"{name}{number}", gpus=lab.gpus) for number in range(lab.hosts)]
+        hosts = [make_host(f"{name}-host{number}", gpus=lab.gpus) for number in range(lab.hosts)]
         people = [make_user(f"{name}-{number}", hours=100_000) for number in range(PEOPLE)]
-    return Replay(lab, hosts, people).run(demand, reclaim=reclaim)
+    return Replay(lab, way, hosts, people).run(demand)

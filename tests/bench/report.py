@@ -28,6 +28,10 @@ class Figure:
         return median(self.rounds)
 
     @property
+    def shown(self) -> str:
+        return f"{_shown(self.value)} {self.unit}".strip()
+
+    @property
     def target(self) -> str:
         bounds = ((">=", self.least), ("<=", self.most))
         return " ".join(f"{sign} {bound:g} {self.unit}".strip() for sign, bound in bounds if bound is not None)
@@ -41,7 +45,7 @@ class Figure:
 
     def cells(self) -> tuple[str, ...]:
         verdict = {True: "holds", False: "MISSED", None: ""}[self.holds]
-        return self.name, f"{_shown(self.value)} {self.unit}".strip(), self.target, verdict, self.others
+        return self.name, self.shown, self.target, verdict, self.others
 
     def data(self) -> dict[str, Any]:
         return {**asdict(self), "value": self.value, "target": self.target, "holds": self.holds}

@@ -73,14 +73,16 @@ def test_reading_gpus_costs_little_and_leaves_nothing_behind(fresh_db: str, tmp_
 
 
 def test_the_same_trace_is_replayed_with_and_without_giving_back(fresh_db: str, tmp_path: Path) -> None:
-    lab = replay.Lab(hosts=1, gpus=2, days=0.4, a_day=100)
-    report = replay.measure(settings_for(fresh_db, tmp_path, BERTH_TZ="UTC"), lab)
-    well_formed(report)
-    found = {figure.name: figure.value for figure in report.figures}
-    assert found["without: bookings given back"] == found["without: refunds"] == 0
-    assert found["with it: bookings given back"] > 0
-    assert found["with it: refunds"] > 0
-    assert found["with it: requests served"] >= found["without: requests served"] > 0
+    lab = replay.Lab(gpus=2, days=0.25, a_day=200)
+    found = replay.outcomes(settings_for(fresh_db, tmp_path, BERTH_TZ="UTC"), lab)
+    well_formed(report := replay.told(lab, found))
+    neither, line, reclaim, both, _ = (found[way] for way in replay.WAYS)
+    assert neither.given_back == neither.refunded == line.given_back == line.refunded == 0
+    assert min(reclaim.given_back, reclaim.refunded, both.given_back, both.refunded) > 0
+    assert both.served >= neither.served > 0
+    assert len({len(one.waits) for one in found.values()}) == 1, "everybody waited, served or not"
+    assert min(line.by_the_list, both.by_the_list) > 0 == neither.by_the_list
+    assert all(f"neither {neither.served}, " in one.others for one in report.figures if one.name == "requests served")
     assert trace.requests(lab.seed, lab.days, lab.a_day) == trace.requests(lab.seed, lab.days, lab.a_day)
 
 

@@ -55,13 +55,19 @@ class Line:
         self.team = Account(name=f"{TEAM}vision {first}")
         db.session.add(self.team)
         db.session.flush()
-        self.places = [self.place(self.start - 2 * DAY + number * 37 * MINUTE) for number in range(200)]
+        self.places = [
+            self.place(self.start - 2 * DAY + number * 41 * MINUTE, self.dice.choice([0, 90, 9000, 90_000, 200_000]))
+            for number in range(160)
+        ]
+        for edge in (self.start, midnight(first + 2 * DAY, lab_zone())):  # to the second, and just before it
+            self.places += [self.place(edge - length - early, length.seconds) for length in (HOUR, 0 * HOUR)
+                            for early in (MINUTE / 60, 0 * MINUTE) for _ in range(3)]  # fmt: skip
 
-    def place(self, joined: datetime) -> tuple[dict[Key, Any], int, str, datetime, datetime | None]:
+    def place(self, joined: datetime, seconds: int) -> tuple[dict[Key, Any], int, str, datetime, datetime | None]:
         """Its keys, its account, what became of it, when it was joined, and when it was answered or closed."""
         dice, person, host = self.dice, self.dice.choice(self.people), self.dice.choice(self.hosts)
         became = dice.choice(OUTCOMES)
-        over = None if became == "waiting" else joined + timedelta(seconds=dice.choice([0, 90, 9000, 90_000, 200_000]))
+        over = None if became == "waiting" else joined + timedelta(seconds=seconds)
         if over and over > clock.now():
             became, over = "waiting", None
         wish: dict[str, Any] = dice.choice([{}, {"model": "NVIDIA A100"}, {"host": host.name}, {"gpu_ids": [0]}])
