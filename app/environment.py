@@ -6,6 +6,7 @@ import os
 import re
 from collections.abc import Mapping
 from email.utils import parseaddr
+from functools import cache
 from zoneinfo import available_timezones
 
 WEB = re.compile(r"https://[A-Za-z0-9.\[\]:-]{1,200}(/[A-Za-z0-9._~/+-]{0,200})?")
@@ -87,7 +88,7 @@ class Environment:
     def zone(self, name: str, default: str) -> str:
         """The name of a time zone."""
         text = self.text(name, default)
-        if text in available_timezones():
+        if text in _zones():
             return text
         self.problems.append(f"{name}={text!r}: no such time zone; use a name such as Asia/Shanghai")
         return "UTC"
@@ -97,4 +98,9 @@ def machine_zone() -> str:
     """The machine's zone by name, where it has one; else UTC."""
     target = os.path.realpath("/etc/localtime")
     name = target.partition("/zoneinfo/")[2]
-    return name if name in available_timezones() else "UTC"
+    return name if name in _zones() else "UTC"
+
+
+@cache
+def _zones() -> set[str]:
+    return available_timezones()  # reads a directory of hundreds of files

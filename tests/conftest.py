@@ -17,7 +17,7 @@ from app import clock, create_app
 from app.config import Settings
 from app.extensions import db
 from app.services import passwords
-from tests import postgres
+from tests import compiled, postgres
 from tests.page import Client
 
 pytest_plugins = ["tests.lab.fixtures"]  # a real LXD, for tests marked lab
@@ -42,6 +42,13 @@ def real_hasher() -> Iterator[PasswordHasher]:
     passwords._hasher = PasswordHasher(time_cost=1, memory_cost=8, parallelism=1)
     yield real
     passwords._hasher = real
+
+
+@pytest.fixture(scope="session", autouse=True)
+def compiled_once() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        compiled.once(patch)
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -121,6 +121,7 @@ class Client:
     def __init__(self, app: Flask) -> None:
         self.app = app
         self.raw = app.test_client()
+        self._token: tuple[str | None, str] | None = None  # of which session, and what
 
     def get(self, url: str, **kwargs: Any) -> Page:
         return self._request("GET", url, **kwargs)
@@ -150,8 +151,15 @@ class Client:
         return self
 
     def csrf_token(self) -> str:
-        page = self._request("GET", "/register")
-        return str(page.all("//input[@name='csrf_token']/@value")[0])
+        """The token of the session, read from a page when that is another one than before."""
+        if self._token is None or self._token[0] != self._session():
+            page = self._request("GET", "/register")
+            self._token = self._session(), str(page.all("//input[@name='csrf_token']/@value")[0])
+        return self._token[1]
+
+    def _session(self) -> str | None:
+        cookie = self.raw.get_cookie(self.app.config["SESSION_COOKIE_NAME"])
+        return cookie.value if cookie else None
 
     def _request(self, method: str, url: str, *, htmx: bool = False, **kwargs: Any) -> Page:
         if htmx:

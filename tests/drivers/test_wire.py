@@ -16,7 +16,7 @@ import pytest
 
 from app.drivers import lxd
 from app.drivers.base import GiveUp, GpuInfo, HostUnreachable, InstanceSpec, Tag, TryAgain
-from app.drivers.lxd import PylxdDriver, wire
+from app.drivers.lxd import PylxdDriver, instances, wire
 
 GPU = GpuInfo("0000:01:00.0", "NVIDIA RTX A6000", 0)
 TAG = Tag(1, 2, 3)
@@ -197,6 +197,25 @@ def test_a_stop_waits_for_its_turn(server: Server, driver: PylxdDriver) -> None:
     server.answers["GET", "/1.0/operations/op/wait"] = DONE
     driver.stop("t1", force=True)
     assert server.requests.count(("PUT", "/1.0/instances/t1/state")) == 3
+
+
+@pytest.mark.parametrize("times", [1, 3])
+def test_a_start_that_lxd_fails_now_and_then_is_asked_for_again(
+    server: Server, driver: PylxdDriver, monkeypatch: pytest.MonkeyPatch, times: int
+) -> None:
+    monkeypatch.setattr(instances, "START_PAUSE", 0)
+    server.answers["GET", "/1.0/instances/t1"] = instance(status="Stopped")
+    server.answers["PUT", "/1.0/instances/t1/state"] = [(202, "failed")] * times + [(202, "op")]
+    words = "Failed to handle idmapped storage: Failed to change ownership of: /pool/t1/rootfs/etc/hosts"
+    server.answers["GET", "/1.0/operations/failed/wait"] = {"status_code": 400, "err": words}
+    server.answers["GET", "/1.0/operations/op/wait"] = DONE
+    if times == instances.START_TRIES:
+        with pytest.raises(GiveUp, match="change ownership of"):
+            driver.start("t1")
+    else:
+        driver.start("t1")
+    asked = server.requests.count(("PUT", "/1.0/instances/t1/state"))
+    assert asked == min(times + 1, instances.START_TRIES)
 
 
 def test_a_thread_keeps_few_connections(driver: PylxdDriver) -> None:

@@ -64,8 +64,12 @@ class Kitchen:
 
     def ready(self, number: int, seconds: float = 60) -> Template:
         template, operation = self.over(number, seconds)
-        assert operation.state == OperationState.DONE, f"{operation.error}\n{operation.log[-3000:]}"
+        assert operation.state == OperationState.DONE, self._about_build(operation)
         return template
+
+    def _about_build(self, operation: Operation) -> str:
+        said = (self.host.directory / "lxd.out").read_text(errors="replace")  # LXD's log: why a file was refused it
+        return f"{operation.error}\n{operation.log[-3000:]}\nLXD: {said[-3000:]}"
 
     def machine(self, number: int, name: str = "") -> str:
         """Somebody new with a machine of a template; its name."""

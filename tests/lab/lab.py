@@ -208,13 +208,19 @@ class Lab:
     def filled(self, pool: str) -> Iterator[None]:
         """A storage pool without room: something else lies in it."""
         filler = self.lxd_dir / "storage-pools" / pool / "filler"
-        inside = ["nsenter", f"--mount=/proc/{registry.find(self.directory).daemon}/ns/mnt", "sh", "-c"]  # type: ignore[union-attr]
-        fill = f"for size in $(seq 600 -50 50); do fallocate -l ${{size}}M {filler} 2> /dev/null && exit; done; exit 1"
-        subprocess.run([*inside, fill], check=True, timeout=60)
+        self.as_lxd(
+            f"for size in $(seq 600 -50 50); do fallocate -l ${{size}}M {filler} 2> /dev/null && exit; done; exit 1"
+        )
         try:
             yield
         finally:
-            subprocess.run([*inside, f"rm {filler}; sync"], check=True, timeout=60)
+            self.as_lxd(f"rm {filler}; sync")
+
+    def as_lxd(self, script: str) -> str:
+        """Run a script where LXD's own mounts are, its storage pools above all; returns what it wrote."""
+        place = f"--mount=/proc/{registry.find(self.directory).daemon}/ns/mnt"  # type: ignore[union-attr]
+        asked = ["nsenter", place, "sh", "-c", script]
+        return subprocess.run(asked, check=True, timeout=60, stdout=subprocess.PIPE, text=True).stdout
 
     def remove(self, *names: str) -> None:
         """Delete instances, whatever they are doing."""

@@ -115,7 +115,9 @@ def test_on_berth_where_nodes_are_hidden(berth: Outcomes, attack: Attack) -> Non
 
 
 def _judge(outcome: Outcome, attack: Attack) -> None:
-    assert ("Function not implemented" in outcome.trouble) if attack.refused else (outcome.trouble == ""), outcome
+    assert ("Function not implemented" in outcome.trouble) if attack.refused else (outcome.trouble == ""), (
+        f"{outcome.trouble}\n{outcome}"
+    )
     assert outcome.records == {"quarantine" if attack.stuck else "detached"}, outcome
     if not attack.stuck:
         assert (outcome.kept, outcome.grips) == ({}, set()), outcome

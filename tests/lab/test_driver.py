@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from app.drivers.base import DENIED_CALLS, GpuInfo, InstanceSpec, Node, device_name
+from app.drivers.base import DENIED_CALLS, GiveUp, GpuInfo, InstanceSpec, Node, device_name
 from app.drivers.lxd import PylxdDriver
 from app.drivers.lxd.shapes import new_instance
 from app.drivers.lxd.wire import Wire
@@ -106,6 +106,27 @@ def test_a_creation_whose_asker_died_is_joined(lab: Hosts, launch: Launch) -> No
         assert seen(driver, spec.name).status == "running"
     finally:
         host.remove(spec.name)
+
+
+def test_a_start_that_gave_some_files_their_owner_only_is_taken_up_where_it_was(lab: Hosts) -> None:
+    host, driver = lab.ws1, connect(lab.ws1)
+    name = host.unique()
+    host.lxc("init", "base", name, "-c", "security.idmap.isolated=true")
+    files = host.lxd_dir / "storage-pools/pool/containers" / name / "rootfs"
+    try:
+        host.as_lxd(f"chattr +i {files}/usr/bin/env")
+        with pytest.raises(GiveUp, match=r"change ownership of: \S+usr/bin/env"):
+            driver.start(name)
+        assert host.as_lxd(f"stat -c %u {files}/etc/passwd {files}/var/lib").split()[1] == "0", "half of it is done"
+        host.as_lxd(f"chattr -i {files}/usr/bin/env")
+        driver.start(name)
+        owners = set(host.as_lxd(f"find {files} -xdev -printf '%U\\n'").split())
+        first = min(map(int, owners))
+        assert first >= 100_000
+        assert all(int(owner) < first + 65_536 for owner in owners)
+        assert host.run(name, "stat", "-c", "%u", "/usr/bin/env", "/etc/passwd").split() == ["0", "0"]
+    finally:
+        host.remove(name)
 
 
 def test_an_instance_is_made_as_confined_as_promised(lab: Hosts) -> None:
