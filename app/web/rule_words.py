@@ -64,9 +64,9 @@ GROUPS: tuple[tuple[LazyString, LazyString | str, tuple[str, ...]], ...] = (  # 
     (
         _l("Giving back and not coming"),
         _l(
-            "The same is charged for what is cancelled, shortened or ended early: nobody gains by waiting. Nobody "
-            "came: no running machine took the GPUs. Where idle GPUs are given back, also: they were never used; their "
-            "owner is told first, as always there."
+            "The same is charged for what is cancelled, shortened or ended early: nobody gains by waiting. Nobody came "
+            "to a booking whose GPUs no running machine took; where GPUs that do nothing are given back, also to one "
+            "whose GPUs were never used, but there its owner is told first."
         ),
         ("late_hours", "late_percent", "noshow_minutes", "idle_minutes"),
     ),

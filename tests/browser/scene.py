@@ -570,7 +570,7 @@ def _idle(demo: Demo, warned: int, ended: int) -> None:
         before = {name: moment - 30 * hour for name, moment in told.items() if name != "held"}
         closed = {"closed_at": now - 29 * hour, "outcome": Outcome.WOULD, "seconds": 6 * 3600}
         db.session.add(Idling(booking_id=warned, trial=False, **told))
-        db.session.add(Idling(booking_id=ended, trial=True, held=False, **before, **closed))
+        db.session.add(Idling(booking_id=ended, trial=True, held=False, absent=True, **before, **closed))
 
 
 def _broken_machine(demo: Demo, user: str) -> str:

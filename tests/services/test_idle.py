@@ -255,28 +255,41 @@ def test_a_class_has_its_own_time_and_late_attachment_counts(lab: Lab) -> None:
     assert lab.events() == ["booking.idle_warned"]
 
 
-@pytest.mark.parametrize("what", ["nothing", "a job", "memory", "kept", "extended before"])
+@pytest.mark.parametrize("what", ["nothing", "a job", "memory", "kept"])
 def test_a_booking_to_which_nobody_comes_goes_sooner(lab: Lab, what: str) -> None:
     """Told after the class's time for that, and never taken from one who came, whatever they did."""
     classes.change(make_admin("boss"), classes.default().id, {"noshow_minutes": 20})
-    if what == "extended before":
-        lab.freeze(NOW + MINUTE)
-        changes.move_end(lab.owner, lab.booking.id, NOW + 9 * HOUR, 900)
     lab.measure(0, 20)
-    assert lab.look(20) == []
-    [news_of] = db.session.scalars(sa.select(Idling)) if what != "extended before" else [None]
-    assert news_of is None or (news_of.absent, news_of.due_at) == (True, NOW + 35 * MINUTE)
+    lab.look(20)
+    [opened] = db.session.scalars(sa.select(Idling))
+    assert (opened.absent, opened.due_at) == (True, NOW + 35 * MINUTE)
     if what == "kept":
         lab.freeze(NOW + 30 * MINUTE)
         keeping.keep(lab.owner, lab.booking.id)
     lab.measure(20, 25, busy=50 if what == "a job" else 0, memory=900 if what == "memory" else 0)
     lab.measure(25, 36)
     gone = lab.look(35.5)
+    assert (lab.outcomes(), len(gone)) == (
+        {"nothing": (["reclaimed"], 1), "kept": (["kept"], 0)}.get(what, (["over"], 0))
+    )
     span = Span(NOW, LATER, lab_zone(), (), (NOW, LATER))
     came = [(user.username, number) for user, number in incidents.of(span, Scope()).no_shows]
-    outcomes = {"nothing": ["reclaimed"], "kept": ["kept"], "extended before": []}.get(what, ["over"])
-    assert (lab.outcomes(), len(gone)) == (outcomes, what == "nothing")
     assert came == ([("liwei", 1)] if what == "nothing" else [])
+
+
+@pytest.mark.parametrize("what", ["extended", "without a machine"])
+def test_who_came_and_what_ends_by_itself_has_the_usual_time(lab: Lab, what: str) -> None:
+    classes.change(make_admin("boss"), classes.default().id, {"noshow_minutes": 20})
+    lab.freeze(NOW + MINUTE)
+    if what == "extended":
+        changes.move_end(lab.owner, lab.booking.id, NOW + 9 * HOUR, 900)
+    else:
+        lab.allocations(attached_at=None, trouble="stopped")  # services.noshows ends it, in a pass over the host
+    lab.measure(0, 61)
+    lab.look(59)
+    assert lab.outcomes() == []
+    lab.look(61)
+    assert lab.outcomes() == ["open"]
 
 
 def test_who_did_not_come_reads_that(lab: Lab) -> None:

@@ -22,7 +22,7 @@ USED = 2 * 76 * 60
 
 
 @pytest.fixture
-def booking_id(core: Flask, freeze: Callable) -> int:
+def booking_id(core: Flask, freeze: Callable[..., None]) -> int:
     """Its owner was told, and it is to be given back now."""
     with core.app_context():
         with transaction():

@@ -63,7 +63,9 @@ def terms_of(booking: Booking, lab: Policy, *, came: bool) -> Terms:
     """By its class, or the lab's. `came`: its owner extended or kept it, so that it is none to which nobody came."""
     rules = classes.rules_for(booking.account_id)
     minutes = rules.idle_minutes
-    absent = 0 if came else min(rules.noshow_minutes or minutes, minutes)
+    attached = any(one.attached_at for one in booking.allocations)
+    sooner = rules.noshow_minutes if attached else None  # without a machine the host's agent ends it: services.noshows
+    absent = 0 if came else min(sooner or minutes, minutes)
     return Terms(minutes, max(lab.idle_held_minutes, minutes) if lab.idle_held_minutes else 0, absent)
 
 
