@@ -18,6 +18,7 @@ from app.errors import NotFound
 from app.extensions import db, transaction
 from app.models import Host
 from app.services import audit, inventory, samples
+from workers.lost import Lost
 from workers.sampler import Sampler
 from workers.unbooked import Stray
 
@@ -32,6 +33,7 @@ class Delivery:
 
     def __init__(self, app: Flask, host_name: str, sampler: Sampler) -> None:
         self.app, self.host_name, self.sampler = app, host_name, sampler
+        self.lost = Lost()
         self._shown: dict[str, datetime] = {}
         self._delivered = -DELIVER_EVERY
 
@@ -83,16 +85,21 @@ class Delivery:
         return number
 
     def _record(self, host: Host) -> None:
-        """Use without a booking, once each time."""
-        news = self.sampler.unbooked.news()
-        if not news:
+        """Use without a booking, and GPUs that do not answer; once each time."""
+        news, lost = self.sampler.unbooked.news(), self.lost.due(self.sampler.now)
+        if not news and not lost:
             return
         with transaction():
             gpus = {gpu.pci_address: gpu.id for gpu, _host in inventory.gpus(host.id)}
             for one in news:
                 if one.pci_address in gpus:
                     _record(host, gpus[one.pci_address], one)
+            for pci in lost.keys() & gpus.keys():
+                why, key = self.sampler.now[pci].trouble, f"unreadable:{gpus[pci]}:{lost[pci]:%Y%m%d%H%M%S}"
+                where = {"host": host.name, "pci_address": pci, "why": why, "since": lost[pci].isoformat()}
+                audit.record(f"agent:{host.name}", "gpu.unreadable", f"gpu:{gpus[pci]}", key=key, **where)
         self.sampler.unbooked.noted(news)
+        self.lost.noted(lost)
 
 
 def _record(host: Host, gpu_id: int, stray: Stray) -> None:

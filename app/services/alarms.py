@@ -12,7 +12,8 @@ from app.extensions import db
 from app.models import AuditEvent, Booking, Gpu, GpuState, Host
 
 ACTIONS = (
-    "gpu.intruder", "gpu.used_unbooked", "gpu.quarantined", "gpu.released", "instance.force_stopped", "job.refused",
+    "gpu.intruder", "gpu.used_unbooked", "gpu.unreadable", "gpu.quarantined", "gpu.released", "instance.force_stopped",
+    "job.refused",
 )  # fmt: skip
 DAYS = 30  # how far back events are looked for; the audit page has them all
 

@@ -37,10 +37,12 @@ FOR_ADMINS = {
     "gpu.quarantined": Event.QUARANTINE,
     "gpu.intruder": Event.ALARM,
     "gpu.used_unbooked": Event.ALARM,
+    "gpu.unreadable": Event.ALARM,
     "instance.force_stopped": Event.ALARM,
     "job.refused": Event.ALARM,
 }
-BY_THE_HOUR = {"gpu.intruder", "gpu.used_unbooked"}  # each program is on record; a loop of them is told of once
+# Each program is on record; a loop of them is told of once in the hour, as is a GPU that comes and goes.
+BY_THE_HOUR = {"gpu.intruder": "use", "gpu.used_unbooked": "use", "gpu.unreadable": "unreadable"}
 
 
 def collect(*, mail: bool) -> int:
@@ -160,7 +162,7 @@ def _key(event: AuditEvent) -> str:
     """What makes it one thing to tell admins of: the same machine on the same GPU is no news again within the hour."""
     if event.action not in BY_THE_HOUR:
         return f"event:{event.id}"
-    return f"use:{event.target}:{event.details.get('instance', '')}:{event.created_at:%Y%m%d%H}"
+    return f"{BY_THE_HOUR[event.action]}:{event.target}:{event.details.get('instance', '')}:{event.created_at:%Y%m%d%H}"
 
 
 def _for_admins(event: AuditEvent) -> dict[str, Any]:

@@ -125,6 +125,9 @@ def _alarm(details: dict[str, Any], _place: Place) -> str:
     words = {
         "gpu.intruder": _("A GPU of %(host)s was used without a booking", host=details.get("host", "?")),
         "gpu.used_unbooked": _("A GPU of %(host)s is in use without a booking", host=details.get("host", "?")),
+        "gpu.unreadable": _(
+            "GPU %(gpu)s of %(host)s does not answer", gpu=details.get("gpu", "?"), host=details.get("host", "?")
+        ),
         "instance.force_stopped": _("A machine on %(host)s was stopped by force", host=details.get("host", "?")),
         "job.refused": _("A forged job was refused (%(target)s)", target=details.get("target", "?")),
         "host.silent": _("%(host)s says nothing", host=details.get("host", "?")),

@@ -16,6 +16,9 @@ from app.models import Account, Booking, EntryKind, LedgerEntry
 from app.services import quota
 
 
+_SAYS_SOMETHING = (LedgerEntry.amount != 0) | (LedgerEntry.note != "")  # also why nothing was charged
+
+
 @dataclass(frozen=True)
 class Standing:
     """GPU-seconds. `used` was settled since `since` (None: ever); `left` includes what is `reserved`."""
@@ -70,7 +73,7 @@ def used_since(account_ids: Iterable[int], since: datetime) -> dict[int, int]:
 
 def lines(account_id: int, limit: int = 50, before_id: int | None = None) -> list[Line]:
     """The newest lines of an account, newest first; those that change nothing are left out."""
-    query = select(LedgerEntry).where(LedgerEntry.account_id == account_id, LedgerEntry.amount != 0)
+    query = select(LedgerEntry).where(LedgerEntry.account_id == account_id, _SAYS_SOMETHING)
     if before_id is not None:
         query = query.where(LedgerEntry.id < before_id)
     entries = list(db.session.scalars(query.order_by(LedgerEntry.id.desc()).limit(limit)))
@@ -109,5 +112,5 @@ def _line(entry: LedgerEntry, booking: Booking | None) -> Line:
 
 def of_booking(booking: Booking) -> list[Line]:
     """All lines of one booking, oldest first."""
-    query = select(LedgerEntry).where(LedgerEntry.booking_id == booking.id, LedgerEntry.amount != 0)
+    query = select(LedgerEntry).where(LedgerEntry.booking_id == booking.id, _SAYS_SOMETHING)
     return [_line(entry, booking) for entry in db.session.scalars(query.order_by(LedgerEntry.id))]

@@ -58,6 +58,7 @@ DEEDS = {  # by kind, what Berth does about what it may put right
 EVENTS = {
     "gpu.intruder": _l("Program without a booking"),
     "gpu.used_unbooked": _l("GPU used without a booking"),
+    "gpu.unreadable": _l("GPU does not answer"),
     "gpu.quarantined": _l("GPU put into quarantine"),
     "gpu.released": _l("GPU released from quarantine"),
     "instance.force_stopped": _l("Machine stopped by force"),

@@ -89,6 +89,23 @@ def test_12_who_wasted_most_last_month(lab_in_use: Scene, window: Callable[..., 
     reader.check()
 
 
+def test_a_report_fits_on_paper(lab_in_use: Scene, window: Callable[..., BrowserContext]) -> None:
+    """A4 upright: nothing is cut off, and what can only be clicked is not there."""
+    reader = Reader(window(lab_in_use.demo.url).new_page())
+    reader.sign_in(lab_in_use.admin)
+    page, width = reader.page, 690
+    page.goto("/reports")
+    page.emulate_media(media="print")
+    page.set_viewport_size({"width": width, "height": 1000})
+    assert page.evaluate("document.scrollingElement.scrollWidth") == width
+    for name in ("Chart of booked GPU-hours", "Busy at each hour of the week"):
+        chart = page.get_by_role("region", name=name, exact=True)
+        assert chart.evaluate("chart => chart.scrollWidth <= chart.clientWidth"), name
+    expect(page.get_by_role("table", name="People")).to_be_visible()
+    for control in (page.get_by_role("button"), page.get_by_role("navigation"), page.get_by_role("textbox")):
+        assert not [one for one in control.all() if one.is_visible()]
+
+
 @pytest.mark.parametrize("kind", ["desktop", "phone"])
 def test_first_view_of_the_calendar_is_light(
     lab_in_use: Scene, window: Callable[..., BrowserContext], kind: str

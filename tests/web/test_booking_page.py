@@ -8,6 +8,7 @@ import pytest
 from app.extensions import db
 from app.models import Allocation, Booking, Host, LedgerEntry, User
 from app.services.plan import Trouble
+from app.services.rules import fees
 from tests.factories import gpus_of, make_admin, make_booking, make_host, make_instance, make_user
 from tests.page import Client
 
@@ -113,6 +114,10 @@ def test_every_trouble_has_words(client: Client, running: Booking, user: User, h
     assert page.all("//*[@id='status']//div[contains(@class, 'refused')]/p")
     assert "Since Wed 4 Nov 19:30" in page.text
     assert ("<b>no</b>" in page.text) == (trouble == Trouble.ERROR)
+    costs_nothing = "A GPU that you never get costs nothing."
+    assert costs_nothing not in page.text, "it was attached once"
+    allocation.attached_at = None
+    assert (costs_nothing in client.get(address(running)).text) == (trouble not in fees.OWN_TROUBLE)
 
 
 def test_what_to_do_is_one_click(client: Client, running: Booking, user: User, host: Host) -> None:

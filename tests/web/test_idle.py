@@ -109,3 +109,11 @@ def test_the_ledger_says_what_was_charged_and_the_quota_page_the_rule(client: Cl
     words = "(14 GPU-hours attached of 16 reserved)"
     assert words in show(client, lab, 541).text
     assert words in client.get("/quota").text
+
+
+def test_the_ledger_says_what_could_not_be_given(client: Client, lab: Lab) -> None:
+    lab.allocations(attached_at=None, trouble="quarantined")
+    lab.freeze(NOW + 9 * HOUR)
+    db.session.expire_all()
+    recording.settle_ended(lab.host)
+    assert "(0 of 16 GPU-hours: GPUs that could not be given cost nothing)" in client.get("/quota").text

@@ -22,7 +22,7 @@ from app.extensions import db
 from app.models import AuditEvent, Booking, Consumer, GpuNow, News, UsageMinute
 from app.services import samples
 from app.services.samples import Part
-from tests.drivers.nvml_stub import HANGS, LOST, Gpu, Stub, whole
+from tests.drivers.nvml_stub import DRIVER_NOT_LOADED, HANGS, LOST, Gpu, Stub, whole
 from tests.drivers.nvml_stub import Process as Said
 from tests.factories import make_admin, make_booking
 from tests.runtime.running import wait_for
@@ -302,6 +302,32 @@ def test_nvml_that_hangs_holds_nobody_up_and_its_time_is_not_known(
     kept = [part for path in sampler.journal.seal() for part in sampler.journal.read(path)]
     assert {part.pci_address for part in kept if part.sampled_ms} == {gpu.pci_address for gpu in (one, *rest)}
     assert {part.sampled_ms for part in kept} == {2_000}
+
+
+def test_one_that_does_not_answer_is_told_of_once_each_time(
+    app: Flask, house: House, sampler: Sampler, stub: Stub, kernel: Kernel
+) -> None:
+    make_admin()
+    one, *rest = cards(house)
+    delivery = Delivery(app, "lab", sampler)
+
+    def on_record(seconds: int) -> list[str]:
+        sampler.step(kernel, NOW + timedelta(seconds=seconds), 2.0)  # type: ignore[arg-type]
+        delivery.step()
+        query = sa.select(AuditEvent).where(AuditEvent.action == "gpu.unreadable").order_by(AuditEvent.id)
+        return [event.details["pci_address"] for event in db.session.scalars(query)]
+
+    stub.say(whole(one.minor, error=LOST), *rest)
+    assert [on_record(seconds) for seconds in (0, 58)] == [[], []], "it may be reset just now"
+    assert [on_record(seconds) for seconds in (60, 90)] == [[one.pci_address]] * 2
+    assert db.session.scalar(sa.select(sa.func.count()).select_from(News)) == 1
+    stub.say(one, *rest)
+    on_record(100)
+    stub.say(init=DRIVER_NOT_LOADED)
+    assert len([on_record(seconds) for seconds in (110, 200)][-1]) == 1, "of no GPU's own"
+    kernel.gauges._silent_until = 0.0
+    stub.say(whole(one.minor, error=LOST), *rest)
+    assert [len(on_record(seconds)) for seconds in (210, 300)] == [1, 2]
 
 
 # Use without a booking
