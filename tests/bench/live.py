@@ -18,7 +18,7 @@ from tests.bench.week import NOW, _pages, portal
 from tests.factories import make_booking, make_instance, make_user
 
 DAYS = 365
-MOST_MS, MOST_QUERIES = 15, 9
+MOST_MS, MOST_QUERIES = 15, 6
 EVERY = "all hosts open"
 PAGES = {
     "as it opens": "/live",

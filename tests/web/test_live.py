@@ -241,14 +241,14 @@ def test_hosts_open_one_by_one_and_cost_little(client: Client, user: User, count
     for address, raw, packed in ((every, 130_000, 12_000), ("/live?open=lab02", 30_000, 6_000)):
         with count_queries() as queries:
             page = client.get(address)
-        assert len([query for query in queries if "SAVEPOINT" not in query.upper()]) <= 9
+        assert len([query for query in queries if "SAVEPOINT" not in query.upper()]) <= 6
         sizes = len(page.body.encode()), len(gzip.compress(page.body.encode(), 6))
         print(address[:20], *sizes)
         assert sizes[0] <= raw
         assert sizes[1] <= packed
     with count_queries() as queries:
         assert client.get(page.all("//*[@data-live]/@hx-get")[0], htmx=True).status == 204
-    assert len([query for query in queries if "SAVEPOINT" not in query.upper()]) <= 4
+    assert len([query for query in queries if "SAVEPOINT" not in query.upper()]) <= 3
 
 
 def test_ones_machine_and_ones_booking_show_their_gpus(client: Client, user: User, host: Host, freeze) -> None:
