@@ -70,7 +70,7 @@ NEITHER, LINE, RECLAIM, BOTH, PATIENT = WAYS = (
     Way("the list", reclaim=False, within=4 * 60),
     Way("reclaim", reclaim=True, within=0),
     Way("both", reclaim=True, within=4 * 60),
-    Way("both, within a day", reclaim=True, within=24 * 60),
+    Way("both within a day", reclaim=True, within=24 * 60),
 )
 
 
@@ -308,7 +308,7 @@ def told(lab: Lab, found: Mapping[Way, Outcomes]) -> Report:
     columns = {way: _figures(one) for way, one in found.items()}
     figures = [
         replace(
-            one, others=", ".join(f"{way.name} {column[at].shown}" for way, column in columns.items() if way != BOTH)
+            one, others="; ".join(f"{way.name} {column[at].shown}" for way, column in columns.items() if way != BOTH)
         )
         for at, one in enumerate(columns[BOTH])
     ]

@@ -82,7 +82,7 @@ def test_the_same_trace_is_replayed_with_and_without_giving_back(fresh_db: str, 
     assert both.served >= neither.served > 0
     assert len({len(one.waits) for one in found.values()}) == 1, "everybody waited, served or not"
     assert min(line.by_the_list, both.by_the_list) > 0 == neither.by_the_list
-    assert all(f"neither {neither.served}, " in one.others for one in report.figures if one.name == "requests served")
+    assert all(f"neither {neither.served}; " in one.others for one in report.figures if one.name == "requests served")
     assert trace.requests(lab.seed, lab.days, lab.a_day) == trace.requests(lab.seed, lab.days, lab.a_day)
 
 
