@@ -15,7 +15,6 @@ from app.extensions import db
 from app.models import Account, Booking, EntryKind, LedgerEntry
 from app.services import quota
 
-
 _SAYS_SOMETHING = (LedgerEntry.amount != 0) | (LedgerEntry.note != "")  # also why nothing was charged
 
 
