@@ -142,17 +142,17 @@ class Sampler:
         known, self._known = self._known | people, people
         parts, strays = [], []
         for gauge in gauges:
-            pci, period = gauge.pci_address, self._periods[gauge.pci_address]
+            pci, period, told = gauge.pci_address, self._periods[gauge.pci_address], gauge.processes is not None
             listed = [(one, known[one.pid]) for one in gauge.processes or () if one.pid in known]
             uses = [Use(period.whose(who.instance), one.memory, one.utilisation) for one, who in listed]
             alive = [(one, who) for one, who in listed if one.pid in people]
             if before := self._over.pop(pci, None):
                 new = self._periods[pci].owner
                 earlier = [one for one in uses if new is None or one.whose.instance != new.instance]
-                parts += before.parts(pci, earlier, gauge.occupied)
+                parts += before.parts(pci, earlier if told else None, gauge.occupied)
             strays += [Stray(pci, one, who) for one, who in alive if not period.whose(who.instance).booking]
             self._rows[pci] = [_row(period, one, who) for one, who in alive]
-            parts += self._close(pci, uses if gauge.processes is not None else None, gauge.occupied)
+            parts += self._close(pci, uses if told else None, gauge.occupied)
             self._periods[pci] = Period(owned.get(pci))
         self.unbooked.look(strays)
         self._write(parts)

@@ -8,24 +8,31 @@ from datetime import timedelta
 from sqlalchemy import exists, func, or_, select
 
 from app import clock
+from app.drivers.gauges import SILENT
 from app.extensions import db
-from app.models import AuditEvent, Booking, Gpu, GpuState, Host
+from app.models import AuditEvent, Booking, Gpu, GpuNow, GpuState, Host
 
 ACTIONS = (
     "gpu.intruder", "gpu.used_unbooked", "gpu.unreadable", "gpu.quarantined", "gpu.released", "instance.force_stopped",
     "job.refused",
 )  # fmt: skip
+FRESH = timedelta(minutes=1)  # what was read longer ago says nothing of now
 DAYS = 30  # how far back events are looked for; the audit page has them all
 
 
 def count(silence: timedelta) -> int:
-    """On how many hosts a GPU is in quarantine, or that cannot be looked at or say nothing for so long.
+    """On how many hosts a GPU is in quarantine or does not answer, or that cannot be looked at or say nothing so long.
 
     A host that is not offered and has no booking left may be switched off without an alarm."""
     needed = or_(Host.enabled, exists().where(Booking.host_id == Host.id, Booking.settled_at.is_(None)))
     silent = or_(Host.trouble != "", Host.seen_at.is_(None), Host.seen_at < clock.now() - silence)
     held_back = exists().where(Gpu.host_id == Host.id, Gpu.state == GpuState.QUARANTINE)
-    return db.session.scalar(select(func.count()).select_from(Host).where(or_(needed & silent, held_back))) or 0
+    lost = exists().where(
+        *(Gpu.host_id == Host.id, Gpu.state == GpuState.IN_SERVICE, GpuNow.gpu_id == Gpu.id),
+        *(GpuNow.trouble != "", GpuNow.trouble.not_like(f"{SILENT}%"), GpuNow.seen_at > clock.now() - FRESH),
+    )
+    which = or_(needed & silent, held_back, lost)
+    return db.session.scalar(select(func.count()).select_from(Host).where(which)) or 0
 
 
 def events(host: Host, gpu_ids: Collection[int], limit: int = 20) -> list[AuditEvent]:

@@ -9,8 +9,9 @@ import pytest
 
 from app.extensions import db
 from app.models import Allocation, AuditEvent, Booking, Gpu, GpuState, Host
-from app.services import alarms, inventory
+from app.services import alarms, inventory, samples
 from app.services.quarantine import quarantine, release_quarantine, replacement
+from app.services.samples import Now
 from tests.factories import gpus_of, make_booking, make_gpu, make_host, make_user
 
 pytestmark = pytest.mark.usefixtures("app")
@@ -162,6 +163,17 @@ def test_alarms_count_hosts_not_reasons(host: Host) -> None:
     make_host("lab03", seen_at=NOW - 2 * SILENCE)
     make_host("lab04", seen_at=NOW, trouble="away")
     assert alarms.count(SILENCE) == 4
+
+
+@pytest.mark.parametrize(
+    ("why", "ago", "number"), [("GPU is lost", 5, 1), ("NVML says nothing: no driver", 5, 0), ("GPU is lost", 90, 0)]
+)
+def test_a_gpu_that_does_not_answer_is_an_alarm(host: Host, why: str, ago: int, number: int) -> None:
+    [gpu, *_rest] = gpus_of(host)
+    samples.show(host.id, [Now(gpu.pci_address, NOW - timedelta(seconds=ago), trouble=why)])
+    assert alarms.count(SILENCE) == number
+    inventory.set_gpu_state("boss", gpu, GpuState.MAINTENANCE)
+    assert alarms.count(SILENCE) == 0
 
 
 def test_a_host_that_nobody_counts_on_may_be_switched_off() -> None:
