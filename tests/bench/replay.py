@@ -249,7 +249,7 @@ class Replay:
             return
         serving.tend()
         with transaction():
-            query = sa.select(Wait).where(Wait.id.in_(self.in_line), Wait.state != WaitState.WAITING)
+            query = sa.select(Wait).where(Wait.id.in_(self.in_line), Wait.state != WaitState.WAITING).order_by(Wait.id)
             for wait in db.session.scalars(query.execution_options(populate_existing=True)):
                 request = self.in_line.pop(wait.id)
                 if wait.booking_id is None:
