@@ -218,6 +218,15 @@ def test_a_start_that_lxd_fails_now_and_then_is_asked_for_again(
     assert asked == min(times + 1, instances.START_TRIES)
 
 
+def test_a_console_with_nothing_on_it_is_empty(server: Server, driver: PylxdDriver) -> None:
+    server.answers["GET", "/1.0/instances/t1"] = instance()
+    server.answers["GET", "/1.0/instances/t1/console"] = (500, "open : no such file or directory")  # as LXD 5.0.2 says
+    assert driver.read_console("t1") == ""
+    server.answers["GET", "/1.0/instances/t1/console"] = (500, "Failed to request console from liblxc")
+    with pytest.raises(GiveUp, match="from liblxc"):
+        driver.read_console("t1")
+
+
 def test_a_thread_keeps_few_connections(driver: PylxdDriver) -> None:
     ours = Path("/proc/self/fd")
     before = len(list(ours.iterdir()))

@@ -14,6 +14,7 @@ from tests.lab.fault_judge import Facts
 from tests.lab.scene import Scene
 
 _BLAMED = re.compile(r"\bprocess (?:\d+ in|of) (?P<machine>[ct]-\d+-\d+)")
+OF_OWNERS = {"no_machine", "stopped", "frozen"}  # what keeps a GPU away that its owner can mend
 NEAR = 10.0  # seconds before a GPU is held back, in which the one who is blamed must have been seen to have it
 
 
@@ -37,12 +38,14 @@ def books(scene: Scene) -> list[str]:
 
 
 def _of_a_booking(booking: Booking, entries: Sequence[LedgerEntry]) -> list[str]:
-    """Nothing is held any more, and it was charged once with what it used, or never if it was cancelled."""
+    """Nothing is held any more, and it was charged once with what it used, or never if it was cancelled. A GPU that its
+    owner never had, since something was broken or away, is not paid for."""
     mine = [entry for entry in entries if entry.booking_id == booking.id]
     held = sum(entry.amount for entry in mine if entry.kind in {EntryKind.HOLD, EntryKind.RELEASE})
     settled = [-entry.amount for entry in mine if entry.kind == EntryKind.SETTLE]
-    gpus = db.session.scalar(db.select(db.func.count()).where(Allocation.booking_id == booking.id)) or 0
-    used = gpus * Window(booking.starts_at, booking.ends_at).seconds
+    gpus = db.session.scalars(db.select(Allocation).where(Allocation.booking_id == booking.id)).all()
+    paid = [one for one in gpus if one.attached_at is not None or one.trouble in {"", *OF_OWNERS}]
+    used = len(paid) * Window(booking.starts_at, booking.ends_at).seconds
     due = [] if booking.cancelled_at else [used]
     return [f"booking {booking.id} holds {-held} and was charged {settled}, not {due}"] * ((held, settled) != (0, due))
 

@@ -8,6 +8,7 @@ from app.drivers.lxd.updates import Updates
 from app.drivers.readout import LONGEST, READING, plain
 
 _LOG = "lxc.log"
+_NOTHING = "open : no such file"  # so LXD 5.0 answers, with 500, where a console's buffer is empty
 
 
 class Readout(Updates):
@@ -28,6 +29,6 @@ class Readout(Updates):
             try:
                 return plain(self._wire.tail("instances", instance, *path, most=LONGEST, limit=READING))
             except RefusedError as error:
-                if error.code == 404:  # it never ran
+                if error.code == 404 or _NOTHING in str(error):  # it never ran, or has written nothing yet
                     return ""
                 raise
