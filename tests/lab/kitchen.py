@@ -68,8 +68,7 @@ class Kitchen:
         return template
 
     def _about_build(self, operation: Operation) -> str:
-        said = (self.host.directory / "lxd.out").read_text(errors="replace")  # LXD's log: why a file was refused it
-        return f"{operation.error}\n{operation.log[-3000:]}\nLXD: {said[-3000:]}"
+        return f"{operation.error}\n{operation.log[-3000:]}\nLXD: {self.host.said()}"
 
     def machine(self, number: int, name: str = "") -> str:
         """Somebody new with a machine of a template; its name."""

@@ -15,6 +15,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import warnings
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 
 MODEL = "NVIDIA RTX A6000"
 BUSY = 10.0  # seconds for which LXD may be at something else with an instance
+HALF_WAY = "Failed to change ownership of"  # a start of LXD 5.0 that fails now and then, and goes on when asked again
 _numbers = itertools.count(1)
 
 
@@ -137,19 +139,27 @@ class Lab:
 
     def lxc(self, *arguments: str, timeout: float = 60, check: bool = True) -> str:
         """Run the `lxc` command on this daemon; returns what it wrote. Where LXD is at something else with the instance
-        it is asked again, as a person would."""
+        it is asked again, as a person would; so is a start that it gives up half-way (see drivers.lxd.instances)."""
         until = time.monotonic() + BUSY
         while True:
             done = subprocess.run(
                 ["lxc", *arguments],
                 env=self._env(), stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=timeout, check=False,
             )  # fmt: skip
-            if not check or "is busy running" not in done.stderr or time.monotonic() > until:
+            half_way = HALF_WAY in done.stderr
+            if not check or not (half_way or "is busy running" in done.stderr) or time.monotonic() > until:
                 break
+            if half_way:
+                warnings.warn(f"{done.stderr.strip()[-300:]}: {self.said()}", stacklevel=2)
+                arguments = ("start", arguments[2] if arguments[0] == "launch" else arguments[1])
             time.sleep(0.2)
         if check and done.returncode:
             raise RuntimeError(f"lxc {' '.join(arguments)}: {done.stderr.strip()}")
         return done.stdout
+
+    def said(self) -> str:
+        """The end of what the daemon wrote."""
+        return (self.directory / "lxd.out").read_text(errors="replace")[-1000:]
 
     def preseed(self, wish: dict[str, Any]) -> None:
         """Give it a configuration, as `lxd init --preseed` reads it: JSON is YAML."""
@@ -267,8 +277,7 @@ class Lab:
             ["lxd", "waitready", "--timeout", "60"], env=self._env(), capture_output=True, text=True, check=False
         )
         if ready.returncode or self._daemon.poll() is not None:
-            text = (self.directory / "lxd.out").read_text()
-            raise RuntimeError(f"LXD does not start: {ready.stderr.strip()} {text[-1000:]}")
+            raise RuntimeError(f"LXD does not start: {ready.stderr.strip()} {self.said()}")
         return self._daemon.pid
 
     def _env(self) -> dict[str, str]:
