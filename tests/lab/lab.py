@@ -32,7 +32,8 @@ if TYPE_CHECKING:
 
 MODEL = "NVIDIA RTX A6000"
 BUSY = 10.0  # seconds for which LXD may be at something else with an instance
-HALF_WAY = "Failed to change ownership of"  # a start of LXD 5.0 that fails now and then, and goes on when asked again
+# A start of LXD 5.0 fails so now and then, and goes on when it is asked for again: as in app.drivers.lxd.instances.
+STARTS, HALF_WAY = {"launch", "start", "restart"}, ("lxd forkstart", "Failed to change ownership of")
 _numbers = itertools.count(1)
 
 
@@ -139,14 +140,14 @@ class Lab:
 
     def lxc(self, *arguments: str, timeout: float = 60, check: bool = True) -> str:
         """Run the `lxc` command on this daemon; returns what it wrote. Where LXD is at something else with the instance
-        it is asked again, as a person would; so is a start that it gives up half-way (see drivers.lxd.instances)."""
+        it is asked again, as a person would; so is a start that it gives up half-way."""
         until = time.monotonic() + BUSY
         while True:
             done = subprocess.run(
                 ["lxc", *arguments],
                 env=self._env(), stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=timeout, check=False,
             )  # fmt: skip
-            half_way = HALF_WAY in done.stderr
+            half_way = arguments[0] in STARTS and any(words in done.stderr for words in HALF_WAY)
             if not check or not (half_way or "is busy running" in done.stderr) or time.monotonic() > until:
                 break
             if half_way:
