@@ -173,13 +173,18 @@ def test_11_approve_with_a_hundred_hours(reader: Reader, demo: Demo) -> None:
 @pytest.mark.parametrize("kind", ["desktop"])
 def test_keys_lead_to_the_form_to_today_and_to_their_list(reader: Reader, demo: Demo) -> None:
     reader.sign_in(demo.person(machine_on="sim1"))
-    press = reader.page.keyboard.press
+
+    def press(key: str) -> None:
+        reader.page.wait_for_load_state()  # who listens for keys is there only then
+        reader.page.keyboard.press(key)
+
     press("n")
     reader.sees_heading("Book")
     reader.page.get_by_label("Purpose").fill("tn?")  # in a field they are letters
     expect(reader.page.get_by_label("Purpose")).to_have_value("tn?")
-    reader.page.get_by_role("link", name="Calendar", exact=True).first.click()
-    reader.page.get_by_role("link", name="Next week").click()
+    for link in ("Calendar", "Next week"):
+        with reader.page.expect_event("load"):
+            reader.page.get_by_role("link", name=link, exact=True).first.click()
     press("t")
     expect(reader.page.get_by_text("Line: now")).to_be_visible()
     press("?")
