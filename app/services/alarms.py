@@ -11,12 +11,12 @@ from app import clock
 from app.drivers.gauges import SILENT
 from app.extensions import db
 from app.models import AuditEvent, Booking, Gpu, GpuNow, GpuState, Host
+from app.services import live_seen
 
 ACTIONS = (
     "gpu.intruder", "gpu.used_unbooked", "gpu.unreadable", "gpu.quarantined", "gpu.released", "instance.force_stopped",
     "job.refused",
 )  # fmt: skip
-FRESH = timedelta(minutes=1)  # what was read longer ago says nothing of now
 DAYS = 30  # how far back events are looked for; the audit page has them all
 
 
@@ -29,7 +29,7 @@ def count(silence: timedelta) -> int:
     held_back = exists().where(Gpu.host_id == Host.id, Gpu.state == GpuState.QUARANTINE)
     lost = exists().where(
         *(Gpu.host_id == Host.id, Gpu.state == GpuState.IN_SERVICE, GpuNow.gpu_id == Gpu.id),
-        *(GpuNow.trouble != "", GpuNow.trouble.not_like(f"{SILENT}%"), GpuNow.seen_at > clock.now() - FRESH),
+        *(GpuNow.trouble != "", GpuNow.trouble.not_like(f"{SILENT}%"), GpuNow.seen_at > clock.now() - live_seen.OLD),
     )
     which = or_(needed & silent, held_back, lost)
     return db.session.scalar(select(func.count()).select_from(Host).where(which)) or 0

@@ -35,8 +35,6 @@ MEASURED = {
     "clock_sm": ("clock_sm_hertz", "Clock of its processors", 1_000_000),
     "ecc_errors": ("ecc_errors", "Errors of its memory since the driver was loaded", 1),
 }
-
-
 THROTTLES = ("power", "heat", "hardware")  # as services.samples.Now has them
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from datetime import datetime
 from typing import Any
 
 import pytest
@@ -34,13 +35,15 @@ def booking_id(core: Flask, freeze: Callable[..., None]) -> int:
         return lab.booking.id
 
 
-def at_once(core: Flask, booking_id: int, *deeds: Callable[[], Any]) -> None:
-    """Start these one after the other while somebody else has the booking: they get it in this order."""
+def at_once(core: Flask, aside: Callable[..., Any], booking_id: int, *deeds: Callable[[int], Any]) -> list[Any]:
+    """Start these one after the other while somebody else has the booking: they get it in this order. What they say."""
+    said = []
     with core.app_context(), db.engine.begin() as connection:
         connection.execute(sa.text(f"SELECT 1 FROM bookings WHERE id = {booking_id} FOR UPDATE"))
         for number, deed in enumerate(deeds, 1):
-            deed()
+            said.append(aside(deed, booking_id))
             waits(core, number)
+    return said
 
 
 def found(core: Flask, booking_id: int) -> tuple[str, bool, int, list[int]]:
@@ -58,17 +61,14 @@ def found(core: Flask, booking_id: int) -> tuple[str, bool, int, list[int]]:
         )
 
 
+def keep(booking_id: int) -> datetime:
+    return keeping.keep(accounts.get("liwei"), booking_id)
+
+
 def test_who_keeps_first_has_it_and_nothing_is_refunded(
     core: Flask, aside: Callable[..., Any], booking_id: int
 ) -> None:
-    said: list[Any] = []
-    at_once(
-        core,
-        booking_id,
-        lambda: said.append(aside(lambda: keeping.keep(accounts.get("liwei"), booking_id))),
-        lambda: said.append(aside(steps.act, booking_id)),
-        lambda: said.append(aside(lambda: keeping.keep(accounts.get("liwei"), booking_id))),
-    )
+    said = at_once(core, aside, booking_id, keep, steps.act, keep)
     until = NOW + 76 * MINUTE + HOUR
     assert [one.result(10) for one in said] == [until, None, until]
     assert found(core, booking_id) == ("kept", False, HELD, [])
@@ -77,14 +77,7 @@ def test_who_keeps_first_has_it_and_nothing_is_refunded(
 def test_who_keeps_too_late_is_told_and_it_is_refunded_once(
     core: Flask, aside: Callable[..., Any], booking_id: int
 ) -> None:
-    said: list[Any] = []
-    at_once(
-        core,
-        booking_id,
-        lambda: said.append(aside(steps.act, booking_id)),
-        lambda: said.append(aside(lambda: keeping.keep(accounts.get("liwei"), booking_id))),
-        lambda: said.append(aside(steps.act, booking_id)),
-    )
+    said = at_once(core, aside, booking_id, steps.act, keep, steps.act)
     assert said[0].result(10).id == booking_id
     with pytest.raises(Conflict, match=r"was given back at .*15:16"):
         said[1].result(10)
