@@ -22,6 +22,7 @@ NOT_RUNNING = "Berth is not running: start it with `make run`, or set DATABASE_U
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+only_of_host = click.option("--host", "host_name", default="", help="Only this host's.")
 
 
 class Failed(Exception):
