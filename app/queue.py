@@ -9,7 +9,6 @@ import logging
 from functools import lru_cache
 from uuid import uuid4
 
-from flask import current_app
 from redis import Redis
 from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
@@ -17,7 +16,7 @@ from redis.retry import Retry
 from rq import Queue
 from rq.serializers import JSONSerializer
 
-from app.config import Settings
+from app.extensions import settings
 
 log = logging.getLogger(__name__)
 
@@ -33,11 +32,10 @@ def queue_name(host_name: str) -> str:
 
 def wake(host_name: str) -> None:
     """Ask the host's agent to look now. Never raises: without Valkey the agent looks at its next tick."""
-    settings: Settings = current_app.extensions["berth"]
-    if not settings.redis_url:
+    if not settings().redis_url:
         return
     try:
-        _queue(settings.redis_url, queue_name(host_name)).enqueue_call(
+        _queue(settings().redis_url, queue_name(host_name)).enqueue_call(
             JOB,
             args=(host_name,),
             job_id=f"n-{uuid4()}",
@@ -53,9 +51,8 @@ def wake(host_name: str) -> None:
 
 def reachable() -> bool:
     """Whether a wake sent now would arrive."""
-    settings: Settings = current_app.extensions["berth"]
     try:
-        return bool(settings.redis_url) and bool(_connection(settings.redis_url).ping())
+        return bool(settings().redis_url) and bool(_connection(settings().redis_url).ping())
     except (RedisError, OSError):
         return False
 

@@ -5,10 +5,8 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import TYPE_CHECKING
 
-from flask import current_app
-
 from app.config import Settings
-from app.extensions import transaction
+from app.extensions import settings, transaction
 from app.services import backups, inventory, operations
 
 if TYPE_CHECKING:
@@ -17,17 +15,16 @@ if TYPE_CHECKING:
 
 def make(work: Work) -> None:
     """Make the file that was asked for. Until it is whole, it has another name."""
-    settings: Settings = current_app.extensions["berth"]
     details, machine = work.operation.details, work.instance
     with transaction():
         host_name = inventory.host_of(work.operation.host_id).name
-    path = backups.file_of(settings.data_dir, host_name, int(details["backup"]))
+    path = backups.file_of(settings().data_dir, host_name, int(details["backup"]))
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     path.parent.chmod(0o700)
     part = path.with_suffix(".part")
     try:
         size = work.driver.backup(
-            machine.name, str(details["snapshot"]), part, settings.backup_gib << 30, work.progress
+            machine.name, str(details["snapshot"]), part, settings().backup_gib << 30, work.progress
         )
         part.replace(path)
     finally:

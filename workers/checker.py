@@ -9,14 +9,13 @@ import logging
 import threading
 
 from flask import Flask
-from sqlalchemy.exc import SQLAlchemyError
 
 from app.drivers.base import DriverError, LxdDriver
 from app.drivers.facts import HostFacts
-from app.errors import NotFound
 from app.extensions import db, transaction
 from app.services import checkup, findings, inventory
 from app.services.checkup import BAD, Finding
+from workers.turns import turn
 
 log = logging.getLogger(__name__)
 
@@ -35,12 +34,8 @@ class Checker:
         """A check at once, then whenever `now` is set, and at least `every` seconds. Who sets `stop` sets `now` too."""
         while not stop.is_set():
             now.clear()  # before the check: who asks during one gets another
-            try:
+            with turn(log, f"the check of {self.host_name}"):
                 self.step()
-            except (SQLAlchemyError, NotFound) as error:
-                log.debug("%s: checked in vain, the database is away: %s", self.host_name, error)
-            except Exception:
-                log.exception("the check of %s failed", self.host_name)
             stop.wait(pause)
             now.wait(every)
 

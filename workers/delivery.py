@@ -12,14 +12,14 @@ import time
 from datetime import datetime
 
 from flask import Flask
-from sqlalchemy.exc import DataError, IntegrityError, SQLAlchemyError
+from sqlalchemy.exc import DataError, IntegrityError
 
-from app.errors import NotFound
 from app.extensions import db, transaction
 from app.models import Host
 from app.services import audit, inventory, samples
 from workers.lost import Lost
 from workers.sampler import Sampler
+from workers.turns import turn
 from workers.unbooked import Stray
 
 log = logging.getLogger(__name__)
@@ -40,12 +40,8 @@ class Delivery:
     def run(self, stop: threading.Event) -> None:
         """Until `stop` is set."""
         while not stop.wait(SHOW_EVERY):
-            try:
+            with turn(log, f"the delivery of what GPUs of {self.host_name} do"):
                 self.step()
-            except (SQLAlchemyError, NotFound) as error:
-                log.debug("%s: what GPUs do is not delivered now: %s", self.host_name, error)
-            except Exception:
-                log.exception("what GPUs of %s do could not be delivered", self.host_name)
 
     def step(self) -> None:
         """Show what is new, and deliver what is due. Raises SQLAlchemyError; what was not taken comes again."""

@@ -17,11 +17,11 @@ from sqlalchemy.exc import SQLAlchemyError
 from app.drivers.base import DriverError, LxdDriver
 from app.drivers.doors import REFUSED, SILENT, Door, Doorway
 from app.drivers.inside import shell
-from app.errors import NotFound
 from app.extensions import db, transaction
 from app.services import access, desktops, inventory
 from app.services.access import Entrance
 from workers import moving_in, scripts
+from workers.turns import turn
 
 log = logging.getLogger(__name__)
 
@@ -48,15 +48,9 @@ class Doorman:
         """A round at once, then whenever `now` is set, and at least `every` seconds. Who sets `stop` sets `now` too."""
         while not stop.is_set():
             now.clear()
-            try:
+            with turn(log, f"the round to the doors of {self.host_name}", self._note):
                 self.step()
                 self._note("")
-            except (SQLAlchemyError, NotFound) as error:
-                log.debug("no round to the doors now: %s", error)
-            except DriverError as error:
-                self._note(str(error))
-            except Exception:
-                log.exception("the round to the doors of %s failed", self.host_name)
             stop.wait(pause)
             now.wait(every if time.monotonic() > self._soon_until else 0.0)
 

@@ -10,12 +10,12 @@ import time
 from flask import Flask
 from sqlalchemy.exc import SQLAlchemyError
 
-from app.drivers.base import DriverError, LxdDriver
+from app.drivers.base import LxdDriver
 from app.drivers.libraries import Brought, Way
-from app.errors import NotFound
 from app.extensions import db, transaction
 from app.models import LibraryChoice
 from app.services import inventory
+from workers.turns import turn
 
 log = logging.getLogger(__name__)
 
@@ -42,14 +42,8 @@ class Librarian:
         """At once, whenever `now` is set and another way was chosen, and every so often. Who sets `stop` sets `now`."""
         while not stop.is_set():
             now.clear()
-            try:
+            with turn(log, f"the look at NVIDIA's libraries on {self.host_name}", self._tell):
                 self.step()
-            except DriverError as error:
-                self._tell(str(error))
-            except (SQLAlchemyError, NotFound) as error:
-                log.debug("%s: how the libraries come is not on record: %s", self.host_name, error)
-            except Exception:
-                log.exception("NVIDIA's libraries for the machines of %s", self.host_name)
             now.wait(every)
 
     def step(self) -> Brought | None:

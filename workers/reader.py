@@ -7,13 +7,12 @@ import threading
 from collections.abc import Callable
 
 from flask import Flask
-from sqlalchemy.exc import SQLAlchemyError
 
 from app.drivers.base import DriverError, LxdDriver
-from app.errors import NotFound
 from app.extensions import db, transaction
 from app.models import Readable
 from app.services import inventory, readings
+from workers.turns import turn
 
 log = logging.getLogger(__name__)
 
@@ -34,12 +33,8 @@ class Reader:
         """At once, then whenever `now` is set, and at least `every` seconds. Who sets `stop` sets `now` too."""
         while not stop.is_set():
             now.clear()
-            try:
+            with turn(log, f"the reading of logs of {self.host_name}"):
                 self.step()
-            except (SQLAlchemyError, NotFound) as error:
-                log.debug("%s: nothing is read now: %s", self.host_name, error)
-            except Exception:
-                log.exception("reading logs of %s", self.host_name)
             now.wait(every)
 
     def step(self) -> int:

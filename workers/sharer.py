@@ -12,13 +12,12 @@ import time
 from collections.abc import Mapping
 
 from flask import Flask
-from sqlalchemy.exc import SQLAlchemyError
 
 from app.drivers.base import DriverError, LxdDriver
 from app.drivers.shares import BAD, SHARE_DEVICE, Directories, Found, Share, SharesSeen, Wish, finds_none_fit
-from app.errors import NotFound
 from app.extensions import db, transaction
 from app.services import inventory, shares
+from workers.turns import turn
 
 log = logging.getLogger(__name__)
 
@@ -46,19 +45,15 @@ class Sharer:
         """At once, then whenever `now` is set, and at least `every` seconds. Who sets `stop` sets `now` too."""
         while not stop.is_set():
             now.clear()
-            trouble = ""
-            try:
+            with turn(log, f"the round of shared directories on {self.host_name}", self._note):
                 self.step()
-            except (SQLAlchemyError, NotFound) as error:
-                log.debug("%s: no shared directories now: %s", self.host_name, error)
-            except DriverError as error:
-                trouble = str(error)
-            except Exception:
-                log.exception("the shared directories of %s", self.host_name)
-            if trouble and trouble != self._told:
-                log.warning("%s: %s", self.host_name, trouble)
-            self._told = trouble
+                self._note("")
             now.wait(every)
+
+    def _note(self, trouble: str) -> None:
+        if trouble and trouble != self._told:
+            log.warning("%s: %s", self.host_name, trouble)
+        self._told = trouble
 
     def step(self) -> None:
         """Look where a look is due, then let each machine have what it should. Raises DriverError."""

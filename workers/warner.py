@@ -16,10 +16,10 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from app.drivers.base import DriverError, HostSeen, LxdDriver, Number
 from app.drivers.kernel import Kernel, Scan
-from app.errors import NotFound
 from app.extensions import db, transaction
 from app.services import inventory, warning_words, warnings
 from app.services.warnings import Claim, Due, Held
+from workers.turns import turn
 
 log = logging.getLogger(__name__)
 
@@ -45,15 +45,9 @@ class Warner:
     def run(self, stop: threading.Event) -> None:
         """Look and warn until told to stop."""
         while not stop.is_set():
-            try:
+            with turn(log, f"the round of warnings on {self.host_name}", self._note):
                 self.step()
                 self._note("")
-            except (SQLAlchemyError, NotFound) as error:
-                log.debug("no warnings now: %s", error)
-            except DriverError as error:
-                self._note(str(error))
-            except Exception:
-                log.exception("the warnings on %s failed", self.host_name)
             stop.wait(EVERY)
 
     def step(self) -> int:

@@ -9,9 +9,9 @@ from urllib.request import urlopen
 
 import click
 
-from app.cli.base import Failed, settings, with_app
+from app.cli.base import Failed, with_app
 from app.cli.work import carry_out
-from app.extensions import transaction
+from app.extensions import settings, transaction
 from app.services import backups, instances, inventory
 
 PATIENCE = 60.0  # seconds without a byte

@@ -9,11 +9,11 @@ from datetime import UTC, datetime
 from typing import Any, TypeVar
 
 import click
-from flask import current_app
 
 from app.config import Settings
 from app.drivers.base import LxdDriver
 from app.drivers.connect import connect
+from app.extensions import settings
 from app.models import Host
 
 ACTOR = "cli"  # nobody can be called so
@@ -22,6 +22,7 @@ NOT_RUNNING = "Berth is not running: start it with `make run`, or set DATABASE_U
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+only_of_host = click.option("--host", "host_name", default="", help="Only this host's.")
 
 
 class Failed(Exception):
@@ -42,12 +43,6 @@ def with_app(command: Command) -> Command:
             return command(*args, **kwargs)
 
     return run  # type: ignore[return-value]
-
-
-def settings() -> Settings:
-    """The settings of the app we run in."""
-    found: Settings = current_app.extensions["berth"]
-    return found
 
 
 def driver_of(host: Host) -> LxdDriver:

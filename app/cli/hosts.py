@@ -9,9 +9,9 @@ import click
 
 from app import clock
 from app.cli import init
-from app.cli.base import ACTOR, driver_of, json_option, print_json, settings, show, with_app
+from app.cli.base import ACTOR, driver_of, json_option, print_json, show, with_app
 from app.drivers.connect import connect
-from app.extensions import transaction
+from app.extensions import settings, transaction
 from app.models import Gpu, Host, LibraryChoice
 from app.services import desktops, inventory
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from app.cli.base import json_option, print_json, show, with_app
+from app.cli.base import json_option, only_of_host, print_json, show, with_app
 from app.cli.work import carry_out, silence
 from app.extensions import db, transaction
 from app.models import Instance, OperationKind, Template
@@ -64,7 +64,7 @@ def create(
 
 
 @instance.command("list")
-@click.option("--host", "host_name", default="", help="Only this host's.")
+@only_of_host
 @json_option
 @with_app
 def list_(host_name: str, as_json: bool) -> None:

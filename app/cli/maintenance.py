@@ -7,8 +7,8 @@ from typing import Any
 import click
 
 from app import clock, queue
-from app.cli.base import ACTOR, json_option, moment, print_json, settings, show, with_app
-from app.extensions import transaction
+from app.cli.base import ACTOR, json_option, moment, print_json, show, with_app
+from app.extensions import settings, transaction
 from app.models import Maintenance, User
 from app.services import inventory
 from app.services import maintenance as services

@@ -6,9 +6,9 @@ import sys
 
 import click
 
-from app.cli.base import ACTOR, Failed, json_option, print_json, settings, show, with_app
+from app.cli.base import ACTOR, Failed, json_option, print_json, show, with_app
 from app.cli.work import carry_out, silence
-from app.extensions import transaction
+from app.extensions import settings, transaction
 from app.services import accounts, admission, people, policy, quota, tokens
 
 

@@ -10,8 +10,8 @@ from typing import Any
 import click
 
 from app import clock
-from app.cli.base import json_option, moment, settings, show, with_app
-from app.extensions import transaction
+from app.cli.base import json_option, moment, show, with_app
+from app.extensions import settings, transaction
 from app.services import people, usage
 from app.services.reports import report as reports
 from app.services.reports.pieces import Scope

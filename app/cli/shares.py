@@ -9,7 +9,7 @@ import click
 
 from app import queue
 from app.cli import running
-from app.cli.base import ACTOR, Failed, json_option, print_json, show, with_app
+from app.cli.base import ACTOR, Failed, json_option, only_of_host, print_json, show, with_app
 from app.cli.work import ASK_EVERY, is_alive
 from app.extensions import transaction
 from app.models import SharedDirectory
@@ -58,7 +58,7 @@ def add(
 
 
 @share.command("list")
-@click.option("--host", "host_name", default="", help="Only this host's.")
+@only_of_host
 @json_option
 @with_app
 def list_(host_name: str, as_json: bool) -> None:

@@ -8,11 +8,11 @@ from typing import Any
 
 import click
 
-from app.cli.base import Failed, json_option, print_json, printable, settings, show, with_app
+from app.cli.base import Failed, json_option, only_of_host, print_json, printable, show, with_app
 from app.cli.work import carry_out
 from app.drivers.image_files import FILE_NAME, ImageFiles
 from app.errors import InvalidInput
-from app.extensions import transaction
+from app.extensions import settings, transaction
 from app.models import Template, TemplateKind
 from app.services import inventory, operations, templates
 from app.services.recipes import EXTRAS
@@ -119,7 +119,7 @@ def retry(name: str, host_name: str) -> None:
 
 
 @template.command("list")
-@click.option("--host", "host_name", default="", help="Only this host's.")
+@only_of_host
 @json_option
 @with_app
 def list_(host_name: str, as_json: bool) -> None:

@@ -11,8 +11,8 @@ import click
 
 from app import clock, queue
 from app.cli import running
-from app.cli.base import Failed, settings
-from app.extensions import transaction
+from app.cli.base import Failed
+from app.extensions import settings, transaction
 from app.models import Host, Operation, OperationState
 from app.services import inventory, operations
 

@@ -159,6 +159,13 @@ def widened(booking: Booking, window: Window, added: Window, now: datetime) -> A
     )
 
 
+def require(booking: Booking, asked: Asked, rules: Rules, slot: int) -> None:
+    """Raise the first rule that its new time breaks, or SlotTaken where others are in the way of what is new of it."""
+    gate.require(booking.account_id, asked, rules, ignore_booking=booking.id)
+    frame = Frame(asked.new, asked.now + timedelta(days=rules.horizon_days), slot, rules=rules)
+    claims.refuse_clashes([allocation.gpu for allocation in booking.allocations], frame, ignore_booking=booking.id)
+
+
 def locked(user: User, booking_id: int) -> Booking:
     """The booking with its account, GPUs and own row locked, in that order."""
     booking = bookings.get(user, booking_id)
@@ -176,17 +183,13 @@ def locked(user: User, booking_id: int) -> Booking:
 
 
 def _extend(user: User, booking: Booking, end: datetime, now: datetime, slot: int) -> None:
-    rules = classes.rules_for(booking.account_id)
-    gate.require(booking.account_id, longer(booking, end, now), rules, ignore_booking=booking.id)
-    gpus = [allocation.gpu for allocation in booking.allocations]
-    frame = Frame(Window(booking.ends_at, end), now + timedelta(days=rules.horizon_days), slot, rules=rules)
-    claims.refuse_clashes(gpus, frame, ignore_booking=booking.id)
+    require(booking, longer(booking, end, now), classes.rules_for(booking.account_id), slot)
     amount = tariff.of(booking).between(booking.starts_at, booking.ends_at, end)
     quota.require(amount, quota.lock(booking.account_id))
     _set_end(booking, end)
     booking.booked_until, booking.extended_at = end, now
     db.session.flush()
-    quota.hold(booking, amount, key=f"hold:{booking.id}:{entry_count(booking)}", actor=user.username)
+    hold(user.username, booking, amount)
 
 
 def _soonest_end(booking: Booking, now: datetime) -> datetime:
@@ -205,6 +208,11 @@ def _shorten(user: User, booking: Booking, end: datetime, *, own: bool = True, u
     db.session.flush()
     give_back(user.username, booking, amount)
     charge(user.username, booking, fee, kind)
+
+
+def hold(actor: str, booking: Booking, amount: int) -> None:
+    """Hold so much more for it, in GPU-seconds; whether the account has them was asked before."""
+    quota.hold(booking, amount, key=f"hold:{booking.id}:{entry_count(booking)}", actor=actor)
 
 
 def give_back(actor: str, booking: Booking, amount: int) -> None:

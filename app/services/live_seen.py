@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 
 from sqlalchemy import ARRAY, Integer, Text, any_, bindparam, cast, func, select, true
+from sqlalchemy.dialects.postgresql import JSONPATH
 
 from app import clock
 from app.extensions import db
@@ -17,6 +18,7 @@ from app.services import spans
 
 OLD = timedelta(seconds=60)  # what was seen longer ago says nothing about now
 LOOK_AHEAD = timedelta(days=4)  # for maintenance, as on the calendar
+THROTTLES = ("power", "heat", "hardware")  # what a GPU can say of what keeps it from its clocks
 
 
 class Hold(NamedTuple):
@@ -34,7 +36,7 @@ class Hold(NamedTuple):
 class Seen(NamedTuple):
     """One GPU with its host, what it was last seen at, the first booking of it that is not over (or none), and
     maintenance: whether it is `kept` for that now, and when the next begins. `programs`: JSON, read where it is shown;
-    `strays`: whether one of them runs in a machine that has not booked it."""
+    `strays`: how many of them run in machines that have not booked it."""
 
     id: int
     minor: int
@@ -49,7 +51,7 @@ class Seen(NamedTuple):
     trouble: str | None
     values: dict[str, Any] | None
     programs: str | None
-    strays: bool | None
+    strays: int | None
     booking_id: int | None
     starts_at: datetime | None
     ends_at: datetime | None
@@ -102,14 +104,14 @@ _kept = (
     .group_by(Block.gpu_id)
     .subquery("kept")
 )
-_STRAYS = '$[*] ? (@.instance != "" && (@.booking == null || @.booking == 0))'
+_STRAY = '$[*] ? (@.instance != "" && (@.booking == null || @.booking == 0))'
 # Put together once: that takes longer than to answer them.
 _EVERY = (
     select(
         *(Gpu.id, Gpu.minor, Gpu.model, Gpu.state),
         *(Host.id, Host.name, Host.enabled, Host.seen_at, Host.trouble),
         *(GpuNow.seen_at, GpuNow.trouble, GpuNow.values, cast(GpuNow.processes, Text)),
-        GpuNow.processes.path_exists(_STRAYS),
+        func.jsonb_array_length(func.jsonb_path_query_array(GpuNow.processes, cast(_STRAY, JSONPATH))),
         *(_first.c.booking_id, _first.c.starts_at, _first.c.ends_at, _first.c.attached_at),
         *(User.id, User.username, User.full_name),
         *(_kept.c.now, _kept.c.next, spans.MARK.scalar_subquery()),
@@ -134,3 +136,9 @@ def gpus(gpu_ids: Collection[int] | None = None) -> list[Seen]:
     if gpu_ids is None:
         return [Seen(*row) for row in connection.execute(_EVERY, values)]
     return [Seen(*row) for row in connection.execute(_SOME, values | {"gpu_ids": list(gpu_ids)})]
+
+
+def throttled_by(values: Mapping[str, Any]) -> frozenset[str] | None:
+    """What keeps a GPU of these values (see services.samples.Now) from its clocks, of THROTTLES; None: not known."""
+    said = values.get("throttle")
+    return None if said is None else frozenset(said.split(", ")).intersection(THROTTLES)

@@ -21,7 +21,7 @@ from app.extensions import db
 from app.models import Account, Allocation, Booking, Gpu, Host, Notice, Operation, OperationState, Wait, WaitState
 from app.services import activity, live_seen
 from app.services.enforcement import not_gone
-from app.services.live_seen import Hold, Seen
+from app.services.live_seen import THROTTLES, Hold, Seen, throttled_by
 
 MIB = 1 << 20
 # By what services.samples.Now calls it: the name here, what it is, and what makes base units of it.
@@ -35,7 +35,6 @@ MEASURED = {
     "clock_sm": ("clock_sm_hertz", "Clock of its processors", 1_000_000),
     "ecc_errors": ("ecc_errors", "Errors of its memory since the driver was loaded", 1),
 }
-THROTTLES = ("power", "heat", "hardware")  # as services.samples.Now has them
 
 
 class _Once(Collector):
@@ -103,12 +102,11 @@ def _gpus(found: list[Seen], now: datetime, *, names: bool) -> Iterator[Metric]:
         if not gpu.is_fresh(now):  # no line says "not known"; an old one would say "as ever"
             continue
         unread.add_metric(values, bool(gpu.trouble))
-        if (said := (gpu.values or {}).get("throttle")) is not None:
+        if (throttled := throttled_by(gpu.values or {})) is not None:
             for reason in THROTTLES:
-                slowed.add_metric([*values, reason], reason in said.split(", "))
-        running = gpu.processes
-        programs.add_metric(values, len(running))
-        strays.add_metric(values, sum(bool(one["instance"]) and not one["booking"] for one in running))
+                slowed.add_metric([*values, reason], reason in throttled)
+        programs.add_metric(values, len(gpu.processes))
+        strays.add_metric(values, gpu.strays or 0)
         for key, share in _numbers({} if gpu.trouble else gpu.values or {}):
             many[key].add_metric(values, round(share * MEASURED[key][2], 6))
     yield from (*many.values(), booked, plugged, seen, unread, slowed, programs, strays, still)

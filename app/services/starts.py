@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from datetime import datetime, timedelta
+from datetime import datetime
 
 from flask_babel import gettext as _
 
 from app import clock
 from app.errors import InvalidInput, RuleRefused
-from app.extensions import db
 from app.models import Booking, Phase, User
-from app.services import audit, bookings, changes, claims, quota, unchangeable
-from app.services.claims import Frame
-from app.services.rules import classes, gate, tariff
+from app.services import audit, bookings, changes, rescheduling, unchangeable
+from app.services.rules import classes
 from app.services.windows import LATE_BY, Window, floor_to_grid, in_utc
 
 
@@ -48,8 +46,9 @@ def move_start(user: User, booking_id: int, starts_at: datetime, slot: int, *, s
         raise RuleRefused(_("This booking has started."), _("Only its end can be moved now."), rule="phase")
     if phase != Phase.UPCOMING:
         raise unchangeable.why_not(booking, now)
-    start = _snapped(in_utc(starts_at, "starts_at"), now, classes.rules_for(booking.account_id).slot(slot))
-    before = booking.starts_at
+    rules = classes.rules_for(booking.account_id)
+    start = _snapped(in_utc(starts_at, "starts_at"), now, rules.slot(slot))
+    before, window = booking.starts_at, Window(start, booking.ends_at)
     if start == before:
         return booking
     if start >= booking.ends_at:
@@ -58,9 +57,8 @@ def move_start(user: User, booking_id: int, starts_at: datetime, slot: int, *, s
         )
     unchangeable.refuse_if_changed(before, seen)
     if start < before:
-        _earlier(user, booking, start, now, slot)
-    else:
-        _later(user, booking, start)
+        changes.require(booking, changes.widened(booking, window, Window(start, before), now), rules, rules.slot(slot))
+    rescheduling.put(user, booking, window)
     audit.record(
         user.username, "booking.moved", f"booking:{booking.id}", began=before.isoformat(), starts_at=start.isoformat()
     )
@@ -71,34 +69,3 @@ def _snapped(asked: datetime, now: datetime, slot: int) -> datetime:
     if asked < now - LATE_BY:
         raise InvalidInput(_("The start lies in the past."), _("Choose a start from now on."), field="starts_at")
     return max(floor_to_grid(asked, slot), now.replace(microsecond=0))
-
-
-def _earlier(user: User, booking: Booking, start: datetime, now: datetime, slot: int) -> None:
-    rules, added = classes.rules_for(booking.account_id), Window(start, booking.starts_at)
-    asked = changes.widened(booking, Window(start, booking.ends_at), added, now)
-    gate.require(booking.account_id, asked, rules, ignore_booking=booking.id)
-    frame = Frame(added, now + timedelta(days=rules.horizon_days), rules.slot(slot), rules=rules)
-    claims.refuse_clashes([allocation.gpu for allocation in booking.allocations], frame, ignore_booking=booking.id)
-    amount = _cost_from(booking, start) - tariff.cost(booking)
-    quota.require(amount, quota.lock(booking.account_id))
-    _set_start(booking, start)
-    quota.hold(booking, amount, key=f"hold:{booking.id}:{changes.entry_count(booking)}", actor=user.username)
-
-
-def _later(user: User, booking: Booking, start: datetime) -> None:
-    amount = tariff.cost(booking) - _cost_from(booking, start)
-    fee = changes.late_fee(user, booking, booking.starts_at, start)
-    _set_start(booking, start)
-    changes.give_back(user.username, booking, amount)
-    changes.charge(user.username, booking, fee)
-
-
-def _cost_from(booking: Booking, start: datetime) -> int:
-    return tariff.of(booking).cost(Window(start, booking.ends_at))
-
-
-def _set_start(booking: Booking, start: datetime) -> None:
-    booking.starts_at = start
-    for allocation in booking.allocations:
-        allocation.starts_at = start
-    db.session.flush()

@@ -10,7 +10,6 @@ from app.models import User
 FIRST = 20000  # above what any system hands out by itself, within the 65,536 ids of a machine
 LAST = 65533  # 65534 is nobody
 COMMON_GID = 19999  # everybody's account is in this group: it owns the directories that people share
-COMMON_GROUP = "lab"
 
 
 def uid_of(person: User) -> int:

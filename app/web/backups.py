@@ -4,16 +4,15 @@ from __future__ import annotations
 
 from urllib.parse import urlencode, urlsplit, urlunsplit
 
-from flask import Blueprint, Response, current_app, flash, request, url_for
+from flask import Blueprint, Response, flash, request, url_for
 from flask_babel import gettext as _
 from flask_babel import lazy_gettext as _l
 from wtforms import SelectField
 
 from app import queue
-from app.config import Settings
 from app.environment import WEBSOCKET
 from app.errors import Conflict, DomainError
-from app.extensions import limiter, transaction
+from app.extensions import limiter, settings, transaction
 from app.models import Host, Instance
 from app.models.backups import KEPT
 from app.services import backups, care, instances, operations, snapshots
@@ -113,12 +112,11 @@ def _agent(host: Host, **query: str) -> str:
 
 def _trouble(host: Host) -> str:
     """Why nothing can be downloaded from it now, or ""."""
-    settings: Settings = current_app.extensions["berth"]
     if silence := silence_of(host):
         return silence
     if not WEBSOCKET.fullmatch(host.terminal_url):
         return _("%(host)s hands out no files yet. Its agent does so once it is started.", host=host.name)
-    if settings.https and not host.terminal_url.startswith("wss://"):
+    if settings().https and not host.terminal_url.startswith("wss://"):
         return _(
             "%(host)s hands out files without TLS, which browsers refuse on this page. An admin sets "
             "BERTH_TERMINAL_URL for its agent; the README says how.",

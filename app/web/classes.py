@@ -10,12 +10,12 @@ from flask_babel import gettext as _
 
 from app import clock
 from app.errors import Conflict, InvalidInput
-from app.extensions import transaction
+from app.extensions import lab_zone, transaction
 from app.models import AccountClass
 from app.services import audit, inventory, policy, quota
 from app.services.rules import classes, terms, trial
 from app.services.windows import hours_text
-from app.web import class_form, rule_words, times
+from app.web import class_form, rule_words
 from app.web.policy import bp
 from app.web.render import go, render
 from app.web.security import admin_required
@@ -81,7 +81,7 @@ def try_class(class_id: int) -> Response:
         return _form_page(found, request.args, error)
     since, until = _span()
     rules = classes.with_values(values, policy.current())
-    result = trial.run(found, rules, since, until, times.lab_zone())
+    result = trial.run(found, rules, since, until, lab_zone())
     return render(
         "policy/try.html",
         found=found,
@@ -200,8 +200,8 @@ def _span() -> tuple[datetime, datetime]:
     now = clock.now()
     if "recent" in request.args:
         return now - RECENT, now
-    this_month = quota.month_start(now, times.lab_zone())
-    return quota.month_start(this_month - timedelta(days=1), times.lab_zone()), this_month
+    this_month = quota.month_start(now, lab_zone())
+    return quota.month_start(this_month - timedelta(days=1), lab_zone()), this_month
 
 
 def _outcome(result: trial.Trial) -> str:

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
-from flask import Blueprint, Response, current_app, flash, request, url_for
+from flask import Blueprint, Response, flash, request, url_for
 from flask_babel import gettext as _
 from flask_babel import lazy_gettext as _l
 from wtforms import SelectField, StringField
 from wtforms.validators import Optional
 
-from app.config import Settings
 from app.errors import DomainError
-from app.extensions import limiter, transaction
+from app.extensions import limiter, settings, transaction
 from app.services import feeds, ical, inventory
 from app.web import locale
 from app.web.forms import PageForm, at_most
@@ -46,11 +45,10 @@ def _by_address() -> str:
 @limiter.limit("600 per hour")
 def calendar(secret: str) -> Response:
     """The calendar for a program that cannot sign in."""
-    settings: Settings = current_app.extensions["berth"]
     with transaction():
         feed = feeds.find(secret)
         feeds.touch(feed)
-    answer = Response(ical.of(feed, settings.url, settings.zone), mimetype="text/calendar")
+    answer = Response(ical.of(feed, settings().url, settings().zone), mimetype="text/calendar")
     answer.headers["Content-Disposition"] = "attachment; filename=berth.ics"
     answer.headers["Referrer-Policy"] = "no-referrer"
     return answer
@@ -75,8 +73,7 @@ def create() -> Response:
         except DomainError as error:
             form.form_errors.append(str(error))
         else:
-            settings: Settings = current_app.extensions["berth"]
-            address = settings.url + url_for("feeds.calendar", secret=secret)
+            address = settings().url + url_for("feeds.calendar", secret=secret)
             return render("settings/feed.html", feed=feed, address=address)
     return _page(form, 422)
 

@@ -7,14 +7,13 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from flask import Blueprint, Response, current_app, jsonify, request
+from flask import Blueprint, Response, jsonify, request
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 from sqlalchemy.exc import SQLAlchemyError
 
 from app import clock, queue
-from app.config import Settings
-from app.extensions import db
+from app.extensions import db, settings
 from app.models import Host
 from app.services import inventory
 from app.services import metrics as gauges
@@ -49,8 +48,7 @@ def _host(host: Host, now: datetime) -> dict[str, str | int | None]:
 @public
 def metrics() -> Response:
     """Prometheus' text format. With the token of the settings also who has what; 401 for a wrong one."""
-    settings: Settings = current_app.extensions["berth"]
-    names = gauges.names_for(settings.metrics_token, request.headers.get("Authorization", ""))
+    names = gauges.names_for(settings().metrics_token, request.headers.get("Authorization", ""))
     if names is None:
         denied = {"WWW-Authenticate": "Bearer"}
         return Response("This is not the token in BERTH_METRICS_TOKEN.\n", 401, denied, content_type="text/plain")

@@ -5,9 +5,10 @@ from __future__ import annotations
 from flask import Blueprint, Response
 
 from app import clock
+from app.extensions import lab_zone
 from app.models import Phase
 from app.services import accounts, instances, own, policy, statement
-from app.web import machine_words, quota, times
+from app.web import machine_words, quota
 from app.web.bookings import shown
 from app.web.render import render
 from app.web.sessions import me
@@ -25,7 +26,7 @@ def index() -> Response:
     running = [booking for booking in current if booking.phase(now) == Phase.RUNNING]
     upcoming = [booking for booking in current if booking.phase(now) == Phase.UPCOMING][:NEXT]
     account = accounts.get(me().username).account
-    standing = statement.standing(account, times.lab_zone()) if account is not None else None
+    standing = statement.standing(account, lab_zone()) if account is not None else None
     return render(
         "home/index.html",
         running=[(shown.row(booking, now), shown.when_line(booking, now)) for booking in running],

@@ -15,6 +15,7 @@ from app import clock
 from app.models import GpuState, User
 from app.services.activity import LOOK_BACK
 from app.services.live_gpu import Live, Process
+from app.services.live_seen import throttled_by
 from app.web import states, times
 from app.web.bookings.words import length
 from app.web.calendar.words import short
@@ -59,7 +60,7 @@ class Row:
     def _ailments(self) -> list[tuple[str, str]]:
         """What makes programs on it slow or wrong. That it runs at its power limit is no ailment: the best do."""
         values = self.one.values
-        why = _parts(values.get("throttle"))
+        why = throttled_by(values) or ()
         found = []
         if "heat" in why:  # the hardware says so of itself too, then
             found.append(("slowed", _("Slowed down by heat")))
@@ -129,7 +130,7 @@ class Row:
         watts, limit = (values.get(name) for name in ("power", "power_limit"))
         if watts is None:
             return ""
-        if limit and "power" in _parts(values.get("throttle")):
+        if limit and "power" in (throttled_by(values) or ()):
             return _("%(used)s of %(limit)s W, at its limit", used=round(watts), limit=round(limit))
         return _("%(used)s of %(limit)s W", used=round(watts), limit=round(limit)) if limit else f"{round(watts)} W"
 
@@ -188,10 +189,6 @@ def models(found: Sequence[Live]) -> str:
     """`8 × NVIDIA RTX A6000`; of several models, each."""
     number = Counter(one.gpu.model for one in found)
     return ", ".join(f"{count} × {model}" for model, count in sorted(number.items()))
-
-
-def _parts(throttle: object) -> list[str]:
-    return str(throttle or "").split(", ")
 
 
 def _gib(mebibytes: float) -> str:

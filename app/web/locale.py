@@ -9,7 +9,7 @@ from babel import Locale
 from flask import Response, current_app, has_request_context, request
 from flask_babel import get_locale
 
-from app.config import Settings
+from app.extensions import settings
 from app.web.sessions import viewer
 
 COOKIE = "locale"
@@ -34,8 +34,7 @@ def choose_zone() -> str:
     person = viewer() if has_request_context() else None
     if person is not None and person.timezone and person.timezone in zones():
         return person.timezone
-    settings: Settings = current_app.extensions["berth"]
-    return settings.timezone
+    return settings().timezone
 
 
 @cache

@@ -5,13 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from flask import current_app
 from flask_babel import LazyString
 from flask_babel import gettext as _
 from flask_babel import lazy_gettext as _l
 
 from app import clock
-from app.config import Settings
+from app.extensions import settings
 from app.models import Allocation, Host, Instance, Operation, OperationKind
 from app.services import attachments, operations
 from app.web.operation_words import Worked
@@ -165,5 +164,4 @@ def silence(name: str, seen_at: datetime | None, trouble: str) -> str:
 
 def silent_after() -> timedelta:
     """From when on an agent that says nothing is taken to be away."""
-    settings: Settings = current_app.extensions["berth"]
-    return timedelta(seconds=max(60, 4 * settings.tick))
+    return timedelta(seconds=max(60, 4 * settings().tick))

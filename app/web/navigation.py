@@ -12,7 +12,7 @@ from flask_babel import ngettext
 from sqlalchemy import func, select
 
 from app import clock
-from app.extensions import db
+from app.extensions import db, lab_zone
 from app.models import Host, User, UserState
 from app.services import alarms
 from app.web import locale, times
@@ -50,7 +50,7 @@ def _context() -> dict[str, Any]:
         "simulated": not bare and _simulated(),
         "languages": locale.LANGUAGES,
         "html_lang": locale.html_lang(),
-        "lab_zone_name": str(times.lab_zone()),
+        "lab_zone_name": str(lab_zone()),
         "zone_name": str(times.viewer_zone()),
         "now": clock.now(),
     }

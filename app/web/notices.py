@@ -8,9 +8,8 @@ from flask_babel import lazy_gettext as _l
 from wtforms import StringField
 from wtforms.validators import Optional
 
-from app.config import Settings
 from app.errors import DomainError, InvalidInput
-from app.extensions import limiter, transaction
+from app.extensions import limiter, settings, transaction
 from app.services import channels, notices
 from app.services.notices import MAIL
 from app.web import post_words
@@ -55,7 +54,7 @@ def add() -> Response:
                     me(),
                     form.name.data or "",
                     form.address.data,
-                    allowed=_settings().notify,
+                    allowed=settings().notify,
                     secret_key=current_app.config["SECRET_KEY"],
                 )
         except InvalidInput as error:
@@ -72,7 +71,7 @@ def send_test() -> Response:
     """Send a test by one way."""
     try:
         with transaction():
-            channels.test(me(), request.form.get("way", ""), mail=bool(_settings().smtp))
+            channels.test(me(), request.form.get("way", ""), mail=bool(settings().smtp))
     except InvalidInput as error:
         flash(str(error), "error")
     else:
@@ -104,11 +103,6 @@ def remove(channel_id: int) -> Response:
     return go(url_for("notices.index"))
 
 
-def _settings() -> Settings:
-    settings: Settings = current_app.extensions["berth"]
-    return settings
-
-
 def _page(form: ServiceForm, status: int = 200, error: DomainError | None = None) -> Response:
     mine = notices.channels_of(me())
     return render(
@@ -117,7 +111,7 @@ def _page(form: ServiceForm, status: int = 200, error: DomainError | None = None
         form=form,
         errors_found=status != 200,
         error=error,
-        postal=bool(_settings().smtp),
+        postal=bool(settings().smtp),
         channels=mine,
         ways=[(MAIL, _("E-mail")), *((str(channel.id), channel.name) for channel in mine)],
         chosen=notices.chosen(me()),

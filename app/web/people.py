@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from zoneinfo import ZoneInfo
-
-from flask import Blueprint, Response, current_app, request, url_for
+from flask import Blueprint, Response, request, url_for
 from flask_babel import gettext as _
 from werkzeug.datastructures import MultiDict
 
-from app.config import Settings
 from app.errors import DomainError, InvalidInput
-from app.extensions import transaction
+from app.extensions import lab_zone, transaction
 from app.models import Role, User, UserState
 from app.services import accounts, admission, audit, people, policy, quota
 from app.services.rules import classes
@@ -41,7 +38,7 @@ def approve(username: str) -> Response:
         template = people_machines.chosen()
         with transaction():
             admitted = admission.approve(
-                username, hours, actor=me(), actor_name=me().username, zone=_zone(), template=template,
+                username, hours, actor=me(), actor_name=me().username, zone=lab_zone(), template=template,
                 silence=silent_after(),
             )  # fmt: skip
             if "class" in request.form:
@@ -57,7 +54,7 @@ def approve(username: str) -> Response:
 def undo(username: str) -> Response:
     """Take an approval back."""
     with transaction():
-        person = accounts.undo_approval(username, actor=me().username, zone=_zone())
+        person = accounts.undo_approval(username, actor=me().username, zone=lab_zone())
     people_machines.left(person)
     return go(url_for("people.index", undone=username, _anchor="done"))
 
@@ -133,7 +130,7 @@ def _change_hours(username: str, which: str) -> Response:
         with transaction():
             account = accounts.account_of(username)
             if which == "monthly":
-                quota.set_monthly(account, hours, _zone(), actor=me().username)
+                quota.set_monthly(account, hours, lab_zone(), actor=me().username)
             else:
                 note = accounts.one_line(request.form.get("note", ""), "note", 200)
                 quota.grant(account, hours, actor=me().username, note=note)
@@ -147,7 +144,7 @@ def _list_page(problem: DomainError | None = None, problem_at: str = "") -> Resp
     page = max(1, request.args.get("page", 1, type=int))
     wanted = UserState(state) if state in set(UserState) else None
     waiting = people.waiting()
-    listing = people.search(_zone(), text, wanted, page)
+    listing = people.search(lab_zone(), text, wanted, page)
     return render(
         "people/index.html",
         status=422 if problem else 200,
@@ -210,8 +207,3 @@ def _person_page(username: str, problem: DomainError | None = None, problem_at: 
         other_role=Role.USER if person.is_admin else Role.ADMIN,
         **context,
     )
-
-
-def _zone() -> ZoneInfo:
-    settings: Settings = current_app.extensions["berth"]
-    return settings.zone

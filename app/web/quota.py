@@ -7,12 +7,12 @@ import io
 from datetime import datetime
 from typing import Any
 
-from flask import Blueprint, Response, current_app, request
+from flask import Blueprint, Response, request
 from flask_babel import format_datetime, ngettext
 from flask_babel import gettext as _
 
 from app import clock
-from app.config import Settings
+from app.extensions import lab_zone, settings
 from app.models import Account
 from app.services import accounts, charges, people, quota, statement, teams, words
 from app.services.rules import amounts, classes, gate
@@ -58,8 +58,7 @@ def csv_file() -> Response:
 
 def context_of(account: Account) -> dict[str, Any]:
     """What the templates need to show an account: its standing and a page of its ledger."""
-    settings: Settings = current_app.extensions["berth"]
-    standing = statement.standing(account, settings.zone)
+    standing = statement.standing(account, settings().zone)
     before = request.args.get("before", type=int)
     lines = statement.lines(account.id, PAGE + 1, before)
     rules = classes.of_account(account.id)
@@ -68,7 +67,7 @@ def context_of(account: Account) -> dict[str, Any]:
         "own_class": rules,
         "limits": limits_of(account.id, classes.rules_of(rules)),
         "rule_lines": [
-            *rule_words.sentences(classes.rules_of(rules), str(settings.zone)),
+            *rule_words.sentences(classes.rules_of(rules), str(settings().zone)),
             *idle_words.rule(classes.rules_of(rules)),
         ],
         "standing": standing,
@@ -86,7 +85,7 @@ def limits_of(account_id: int, rules: Rules) -> list[tuple[str, Use]]:
     now = clock.now()
     claims = gate.claims_of(account_id, now - gate.LONGEST_PERIOD) if rules.looks_at_others else []
     names = {"hours_day": _("Today"), "hours_week": _("This week"), "hours_month": _("This month")}
-    return [(names[use.rule], use) for use in amounts.uses(now, claims, rules, times.lab_zone())]
+    return [(names[use.rule], use) for use in amounts.uses(now, claims, rules, lab_zone())]
 
 
 def sentence(standing: Standing) -> str:
@@ -151,7 +150,7 @@ def _charged(note: str) -> str:
 
 def _month_name(since: datetime) -> str:
     """The month in the lab's calendar, whatever the viewer's zone makes of its first moment."""
-    return format_datetime(since.astimezone(times.lab_zone()).replace(tzinfo=None), _("LLLL"), rebase=False)
+    return format_datetime(since.astimezone(lab_zone()).replace(tzinfo=None), _("LLLL"), rebase=False)
 
 
 def _bar(standing: Standing) -> dict[str, float]:
@@ -162,6 +161,6 @@ def _bar(standing: Standing) -> dict[str, float]:
     bar = {"used": round(used, 1), "reserved": round(reserved, 1), "left": round(WIDTH - used - reserved, 1)}
     if standing.since is not None:
         now = clock.now()
-        span = quota.next_month(now, times.lab_zone()) - standing.since
+        span = quota.next_month(now, lab_zone()) - standing.since
         bar["today"] = round((now - standing.since) / span * WIDTH, 1)
     return bar

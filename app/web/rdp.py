@@ -5,9 +5,7 @@ from __future__ import annotations
 import logging
 import re
 
-from flask import current_app
-
-from app.config import Settings
+from app.extensions import settings
 from app.services import rdp_signing
 
 log = logging.getLogger(__name__)
@@ -54,11 +52,10 @@ def rdp_file(host: str, port: int, login: str | None, signer: rdp_signing.Signer
 
 def signer() -> rdp_signing.Signer | None:
     """Who signs the files; None where nobody is to, or the certificate cannot be used: `berth doctor` says why."""
-    settings: Settings = current_app.extensions["berth"]
-    if not (settings.rdp_cert or settings.rdp_key):
+    if not (settings().rdp_cert or settings().rdp_key):
         return None
     try:
-        return rdp_signing.load(settings.rdp_cert, settings.rdp_key)
+        return rdp_signing.load(settings().rdp_cert, settings().rdp_key)
     except rdp_signing.CannotSign as error:
         log.warning(".rdp files are not signed: %s", error)
         return None

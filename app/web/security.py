@@ -9,9 +9,8 @@ from urllib.parse import urlsplit
 from flask import Flask, Response, current_app, flash, redirect, request, url_for
 from flask_babel import gettext as _
 
-from app.config import Settings
 from app.errors import NotAllowed
-from app.extensions import transaction
+from app.extensions import settings, transaction
 from app.services import signins
 from app.web import render, sessions
 
@@ -129,10 +128,9 @@ def _path_of(url: str | None) -> str | None:
 
 
 def _add_headers(response: Response) -> Response:
-    settings: Settings = current_app.extensions["berth"]
     for name, value in HEADERS.items():
         response.headers.setdefault(name, value)
-    if settings.https:
+    if settings().https:
         response.headers.setdefault("Strict-Transport-Security", "max-age=31536000; includeSubDomains")
     if request.endpoint != "static":
         response.headers.setdefault("Cache-Control", "no-store")

@@ -13,9 +13,9 @@ from wtforms.widgets import CheckboxInput, ListWidget
 
 from app import clock
 from app.errors import InvalidInput
-from app.extensions import limiter, transaction
+from app.extensions import lab_zone, limiter, transaction
 from app.services import profiles, signins, tokens
-from app.web import locale, times
+from app.web import locale
 from app.web.forms import PageForm, at_most, required
 from app.web.render import go, render
 from app.web.sessions import me, this_sign_in
@@ -36,7 +36,7 @@ class ProfileForm(PageForm):
     def offer_choices(self) -> None:
         """Languages in their own words; zones by name."""
         self.locale.choices = [("", _("As the browser asks")), *locale.LANGUAGES.items()]
-        lab = _("The lab's (%(zone)s)", zone=str(times.lab_zone()))
+        lab = _("The lab's (%(zone)s)", zone=str(lab_zone()))
         self.timezone.choices = [("", lab), *((zone, zone.replace("_", " ")) for zone in zones())]
 
 

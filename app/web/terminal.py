@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import secrets
 
-from flask import Blueprint, Response, current_app, jsonify, request
+from flask import Blueprint, Response, jsonify, request
 from flask_babel import gettext as _
 
-from app.config import Settings
 from app.environment import WEBSOCKET
 from app.errors import Conflict, RuleRefused
-from app.extensions import limiter, transaction
+from app.extensions import limiter, settings, transaction
 from app.models import Instance, InstanceStatus
 from app.services import instances, terminals
 from app.web.machine_words import silence_of
@@ -52,7 +51,6 @@ def ticket(name: str) -> Response:
 
 def _trouble(machine: Instance) -> str:
     """Why there can be no terminal now, or ""."""
-    settings: Settings = current_app.extensions["berth"]
     url = machine.host.terminal_url
     if machine.status != InstanceStatus.RUNNING:
         return _("%(name)s does not run. Start it first.", name=machine.name)
@@ -60,7 +58,7 @@ def _trouble(machine: Instance) -> str:
         return silence
     if not WEBSOCKET.fullmatch(url):
         return _("%(host)s does not serve terminals yet. Its agent does so once it is started.", host=machine.host.name)
-    if settings.https and not url.startswith("wss://"):
+    if settings().https and not url.startswith("wss://"):
         return _(
             "%(host)s serves terminals without TLS, which browsers refuse on this page. An admin sets "
             "BERTH_TERMINAL_URL for its agent; the README says how.",

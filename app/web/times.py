@@ -5,14 +5,14 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 from zoneinfo import ZoneInfo
 
-from flask import Flask, current_app
+from flask import Flask
 from flask_babel import format_timedelta, get_timezone
 from flask_babel import gettext as _
 from flask_babel import lazy_gettext as _l
 from markupsafe import Markup, escape
 
 from app import clock
-from app.config import Settings
+from app.extensions import lab_zone
 from app.services.windows import hours_text
 from app.services.words import on_clocks
 
@@ -74,9 +74,3 @@ def viewer_zone() -> ZoneInfo:
     """The zone that the pages are printed in."""
     found = get_timezone()
     return ZoneInfo(str(found)) if found is not None else lab_zone()
-
-
-def lab_zone() -> ZoneInfo:
-    """The lab's zone."""
-    settings: Settings = current_app.extensions["berth"]
-    return settings.zone

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -84,7 +85,7 @@ EDGES: list[tuple[Rules, dict[str, Any], dict[str, Any]]] = [  # rules, what jus
 def test_each_rule_at_its_edge(rules: Rules, kept: dict[str, Any], broken: dict[str, Any]) -> None:
     assert not refusals(rules, kept.pop("window"), *kept.pop("claims", ()), **kept)
     (refusal,) = refusals(rules, broken.pop("window"), *broken.pop("claims", ()), **broken)
-    (named,) = [name for name, value in terms.changes(terms.as_dict(Rules()), terms.as_dict(rules)).items()
+    (named,) = [name for name, value in terms.changes(asdict(Rules()), asdict(rules)).items()
                 if name == refusal.details["rule"]]  # fmt: skip
     assert str(getattr(rules, named)) in refusal.brief or named in {"models", "hosts"}
     assert refusal.hint

@@ -10,7 +10,6 @@ from app.drivers.base import TAG_PREFIX
 from app.drivers.lxd.shapes import Json
 from app.drivers.lxd.wire import Wire
 
-BRIDGE = "berthbr0"
 MARK = TAG_PREFIX + "network"  # on a bridge: this one is for Berth's machines
 BRIDGE_CONFIG = {  # and an ipv4.address
     "ipv4.nat": "true", "ipv4.dhcp": "true", "ipv4.firewall": "true", "ipv6.address": "none", "dns.mode": "none",

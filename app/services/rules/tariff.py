@@ -50,11 +50,6 @@ class Tariff:
     rate: int
     peak: Peak | None = None
 
-    @property
-    def is_plain(self) -> bool:
-        """Whether each second costs the same."""
-        return self.peak is None
-
     def cost(self, window: Window) -> int:
         """GPU-seconds for the window."""
         if window.ends_at <= window.starts_at:

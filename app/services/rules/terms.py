@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 from flask_babel import gettext as _
@@ -127,11 +127,6 @@ def changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> dict[str, li
     """What differs between two sets as they are stored: name → [before, after]; None where it is not set."""
     names = sorted(before.keys() | after.keys())
     return {name: [before.get(name), after.get(name)] for name in names if before.get(name) != after.get(name)}
-
-
-def as_dict(rules: Rules) -> dict[str, Any]:
-    """All of it, for those who print it."""
-    return asdict(rules)
 
 
 def _whole(name: str, value: object, low: int, high: int) -> int:

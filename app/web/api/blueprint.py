@@ -6,7 +6,7 @@ from flask import Blueprint, Response, current_app, g, request
 from flask_babel import gettext as _
 from werkzeug.exceptions import BadRequest
 
-from app.config import Settings
+from app.extensions import settings
 from app.web.api.auth import bearer, sign_in
 from app.web.api.problems import BadBody, problem
 
@@ -19,8 +19,7 @@ bp.register_error_handler(Exception, problem)
 
 def slot() -> int:
     """The lab's grid, in seconds."""
-    settings: Settings = current_app.extensions["berth"]
-    return settings.slot
+    return settings().slot
 
 
 @bp.before_request

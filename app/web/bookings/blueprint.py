@@ -5,10 +5,10 @@ from __future__ import annotations
 import secrets
 from datetime import datetime
 
-from flask import Blueprint, current_app
+from flask import Blueprint
 from flask_babel import format_datetime
 
-from app.config import Settings
+from app.extensions import settings
 
 bp = Blueprint("bookings", __name__, url_prefix="/bookings")
 
@@ -17,8 +17,7 @@ ID = "<int(min=1, max=9223372036854775807):booking_id>"
 
 def slot() -> int:
     """The grid that bookings snap to, in seconds."""
-    settings: Settings = current_app.extensions["berth"]
-    return settings.slot
+    return settings().slot
 
 
 @bp.app_template_global()

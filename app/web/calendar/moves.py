@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from flask import Response, request
-from flask_babel import gettext as _
+from flask_babel import lazy_gettext as _l
 
 from app import clock
 from app.errors import DomainError
@@ -28,6 +28,21 @@ from app.web.times import moment_text
 from app.web.wakes import wake_if_due
 
 MOVE = {"start": starts.move_start, "end": changes.move_end}
+# By the edge that was moved: what the booking became by it.
+TOLD = {
+    "start": {
+        "longer": _l("%(what)s: %(length)s earlier, it starts %(moment)s."),
+        "shorter": _l("%(what)s: later, it starts %(moment)s, %(hours)s GPU-hours given back."),
+        "same": _l("%(what)s: nothing changed, it starts %(moment)s."),
+        "undone": _l("%(what)s: undone, it starts %(moment)s."),
+    },
+    "end": {
+        "longer": _l("%(what)s: extended by %(length)s, it ends %(moment)s."),
+        "shorter": _l("%(what)s: shortened, it ends %(moment)s, %(hours)s GPU-hours given back."),
+        "same": _l("%(what)s: nothing changed, it ends %(moment)s."),
+        "undone": _l("%(what)s: undone, it ends %(moment)s."),
+    },
+}
 
 
 @dataclass(frozen=True)
@@ -85,45 +100,21 @@ def told(booking: Booking, edge: str, before: datetime, *, undone: bool) -> Move
     """In words: how the edge was moved, and what gives the moment before it back."""
     after = _edge_of(booking, edge)
     longer = int((after - before).total_seconds()) * (1 if edge == "end" else -1)
-    text = _undone(booking, edge) if undone else _start(booking, longer) if edge == "start" else _end(booking, longer)
+    change = "undone" if undone else "longer" if longer > 0 else "shorter" if longer < 0 else "same"
     now = clock.now()
     phases = {Phase.UPCOMING} if edge == "start" else {Phase.UPCOMING, Phase.RUNNING}
     can = not undone and longer and before > now and booking.phase(now) in phases
-    return Moved(booking, text, edge, before.astimezone(UTC) if can else None)
+    return Moved(booking, _text(booking, edge, change, abs(longer)), edge, before.astimezone(UTC) if can else None)
 
 
 def _edge_of(booking: Booking, edge: str) -> datetime:
     return booking.starts_at if edge == "start" else booking.ends_at
 
 
-def _undone(booking: Booking, edge: str) -> str:
-    moment, what = moment_text(_edge_of(booking, edge)), words.what_of(booking)
-    if edge == "start":
-        return _("%(what)s: undone, it starts %(start)s.", what=what, start=moment)
-    return _("%(what)s: undone, it ends %(end)s.", what=what, end=moment)
-
-
-def _start(booking: Booking, longer: int) -> str:
-    start, what = moment_text(booking.starts_at), words.what_of(booking)
-    if longer > 0:
-        earlier = words.length(longer)
-        return _("%(what)s: %(length)s earlier, it starts %(start)s.", what=what, length=earlier, start=start)
-    if longer < 0:
-        return _(
-            "%(what)s: later, it starts %(start)s, %(hours)s GPU-hours given back.",
-            what=what, start=start, hours=hours_text(-longer * len(booking.allocations)),
-        )  # fmt: skip
-    return _("%(what)s: nothing changed, it starts %(start)s.", what=what, start=start)
-
-
-def _end(booking: Booking, longer: int) -> str:
-    end, what = moment_text(booking.ends_at), words.what_of(booking)
-    if longer > 0:
-        later = words.length(longer)
-        return _("%(what)s: extended by %(length)s, it ends %(end)s.", what=what, length=later, end=end)
-    if longer < 0:
-        return _(
-            "%(what)s: shortened, it ends %(end)s, %(hours)s GPU-hours given back.",
-            what=what, end=end, hours=hours_text(-longer * len(booking.allocations)),
-        )  # fmt: skip
-    return _("%(what)s: nothing changed, it ends %(end)s.", what=what, end=end)
+def _text(booking: Booking, edge: str, change: str, seconds: int) -> str:
+    return str(TOLD[edge][change]) % {
+        "what": words.what_of(booking),
+        "moment": moment_text(_edge_of(booking, edge)),
+        "length": words.length(seconds),
+        "hours": hours_text(seconds * len(booking.allocations)),
+    }

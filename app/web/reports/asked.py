@@ -12,6 +12,7 @@ from flask_babel import gettext as _
 
 from app import clock
 from app.errors import InvalidInput, NotFound
+from app.extensions import lab_zone
 from app.models import Account, User
 from app.services import teams
 from app.services.reports import periods
@@ -19,7 +20,7 @@ from app.services.reports.periods import Choice, Range
 from app.services.reports.pieces import Scope
 from app.services.reports.report import Group, Row
 from app.services.reports.spans import Span
-from app.web import local_times, times
+from app.web import local_times
 from app.web.reports import sorting
 
 ALL, MINE, OF_TEAM = "all", "me", "team-"
@@ -42,7 +43,7 @@ class Asked:
     @cached_property
     def span(self) -> Span:
         """Its days as moments, as far as they are past."""
-        return self.shown.span(times.lab_zone(), self.now)
+        return self.shown.span(lab_zone(), self.now)
 
     @property
     def groups(self) -> tuple[Group, ...]:
@@ -71,7 +72,7 @@ def read(user: User) -> Asked:
     groups = groups_of(of)
     group = next((one for one in groups if one == values.get("group", "")), groups[0])
     choice = next((one for one in Choice if one == values.get("period", "")), Choice.THIS_MONTH)
-    today = now.astimezone(times.lab_zone()).date()
+    today = now.astimezone(lab_zone()).date()
     shown = _custom(values) if choice == Choice.CUSTOM else periods.of(choice, today)
     return Asked(of, scope, team, choice, shown, group, sorting.read(values.get("sort", "")), now)
 
