@@ -16,7 +16,7 @@ import pytest
 
 from app.drivers import lxd
 from app.drivers.base import GiveUp, GpuInfo, HostUnreachable, InstanceSpec, Tag, TryAgain
-from app.drivers.lxd import PylxdDriver, instances, wire
+from app.drivers.lxd import PylxdDriver, instances, turns, wire
 
 GPU = GpuInfo("0000:01:00.0", "NVIDIA RTX A6000", 0)
 TAG = Tag(1, 2, 3)
@@ -43,6 +43,7 @@ class Server(socketserver.ThreadingMixIn, socketserver.UnixStreamServer):
             },
         }
         self.requests: list[tuple[str, str]] = []
+        self.bodies: list[bytes] = []
         super().__init__(path, Handler)
 
 
@@ -58,7 +59,7 @@ class Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         key = (self.command, self.path.partition("?")[0])
-        self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        self.server.bodies.append(self.rfile.read(int(self.headers.get("Content-Length") or 0)))
         self.server.requests.append(key)
         answer = self.server.answers.get(key, (404, "not found"))
         if isinstance(answer, list):
@@ -81,7 +82,7 @@ class Handler(BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(data)
 
-    do_PUT = do_POST = do_DELETE = do_GET  # noqa: N815
+    do_PUT = do_POST = do_PATCH = do_DELETE = do_GET  # noqa: N815
 
 
 @pytest.fixture
@@ -216,6 +217,90 @@ def test_a_start_that_lxd_fails_now_and_then_is_asked_for_again(
         driver.start("t1")
     asked = server.requests.count(("PUT", "/1.0/instances/t1/state"))
     assert asked == min(times + 1, instances.START_TRIES)
+
+
+def test_a_restart_whose_start_fails_is_a_start_from_then_on(
+    server: Server, driver: PylxdDriver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """LXD calls it stopped already, if it is asked for the restart again: nothing to do, it would seem."""
+    monkeypatch.setattr(instances, "START_PAUSE", 0)
+    server.answers["GET", "/1.0/instances/t1"] = instance()
+    server.answers["PUT", "/1.0/instances/t1/state"] = [(202, "failed"), (202, "op")]
+    failed = {"status_code": 400, "err": "Failed to run: lxd forkstart t1"}
+    server.answers["GET", "/1.0/operations/failed/wait"] = failed
+    server.answers["GET", "/1.0/operations/op/wait"] = DONE
+    driver.restart("t1")
+    assert [json.loads(body)["action"] for body in server.bodies if b"action" in body] == ["restart", "start"]
+
+
+BUSY = 'Failed creating instance record: Instance is busy running a "create" operation'
+THERE = 'Failed creating instance record: Add instance info to the database: This "instances" entry already exists'
+
+
+@pytest.mark.parametrize(("words", "still"), [(BUSY, True), (BUSY, False), (THERE, False)])
+def test_a_creation_that_somebody_else_asks_for_first_is_joined(
+    server: Server, driver: PylxdDriver, monkeypatch: pytest.MonkeyPatch, words: str, *, still: bool
+) -> None:
+    """Theirs begins between our look and our request. It may be over when we look again."""
+    monkeypatch.setattr(turns, "PAUSE", 0)
+    half = instance(config={"user.berth.owner": "alice", "user.berth.making": "true"})
+    theirs = {"id": "theirs", "class": "task", "resources": {"instances": ["/1.0/instances/t1"]}}
+    server.answers |= {
+        ("GET", "/1.0/instances/t1"): [(404, "not found"), half],
+        ("GET", "/1.0/operations"): [{}, {"running" if still else "success": [theirs]}],
+        ("GET", "/1.0/images"): [[{"type": "container", "aliases": [{"name": "base"}]}]],
+        ("GET", "/1.0/networks"): [[]],
+        ("GET", "/1.0/profiles/default"): {"devices": {"root": {"type": "disk", "path": "/", "pool": "pool"}}},
+        ("POST", "/1.0/instances"): (202, "ours"),
+        ("GET", "/1.0/operations/ours/wait"): {"status_code": 400, "err": words},
+        ("GET", "/1.0/operations/theirs/wait"): [RUNNING, DONE] if still else DONE,
+        ("PATCH", "/1.0/instances/t1"): None,
+        ("GET", "/1.0/instances/t1/state"): {"status": "Running", "pid": 5},
+    }
+    driver.create(InstanceSpec("t1", "base", 1, 256, 1, "alice"), lambda _step, _percent: None)
+    asked = [request for request in server.requests if request[0] != "GET"]
+    assert asked == [("POST", "/1.0/instances"), ("PATCH", "/1.0/instances/t1")], "the half of it is not removed"
+    assert json.loads(server.bodies[server.requests.index(asked[1])])["config"]["user.berth.making"] == ""
+
+
+def test_what_somebody_else_has_done_since_the_look_is_done(
+    server: Server, driver: PylxdDriver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(turns, "PAUSE", 0)
+    gone, ours = (404, "not found"), instance(status="Stopped", config={"user.berth.owner": "alice"})
+    busy = 'Failed creating instance snapshot record "s": Instance is busy running a "create" operation'
+    deleted = "Failed to create instance delete operation: A matching non-reusable operation has now succeeded"
+    server.answers |= {
+        ("GET", "/1.0/operations"): {},
+        ("GET", "/1.0/operations/taken/wait"): {"status_code": 400, "err": busy},
+        ("GET", "/1.0/operations/deleted/wait"): {"status_code": 400, "err": deleted},
+        ("GET", "/1.0/instances/t1"): ours,
+        ("POST", "/1.0/instances/t1/snapshots"): (202, "taken"),
+        ("GET", "/1.0/instances/t1/snapshots/s"): [gone, {"name": "s"}],
+    }
+    driver.snapshot("t1", "s")
+    server.answers["GET", "/1.0/instances/t1/snapshots/s"] = [{"name": "s"}, gone]
+    driver.forget("t1", "s")  # the request itself is answered 404 here, as is that for another name
+    server.answers["GET", "/1.0/instances/t1"] = [ours, gone]
+    server.answers["GET", "/1.0/instances/t2"] = [gone, ours]
+    driver.rename("t1", "t2")
+    server.answers["GET", "/1.0/instances/t1"] = [ours, gone]
+    server.answers["DELETE", "/1.0/instances/t1"] = (202, "deleted")
+    driver.delete("t1")
+    asked = [method for method, _path in server.requests if method != "GET"]
+    assert asked == ["POST", "DELETE", "POST", "DELETE"], "each of them once"
+
+
+def test_what_lxd_is_still_at_is_waited_for_no_longer_than_it_may_take(
+    server: Server, driver: PylxdDriver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(turns, "PAUSE", 0)
+    monkeypatch.setattr(turns, "TRIES", 3)
+    server.answers["GET", "/1.0/instances/t1"] = instance(config={"user.berth.owner": "alice"}, status="Stopped")
+    server.answers["DELETE", "/1.0/instances/t1"] = (400, 'Instance is busy running a "copy" operation')
+    with pytest.raises(TryAgain, match='a "copy" operation'):
+        driver.delete("t1")
+    assert server.requests.count(("DELETE", "/1.0/instances/t1")) == 3
 
 
 def test_a_console_with_nothing_on_it_is_empty(server: Server, driver: PylxdDriver) -> None:

@@ -34,6 +34,7 @@ MODEL = "NVIDIA RTX A6000"
 BUSY = 10.0  # seconds for which LXD may be at something else with an instance
 # A start of LXD 5.0 fails so now and then, and goes on when it is asked for again: as in app.drivers.lxd.instances.
 STARTS, HALF_WAY = {"launch", "start", "restart"}, ("lxd forkstart", "Failed to change ownership of")
+REMOVALS = 4  # times that BUSY: a change that hangs has an instance to itself for 30 s
 _numbers = itertools.count(1)
 
 
@@ -234,10 +235,18 @@ class Lab:
         return subprocess.run(asked, check=True, timeout=60, stdout=subprocess.PIPE, text=True).stdout
 
     def remove(self, *names: str) -> None:
-        """Delete instances, whatever they are doing."""
+        """Delete instances, whatever they or an agent are doing with them. What stays all the same is warned of."""
         for name in names:
-            self.lxc("config", "set", name, "security.protection.delete=false", check=False)  # as Berth's own have it
-            self.lxc("delete", "--force", name, check=False)
+            for _ in range(REMOVALS):
+                self.lxc("config", "set", name, "security.protection.delete=false", check=False)  # as Berth has it
+                try:
+                    self.lxc("delete", "--force", name)
+                except RuntimeError as error:
+                    if "not found" in str(error):
+                        break
+                    warnings.warn(str(error), stacklevel=2)
+                else:
+                    break
 
     def _cards(self) -> list[tuple[str, int, list[tuple[int, int]]]]:
         """Each GPU's address, its minor, and the number of its DRM node if it is to have one."""

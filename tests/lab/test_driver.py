@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from app.drivers.base import DENIED_CALLS, GiveUp, GpuInfo, InstanceSpec, Node, device_name
-from app.drivers.lxd import PylxdDriver
+from app.drivers.lxd import PylxdDriver, instances
 from app.drivers.lxd.shapes import new_instance
 from app.drivers.lxd.wire import Wire
 from tests.lab.fixtures import Hosts
@@ -96,14 +96,34 @@ def test_an_update_that_another_client_overtakes_is_made_again(lab: Hosts, launc
     assert host.gpu_nodes(name) == set()
 
 
-def test_a_creation_whose_asker_died_is_joined(lab: Hosts, launch: Launch) -> None:
+@pytest.mark.parametrize("when", ["before", "between"])
+def test_a_creation_that_was_asked_for_already_is_joined(
+    lab: Hosts, monkeypatch: pytest.MonkeyPatch, when: str
+) -> None:
+    """By somebody who died before we looked, or who was faster between our look and our request."""
     host, driver = lab.ws2, connect(lab.ws2)
     spec = InstanceSpec(host.unique(), "base", 1, 256, 1, "alice")
-    wire = Wire(str(host.socket))
+    asked: list[str] = []
+    look = instances.refuse_unknown_image
+
+    def ask() -> None:  # and nobody waits for its end
+        body = new_instance(spec, "pool")
+        answer = Wire(str(host.socket))._call("post", ("instances",), json=body | {"description": "theirs"})
+        asked.append(answer.json()["metadata"]["id"])
+
+    def look_then_they_ask(wire: Wire, what: str, image: str) -> None:
+        look(wire, what, image)
+        ask()
+
     try:
-        wire._call("post", ("instances",), json=new_instance(spec, "pool"))  # and nobody waits for its end
+        if when == "before":
+            ask()
+        else:
+            monkeypatch.setattr(instances, "refuse_unknown_image", look_then_they_ask)
         driver.create(spec, lambda _step, _percent: None)
         assert seen(driver, spec.name).status == "running"
+        assert len(asked) == 1
+        assert host.lxc("query", f"/1.0/instances/{spec.name}").count('"theirs"') == 1, "it is the one they asked for"
     finally:
         host.remove(spec.name)
 

@@ -82,7 +82,7 @@ class Berth:
             assert self.process.poll() is None, self.output
             return "Ctrl-C stops it." in self.lines
 
-        wait_for(said, 60, "ready")
+        wait_for(said, 180, "ready")  # its processes start in seconds, but not where two labs take their images apart
         return self
 
     def health(self) -> dict[str, Any]:

@@ -23,7 +23,7 @@ from app.drivers.base import (
 from app.drivers.facts import HostFacts
 from app.drivers.inside import Answer, Command, Heard
 from app.drivers.libraries import Brought, Way
-from app.drivers.lxd import events, examine, execute, instances, libraries, shapes, tell
+from app.drivers.lxd import creation, events, examine, execute, instances, libraries, shapes, tell
 from app.drivers.lxd.errors import as_driver_errors
 from app.drivers.lxd.examine import Examiner
 from app.drivers.lxd.images import TemplateSide
@@ -118,7 +118,7 @@ class PylxdDriver(WaysIn, TemplateSide, Lifecycle):
 
     def create(self, spec: InstanceSpec, progress: Progress) -> None:
         """Make the instance and start it."""
-        instances.create(self._wire, spec, progress)
+        creation.create(self._wire, spec, progress)
 
     def start(self, instance: str) -> None:
         """Start it; a running one is fine."""

@@ -123,7 +123,7 @@ def _held(wire: Wire, name: str) -> int:
 def _remove(side: Wire, name: str, what: str) -> None:
     """Take the copy away, once LXD has let go of it: what was begun for somebody who is gone goes on."""
     with suppress(RefusedError):
-        instances.join(side, name, lambda _done: None)
+        instances.join(side, name)
     if side.find(name)[0] is not None:
         instances.remove(side, name, what)
 

@@ -15,6 +15,7 @@ _BUSY = re.compile(
     r"|timed? ?out|operation was cancell?ed|in progress|file exists",  # the last: a node of an update that lost a race
     re.IGNORECASE,
 )
+_TAKEN = re.compile(r"matching non-reusable operation|is busy running", re.IGNORECASE)
 _FULL = re.compile(r"no space left|quota exceeded|not enough space|ENOSPC", re.IGNORECASE)
 # pylxd looks for the pinned certificate under the address: the remote has to be called by it.
 _REMOTE_ADD = "lxc remote add ADDRESS https://ADDRESS:8443, as the user Berth runs as."
@@ -31,6 +32,16 @@ class RefusedError(Exception):
     def busy(self) -> bool:
         """Whether the same request may well succeed a moment later."""
         return self.code in {409, 412, 503} or bool(_BUSY.search(str(self)))
+
+    @property
+    def taken(self) -> bool:
+        """Whether LXD is at something else with that instance."""
+        return bool(_TAKEN.search(str(self)))
+
+    @property
+    def overtaken(self) -> bool:
+        """Whether somebody may have done it since it was looked at."""
+        return self.code == 404 or "already exists" in str(self)
 
     @property
     def full(self) -> bool:

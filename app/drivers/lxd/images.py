@@ -158,7 +158,7 @@ def _remove(wire: Wire, name: str, template: int) -> None:
     """Stop and remove an instance of ours, also one that LXD is still making for somebody who is gone."""
     what = f"Remove {name}"
     with suppress(RefusedError):
-        instances.join(wire, name, lambda _done: None)
+        instances.join(wire, name)
     if (current := wire.find(name)[0]) is None:
         return
     if current["config"].get(BUILDER) != str(template):

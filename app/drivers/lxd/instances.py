@@ -1,4 +1,4 @@
-"""Making, starting, stopping and removing instances."""
+"""Starting, stopping and removing instances, and what all that make one have in common."""
 
 from __future__ import annotations
 
@@ -7,12 +7,9 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from functools import partial
 
-from app.drivers.base import DriverError, GiveUp, InstanceSpec, Progress, TryAgain
-from app.drivers.inside import shell
-from app.drivers.libraries import INSIDE
-from app.drivers.lxd import execute, libraries, network, shapes
+from app.drivers.base import GiveUp, InstanceSpec, TryAgain
+from app.drivers.lxd import libraries, network, shapes, turns
 from app.drivers.lxd.errors import RefusedError, as_driver_errors
 from app.drivers.lxd.shapes import Json
 from app.drivers.lxd.wire import Wire
@@ -22,53 +19,13 @@ START_TRIES, START_PAUSE = 3, 0.5  # seconds between them
 # LXD 5.0 on a busy host: of several that start at once one ends with 1; and a file does not take its new owner when the
 # first start gives them to the range of ids of the machine. The next start passes over those that have theirs.
 _NOW_AND_THEN = ("lxd forkstart", "Failed to change ownership of")
-# The linker's cache names the directory's links, and stays true when what they lead to is renewed.
-LINK = shell(f"/sbin/ldconfig; ln -sf {INSIDE}/bin/nvidia-smi /usr/local/bin/nvidia-smi")
 STOP_TIMEOUT = 30  # so long LXD waits for a clean shutdown
 TURN_TIMEOUT = 40.0  # a change that hangs has an instance to itself for 30 s in LXD, which refuses all else meanwhile
 COPY_TIMEOUT = 900.0  # the first instance of an image has to unpack it
 _KEPT = ("volatile.", "image.")  # LXD's own keys of an instance
+_INSIDE = "Executing command"  # what LXD calls it
 _REMOVAL = 30.0  # seconds within which LXD has let go of an instance
 _making: dict[tuple[int, str], threading.Lock] = {}  # by process too: a fork may copy a held one
-
-
-def create(wire: Wire, spec: InstanceSpec, progress: Progress) -> None:
-    """Make the instance and start it; one with the owner's mark is taken up where an earlier call left it."""
-    what = f"Create {spec.name}"
-    with as_driver_errors(what):
-        progress("preparing", 0)
-        current = wire.find_anywhere(spec.name)[0]  # one look: it may be made at this moment
-        if current and not wire.is_here(current):
-            where = f"{current['location']}, another member of the cluster, has an instance of that name"
-            raise GiveUp(what, where, "Choose another name.")
-        if current and current["config"].get(shapes.OWNER) != spec.owner:
-            raise GiveUp(what, "an instance of that name exists and is not this owner's", "Choose another name.")
-        joined = current is not None and join(wire, spec.name, lambda done: progress("copying", done))
-        if current and current["config"].get(shapes.MAKING) and not joined:
-            wire.send("delete", "instances", spec.name, limit=POWER_TIMEOUT)
-            current = None
-        if current is None:
-            _make(wire, spec, what, progress)
-        if current is None or current["config"].get(shapes.MAKING):  # now it is whole
-            body = {"config": {shapes.MAKING: "", shapes.PROTECTED: "true"}}
-            wire.send("patch", "instances", spec.name, json=body, limit=POWER_TIMEOUT)
-        progress("starting", 0)
-        power(wire, spec.name, "start")
-        progress("checking", 0)
-        await_init(wire, spec.name, what)
-        _link_libraries(wire, spec.name)
-        progress("checking", 100)
-
-
-def _make(wire: Wire, spec: InstanceSpec, what: str, progress: Progress) -> None:
-    refuse_unknown_image(wire, what, spec.image)
-    progress("copying", 0)
-    with alone(wire):
-        body = blank(wire, what, spec)
-        del body["config"][shapes.PROTECTED]  # of half an instance it could not be taken back
-        body["config"][shapes.MAKING] = "true"
-        told = partial(progress, "copying")
-        wire.send("post", "instances", json=body, limit=COPY_TIMEOUT, params=wire.here(), progress=told)
 
 
 def blank(wire: Wire, what: str, spec: InstanceSpec) -> Json:
@@ -76,12 +33,6 @@ def blank(wire: Wire, what: str, spec: InstanceSpec) -> Json:
     config, devices = libraries.for_new(wire.lxd_dir)
     pool = _pool(what, wire.get("profiles", "default")["devices"])
     return shapes.new_instance(spec, pool, {**network.nics(wire, spec.name), **devices}, config)
-
-
-def _link_libraries(wire: Wire, name: str) -> None:
-    if libraries.DEVICES[0] in (wire.find(name)[0] or {}).get("devices", {}):
-        with suppress(DriverError):  # a distribution without it finds them by LD_LIBRARY_PATH
-            execute.run(wire, name, LINK)
 
 
 @contextmanager
@@ -130,6 +81,8 @@ def _switch(wire: Wire, name: str, request: Json) -> None:
         except RefusedError as error:
             fails = any(words in str(error) for words in _NOW_AND_THEN)
             left -= fails
+            if fails and request["action"] == "restart":  # it is stopped now, and there is nothing to restart
+                request = {**request, "action": "start"}
             waits = "is busy running" in str(error) and time.monotonic() < deadline
             if not waits and not (fails and left):
                 raise
@@ -142,22 +95,25 @@ def delete(wire: Wire, name: str) -> None:
     """Stop and remove it, if it is Berth's; a missing one is fine."""
     what = f"Delete {name}"
     with as_driver_errors(what):
-        current = wire.find(name)[0]
-        if current is None:
-            return
-        if not current["config"].get(shapes.OWNER):
-            raise GiveUp(what, f"it has no {shapes.OWNER}: Berth did not make it", "Delete it with lxc delete.")
-        if current["status"].lower() != "stopped":
-            power(wire, name, "stop", force=True)
-        if current["config"].get(shapes.PROTECTED):
-            _unprotect(wire, name)
-        try:
-            wire.send("delete", "instances", name, limit=POWER_TIMEOUT)
-        except RefusedError as error:
-            if error.code != 404:
-                raise
+        turns.look_and_act(lambda: _delete(wire, name, what))
         if wire.find(name)[0]:
             raise TryAgain(what, "LXD still lists it", "It is tried again by itself.")
+
+
+def _delete(wire: Wire, name: str, what: str) -> None:
+    current = wire.find(name)[0]
+    if current is None:
+        return
+    if not current["config"].get(shapes.OWNER):
+        raise GiveUp(what, f"it has no {shapes.OWNER}: Berth did not make it", "Delete it with lxc delete.")
+    if current["config"].get(shapes.MAKING):
+        with suppress(RefusedError):  # the one who asked for it may be gone
+            join(wire, name)
+    if current["status"].lower() != "stopped":
+        power(wire, name, "stop", force=True)
+    if current["config"].get(shapes.PROTECTED):
+        _unprotect(wire, name)
+    wire.send("delete", "instances", name, limit=POWER_TIMEOUT)
 
 
 def strip(wire: Wire, name: str, body: Json) -> None:
@@ -198,11 +154,14 @@ def _unprotect(wire: Wire, name: str) -> None:
         time.sleep(0.1)
 
 
-def join(wire: Wire, name: str, progress: Callable[[int], None]) -> bool:
-    """Wait for what LXD is still doing with an instance: it goes on when the one who asked is gone. Whether it was."""
+def join(wire: Wire, name: str, progress: Callable[[int], None] | None = None) -> bool:
+    """Wait for what LXD is still doing with an instance: it goes on when the one who asked is gone. Whether it was, up
+    to a moment ago: LXD lists what it has done for 5 s more. A program that runs inside is not LXD's doing."""
     found = False
-    for operation in wire.get("operations", recursion=1).get("running") or []:
-        if f"/1.0/instances/{name}" in (operation.get("resources") or {}).get("instances", []):
+    listed = wire.get("operations", recursion=1)
+    for operation in (listed.get("running") or []) + (listed.get("success") or []):
+        inside = operation.get("class") != "task" or operation.get("description") == _INSIDE
+        if not inside and f"/1.0/instances/{name}" in (operation.get("resources") or {}).get("instances", []):
             wire.join(operation["id"], COPY_TIMEOUT, progress)
             found = True
     return found

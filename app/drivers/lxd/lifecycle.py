@@ -6,7 +6,7 @@ from pathlib import Path
 
 from app.drivers.base import GiveUp, InstanceSpec, Progress, TryAgain
 from app.drivers.lifecycle import FILLED, SHRINKABLE, SNAPSHOT_NAME, Size
-from app.drivers.lxd import backups, instances, move, rebuild, shapes
+from app.drivers.lxd import backups, instances, move, rebuild, shapes, turns
 from app.drivers.lxd.errors import RefusedError, as_driver_errors
 from app.drivers.lxd.readout import Readout
 from app.drivers.lxd.shapes import Json
@@ -31,7 +31,8 @@ class Lifecycle(Readout):
     def rename(self, instance: str, new: str) -> None:
         """Give it another name."""
         what = f"Rename {instance} to {new}"
-        with as_driver_errors(what):
+
+        def act() -> None:
             current, there = self._wire.find(instance)[0], self._wire.find(new)[0]
             if current is None and there is not None:
                 return
@@ -42,6 +43,9 @@ class Lifecycle(Readout):
             if current["status"].lower() != "stopped":
                 raise TryAgain(what, f"it is {current['status'].lower()}", "Stop it first.")
             self._wire.send("post", "instances", instance, json={"name": new}, limit=MOVE_TIMEOUT)
+
+        with as_driver_errors(what):
+            turns.look_and_act(act)
 
     def resize(self, instance: str, size: Size) -> None:
         """Set its limits."""
@@ -62,11 +66,16 @@ class Lifecycle(Readout):
     def snapshot(self, instance: str, name: str) -> None:
         """Keep its disk as it is now."""
         what = f"Snapshot {instance}"
-        with as_driver_errors(what):
+
+        def act() -> None:
             self._known(instance, what)
+            instances.join(self._wire, instance)  # one that is listed may be half copied yet
             if self._snapshot(instance, name, what) is None:
                 body = {"name": name, "stateful": False}
                 self._wire.send("post", "instances", instance, "snapshots", json=body, limit=SNAPSHOT_TIMEOUT)
+
+        with as_driver_errors(what):
+            turns.look_and_act(act)
 
     def restore(self, instance: str, name: str) -> None:
         """Put its disk back. LXD brings the settings of that day along, GPUs too: they are taken out again before
@@ -78,7 +87,8 @@ class Lifecycle(Readout):
                 raise GiveUp(what, f"there is no snapshot {name}", "Choose another one.")
             if kept["status"].lower() != "stopped":
                 raise TryAgain(what, f"it is {kept['status'].lower()}", "Stop it first.")
-            self._wire.send("put", "instances", instance, json={"restore": name}, limit=SNAPSHOT_TIMEOUT)
+            body = {"restore": name}
+            turns.look_and_act(lambda: self._wire.send("put", "instances", instance, json=body, limit=SNAPSHOT_TIMEOUT))
         config, devices = shapes.without_gpus(kept)
 
         def change(_current: Json, body: Json) -> bool:
@@ -94,10 +104,14 @@ class Lifecycle(Readout):
     def forget(self, instance: str, name: str) -> None:
         """Remove a snapshot."""
         what = f"Delete a snapshot of {instance}"
-        with as_driver_errors(what):
+
+        def act() -> None:
             self._known(instance, what)
             if self._snapshot(instance, name, what) is not None:
                 self._wire.send("delete", "instances", instance, "snapshots", name, limit=SNAPSHOT_TIMEOUT)
+
+        with as_driver_errors(what):
+            turns.look_and_act(act)
 
     def rebuild(self, spec: InstanceSpec, progress: Progress) -> None:
         """Make it anew, /home kept."""

@@ -29,12 +29,13 @@ def move(wire: Wire, name: str, member: str, progress: Progress) -> None:
     """See above. What fails before the copy is whole leaves the original as it was, and nothing else."""
     what, moved = f"Move {name} to {member}", f"{name}-MOVED"
     with as_driver_errors(what):
+        with suppress(RefusedError):  # copying or renaming for one who is gone
+            instances.join(wire, moved)
         current = wire.find_anywhere(name)[0]
         if current is not None and current.get("location") == member:
             return
         if current is not None:
             _refuse(wire, current, member, what)
-            instances.join(wire, moved, lambda _done: None)
             _scrap(wire, moved)  # what an earlier try left may be half a copy
             try:
                 _copy(wire, current, moved, member, progress)

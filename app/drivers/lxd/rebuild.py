@@ -21,7 +21,7 @@ from websockets.sync.client import ClientConnection
 
 from app.drivers.base import DriverError, GiveUp, HostUnreachable, InstanceSpec, Progress, TryAgain
 from app.drivers.inside import PATH
-from app.drivers.lxd import instances, shapes, streams
+from app.drivers.lxd import creation, instances, shapes, streams
 from app.drivers.lxd.errors import as_driver_errors
 from app.drivers.lxd.shapes import Json
 from app.drivers.lxd.wire import Wire
@@ -64,7 +64,7 @@ def rebuild(wire: Wire, update: Update, spec: InstanceSpec, progress: Progress) 
 
 
 def _prepare(wire: Wire, what: str, spec: InstanceSpec, name: str, progress: Progress) -> None:
-    instances.create(wire, spec, lambda step, done: progress(step, done // 3))
+    creation.create(wire, spec, lambda step, done: progress(step, done // 3))
     instances.power(wire, name, "start")  # its tar has to run
     progress("carrying", 40)
     try:
