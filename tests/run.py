@@ -19,16 +19,20 @@ from tests.require import required
 ROOT = Path(__file__).resolve().parent.parent
 BIN = Path(sys.executable).parent
 CHECKS = (["ruff", "check", "."], ["mypy"], ["lint-imports"])
+LABS = ["tests/browser", "tests/drivers", "tests/lab"]  # where tests with a lab are: to collect all takes half a minute
 # The quick ones and browsers side by side, and labs by the file; what measures time one after the other, by itself.
+# xdist would begin with the files of many tests, and the desktop from nothing, which takes minutes, would come last.
+LAB = ["-n", "2", "--dist", "loadfile", "--no-loadscope-reorder", "-m", "lab and not timed and not holds"]
 SUITES = {
     "quick": ["-n", "2", "-m", "not lab and not browser", "--ignore", "tests/runtime", "tests"],
     "runtime": ["-m", "not lab and not browser", "tests/runtime"],
-    "lab": ["-n", "2", "--dist", "loadfile", "-m", "lab and not timed and not holds", "tests"],
-    "holds": ["-m", "holds", "tests"],
-    "timed": ["-m", "lab and timed", "tests"],
+    "lab": [*LAB, *LABS],
+    "holds": ["-m", "holds and not apart", *LABS],
+    "apart": ["-m", "holds and apart", *LABS],
+    "timed": ["-m", "lab and timed", *LABS],
     "browser": ["-n", "2", "-m", "browser and not lab", "tests"],
 }
-BESIDE = {"lab": "holds"}  # labs wait more than they work: the one runs while the other does
+BESIDE = {"lab": ("holds", "apart")}  # labs wait more than they work: the ones run while the others do
 PACKAGES = [
     "chromium", "fonts-noto-cjk", "gcc", "libc6-dev", "openssh-client", "freerdp2-x11", "xvfb", "imagemagick",
     *LAB_PACKAGES,
@@ -62,8 +66,9 @@ def main(arguments: list[str]) -> int:
 
 def abreast(chosen: list[str]) -> list[list[str]]:
     """The suites in their order, those that run at the same time together."""
-    pairs = {second: first for first, second in BESIDE.items() if {first, second} <= set(chosen)}
-    return [[name, *(second for second in pairs if pairs[second] == name)] for name in chosen if name not in pairs]
+    beside = {name: [other for other in BESIDE.get(name, ()) if other in chosen] for name in chosen}
+    taken = {other for others in beside.values() for other in others}
+    return [[name, *beside[name]] for name in chosen if name not in taken]
 
 
 def side_by_side(names: list[str], folder: Path) -> dict[str, int]:

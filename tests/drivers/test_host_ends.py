@@ -21,7 +21,7 @@ from tests.drivers.boxes import FULL, Box, host
 from tests.drivers.nvml_stub import DRIVER_NOT_LOADED, HANGS, Gpu, Stub
 from tests.require import need
 
-pytestmark = [pytest.mark.lab, pytest.mark.timed]  # root, and cgroups; holds what a lab's Berth would take for a GPU
+pytestmark = [pytest.mark.lab, pytest.mark.holds]  # root, and cgroups; holds what a lab's Berth would take for a GPU
 
 ROOT = Path(__file__).parents[2]
 GPU = (195, 70)

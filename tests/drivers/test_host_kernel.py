@@ -24,7 +24,7 @@ from tests.drivers.boxes import FULL, ZERO, Box, host, version_2_only
 from tests.require import need
 from tests.runtime.running import wait_for
 
-pytestmark = [pytest.mark.lab, pytest.mark.timed]  # root, and cgroups; holds what a lab's Berth would take for a GPU
+pytestmark = [pytest.mark.lab, pytest.mark.holds]  # root, and cgroups; holds what a lab's Berth would take for a GPU
 
 BOTH = frozenset({FULL, ZERO})
 OPEN_FULL = "f = os.open('/dev/full', os.O_RDONLY)"

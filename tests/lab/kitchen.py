@@ -52,7 +52,7 @@ class Kitchen:
             templates.retire(None, templates.get(number))
         self.berth.wake(self.host)
 
-    def over(self, number: int, seconds: float = 60) -> tuple[Template, Operation]:
+    def over(self, number: int, seconds: float = 180) -> tuple[Template, Operation]:
         """The template and its operation, when that is over."""
 
         def done() -> Operation | None:
@@ -62,7 +62,7 @@ class Kitchen:
         operation = wait_for(done, seconds, f"template {number}")
         return self.berth.ask(lambda: templates.get(number)), operation
 
-    def ready(self, number: int, seconds: float = 60) -> Template:
+    def ready(self, number: int, seconds: float = 180) -> Template:
         template, operation = self.over(number, seconds)
         assert operation.state == OperationState.DONE, self._about_build(operation)
         return template

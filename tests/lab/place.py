@@ -23,8 +23,8 @@ from tests.lab.grips import grips
 from tests.lab.scene import Scene, second_from_now
 from tests.runtime.running import wait_for
 
-SOON = 3.0  # seconds within which LXD's event has had its effect
-HERE = 8.0  # seconds for a booked GPU to be there, on a busy machine
+SOON = 6.0  # seconds within which LXD's event has had its effect, on a busy machine
+HERE = 20.0  # seconds for a booked GPU to be there, on a busy machine
 LONG = 600  # seconds of a booking that is not to end by itself
 
 

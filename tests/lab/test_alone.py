@@ -39,7 +39,7 @@ HEARD = 8.0  # seconds for LXD to be listened to again; the tick is further away
 
 @pytest.fixture(scope="module")
 def host(lab_directory: Path) -> Iterator[ToldApart]:
-    with ToldApart(lab_directory / "alone", 2, first=5) as made:
+    with ToldApart(lab_directory / "alone", 2, first=2) as made:
         yield made
 
 

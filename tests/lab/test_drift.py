@@ -24,8 +24,9 @@ from tests.lab.place import HERE, SOON, Place, place
 from tests.lab.scene import scene, second_from_now
 from tests.runtime.running import wait_for
 
-pytestmark = [pytest.mark.lab, pytest.mark.holds]
+pytestmark = [pytest.mark.lab, pytest.mark.holds, pytest.mark.apart]
 
+HOSTS = {"plain": (0, 3), "snap": (3, 2)}  # the place of its first GPU among clinging.DEVICES, and how many it has
 SWEPT = 20.0  # seconds for a holder without a booking to be found, asked and killed
 GIVEN_UP = 15.0  # seconds for a GPU that cannot be freed to be held back
 UP = 15.0  # seconds for a machine to run
@@ -35,8 +36,8 @@ UP = 15.0  # seconds for a machine to run
 def places(lab_directory: Path) -> Iterator[dict[str, Place]]:
     """A plain host and one whose device nodes lie hidden, under one Berth."""
     hosts = {
-        "plain": ToldApart(lab_directory / "plain", 3),
-        "snap": ToldApart(lab_directory / "snap", 2, first=3, snap=True),
+        kind: ToldApart(lab_directory / kind, gpus, first=first, snap=kind == "snap")
+        for kind, (first, gpus) in HOSTS.items()
     }
     with ExitStack() as stack:
         for host in hosts.values():

@@ -35,6 +35,7 @@ def host(lab_directory: Path, request: pytest.FixtureRequest) -> Iterator[FaultL
 
 @pytest.mark.lab
 @pytest.mark.holds
+@pytest.mark.apart
 @pytest.mark.parametrize("host", [False, True], ids=["in-sight", "snap"], indirect=True)
 def test_whatever_happens(host: FaultLab, capsys: pytest.CaptureFixture[str]) -> None:
     result = carry_out(SEED, chosen(SEED, HIDDEN if host.snap else NUMBER), host)
@@ -91,6 +92,7 @@ CAUGHT = [
 
 @pytest.mark.lab
 @pytest.mark.holds
+@pytest.mark.apart
 def test_an_agent_that_does_not_do_it_is_caught(host: FaultLab, tmp_path: Path) -> None:
     (tmp_path / "sitecustomize.py").write_text(BROKEN)
     result = carry_out(0, CAUGHT, host, PYTHONPATH=f"{ROOT}:{tmp_path}")

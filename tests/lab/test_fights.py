@@ -43,6 +43,9 @@ BATCHES = {
                                        ("delete", "--force", "{}-x"))),
     ],
 }  # fmt: skip
+# Where LXD hides its nodes, as from a snap, the way to them is another one; all else is the same there.
+NODES = {"impostors", "impostors-before", "impostors-hidden", "hung_file", "hung_dev"}
+BATCHES["nodes"] = [fight for batch in BATCHES.values() for fight in batch if fight.name in NODES]
 NO_FIGHT = {"fight", "fuse"}
 
 
@@ -89,9 +92,9 @@ def test_every_fight_there_is_is_fought() -> None:
     assert {path.stem for path in FIGHTS.glob("*.py")} == named | NO_FIGHT
 
 
-@pytest.mark.parametrize(  # too much to look through is that in any layout
+@pytest.mark.parametrize(
     ("hidden", "name"),
-    [(hidden, name) for hidden in (False, True) for name in BATCHES if not (hidden and name == "too-much")],
+    [*((False, name) for name in BATCHES if name != "nodes"), (True, "nodes")],
     ids=lambda value: value if isinstance(value, str) else ("in-sight", "snap")[value],
 )
 def test_a_batch(ring_of: Callable[[bool], Ring], hidden: bool, name: str, capsys: pytest.CaptureFixture[str]) -> None:

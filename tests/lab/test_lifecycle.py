@@ -74,7 +74,7 @@ class Life:
             assert operation is not None
             number = operation.id
         self.here.wake(self.host)
-        wait_for(lambda: self._ended(number), 40, "the work to be done")
+        wait_for(lambda: self._ended(number), 150, "the work to be done")
         return time.monotonic() - began
 
     def _ended(self, number: int) -> bool:

@@ -90,7 +90,7 @@ def test_an_agent_killed_half_way_leaves_no_orphan(kitchen: Kitchen, base: int) 
     wait_for(lambda: f"berth-build-{number}" in kitchen.left(), 30, "a builder")
     (agent,) = kitchen.berth.berth.pids("workers agent")
     os.kill(agent, signal.SIGKILL)
-    kitchen.ready(number, 90)
+    kitchen.ready(number)
     assert kitchen.left() == {f"berth-template-{number}", f"berth-template-{base}"}
     kitchen.retire(number)
     kitchen.ready(number)
@@ -112,7 +112,7 @@ def test_an_image_of_a_server_that_goes_away_and_comes_back(kitchen: Kitchen, ba
             kitchen.over(number)
     server.mended.set()
     kitchen.again(number)
-    kitchen.ready(number, 90)
+    kitchen.ready(number)
     assert kitchen.left() == {*kept, f"berth-template-{number}"}, "what was fetched is gone, what was made of it is not"
     kitchen.retire(number)
     kitchen.ready(number)
@@ -140,7 +140,7 @@ def test_a_file_is_looked_through_and_an_agent_killed_meanwhile_leaves_nothing(k
     wait_for(lambda: f".berth-{number}.tar" in kitchen.left(), 30, "it is being looked through")
     (agent,) = kitchen.berth.berth.pids("workers agent")
     os.kill(agent, signal.SIGKILL)
-    template = kitchen.ready(number, 120)
+    template = kitchen.ready(number)
     assert kitchen.left() == {f"berth-template-{base}", f"berth-template-{number}"}
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
     assert template.options == {"checksum": "", "sha256": digest}
@@ -166,7 +166,7 @@ def test_a_full_pool_is_said_and_leaves_nothing(kitchen: Kitchen, base: int) -> 
             assert "the host's storage pool is full" in operation.error
             assert kitchen.left() == kept
         kitchen.again(number)
-        kitchen.ready(number, 90)
+        kitchen.ready(number)
         kitchen.retire(number)
         kitchen.ready(number)
     finally:

@@ -15,13 +15,15 @@ import os
 import socket
 import stat
 import sys
+import time
 import traceback
 from collections.abc import Callable
 from pathlib import Path
 
 Tries = dict[str, Callable[[], str]]
 WORK = Path("/run/attack") / Path(sys.argv[0]).stem
-PATIENCE = 3.0  # seconds for a holder's answer
+PATIENCE = 6.0  # seconds for a holder's answer
+HERE = 5.0  # seconds for a node to come: on the host it is seen a moment before LXD has mounted it in here
 
 libc = ctypes.CDLL(None, use_errno=True)
 libc.mmap.restype = ctypes.c_void_p
@@ -166,6 +168,9 @@ def attack(hold: Callable[[str], object], probe: Callable[[str], dict[str, str]]
     mode, node = sys.argv[1:3]
     if mode == "hold":
         WORK.mkdir(parents=True)
+        here = time.monotonic() + HERE
+        while not Path(node).exists() and time.monotonic() < here:
+            time.sleep(0.02)
         hold(node)
         print("ready", flush=True)
         return
