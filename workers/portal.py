@@ -26,7 +26,8 @@ OPTIONS = (
 
 
 def bind(port: int, patience: float, pause: Callable[[float], None]) -> socket.socket:
-    """The portal's socket: requests wait in it while the portal's processes come and go. Raises Failed."""
+    """The portal's socket: requests wait in it while the portal's processes come and go. `patience`: seconds for which
+    another program may still have the port. Raises Failed."""
     deadline = time.monotonic() + patience
     while True:
         listening = socket.socket()

@@ -50,7 +50,7 @@ class Asked:
         return 0
 
     def ask(self, request: dict[str, Any], patience: float) -> dict[str, Any] | None:
-        """Its answer; None when it gave none, nor made any progress, for that long."""
+        """Its answer; None when it gave none, nor made any progress, for `patience` seconds."""
         stdin, stdout = self.process.stdin, self.process.stdout
         assert stdin is not None
         assert stdout is not None

@@ -38,5 +38,6 @@ Heard = Callable[[str], None]
 
 
 def shell(script: str, *, limit: float = 20.0, stdin: bytes = b"", most: int = 1 << 16, **environment: str) -> Command:
-    """A constant script for /bin/sh; everything that varies comes by its environment or `stdin`."""
+    """A constant script for /bin/sh; everything that varies comes by its environment or `stdin`. `limit` and `most`
+    are Command's."""
     return Command(("/bin/sh", "-c", script), environment, stdin, limit, most)

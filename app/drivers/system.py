@@ -40,7 +40,7 @@ class System:
         return self._environment.get(name, "")
 
     def run(self, argv: Sequence[str], limit: float = 60, more: Mapping[str, str] | None = None) -> Done:
-        """Run a program and wait for its end. One that is missing or takes too long has failed."""
+        """Run a program and wait `limit` seconds for its end. One that is missing or takes longer has failed."""
         try:
             done = subprocess.run(  # noqa: S603 - an argument list; who calls is root and means it
                 argv, env={**self._environment, **(more or {})}, stdin=subprocess.DEVNULL, capture_output=True,

@@ -76,7 +76,7 @@ def post(
     booking_id: int | None = None,
     note: str = "",
 ) -> None:
-    """Write one entry; one with the same key is there already: nothing happens (the trigger sees to both)."""
+    """Write one entry, of GPU-seconds. Where its key is there already, nothing happens (the trigger sees to both)."""
     values: dict[str, Any] = {
         "account_id": account_id,
         "kind": kind,

@@ -1,71 +1,32 @@
-"""What GPUs do is read, is somebody's, and arrives once: with the database away, agents killed, NVML hanging."""
+"""What GPUs do is read, and is somebody's: with readings late, another machine in their place, NVML hanging."""
 
 from __future__ import annotations
 
 import random
 import threading
 import time
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Collection
 from dataclasses import replace
-from datetime import datetime, timedelta
+from datetime import timedelta
 from types import SimpleNamespace
 
 import pytest
 import sqlalchemy as sa
 from flask import Flask
-from sqlalchemy.exc import DataError, OperationalError
 
-from app.drivers.base import HostSeen
-from app.drivers.gauges import Gauge, NvmlGauges
+from app.drivers.gauges import Gauge
 from app.drivers.kernel import Process
 from app.extensions import db
-from app.models import AuditEvent, Booking, Consumer, GpuNow, News, UsageMinute
-from app.services import samples
-from app.services.samples import Part
-from tests.drivers.nvml_stub import DRIVER_NOT_LOADED, HANGS, LOST, Gpu, Stub, whole
+from app.models import AuditEvent, GpuNow, News, UsageMinute
+from tests.drivers.nvml_stub import DRIVER_NOT_LOADED, HANGS, LOST, Stub, whole
 from tests.drivers.nvml_stub import Process as Said
 from tests.factories import make_admin, make_booking
 from tests.runtime.running import wait_for
 from tests.workers.house import NOW, House
+from tests.workers.measuring import HOUR, Freeze, Kernel, booked, cards, deliver, minutes, steps
 from workers.delivery import Delivery
-from workers.evictor import SWEEP_EVERY
 from workers.locks import exclusive
 from workers.sampler import LOOK, Sampler
-
-Freeze = Callable[[datetime], None]
-HOUR = timedelta(hours=1)
-
-
-@pytest.fixture
-def sampler(app: Flask, house: House) -> Sampler:
-    return Sampler(app.extensions["berth"], "lab", house.hands.evictor)
-
-
-def steps(
-    sampler: Sampler, house: House, freeze: Freeze, begin: datetime, number: int, kernel: object = None
-) -> datetime:
-    """So many readings, two seconds apart, the first of which stands for no time; when the last was."""
-    for index in range(number):
-        freeze(begin + timedelta(seconds=2 * index))
-        at = begin + timedelta(seconds=2 * index)
-        sampler.step(kernel or house.kernel, at, 2.0 if index else 0.0)  # type: ignore[arg-type]
-    return at
-
-
-def deliver(app: Flask, house: House, sampler: Sampler) -> int:
-    return Delivery(app, "lab", sampler).deliver(house.host.id)
-
-
-def minutes(column: sa.ColumnElement[int] = UsageMinute.sampled_ms) -> dict[tuple[int, datetime, int, str], int]:
-    query = sa.select(UsageMinute.gpu_id, UsageMinute.minute, Consumer.booking_id, Consumer.instance, column)
-    rows = db.session.execute(query.join(Consumer, Consumer.id == UsageMinute.consumer_id))
-    return {(gpu, minute, booking or 0, instance): value for gpu, minute, booking, instance, value in rows}
-
-
-def booked(house: House) -> Booking:
-    booking = make_booking(house.alice, house.gpus[:1], NOW, NOW + HOUR)
-    house.run()
-    return booking
 
 
 def test_each_gpu_is_read_and_all_of_its_time_is_somebodys(
@@ -145,56 +106,6 @@ def test_who_comes_next_has_nothing_of_what_was_before(
     assert found == {first.id: 6_000, second.id: 6_000}
 
 
-def test_killed_twice_while_the_database_is_away_each_minute_arrives_once(
-    app: Flask, house: House, sampler: Sampler, freeze: Freeze, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    booked(house)
-    number = 1 + 20 * 60 // 2
-    begins = [NOW, NOW + timedelta(minutes=20), NOW + timedelta(minutes=40)]
-    for begin in begins:  # an agent that is killed: nothing of it is written at its end
-        sampler = Sampler(app.extensions["berth"], "lab", house.hands.evictor)
-        with monkeypatch.context() as patch:
-            patch.setattr(samples, "deliver", away)
-            steps(sampler, house, freeze, begin, number)
-            with pytest.raises(OperationalError):
-                deliver(app, house, sampler)
-    with monkeypatch.context() as patch:  # killed again, after the database has taken it
-        patch.setattr(sampler.journal, "done", away)
-        with pytest.raises(OperationalError):
-            deliver(app, house, sampler)
-    again = Sampler(app.extensions["berth"], "lab", house.hands.evictor)
-    assert deliver(app, house, again) >= 3
-    assert deliver(app, house, again) == 0
-    for gpu in house.gpus:
-        of_gpu = {key[1]: value for key, value in minutes().items() if key[0] == gpu.id}
-        assert len(of_gpu) == 60
-        assert set(of_gpu.values()) == {60_000}, "each whole, none twice: nothing came after the last look"
-
-
-def away(*_args: object, **_more: object) -> int:
-    raise OperationalError("the database is away", {}, Exception())
-
-
-def test_a_batch_that_is_refused_keeps_no_other_waiting(
-    app: Flask, house: House, sampler: Sampler, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    house.run()
-    real, pci = samples.deliver, house.gpus[0].pci_address
-    sampler.journal.write([Part(pci, NOW, sampled_ms=1, busy_ms=10**12)])
-    sampler.journal.seal()
-    sampler.journal.write([Part(pci, NOW, sampled_ms=2)])
-
-    def counted(host_id: int, name: str, parts: Collection[Part]) -> int:
-        if any(part.busy_ms > 10**9 for part in parts):
-            raise DataError("out of range", {}, Exception())
-        return real(host_id, name, parts)
-
-    monkeypatch.setattr(samples, "deliver", counted)
-    assert deliver(app, house, sampler) == 1
-    assert list(minutes().values()) == [2]
-    assert len(list(sampler.journal.folder.glob("*.refused"))) == 1
-
-
 def test_only_one_agent_of_a_host_reads(app: Flask, house: House, sampler: Sampler) -> None:
     house.run()
     stop = threading.Event()
@@ -230,29 +141,6 @@ def test_a_host_that_is_another_machine_is_not_read(app: Flask, house: House, sa
 
 
 # With the real pynvml, over a library that says what a test wants
-
-
-class Kernel:
-    """A host whose GPUs NVML reads; which process is whose is said by the test."""
-
-    def __init__(self, gauges: NvmlGauges) -> None:
-        self.gauges = gauges
-        self.people: dict[int, Process] = {}
-
-    def whose(self, _seen: HostSeen, pids: Collection[int]) -> dict[int, Process]:
-        return {pid: one for pid, one in self.people.items() if pid in pids}
-
-
-@pytest.fixture
-def kernel(stub: Stub) -> Iterator[Kernel]:
-    made = Kernel(stub.gauges(patience=0.4))
-    yield made
-    made.gauges.close()
-
-
-def cards(house: House) -> list[Gpu]:
-    """As NVML lists the house's GPUs: their addresses are by number, from 1."""
-    return [whole(gpu.minor + 1) for gpu in house.gpus]
 
 
 def test_busy_time_is_whose_processes_it_was(
@@ -328,79 +216,3 @@ def test_one_that_does_not_answer_is_told_of_once_each_time(
     kernel.gauges._silent_until = 0.0
     stub.say(whole(one.minor, error=LOST), *rest)
     assert [len(on_record(seconds)) for seconds in (210, 300)] == [1, 2]
-
-
-# Use without a booking
-
-
-@pytest.fixture
-def watch(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
-    """The clock that the finding goes by."""
-    made = SimpleNamespace(now=time.monotonic())
-    monkeypatch.setattr("workers.unbooked.time", SimpleNamespace(monotonic=lambda: made.now))
-    return made
-
-
-def found_unbooked(app: Flask, sampler: Sampler) -> list[tuple[str, int]]:
-    delivery = Delivery(app, "lab", sampler)
-    delivery._delivered = time.monotonic()
-    delivery.step()
-    query = sa.select(AuditEvent).where(AuditEvent.action == "gpu.used_unbooked").order_by(AuditEvent.id)
-    return [(event.details["instance"], event.details["process"]) for event in db.session.scalars(query)]
-
-
-def test_use_without_a_booking_is_told_of_once_within_15_s(
-    app: Flask,
-    house: House,
-    sampler: Sampler,
-    stub: Stub,
-    kernel: Kernel,
-    watch: SimpleNamespace,
-) -> None:
-    make_admin()
-    booked(house)
-    one, *rest = cards(house)
-    kernel.people = {pid: Process(pid, instance, "train") for pid, instance in ((21, "bob"), (22, "bob"), (30, ""))}
-    kernel.people[11], kernel.people[31] = Process(1, "alice", "train"), Process(2, "", "Xorg")
-    stub.say(whole(one.minor, compute=[11, 30], graphics=[31]), whole(rest[0].minor, compute=[21, 22]), *rest[1:])
-    house.hands.evictor.swept = watch.now - 1  # the guard has looked, before there was anything
-
-    def seconds(number: int) -> None:
-        for _ in range(number // 2):
-            watch.now += 2
-            sampler.step(kernel, NOW, 2.0)  # type: ignore[arg-type]
-
-    seconds(2)
-    assert found_unbooked(app, sampler) == [("", 30)], "of the host's own, what computes"
-    assert house.hands.evictor.swept <= watch.now - SWEEP_EVERY, "the guard is to look at once"
-    seconds(4)
-    assert found_unbooked(app, sampler) == [("", 30), ("bob", 21)], "the guard does not have it in hand"
-    seconds(60)
-    assert len(found_unbooked(app, sampler)) == 2
-    assert sampler.unbooked.news() == []
-    assert db.session.scalar(sa.select(sa.func.count()).select_from(News)) == 2
-    del kernel.people[21], kernel.people[22]
-    seconds(20)
-    kernel.people[22] = Process(99, "bob", "train")
-    seconds(16)
-    assert found_unbooked(app, sampler)[2:] == [("bob", 22)], "another time"
-
-
-def test_what_the_guard_ends_is_not_told_of_twice(
-    app: Flask,
-    house: House,
-    sampler: Sampler,
-    stub: Stub,
-    kernel: Kernel,
-    watch: SimpleNamespace,
-) -> None:
-    booked(house)
-    stub.say(*cards(house)[:3], whole(house.gpus[3].minor + 1, compute=[21]))
-    kernel.people = {21: Process(1, "bob", "train")}
-    sampler.step(kernel, NOW, 0.0)  # type: ignore[arg-type]
-    house.hands.evictor.swept, watch.now = watch.now + 0.1, watch.now + 2
-    house.hands.evictor.asked[21, 1] = NOW
-    for _ in range(20):
-        watch.now += 2
-        sampler.step(kernel, NOW, 2.0)  # type: ignore[arg-type]
-    assert found_unbooked(app, sampler) == []

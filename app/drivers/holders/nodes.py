@@ -146,7 +146,8 @@ def _shut(folder: int, name: str) -> None:
 
 
 def mounts(pid: int, proc: Path = PROC, limit: int = _MOUNTINFO_LIMIT) -> tuple[Mount, ...]:
-    """The mounts that the process sees. A process that is gone or that has too many cannot be looked at."""
+    """The mounts that the process sees. Raises CannotLookError for one that is gone or whose list has more than `limit`
+    bytes."""
     try:
         with (proc / str(pid) / "mountinfo").open("rb") as file:
             text = file.read(limit + 1)

@@ -166,7 +166,7 @@ def sift(source: Any, target: Any, size: int, wish: dict[str, Any]) -> dict[str,
 
 
 def judge(source: Any, target: Any, size: int, wish: dict[str, Any]) -> dict[str, Any]:
-    """What was `found` in the archive, or why it is `refused`."""
+    """What was `found` in the archive of `size` bytes, or why it is `refused`."""
     try:
         return {"found": sift(source, target, size, wish)}
     except RefusedError as error:

@@ -46,7 +46,7 @@ def kept(found: dict[str, Any], machine: str) -> dict[str, Any]:
 
 
 def head(values: dict[str, Any], size: int) -> bytes:
-    """An archive's beginning of exactly this size: metadata.yaml with these values. JSON is YAML."""
+    """An archive's beginning of exactly `size` bytes: metadata.yaml with these values. JSON is YAML."""
     room = size - 512
     text = json.dumps(values).encode().ljust(room, b"\n")
     if len(text) > room:

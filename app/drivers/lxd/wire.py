@@ -155,7 +155,8 @@ class Wire:
         return dict(self._call("post", path, json=json).json()["metadata"])
 
     def join(self, operation: str, limit: float, progress: Callable[[int], None] | None = None) -> None:
-        """Wait for a background operation. One that LXD has forgotten is over; how it ended, a look will tell."""
+        """Wait `limit` seconds for a background operation. One that LXD has forgotten is over; a look will tell how it
+        ended. Raises RefusedError if it failed, UnfinishedError if it goes on."""
         deadline = time.monotonic() + limit
         while (left := deadline - time.monotonic()) > 0:
             pause = math.ceil(min(left, 1) if progress else left)
