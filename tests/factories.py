@@ -134,3 +134,9 @@ def make_booking(user: User, gpus: list[Gpu], starts_at: datetime, ends_at: date
     seconds = len(gpus) * round((ends_at - starts_at).total_seconds())
     quota.hold(booking, seconds, key=f"hold:{booking.id}", actor=user.username)
     return booking
+
+
+def attach(booking: Booking) -> None:
+    """As if a pass had seen its GPUs in the machine from its start on."""
+    query = db.update(Allocation).where(Allocation.booking_id == booking.id)
+    db.session.execute(query.values(attached_at=Allocation.starts_at))

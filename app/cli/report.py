@@ -38,7 +38,8 @@ from app.services.reports.table import AMOUNTS, WAITS, amounts, waited
 def report(start: str, end: str, group: str, form: str, waits: bool, as_json: bool) -> None:
     """GPU-hours booked, attached and busy, by person or by something else; who wasted most comes first.
 
-    Wasted = not attached + idle. What nobody looked at is "no data", neither busy nor idle."""
+    Wasted = not attached + idle. What Berth gave late or never is "not given", and nobody's waste. What
+    nobody looked at is "no data", neither busy nor idle."""
     until = moment(end, "--to") if end else clock.now()
     since = moment(start, "--from") if start else until - timedelta(days=30)
     if until <= since or until - since > LONGEST:

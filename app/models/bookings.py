@@ -79,7 +79,8 @@ class Allocation(Base):
 
     `released_at`: withdrawn (the booking was cancelled), so it blocks nobody. `attached_at` and `detached_at` are
     what a pass *saw* on the host, the latter with the proof that nobody holds the GPU any more; `trouble` is a code for
-    why the GPU is not attached yet (see services.enforcement). `asked_at`: when what held it was asked to end.
+    why the GPU is not attached yet (see services.enforcement). `ready_at`: when a pass first would have attached it but
+    for its owner's machine (see services.rules.fees). `asked_at`: when what held it was asked to end.
     `warned`: the last warning given, in minutes before the end. `holders`: what was last seen to hold it (see
     services.warnings). `instead_of_id`: the GPU that was booked, where it could not be freed and this one was given.
     """
@@ -112,6 +113,7 @@ class Allocation(Base):
     released_at: Mapped[datetime | None]
     attached_at: Mapped[datetime | None]
     detached_at: Mapped[datetime | None]
+    ready_at: Mapped[datetime | None]
     trouble: Mapped[str] = mapped_column(String(32), server_default="")
     trouble_text: Mapped[str] = mapped_column(Text, server_default="")
     trouble_at: Mapped[datetime | None]

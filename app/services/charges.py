@@ -24,14 +24,16 @@ class Charged:
 def of(booking: Booking) -> Charged:
     """What a booking is charged beside any fee; never more than it costs. Its allocations must be loaded.
 
-    By whatever rule: a GPU that was never attached, through no fault of its owner's, costs nothing."""
-    whole, number = tariff.cost(booking), len(booking.allocations)
+    By whatever rule: the time in which Berth did not give a GPU yet, through no fault of its owner's, costs nothing."""
+    whole, price, number = tariff.cost(booking), tariff.of(booking), len(booking.allocations)
     # GPUs of one booking count alike: what each weighs is not written down, and the sum of all is right.
     if policy.current().charge == Charge.ATTACHED:
-        kind, price = ATTACHED, tariff.of(booking)
+        kind = ATTACHED
         shares = sum(price.cost(window) for window in map(attached, booking.allocations) if window is not None)
     else:
-        kind, shares = GIVEN, whole * sum(not fees.never_given(one) for one in booking.allocations)
+        kind = GIVEN
+        lost = (price.cost(Window(booking.starts_at, fees.given_from(one))) for one in booking.allocations)
+        shares = whole * number - sum(lost)
     used = min(whole, (shares + number // 2) // number)
     return Charged(used, f"{kind}:{used}/{whole}") if used < whole else Charged(whole)
 

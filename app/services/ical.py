@@ -1,9 +1,13 @@
-"""Bookings as a calendar that other programs read (RFC 5545)."""
+"""Bookings as a calendar that other programs read (RFC 5545).
+
+Each entry says how often it was changed, and when last: programs that compare these take the change. What is cancelled
+is not in it any more, and programs that read it again drop it.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import timedelta
+from datetime import datetime, timedelta
 from urllib.parse import urlsplit
 from zoneinfo import ZoneInfo
 
@@ -11,12 +15,12 @@ from flask_babel import force_locale, ngettext
 from flask_babel import gettext as _
 from icalendar import Calendar
 from icalendar import Event as Entry
-from sqlalchemy import select
+from sqlalchemy import func, select
 from sqlalchemy.orm import joinedload, selectinload
 
 from app import clock
 from app.extensions import db
-from app.models import Allocation, Booking, Feed, Host, Maintenance
+from app.models import Allocation, AuditEvent, Booking, Feed, Host, Maintenance
 from app.services import maintenance
 from app.services.notice_bookings import Place
 from app.services.notice_words import clean, language
@@ -25,6 +29,8 @@ from app.services.words import gpu_list
 BACK = timedelta(days=31)  # how long what is over stays in it
 MOST = 2000
 REFRESH = timedelta(minutes=15)  # how often programs should ask
+# What changes the time or the GPUs of a booking, as the audit tells it.
+CHANGES = ("booking.moved", "booking.released", "booking.reclaimed", "booking.no_show", "booking.gpu_replaced")
 
 
 def of(feed: Feed, url: str, lab: ZoneInfo) -> bytes:
@@ -37,8 +43,12 @@ def of(feed: Feed, url: str, lab: ZoneInfo) -> bytes:
         calendar.add("X-WR-CALNAME", _title(feed))
         calendar.add("REFRESH-INTERVAL", REFRESH, parameters={"VALUE": "DURATION"})
         calendar.add("X-PUBLISHED-TTL", REFRESH)
-        for booking in _bookings(feed):
-            calendar.add_component(_entry(booking, url, zone, whose=feed.host_id is not None))
+        found = _bookings(feed)
+        changed = _changed(found)
+        for booking in found:
+            entry = _entry(booking, url, zone, whose=feed.host_id is not None)
+            _stamp(entry, *changed.get(booking.id, (0, booking.created_at)))
+            calendar.add_component(entry)
         for work in _maintenances(feed):
             calendar.add_component(_of_work(work, url, zone))
         calendar.add_missing_timezones()
@@ -66,6 +76,23 @@ def _bookings(feed: Feed) -> Sequence[Booking]:
     return db.session.scalars(query.where(own)).all()
 
 
+def _changed(found: Sequence[Booking]) -> dict[int, tuple[int, datetime]]:
+    """How often each of them was changed and when last; only those that were."""
+    targets = {f"booking:{booking.id}": booking.id for booking in found}
+    query = (
+        select(AuditEvent.target, func.count(), func.max(AuditEvent.created_at))
+        .where(AuditEvent.target.in_(targets), AuditEvent.action.in_(CHANGES))
+        .group_by(AuditEvent.target)
+    )
+    return {targets[target]: (count, last) for target, count, last in db.session.execute(query)}
+
+
+def _stamp(entry: Entry, times: int, last: datetime) -> None:
+    entry.add("SEQUENCE", times)
+    entry.add("LAST-MODIFIED", last)
+    entry.add("DTSTAMP", last)  # the same, in a calendar that is read and not sent
+
+
 def _maintenances(feed: Feed) -> Sequence[Maintenance]:
     host = db.session.get(Host, feed.host_id) if feed.host_id is not None else None
     return maintenance.to_come(host) if host is not None else []
@@ -74,7 +101,7 @@ def _maintenances(feed: Feed) -> Sequence[Maintenance]:
 def _of_work(work: Maintenance, url: str, zone: ZoneInfo) -> Entry:
     entry = Entry()
     entry.add("UID", f"maintenance-{work.id}@{urlsplit(url).hostname}")
-    entry.add("DTSTAMP", work.created_at)
+    _stamp(entry, 0, work.created_at)
     entry.add("DTSTART", work.starts_at.astimezone(zone))
     entry.add("DTEND", work.ends_at.astimezone(zone))
     entry.add("SUMMARY", _("Maintenance: %(reason)s", reason=clean(work.reason)) if work.reason else _("Maintenance"))
@@ -90,7 +117,6 @@ def _entry(booking: Booking, url: str, zone: ZoneInfo, *, whose: bool) -> Entry:
     page = f"{url}/bookings/{booking.id}"
     entry = Entry()
     entry.add("UID", f"booking-{booking.id}@{urlsplit(url).hostname}")
-    entry.add("DTSTAMP", booking.created_at)
     entry.add("DTSTART", booking.starts_at.astimezone(zone))
     entry.add("DTEND", booking.ends_at.astimezone(zone))
     entry.add("SUMMARY", title)

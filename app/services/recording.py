@@ -17,6 +17,7 @@ from app.models import Allocation, Booking, Host
 from app.services import audit, charges, instances, quota
 from app.services.enforcement import not_gone, on
 from app.services.plan import Desired, Trouble, is_in, plan
+from app.services.rules.fees import OWN_TROUBLE
 
 T = TypeVar("T")
 
@@ -164,6 +165,8 @@ def _record_attached(allocation: Allocation, instance: str, actor: str) -> None:
 
 
 def _record_trouble(allocation: Allocation, trouble: Trouble, text: str) -> None:
+    if trouble in OWN_TROUBLE and allocation.attached_at is None:
+        allocation.ready_at = allocation.ready_at or clock.now()
     if (allocation.trouble, allocation.trouble_text) != (trouble, text[:500]):
         allocation.trouble, allocation.trouble_text = trouble, text[:500]
         allocation.trouble_at = clock.now() if trouble else None

@@ -1,4 +1,4 @@
-"""The month that is over, told once: to everybody of their own bookings, and to admins of all of them."""
+"""The month that is over, told once: to people of their bookings, to owners of their teams', to admins of all."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from sqlalchemy import select
 
 from app import clock
 from app.extensions import db, lab_zone
-from app.models import AuditEvent, Event, User, UserState
-from app.services import audit, notices, people
+from app.models import Account, AuditEvent, Event, User, UserState
+from app.services import audit, notices, people, teams
 from app.services.notices import Telling
 from app.services.periods import midnight
 from app.services.reports import periods, report, waiting
@@ -46,8 +46,21 @@ def of_last_month(*, mail: bool) -> int:
     if rows:
         everybody = Telling(Event.SUMMARY, f"{key}:all", _of_all(month, rows, waited))
         told += sum(notices.tell(admin, everybody, mail=mail) for admin in people.admins())
+    told += sum(_of_team(team, month, key, mail=mail) for team in teams.every())
     audit.record(audit.SYSTEM, "report.summarised", f"report:{month.first:%Y-%m}", key=key, people=len(rows))
     return told
+
+
+def _of_team(team: Account, month: Range, key: str, *, mail: bool) -> int:
+    """Tell a team's owners, unless nobody booked on it; how many notices are new."""
+    span, scope = month.span(lab_zone(), clock.now()), Scope(account_id=team.id)
+    owners = [user for user in teams.owners(team) if user.state == UserState.ACTIVE]
+    rows = report.rows(span, Group.PERSON, scope) if owners else []
+    if not rows:
+        return 0
+    facts = _of_all(month, rows, waiting.of(span, Key.NOTHING, scope)[0])
+    telling = Telling(Event.SUMMARY, f"{key}:team-{team.id}", facts | {"team": team.title, "account": team.id})
+    return sum(notices.tell(owner, telling, mail=mail) for owner in owners)
 
 
 def _of_all(month: Range, rows: Iterable[Row], waited: Waits) -> dict[str, Any]:
@@ -58,7 +71,7 @@ def _of_all(month: Range, rows: Iterable[Row], waited: Waits) -> dict[str, Any]:
 
 def _facts(month: Range, found: Numbers, waited: Waits | None) -> dict[str, Any]:
     """What a notice keeps, in GPU-seconds; of the waiting list places, and seconds that they waited."""
-    names = ("reserved", "attached", "busy", "idle", "not_attached", "no_data", "wasted", "kwh")
+    names = ("reserved", "attached", "busy", "idle", "not_given", "not_attached", "no_data", "wasted", "kwh")
     days = {"first": month.first.isoformat(), "last": month.last.isoformat()}
     facts = days | {name: round(getattr(found, name), 3) for name in names}
     if waited is None or not waited.places:

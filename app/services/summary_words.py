@@ -16,6 +16,9 @@ def title(details: dict[str, Any]) -> str:
     """`October 2026: 120 GPU-hours booked, 64 busy`."""
     month = format_date(date.fromisoformat(details["first"]), _("LLLL yyyy"), locale=get_locale() or "en")
     values = {"month": month, "booked": _hours(details["reserved"]), "busy": _hours(details["busy"])}
+    if "team" in details:
+        team = _one_line(details["team"])
+        return _("%(month)s, team %(team)s: %(booked)s GPU-hours booked, %(busy)s busy", team=team, **values)
     if "people" in details:
         return _("%(month)s, everybody: %(booked)s GPU-hours booked, %(busy)s busy", **values)
     return _("%(month)s: you booked %(booked)s GPU-hours, %(busy)s were busy", **values)
@@ -29,6 +32,9 @@ def lines(details: dict[str, Any], url: str) -> list[str]:
         _("Attached %(attached)s (%(attached_share)s %%), busy %(busy)s (%(busy_share)s %%).", **parts, **shares),
         _("Wasted %(wasted)s: %(not_attached)s not attached and %(idle)s idle.", **parts),
     ]
+    if details.get("not_given", 0) >= 180:
+        late = _hours(details["not_given"])
+        found.append(_("Berth was late with %(late)s, or never gave them; nobody pays for that.", late=late))
     if details["no_data"] >= 180:
         found.append(_("Nobody looked for %(no_data)s; that is neither busy nor idle.", **parts))
     found.append(_("Energy: %(kwh)s kWh.", kwh=f"{details['kwh']:.1f}"))
@@ -39,7 +45,7 @@ def lines(details: dict[str, Any], url: str) -> list[str]:
             _("%(name)s %(hours)s", name=_one_line(name), hours=_hours(wasted)) for name, wasted in details["most"]
         )
         found.append(_("Who wasted most: %(most)s", most=most))
-    of = "all" if "people" in details else "me"
+    of = f"team-{details['account']}" if "team" in details else "all" if "people" in details else "me"
     address = f"{url}/reports?of={of}&period=custom&from={details['first']}&to={details['last']}"
     return [*found, _("The whole report: %(url)s", url=address)]
 

@@ -68,6 +68,12 @@ def run_by(user: User) -> list[Account]:
     return list(db.session.scalars(query.where(TeamMember.user_id == user.id, TeamMember.is_owner)))
 
 
+def owners(account: Account) -> list[User]:
+    """Who runs a team, by username."""
+    query = select(User).join(TeamMember, TeamMember.user_id == User.id).order_by(User.username)
+    return list(db.session.scalars(query.where(TeamMember.account_id == account.id, TeamMember.is_owner)))
+
+
 def get(user: User, account_id: int) -> Account:
     """A team that a person is in; any, for an admin. Raises NotFound."""
     account = db.session.get(Account, account_id)

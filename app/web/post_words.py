@@ -17,7 +17,10 @@ EVENTS = {
     Event.MOVED: (_l("A booking was changed"), _l("by somebody else: moved, shortened, cancelled, given another GPU")),
     Event.OFFERED: (_l("The waiting list has something"), _l("a booking or an offer for you, or it could not be had")),
     Event.QUOTA_LOW: (_l("Few hours are left"), _l("less than a tenth of the month's")),
-    Event.SUMMARY: (_l("A summary of each month"), _l("what you booked and used; for admins of everybody too")),
+    Event.SUMMARY: (
+        _l("A summary of each month"),
+        _l("what you booked and used; for owners of their teams and for admins of everybody too"),
+    ),
     Event.MADE: (_l("A booking was made"), _l("by you or for you")),
     Event.STARTS: (_l("A booking starts"), ""),
     Event.ENDED: (_l("A booking has ended"), ""),

@@ -142,9 +142,7 @@ def _charged(note: str) -> str:
         return ""
     kind, used, whole = found[0], *map(hours_text, found[1:])
     if kind == charges.GIVEN:
-        return _(
-            " (%(used)s of %(whole)s GPU-hours: GPUs that could not be given cost nothing)", used=used, whole=whole
-        )
+        return _(" (%(used)s of %(whole)s GPU-hours: what Berth could not give costs nothing)", used=used, whole=whole)
     return _(" (%(used)s GPU-hours attached of %(whole)s reserved)", used=used, whole=whole)
 
 

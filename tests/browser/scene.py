@@ -524,15 +524,16 @@ def _measured(demo: Demo, people: list[str]) -> None:
 
 
 def _day_of(user: User, gpu: Gpu, host: Host, start: datetime, hours: int) -> list[Part]:
-    """A booking that was, its GPU attached but for its first twenty minutes, and each of its hours."""
+    """A booking that was; its GPU came after twenty minutes, by its owner's doing or Berth's, and each of its hours."""
     end = start + timedelta(hours=hours)
     window = {"starts_at": start, "ends_at": end}
     owner = {"user_id": user.id, "account_id": user.account_id, "host_id": host.id}
     booking = Booking(**owner, **window, booked_until=end, settled_at=end)
     db.session.add(booking)
     db.session.flush()
-    since = start + timedelta(minutes=20)
-    db.session.add(Allocation(booking_id=booking.id, gpu_id=gpu.id, **window, attached_at=since, detached_at=end))
+    moments = {"attached_at": start + timedelta(minutes=20), "detached_at": end}
+    moments |= {"ready_at": start} if start.day % 2 else {}
+    db.session.add(Allocation(booking_id=booking.id, gpu_id=gpu.id, **window, **moments))
     db.session.flush()
     hour = 3_600_000
     return [

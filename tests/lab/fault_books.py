@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Sequence
+from datetime import datetime
 
 from app.extensions import db
 from app.models import Account, Allocation, AuditEvent, Booking, EntryKind, Gpu, LedgerEntry
@@ -15,6 +16,7 @@ from tests.lab.scene import Scene
 
 _BLAMED = re.compile(r"\bprocess (?:\d+ in|of) (?P<machine>[ct]-\d+-\d+)")
 OF_OWNERS = {"no_machine", "stopped", "frozen"}  # what keeps a GPU away that its owner can mend
+PROMPT = 60.0  # seconds that a GPU may be late
 NEAR = 10.0  # seconds before a GPU is held back, in which the one who is blamed must have been seen to have it
 
 
@@ -38,16 +40,24 @@ def books(scene: Scene) -> list[str]:
 
 
 def _of_a_booking(booking: Booking, entries: Sequence[LedgerEntry]) -> list[str]:
-    """Nothing is held any more, and it was charged once with what it used, or never if it was cancelled. A GPU that its
-    owner never had, since something was broken or away, is not paid for."""
+    """Nothing is held any more, and it was charged once with what it used, or never if it was cancelled. What its owner
+    did not have of a GPU, since something was broken or away, is not paid for."""
     mine = [entry for entry in entries if entry.booking_id == booking.id]
     held = sum(entry.amount for entry in mine if entry.kind in {EntryKind.HOLD, EntryKind.RELEASE})
     settled = [-entry.amount for entry in mine if entry.kind == EntryKind.SETTLE]
     gpus = db.session.scalars(db.select(Allocation).where(Allocation.booking_id == booking.id)).all()
-    paid = [one for one in gpus if one.attached_at is not None or one.trouble in {"", *OF_OWNERS}]
-    used = len(paid) * Window(booking.starts_at, booking.ends_at).seconds
+    used = sum(Window(_since(one, booking), booking.ends_at).seconds for one in gpus)
     due = [] if booking.cancelled_at else [used]
     return [f"booking {booking.id} holds {-held} and was charged {settled}, not {due}"] * ((held, settled) != (0, due))
+
+
+def _since(one: Allocation, booking: Booking) -> datetime:
+    """From when on a GPU is paid for: a minute is what giving it may take."""
+    if one.attached_at is None and one.trouble not in {"", *OF_OWNERS}:
+        return booking.ends_at
+    had = [moment for moment in (one.attached_at, one.ready_at) if moment is not None]
+    since = min([*had, booking.ends_at]).replace(microsecond=0)
+    return since if (since - one.starts_at).total_seconds() > PROMPT else one.starts_at
 
 
 def _lines() -> list[str]:

@@ -121,9 +121,10 @@ class Day:
         starts.move_start(*self.pick(number), self.now + by, SLOT)
 
     def stay_away(self, number: int) -> None:
-        """Its owner has no machine: once the rules say so, it is given up."""
-        for allocation in bookings.get(self.boss, self.pick(number)[1]).allocations:
-            allocation.trouble = "no_machine"
+        """A pass finds no machine of its owner's, if it runs: once the rules say so, it is given up."""
+        booking = bookings.get(self.boss, self.pick(number)[1])
+        for allocation in booking.allocations if booking.phase(self.now) == "running" else ():
+            allocation.trouble, allocation.ready_at = "no_machine", allocation.ready_at or self.now
         db.session.flush()
         noshows.end_next(self.host)
 
@@ -192,23 +193,38 @@ class Day:
             kinds = Counter(entry.kind for entry in entries if not entry.key.startswith(("fee:", "unused:")))
             held = sum(entry.amount for entry in entries if entry.kind in {"hold", "release"})
             charged = -sum(e.amount for e in entries if e.key == f"settle:{booking_id}")
-            used = 0 if booking.cancelled_at else self.second_by_second(booking)
-            if any(entry.note for entry in entries):
-                assert charges.explained(entries[-1].note) == ("attached", charged, used)
+            used = 0 if booking.cancelled_at else self.second_by_second(booking, booking.ends_at)
+            note = charges.explained(entries[-1].note)
+            if note and note[0] == "attached":
+                assert note == ("attached", charged, used)
                 assert charged < used
                 used = charged
+            elif not booking.cancelled_at:
+                due = self.due(booking, used)
+                assert note == (None if due == used else ("given", due, used))
+                used = due
             fees = [entry for entry in entries if entry.key.startswith("fee:")]
             assert not fees or classes.rules_for(booking.account_id).late_percent
             assert (held, charged, kinds["settle"]) == (0, used, 0 if booking.cancelled_at else 1)
 
-    def second_by_second(self, booking: Booking) -> int:
-        """What it costs, counted without any of the product's arithmetic: minute by minute, since all lies on those
-        but the end that somebody chose by "End now"."""
+    def due(self, booking: Booking, whole: int) -> int:
+        """What of it is to be paid: of each GPU what was not lost before it, or else its owner, could have come."""
+        lost, gpus = 0, bookings.get(self.boss, booking.id).allocations
+        for one in gpus:
+            theirs = [at for at in (one.attached_at, one.ready_at) if at is not None]
+            since = min([*theirs, booking.ends_at])
+            late = (since - booking.starts_at).total_seconds() > 60
+            lost += self.second_by_second(booking, since) if late else 0
+        return (whole * len(gpus) - lost + len(gpus) // 2) // len(gpus)
+
+    def second_by_second(self, booking: Booking, end: datetime) -> int:
+        """What it costs until then, counted without any of the product's arithmetic: minute by minute, since all lies
+        on those but the moments that somebody chose by "End now" and a pass by looking."""
         own, booking = classes.rules_for(booking.account_id), bookings.get(self.boss, booking.id)
         gpus = sum(own.weights.get(allocation.gpu.model, 100) for allocation in booking.allocations)
         moment, total = booking.starts_at, 0
-        while moment < booking.ends_at:
-            step = min(timedelta(minutes=1) - timedelta(seconds=moment.second), booking.ends_at - moment)
+        while moment < end:
+            step = min(timedelta(minutes=1) - timedelta(seconds=moment.second), end - moment)
             local = moment.astimezone(ZONE)
             peak = local.weekday() in own.peak_days and own.peak_from <= local.hour < own.peak_to
             percent = own.peak_percent if peak and own.peak_percent is not None else 100

@@ -10,7 +10,7 @@ from app.errors import InvalidInput, NotFound, QuotaExceeded, RuleRefused, SlotT
 from app.extensions import db
 from app.models import Booking, Host, LedgerEntry, Phase, User
 from app.services import audit, bookings, changes, quota, recording
-from tests.factories import gpus_of, make_admin, make_booking, make_host, make_user
+from tests.factories import attach, gpus_of, make_admin, make_booking, make_host, make_user
 
 NOW = datetime(2026, 11, 3, 14, 0, tzinfo=UTC)
 HOUR = timedelta(hours=1)
@@ -69,6 +69,7 @@ def test_released_early_it_costs_what_it_took(booking: Booking, alice: User, hos
     changes.end_now(alice, booking.id)
     assert booking.phase(NOW + 2 * HOUR) == Phase.PAST
     assert booking.booked_until == NOW + 3 * HOUR
+    attach(booking)
     used = 2 * (30 * 60 + 7)
     assert quota.free(alice.account_id or 0) == 36_000 - used
     recording.settle_ended(host)
@@ -153,6 +154,7 @@ def test_only_the_owner_and_admins_change_it(booking: Booking) -> None:
 
 
 def test_a_booking_is_settled_once(booking: Booking, host: Host, alice: User, freeze: Freeze) -> None:
+    attach(booking)
     freeze(NOW + 3 * HOUR)
     assert recording.settle_ended(host) == 1
     assert recording.settle_ended(host) == 0

@@ -29,7 +29,7 @@ from app.services import (
 )
 from app.services.claims import Ask
 from app.services.rules import classes, fees, tariff, trial
-from tests.factories import gpus_of, make_admin, make_booking, make_gpu, make_host, make_user
+from tests.factories import attach, gpus_of, make_admin, make_booking, make_gpu, make_host, make_user
 
 NOW = datetime(2026, 11, 24, 4, tzinfo=UTC)  # Tuesday, noon in Shanghai, the lab's zone
 HOUR = timedelta(hours=1)
@@ -186,6 +186,7 @@ def test_a_booking_keeps_the_price_at_which_it_was_made(
     set_rules(boss, student)
     changes.move_end(student, booking.id, NOW + 4 * HOUR, SLOT)
     assert quota.held_for(booking.id) == tariff.cost(booking) == 2 * 1.5 * 5 * 3600
+    attach(booking)
     freeze(NOW + 1.5 * HOUR)
     changes.end_now(student, booking.id)
     recording.settle_ended(booking.host)
@@ -250,7 +251,7 @@ def came(booking: Booking, **values: Any) -> None:
 def test_a_booking_whose_owner_did_not_come_ends(student: User, boss: User, gpus: list[Gpu], freeze: Freeze) -> None:
     set_rules(boss, student, noshow_minutes=30, late_hours=1, late_percent=50)
     booking = bookings.create(student, ask(gpus[:1], 0, 4), SLOT)
-    came(booking, trouble="no_machine")
+    came(booking, trouble="no_machine", ready_at=NOW)
     freeze(NOW + timedelta(minutes=29, seconds=59))
     assert noshows.end_next(booking.host) is None
     freeze(NOW + timedelta(minutes=30))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -14,7 +15,7 @@ from app.extensions import db
 from app.models import Allocation, AuditEvent, Booking, Gpu, Host, LedgerEntry, User
 from app.services import enforcement, quota, recording
 from app.services.plan import Desired, Trouble
-from tests.factories import gpus_of, make_booking, make_host, make_instance, make_user
+from tests.factories import attach, gpus_of, make_booking, make_host, make_instance, make_user
 
 NOW = datetime(2026, 11, 24, 4, tzinfo=UTC)
 HOUR = timedelta(hours=1)
@@ -128,6 +129,23 @@ def test_attached_is_what_was_seen_in_that_machine(host: Host, alice: User, gpu:
     assert events("gpu.attached") == [("agent:ws1", f"booking:{allocation.booking_id}")]
 
 
+def test_since_when_only_its_owner_keeps_a_gpu_away_is_written_down_once(
+    host: Host, alice: User, gpu: Gpu, freeze: Freeze
+) -> None:
+    allocation = book(alice, gpu)
+    recording.could_not_look(host, enforcement.desired(host), "no route")
+    assert allocation.ready_at is None
+    stopped = seen(alice=[])
+    stopped = replace(stopped, instances={n: replace(one, status="stopped") for n, one in stopped.instances.items()})
+    for hours in (0.2, 0.3):
+        freeze(NOW + HOUR * hours)
+        record(host, stopped)
+    recording.could_not_look(host, enforcement.desired(host), "no route")
+    freeze(NOW + HOUR * 0.4)
+    record(host, seen(alice=[device(gpu, tag(allocation))]))
+    assert (allocation.ready_at, allocation.attached_at) == (NOW + HOUR * 0.2, NOW + HOUR * 0.4)
+
+
 def test_a_gpu_that_is_in_counts_though_its_tag_could_not_be_renewed(host: Host, alice: User, gpu: Gpu) -> None:
     allocation = book(alice, gpu)
     old = Tag(1, 1, 1)
@@ -192,6 +210,7 @@ def test_what_changed_since_the_pass_began_is_charged_as_it_is(
     allocation = book(alice, gpu, 0, 4)
     want = enforcement.desired(host)
     assert want.wants
+    attach(allocation.booking)
     early = {"end": NOW + HOUR, "id": allocation.booking_id}
     for table, key in (("bookings", "id"), ("allocations", "booking_id")):  # by another process, so to say
         db.session.execute(sa.text(f"UPDATE {table} SET ends_at = :end WHERE {key} = :id"), early)
@@ -214,7 +233,7 @@ def test_the_first_pass_to_record_counts(host: Host, alice: User, gpu: Gpu) -> N
 
 def test_many_are_settled_in_turns(host: Host, alice: User, gpu: Gpu, freeze: Freeze) -> None:
     for hour in range(5):
-        book(alice if hour % 2 else make_user(), gpu, hour, hour + 1)
+        attach(make_booking(alice if hour % 2 else make_user(), [gpu], NOW + hour * HOUR, NOW + (hour + 1) * HOUR))
     freeze(NOW + 10 * HOUR)
     assert [recording.settle_ended(host, limit=3) for _ in range(3)] == [3, 2, 0]
     assert quota.balance(alice.account_id or 0).used == 2 * 3600

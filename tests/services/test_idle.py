@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import datetime, timedelta
+from typing import Any
 
 import pytest
 import sqlalchemy as sa
@@ -18,7 +19,7 @@ from app.services.claims import Ask
 from app.services.idle import keeping, steps, told
 from app.services.idle.judging import Minute, State, Terms, judge
 from app.services.reports import incidents
-from app.services.reports.pieces import Scope
+from app.services.reports.pieces import Key, Scope, numbers
 from app.services.reports.spans import Span
 from app.services.rules import classes
 from tests.factories import gpus_of, make_admin, make_user
@@ -369,8 +370,33 @@ def test_what_berth_never_gave_costs_nothing(lab: Lab, freeze: Callable[[datetim
     assert quota.free(lab.owner.account_id or 0) == 92 * 3600
 
 
+@pytest.mark.parametrize(
+    ("seconds", "what"),
+    [
+        (2 * 7 * 3600, {"attached_at": NOW + HOUR}),  # its agent was down, say
+        (2 * 8 * 3600, {"attached_at": NOW + MINUTE}),  # as passes go
+        (2 * 7.5 * 3600, {"attached_at": NOW + HOUR, "ready_at": NOW + HOUR / 2}),  # then their machine was stopped
+        (2 * 8 * 3600, {"attached_at": NOW + HOUR, "ready_at": NOW}),
+        (0, {"attached_at": None}),  # nobody ever looked
+        (2 * 7.5 * 3600, {"attached_at": None, "trouble": "stopped", "ready_at": NOW + HOUR / 2}),
+    ],
+)
+def test_what_berth_gave_late_costs_from_then_on(
+    lab: Lab, freeze: Callable[[datetime], None], seconds: float, what: dict[str, Any]
+) -> None:
+    policy.current().charge = Charge.RESERVED
+    lab.allocations(**what)
+    freeze(NOW + 9 * HOUR)
+    db.session.expire_all()
+    recording.settle_ended(lab.host)
+    assert ledger(lab.booking.id) == {"settle": -seconds}
+    span = Span.of(NOW - HOUR, NOW + 9 * HOUR, lab_zone(), NOW + 9 * HOUR)
+    [found] = numbers(span, Key.NOTHING, Scope()).values()
+    assert found.reserved - found.not_given == seconds
+
+
 def test_who_has_no_machine_pays_what_was_reserved(lab: Lab, freeze: Callable[[datetime], None]) -> None:
-    lab.allocations(attached_at=None, trouble="stopped")
+    lab.allocations(attached_at=None, trouble="stopped", ready_at=NOW)
     freeze(NOW + 9 * HOUR)
     recording.settle_ended(lab.host)
     assert ledger(lab.booking.id) == {"settle": -16 * 3600}

@@ -21,7 +21,7 @@ from app.models import Booking, Gpu, GpuState, LedgerEntry, User
 from app.services import accounts, bookings, changes, claims, inventory, openings, recording
 from app.services.claims import Ask
 from app.services.windows import Window
-from tests.factories import gpus_of, make_booking, make_host, make_instance, make_user
+from tests.factories import attach, gpus_of, make_booking, make_host, make_instance, make_user
 from tests.services.conftest import waits
 from workers.reconciler import PassResult, run_pass
 
@@ -89,7 +89,8 @@ def test_a_pass_that_records_holds_up_no_books(
     with core.app_context(), transaction():
         alice, host = make_user("alice"), make_host("ws1")
         make_instance(alice, host, "alice")
-        over_id = make_booking(alice, gpus_of(host)[:1], now - 2 * HOUR, now - HOUR).id
+        attach(over := make_booking(alice, gpus_of(host)[:1], now - 2 * HOUR, now - HOUR))
+        over_id = over.id
         running_id = make_booking(alice, gpus_of(host)[1:2], now - HOUR, now + HOUR).id
     began, go, record_gone = Event(), Event(), recording.record_gone
 

@@ -80,6 +80,10 @@ class Lab:
                 allocation.attached_at = at + timedelta(seconds=dice.choice([-4, 0, 3.25, 1800]))
                 allocation.detached_at = end + timedelta(seconds=dice.choice([-600, 0, 7]))
                 self._measure(booking, gpu, allocation)
+            if dice.random() < 0.2:
+                allocation.ready_at = at + timedelta(seconds=dice.choice([0, 59, 61, 1500.5]))
+            if dice.random() < 0.2:
+                allocation.trouble = dice.choice(["stopped", "unreachable"])
             if dice.random() < 0.1:
                 allocation.released_at = at
             self.bookings.append(booking)
@@ -139,7 +143,8 @@ class Lab:
                         busy = min(sum(part.busy_ms for part in parts) / 1000, sampled)
                         energy = sum(part.energy_j for part in parts)
                         memory = max((part.memory_mib for part in parts), default=0)
-                        piece = Numbers(reserved, attached, sampled, busy, energy, memory)
+                        late = _shared(left, right, one.starts_at, _given(one))
+                        piece = Numbers(reserved, attached, sampled, busy, energy, memory, late)
                         found[group(booking, gpus[one.gpu_id], day)] += piece
                     day += timedelta(days=1)
         return dict(found)
@@ -153,8 +158,18 @@ def _shared(start: datetime, end: datetime, since: datetime, until: datetime) ->
     return max(0.0, (min(end, until) - max(start, since)).total_seconds())
 
 
+def _given(one: Allocation) -> datetime:
+    """From when on it is its owner's doing whether the GPU is theirs."""
+    if one.attached_at is None and one.trouble == "unreachable":
+        return one.ends_at
+    since = min(at for at in (one.attached_at, one.ready_at, one.ends_at) if at is not None).replace(microsecond=0)
+    return since if since > one.starts_at + MINUTE else one.starts_at
+
+
 def _rounded(found: dict[Any, Numbers]) -> dict[Any, tuple[float, ...]]:
-    amounts = {key: (n.reserved, n.attached, n.sampled, n.busy, n.energy, n.memory) for key, n in found.items()}
+    amounts = {
+        key: (n.reserved, n.attached, n.sampled, n.busy, n.energy, n.memory, n.not_given) for key, n in found.items()
+    }
     return {key: tuple(round(float(value), 3) for value in values) for key, values in amounts.items()}
 
 
@@ -189,7 +204,11 @@ def test_all_numbers_are_what_counting_by_hand_gives(app: object, first_day: dat
             assert _rounded(found) == _rounded(expected), (key, start, end)
             for one in (*found.values(), total(found.values())):
                 assert -1e-6 <= one.busy <= one.sampled + 1e-6 <= one.attached + 2e-6 <= one.reserved + 3e-6
-                assert one.busy + one.idle + one.no_data + one.not_attached == pytest.approx(one.reserved)
+                parts = one.busy, one.idle, one.no_data, one.not_attached, one.not_given
+                assert sum(parts) == pytest.approx(one.reserved)
+                assert min(parts) > -1e-5
+    [whole] = numbers(Span.of(*spans[0], zone, clock.now()), Key.NOTHING, Scope()).values()
+    assert 0 < whole.not_given < whole.not_given + whole.not_attached
     everything = numbers(Span.of(*spans[0], zone, clock.now()), Key.TEAM, Scope())
     teams = {key for key, _bucket in everything if key}
     assert len(teams) == 1

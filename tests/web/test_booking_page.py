@@ -114,10 +114,27 @@ def test_every_trouble_has_words(client: Client, running: Booking, user: User, h
     assert page.all("//*[@id='status']//div[contains(@class, 'refused')]/p")
     assert "Since Wed 4 Nov 19:30" in page.text
     assert ("<b>no</b>" in page.text) == (trouble == Trouble.ERROR)
-    costs_nothing = "A GPU that you never get costs nothing."
+    costs_nothing = "If you wait longer than a minute for GPU 0, that time costs nothing."
     assert costs_nothing not in page.text, "it was attached once"
     allocation.attached_at = None
+    allocation.ready_at = allocation.starts_at if trouble in fees.OWN_TROUBLE else None
     assert (costs_nothing in client.get(address(running)).text) == (trouble not in fees.OWN_TROUBLE)
+
+
+def test_what_came_late_costs_nothing_until_then(client: Client, running: Booking) -> None:
+    late = "GPU 0 came late, through no fault of yours: the time before Wed 4 Nov 19:30 costs nothing."
+    page = client.get(address(running))
+    assert late not in page.text
+    allocation = allocations(running)[0]
+    allocation.attached_at = NOW - HOUR / 2
+    assert late in client.get(address(running)).text
+    allocation.ready_at = NOW - HOUR
+    assert "costs nothing" not in client.get(address(running)).text
+    allocation.attached_at = allocation.ready_at = None
+    assert "If you wait longer than a minute for GPU 0, that time costs nothing." in client.get(address(running)).text
+    running.ends_at = allocation.ends_at = NOW
+    page = client.get(address(running))
+    assert "GPU 0 could not be given, through no fault of yours, and cost nothing." in page.text
 
 
 def test_what_to_do_is_one_click(client: Client, running: Booking, user: User, host: Host) -> None:

@@ -12,7 +12,7 @@ from flask import Flask
 from icalendar import Calendar
 
 from app.extensions import db
-from app.models import Host, User, UserState
+from app.models import AuditEvent, Host, User, UserState
 from app.services import changes, feeds, maintenance
 from app.services.windows import Window
 from tests.factories import gpus_of, make_admin, make_booking, make_host, make_user
@@ -99,6 +99,22 @@ def test_a_hosts_calendar_has_its_maintenance(app: Flask, client: Client, host: 
     (entry,) = calendar.walk("VEVENT")
     assert (entry["SUMMARY"], entry["LOCATION"]) == ("Maintenance: new fans", "lab03, GPU 0, GPU 1")
     assert entry.decoded("DTSTART").astimezone(UTC) == window.starts_at
+
+
+def test_what_changed_says_so_in_order(app: Flask, client: Client, host: Host, alice: User) -> None:
+    """Programs take a change of an entry that they have only with a higher SEQUENCE or a later LAST-MODIFIED."""
+    made = make_booking(alice, gpus_of(host)[:1], NOW + timedelta(hours=1), NOW + timedelta(hours=2), created_at=NOW)
+    make_booking(alice, gpus_of(host)[1:2], NOW + timedelta(hours=1), NOW + timedelta(hours=2), created_at=NOW)
+    address = _address(client)
+    changes.move_end(alice, made.id, NOW + timedelta(hours=3), 900)
+    changes.move_end(alice, made.id, NOW + timedelta(hours=4), 900)
+    last = db.session.scalar(sa.select(sa.func.max(AuditEvent.created_at)).where(AuditEvent.action == "booking.moved"))
+    assert last is not None
+    moved, as_booked = _read(app, address)[0].walk("VEVENT")
+    for entry, times, moment in ((moved, 2, last.replace(microsecond=0)), (as_booked, 0, NOW)):
+        assert entry["SEQUENCE"] == times
+        assert entry.decoded("LAST-MODIFIED") == entry.decoded("DTSTAMP") == moment
+    assert _read(app, address)[1] == _read(app, address)[1], "unchanged, it is the same to the letter"
 
 
 def test_what_was_cancelled_or_is_long_over_is_not_in_it(app: Flask, client: Client, host: Host, alice: User) -> None:

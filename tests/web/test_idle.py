@@ -116,4 +116,4 @@ def test_the_ledger_says_what_could_not_be_given(client: Client, lab: Lab) -> No
     lab.freeze(NOW + 9 * HOUR)
     db.session.expire_all()
     recording.settle_ended(lab.host)
-    assert "(0 of 16 GPU-hours: GPUs that could not be given cost nothing)" in client.get("/quota").text
+    assert "(0 of 16 GPU-hours: what Berth could not give costs nothing)" in client.get("/quota").text

@@ -14,7 +14,7 @@ import sqlalchemy as sa
 
 from app.extensions import db, lab_zone
 from app.models import Allocation, AuditEvent, Booking, Event, Notice, User, Wait, WaitState
-from app.services import audit, notice_words, samples, summaries, teams
+from app.services import audit, notice_words, notices, samples, summaries, teams
 from app.services.reports.report import Group
 from app.services.samples import Part
 from tests.factories import gpus_of, make_admin, make_booking, make_host, make_user
@@ -67,7 +67,7 @@ def test_who_wasted_most_last_month_is_two_clicks_away(client: Client, admin: Us
     said = "booked 19 GPU-hours (0 % of capacity), attached 19 (100 % of booked), busy 7 (36 %)."
     assert f"October 2026: {said}" in page.text
     wang = page.texts("//table[caption='People']/tbody/tr[1]/td")
-    assert wang == ["13", "13", "1", "0", "11", "1", "11", "84 %", "3.6", "2.0"]
+    assert wang == ["13", "13", "1", "0", "0", "11", "1", "11", "84 %", "3.6", "2.0"]
     assert page.all("//svg[@role='img']/@aria-labelledby") == ["bars-title", "heat-title"]
     this = client.get(page.link("This month"))
     assert "Bookings ended since nobody came: Wang (1)" in this.text
@@ -87,7 +87,7 @@ def test_all_groups_add_up_to_the_same_and_files_have_the_same_rows(
         rows = client.get(f"/reports/report.json?{asked}").response.get_json()["rows"]
         assert [f"{row['wasted_hours']:g}" for row in rows] == shown
         sums = {name: round(sum(row[name] for row in rows), 2) for name in rows[0] if name.endswith("_hours")}
-        assert [*sums.values()] == [35, 35, 20, 0, 12, 3, 12], (group, sums)
+        assert [*sums.values()] == [35, 35, 20, 0, 0, 12, 3, 12], (group, sums)
         lines = list(csv.DictReader(io.StringIO(client.get(f"/reports/report.csv?{asked}").body)))
         assert [line | {"wasted_percent": 0} for line in lines] == [
             {name: str(value) for name, value in row.items()} | {"wasted_percent": 0} for row in rows
@@ -273,3 +273,26 @@ def test_each_month_is_told_once_to_everybody_in_it_and_to_admins(
     assert "of=all&period=custom&from=2026-10-01&to=2026-10-31" in message.text
     freeze(NOW + timedelta(days=20))
     assert summaries.of_last_month(mail=True) == 0, "no news any more"
+
+
+@pytest.mark.parametrize("wanted", [True, False])
+def test_owners_of_a_team_are_told_of_its_month(client: Client, admin: User, wanted: bool) -> None:
+    [team] = teams.every()
+    li, wang = (db.session.scalars(sa.select(User).where(User.username == name)).one() for name in ("li", "wang"))
+    teams.add(admin, team, "li")
+    [gpu, *_] = gpus_of(make_host("lab09"))
+    booking = used(li, gpu.host_id, gpu, START - 200 * HOUR, 4, busy=1)
+    booking.account_id = team.id
+    db.session.flush()
+    if not wanted:
+        notices.choose(wang, {})
+        assert summaries.of_last_month(mail=True) == 2, "Li and the admin"
+        return
+    assert summaries.of_last_month(mail=True) == 4, "two people, their admin, and the team's owner, not its member"
+    assert summaries.of_last_month(mail=True) == 0
+    told = [one for one in db.session.scalars(sa.select(Notice)) if "team" in one.details]
+    assert [one.user_id for one in told] == [wang.id]
+    message = notice_words.message(wang, told, "http://berth", lab_zone())
+    assert message.title == "October 2026, team vision: 4 GPU-hours booked, 1 busy"
+    assert "Who wasted most: Li 2" in message.text
+    assert f"of=team-{team.id}&period=custom&from=2026-10-01&to=2026-10-31" in message.text

@@ -8,9 +8,10 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Numbers:
-    """GPU-seconds, of which each second that was booked is in exactly one of four parts:
+    """GPU-seconds, of which each second that was booked is in exactly one of five parts:
 
-    reserved = busy + idle + no data + not attached. `busy`: kernels ran, by NVML's utilisation (a minute at 40 % is
+    reserved = busy + idle + no data + not attached + not given. `not_given`: Berth was late with it, and nobody pays
+    for it (see services.rules.fees). `busy`: kernels ran, by NVML's utilisation (a minute at 40 % is
     24 s busy). `sampled`: attached, and the sampler looked. `energy`: joules. `memory`: the peak of one GPU in MiB.
     """
 
@@ -20,11 +21,12 @@ class Numbers:
     busy: float = 0.0
     energy: int = 0
     memory: int = 0
+    not_given: float = 0.0
 
     @property
     def not_attached(self) -> float:
-        """Booked, but in nobody's machine."""
-        return self.reserved - self.attached
+        """Booked and to be had, but in nobody's machine."""
+        return self.reserved - self.attached - self.not_given
 
     @property
     def no_data(self) -> float:
@@ -38,7 +40,7 @@ class Numbers:
 
     @property
     def wasted(self) -> float:
-        """What others could have had."""
+        """What others could have had, and whoever booked it did not use."""
         return self.not_attached + self.idle
 
     @property
@@ -55,6 +57,7 @@ class Numbers:
             busy=self.busy + other.busy,
             energy=self.energy + other.energy,
             memory=max(self.memory, other.memory),
+            not_given=self.not_given + other.not_given,
         )
 
 

@@ -15,6 +15,7 @@ from app.services.periods import AN_HOUR
 from app.services.reports.numbers import Numbers, total
 from app.services.reports.pieces import Key, Scope, numbers
 from app.services.reports.spans import Span
+from app.services.rules import fees
 
 A_MINUTE = timedelta(minutes=1)
 POINTS = 240  # of the curve at most
@@ -87,7 +88,8 @@ def _slices(
             attached = (
                 _shared(at, min(at + step, end), max(one.attached_at, one.starts_at), until) if one.attached_at else 0
             )
-            had += Numbers(reserved=reserved, attached=attached)
+            late = _shared(at, min(at + step, end), one.starts_at, fees.given_from(one))
+            had += Numbers(reserved=reserved, attached=attached, not_given=late)
         yield Slice(at, had + found.get(at, Numbers()))
         at += step
 

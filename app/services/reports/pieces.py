@@ -16,6 +16,7 @@ from sqlalchemy import text
 from app.extensions import db
 from app.services.reports.numbers import Numbers
 from app.services.reports.spans import Source, Span, Table
+from app.services.rules import fees
 
 
 class Key(StrEnum):
@@ -83,7 +84,11 @@ WITH mine AS (
   SELECT al.booking_id, al.gpu_id,
          greatest(al.starts_at, :start) AS s, least(al.ends_at, :until) AS t,
          greatest(al.attached_at, al.starts_at, :start) AS has,
-         least(coalesce(al.detached_at, al.ends_at), al.ends_at, :until) AS had, al.attached_at
+         least(coalesce(al.detached_at, al.ends_at), al.ends_at, :until) AS had, al.attached_at,
+         CASE WHEN al.attached_at IS NULL AND al.trouble <> ALL (:theirs) THEN al.ends_at
+              WHEN least(al.attached_at, al.ready_at, al.ends_at) - al.starts_at > :prompt
+              THEN date_trunc('second', least(al.attached_at, al.ready_at, al.ends_at))
+              ELSE al.starts_at END AS given
   FROM allocations AS al {own}
   WHERE al.released_at IS NULL AND tstzrange(al.starts_at, al.ends_at) && tstzrange(:start, :until){scope}
 ),
@@ -91,7 +96,9 @@ held AS (
   SELECT booking_id, gpu_id, day,
          sum(date_part('epoch', least(t, edge[day + 2]) - greatest(s, edge[day + 1]))) AS reserved,
          sum(CASE WHEN attached_at IS NULL THEN 0 ELSE
-           greatest(0, date_part('epoch', least(had, edge[day + 2]) - greatest(has, edge[day + 1]))) END) AS attached
+           greatest(0, date_part('epoch', least(had, edge[day + 2]) - greatest(has, edge[day + 1]))) END) AS attached,
+         sum(CASE WHEN given <= s THEN 0 ELSE
+           greatest(0, date_part('epoch', least(given, t, edge[day + 2]) - greatest(s, edge[day + 1]))) END) AS late
   FROM mine CROSS JOIN (SELECT CAST(:edges AS timestamptz[]) AS edge) AS e
   CROSS JOIN LATERAL generate_series(
     width_bucket(s, edge) - 1, width_bucket(t - interval '1 microsecond', edge) - 1
@@ -107,7 +114,8 @@ used AS (
 )
 SELECT {key} AS key, (CAST(:buckets AS int[]))[p.day + 1] AS bucket,
        sum(p.reserved), sum(p.attached), sum(CASE WHEN u.day IS NULL THEN 0 ELSE least(u.sampled, p.attached) END),
-       sum(CASE WHEN u.day IS NULL THEN 0 ELSE least(u.busy, u.sampled, p.attached) END), sum(u.energy), max(u.memory)
+       sum(CASE WHEN u.day IS NULL THEN 0 ELSE least(u.busy, u.sampled, p.attached) END), sum(u.energy), max(u.memory),
+       sum(p.late)
 FROM held AS p
 LEFT JOIN used AS u ON u.booking_id = p.booking_id AND u.gpu_id = p.gpu_id AND u.day = p.day
 JOIN bookings AS b ON b.id = p.booking_id {join}
@@ -129,12 +137,13 @@ def numbers(
         own=own, scope=scope.condition, used_by=used_by, sources=sources, key=_KEYS[key], join=_JOINS.get(key, "")
     )
     values |= {"start": span.start, "until": span.until, "edges": list(span.edges)}
+    values |= {"theirs": ["", *sorted(fees.OWN_TROUBLE)], "prompt": fees.PROMPT}
     values |= {"buckets": list(buckets or (0,) * len(span.days))}
     db.session.execute(_ROOM)
     rows = db.session.execute(text(statement), values | scope.values)
     return {
-        (group, bucket): Numbers(reserved, attached, sampled, busy, int(energy or 0), memory or 0)
-        for group, bucket, reserved, attached, sampled, busy, energy, memory in rows
+        (group, bucket): Numbers(reserved, attached, sampled, busy, int(energy or 0), memory or 0, not_given)
+        for group, bucket, reserved, attached, sampled, busy, energy, memory, not_given in rows
     }
 
 

@@ -12,6 +12,7 @@ AMOUNTS: dict[str, type] = {  # in GPU-hours where nothing else is said
     "reserved_hours": float,
     "attached_hours": float,
     "busy_hours": float,
+    "not_given_hours": float,
     "not_attached_hours": float,
     "idle_hours": float,
     "no_data_hours": float,
@@ -25,7 +26,7 @@ AMOUNTS: dict[str, type] = {  # in GPU-hours where nothing else is said
 def amounts(row: Row, digits: int = 4) -> dict[str, Any]:
     """A row's numbers by their names, with so many decimals."""
     one = row.numbers
-    parts = (one.reserved, one.attached, one.busy, one.not_attached, one.idle, one.no_data, one.wasted)
+    parts = (one.reserved, one.attached, one.busy, one.not_given, one.not_attached, one.idle, one.no_data, one.wasted)
     share = percent(one.wasted, one.reserved) if one.reserved >= RANKED else None
     values = [*(round(part / 3600, digits) for part in parts), share, round(one.kwh, digits), one.memory]
     return dict(zip(AMOUNTS, values, strict=True))

@@ -1,4 +1,4 @@
-"""What giving back late costs, where the rules say so."""
+"""What giving back late costs, where the rules say so; and what Berth gave late, which costs nothing."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from app.services.rules import classes, tariff
 
 # What its owner can mend: see services.plan.Trouble.
 OWN_TROUBLE = frozenset({"no_machine", "stopped", "frozen"})
+PROMPT = timedelta(seconds=60)  # what the passes and those who leave a GPU may take of its time
 
 
 def late(booking: Booking, start: datetime, end: datetime, now: datetime) -> int:
@@ -37,6 +38,17 @@ def not_given(booking: Booking) -> bool:
 def never_given(allocation: Allocation) -> bool:
     """Whether its owner never had this GPU, and could do nothing about it."""
     return allocation.attached_at is None and bool(allocation.trouble) and allocation.trouble not in OWN_TROUBLE
+
+
+def given_from(allocation: Allocation) -> datetime:
+    """From when on its owner had this GPU, or would have had it but for their machine: what was before costs nothing.
+
+    Its start where Berth was PROMPT, its end where it never came. `services.reports.pieces` says the same in SQL."""
+    if never_given(allocation):
+        return allocation.ends_at
+    moments = [allocation.attached_at, allocation.ready_at, allocation.ends_at]
+    since = min(moment for moment in moments if moment is not None)
+    return since.replace(microsecond=0) if since - allocation.starts_at > PROMPT else allocation.starts_at
 
 
 def _just_given(booking: Booking, now: datetime) -> bool:

@@ -16,7 +16,7 @@ from app.services.bookings import Ask
 from app.services.rules import fees, tariff
 from app.services.waits import line
 from app.web import idle_words, live
-from app.web.bookings import ending, obstacles, series_page, shown, usage, words
+from app.web.bookings import ending, late, obstacles, series_page, shown, usage, words
 from app.web.bookings.blueprint import ID, bp, slot
 from app.web.bookings.book import book_again
 from app.web.machine_words import silence_of
@@ -52,12 +52,12 @@ def page(booking: Booking, *, refused: DomainError | None = None, status: int = 
         "steps": shown.steps(booking, now),
         "obstacle": obstacle,
         "trouble": trouble,
-        "never_given": trouble is not None and fees.never_given(trouble),
+        "theirs": trouble is not None and (trouble.attached_at is not None or trouble.trouble in fees.OWN_TROUBLE),
         "silence": silence_of(booking.host) if shown.poll_seconds(booking, now) == shown.OFTEN else "",
         "lines": [(one, describe(replace(one, booking=None))) for one in statement.of_booking(booking)],
         "poll": shown.poll_seconds(booking, now),
         "poll_url": url_for("bookings.show", booking_id=booking.id, seen=key),
-        "end_lines": ending.lines(booking, now),
+        "end_lines": late.lines(booking, now) + ending.lines(booking, now),
         "offer": line.offered(booking),
     }
     changed = request.args.get("seen") != key

@@ -49,6 +49,8 @@ def sentence(booking: Booking) -> str:
     values = {"booked": hours(found.reserved), "attached": hours(found.attached), "busy": hours(found.busy)}
     values |= {"idle": hours(found.idle), "share": share(found.busy, found.reserved)}
     text = _("Booked %(booked)s GPU-hours, attached %(attached)s, busy %(busy)s (%(share)s), idle %(idle)s.", **values)
+    if found.not_given > 180:
+        text += " " + _("Not given %(hours)s, which costs nothing.", hours=hours(found.not_given))
     if found.no_data > 60 * len(booking.allocations):
         text += " " + _("No data for %(hours)s.", hours=hours(found.no_data))
     return text

@@ -12,7 +12,7 @@ from app.services.reports.numbers import Numbers
 
 WIDTH, HEIGHT, LEFT, TOP, BOTTOM = 1000, 200, 48, 8, 22
 LABELS = 10  # of the horizontal axis at most, so that none lies on its neighbour
-PARTS = ("busy", "idle", "no_data", "not_attached")  # bottom up
+PARTS = ("busy", "idle", "no_data", "not_attached", "not_given")  # bottom up
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ KEYS: dict[str, Callable[[Row], float]] = {
     "booked": lambda row: row.numbers.reserved,
     "attached": lambda row: row.numbers.attached,
     "busy": lambda row: row.numbers.busy,
+    "not-given": lambda row: row.numbers.not_given,
     "not-attached": lambda row: row.numbers.not_attached,
     "idle": lambda row: row.numbers.idle,
     "no-data": lambda row: row.numbers.no_data,
