@@ -71,7 +71,7 @@ def agent_by_hand(berth: Scene, name: str) -> Iterator[int]:
         yield agent.pid
     finally:
         agent.terminate()
-        agent.wait(15)
+        agent.wait(60)
 
 
 @contextmanager

@@ -25,7 +25,7 @@ pytestmark = pytest.mark.lab
 
 NO_PROGRESS = lambda _step, _percent: None  # noqa: E731
 SMALL = {"cpus": 1, "memory_gib": 1, "disk_gib": 2}
-FIRST = 31000 + os.getpid() % 40 * 50
+FIRST = 31000 + os.getpid() % 35 * 50
 
 
 @pytest.fixture(scope="module")
