@@ -17,6 +17,7 @@ from app.errors import RuleRefused
 from app.extensions import transaction
 from app.services import access, instances, inventory, ports
 from app.services.access import Entrance
+from app.services.unix_ids import COMMON_GID
 from workers import scripts
 
 if TYPE_CHECKING:
@@ -86,7 +87,14 @@ def settle(driver: LxdDriver, entrance: Entrance) -> None:
 
 def _settled(driver: LxdDriver, entrance: Entrance) -> tuple[int, list[str]]:
     """The script's status, -1 where it could not be run, and what it said. Touches no database."""
-    command = shell(scripts.SETTLE, limit=SETTLE_LIMIT, BERTH_LOGIN=entrance.login, BERTH_MARK=entrance.mark)
+    command = shell(
+        scripts.SETTLE,
+        limit=SETTLE_LIMIT,
+        BERTH_LOGIN=entrance.login,
+        BERTH_UID=str(entrance.uid),
+        BERTH_COMMON=str(COMMON_GID),
+        BERTH_MARK=entrance.mark,
+    )
     try:
         answer = driver.run(entrance.name, command)
     except DriverError as error:
@@ -102,6 +110,7 @@ def _note_settled(entrance: Entrance, status: int, lines: list[str]) -> None:
             entrance.instance_id,
             account=words.get(status, "failed"),
             missing=access.missing(line.removeprefix("missing ") for line in lines),
+            uid=access.account_uid(lines),
             host_keys=access.host_keys("\n".join(lines)),
         )
 

@@ -6,7 +6,8 @@ the standard input. A machine may answer whatever it likes.
 
 from __future__ import annotations
 
-# The account and what has to be different in every machine. Says `missing PROGRAM` and ends with `settled`, or ends
+# The account and what has to be different in every machine. Says `missing PROGRAM`, ends with `settled`, the account's
+# `uid NUMBER` (BERTH_UID, unless that or the name was there before) and the host keys, or ends
 # with TAKEN when the image needs the name for itself.
 # sudo asks for no password: whoever may use it is root in here anyway, most people come by their key and have no
 # password at all, and a password typed into a machine that others may have broken into is one to lose.
@@ -19,22 +20,32 @@ gid=$(getent group "$login" | cut -d: -f3)  # a group that the image needs would
 [ -z "$gid" ] || [ "$gid" -ge 1000 ] || exit 3
 shell=/bin/bash
 has bash || { echo missing bash; shell=/bin/sh; }
+unused() { [ -n "$1" ] && [ "$1" -ge 1000 ] && ! getent passwd "$1" > /dev/null; }
 uid=$(id -u "$login" 2> /dev/null)
 if [ -n "$uid" ]; then
   [ "$uid" -ge 1000 ] || exit 3
 elif has useradd; then
-  # a home that was kept keeps its owner, where the number is free
-  kept=$(stat -c %u "/home/$login" 2> /dev/null)
-  if [ -n "$kept" ] && [ "$kept" -ge 1000 ] && ! getent passwd "$kept" > /dev/null; then kept="-u $kept"; else kept=; fi
-  group=
-  [ -z "$gid" ] || group="-g $gid"
-  useradd --create-home --shell "$shell" $kept $group "$login" || exit 4
+  # a home that was kept keeps its owner; else the person has the same number as everywhere
+  number=$(stat -c %u "/home/$login" 2> /dev/null)
+  unused "$number" || number=$BERTH_UID
+  unused "$number" || number=
+  if [ -z "$gid" ] && [ -n "$number" ] && ! getent group "$number" > /dev/null; then
+    groupadd --gid "$number" "$login" && gid=$number
+  fi
+  useradd --create-home --shell "$shell" ${number:+-u "$number"} ${gid:+-g "$gid"} "$login" || exit 4
   usermod -p '*' "$login"  # no password, which is not the same as locked: sshd lets keys in
 else
   echo missing useradd; exit 4
 fi
 getent group sudo > /dev/null || groupadd --system sudo
-usermod --append --groups sudo "$login"
+# Whose files are in the shared directories, and who may write into the common ones.
+if ! getent group "$BERTH_COMMON" > /dev/null; then
+  for name in lab berth-lab; do
+    getent group "$name" > /dev/null || { groupadd --gid "$BERTH_COMMON" "$name"; break; }
+  done
+fi
+common=$(getent group "$BERTH_COMMON" | cut -d: -f1)
+usermod --append --groups "sudo${common:+,$common}" "$login"
 if has sudo && [ -d /etc/sudoers.d ]; then
   rule="$login ALL=(ALL:ALL) NOPASSWD: ALL"
   if [ "$(cat /etc/sudoers.d/90-berth 2> /dev/null)" != "$rule" ]; then
@@ -92,6 +103,7 @@ fi
 rm -f /etc/berth-machine
 echo "$BERTH_MARK" > /etc/berth-machine
 echo settled
+echo "uid $(id -u "$login")"
 cat /etc/ssh/ssh_host_*_key.pub 2> /dev/null | head -c 8000
 exit 0
 """

@@ -2,7 +2,7 @@
 
 `Instance.health`, all as codes: `account` ("ok", "taken", "failed"), `missing` (programs that the image lacks),
 `ssh` and `rdp` ("" answers, None: not asked yet, else why not: app.drivers.doors) with `ssh_since` and `rdp_since`,
-`desktop` (one answered once), and `host_keys`.
+`desktop` (one answered once), `host_keys`, and `uid` (the account's number).
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from app.errors import Conflict
 from app.extensions import db
 from app.models import Host, Instance, InstanceStatus, Operation, Port, SshKey, User
 from app.services import audit, operations, ports
+from app.services.unix_ids import uid_of
 
 # What a machine says of itself is its own text: nothing but this may be a host key, and its comment is dropped.
 HOST_KEY = re.compile(r"(ssh-ed25519|ecdsa-sha2-nistp256|ssh-rsa) [A-Za-z0-9+/]{60,800}={0,2}")
@@ -37,6 +38,7 @@ class Entrance:
     instance_id: int
     name: str
     login: str
+    uid: int  # the account's, where the machine has it free
     running: bool
     doors: dict[int, Door]
     keys: tuple[str, ...]
@@ -127,6 +129,12 @@ def host_keys(text: str) -> list[str]:
     return [line for line in dict.fromkeys(lines) if HOST_KEY.fullmatch(line)][:MOST_KEYS]
 
 
+def account_uid(lines: Iterable[str]) -> int | None:
+    """The number that the account inside has, as the machine says."""
+    said = (line.removeprefix("uid ") for line in lines if line.startswith("uid "))
+    return next((int(text) for text in said if text.isascii() and text.isdigit() and len(text) < 11), None)
+
+
 def missing(words: Iterable[str]) -> list[str]:
     """What a machine lacks, of what it may say that it lacks."""
     return sorted(MISSING & set(words))
@@ -137,6 +145,7 @@ def _entrance(machine: Instance, host: Host, doors: list[Port], keys: list[SshKe
         machine.id,
         machine.name,
         machine.owner.username,
+        uid_of(machine.owner),
         machine.status == InstanceStatus.RUNNING,
         {port.id: ports.door(port, host) for port in doors if port.instance_id == machine.id},
         tuple(key.text for key in keys if key.user_id == machine.owner_id),

@@ -139,14 +139,18 @@ def note_trouble(share_id: int, trouble: str) -> None:
         db.session.flush()
 
 
+def of_machine(machine: Instance) -> list[SharedDirectory]:
+    """Those that it has or is about to have, by their path inside; owner and host must be loaded."""
+    return sorted(_given(of_host(machine.host), machine.owner), key=lambda share: share.path)
+
+
 def desired(host: Host) -> dict[str, dict[str, Share]]:
     """By machine of the host, the shared directories that it should have."""
-    offered = [share for share in of_host(host) if share.active and share.fit]
+    offered = of_host(host)
     return {
         machine.name: {
             share_device(share.id): Share(_source(share, machine.owner), share.path, share.read_only)
-            for share in offered
-            if _for(share, machine.owner) and machine.owner.username not in _without(share)
+            for share in _given(offered, machine.owner)
         }
         for machine in _machines(host)
     }
@@ -164,6 +168,11 @@ def _current() -> Select[SharedDirectory]:
 def _machines(host: Host) -> Sequence[Instance]:
     query = select(Instance).where(Instance.host_id == host.id, Instance.deleted_at.is_(None))
     return db.session.scalars(query.options(joinedload(Instance.owner))).all()
+
+
+def _given(offered: Sequence[SharedDirectory], user: User) -> list[SharedDirectory]:
+    on = (share for share in offered if share.active and share.fit and _for(share, user))
+    return [share for share in on if user.username not in _without(share)]
 
 
 def _for(share: SharedDirectory, user: User) -> bool:

@@ -11,7 +11,7 @@ from app import queue
 from app.errors import DomainError
 from app.extensions import limiter, transaction
 from app.models import Instance, InstanceStatus
-from app.services import access, instances, machine_passwords, ssh_keys
+from app.services import access, instances, machine_passwords, shares, ssh_keys, unix_ids
 from app.web import connect, door_words
 from app.web.render import go, render
 from app.web.sessions import me
@@ -33,6 +33,8 @@ def context(machine: Instance) -> dict[str, Any]:
         "key_form": KeyForm(formdata=None),
         "doors": door_words.doors(kit),
         "notes": door_words.notes(kit),
+        "shares": shares.of_machine(machine),
+        "uid": unix_ids.uid_of(machine.owner),
     }
 
 

@@ -18,7 +18,7 @@ from app import create_core
 from app.drivers.directories import HostDirectories
 from app.extensions import db, transaction
 from app.models import Host, Instance, SharedDirectory, User
-from app.services import shares
+from app.services import access, inventory, ports, shares
 from app.services.shares import Terms
 from app.services.unix_ids import COMMON_GID, uid_of
 from tests import postgres
@@ -28,6 +28,7 @@ from tests.lab.idmapped import build
 from tests.lab.lab import Lab
 from tests.lab.looking import connect
 from tests.lab.scene import SLEEPING
+from workers import moving_in
 from workers.sharer import Sharer
 
 pytestmark = pytest.mark.lab
@@ -80,9 +81,8 @@ class House:
 
     def does(self, machine: str, script: str, *, root: bool = False) -> str:
         """What the machine's person gets to read when they do this there."""
-        number = str(self.uid(machine))
-        become = [] if root else ["setpriv", "--reuid", number, "--regid", number, "--groups", str(COMMON_GID)]
-        return self.lab.run(machine, *become, "sh", "-c", f"umask 022; {script}")
+        who = "root" if root else machine  # the account that Berth made there for its owner
+        return self.lab.run(machine, "su", "-s", "/bin/sh", "-c", f"umask 022; {script}", who)
 
 
 @pytest.fixture(scope="module")
@@ -103,7 +103,10 @@ def house(lab_directory: Path, admin_url: str, template: str) -> Iterator[House]
             with core.app_context(), transaction():
                 host = make_host("ws1", gpus=0, endpoint=str(lab.socket))
                 for name in names:
-                    make_instance(make_user(name), host, name)
+                    ports.reserve(make_instance(make_user(name), host, name), host)
+            with core.app_context():
+                for entrance in access.entrances(inventory.host("ws1")):
+                    moving_in.settle(connect(lab), entrance)
             files = HostDirectories(str(lab.lxd_dir))
             sharer = Sharer(core, "ws1", connect(lab), files, kernel="6.8")  # which this LXD takes it for by `preload`
             yield House(lab, core, sharer, data, base, names)

@@ -8,7 +8,8 @@ from passlib.hash import sha512_crypt
 
 from app.extensions import db
 from app.models import Host, Instance, InstanceStatus, Operation, OperationKind, User
-from app.services import operations, ports, ssh_keys
+from app.services import operations, ports, shares, ssh_keys, unix_ids
+from app.services.shares import Terms
 from app.web.rdp import rdp_file
 from tests.factories import make_admin, make_host, make_instance, make_user
 from tests.page import Client
@@ -60,6 +61,29 @@ def test_the_page_has_what_one_pastes(client: Client, liwei: User, machine: Inst
     assert "Answers SSH, port 22000" in page.text
     assert "Download RDP file (.rdp)" not in page.links(), "this one has no desktop"
     assert "First, your SSH key" not in page.text
+
+
+def test_shared_directories_are_named_and_whose_number_they_have(
+    client: Client, liwei: User, machine: Instance
+) -> None:
+    host = db.session.get_one(Host, machine.host_id)
+    assert "Shared directories" not in client.login_as(liwei).get("/machines/gamma").text
+    for terms in (
+        Terms("homes", "/data/homes", "/srv/home", read_only=False, own=True),
+        Terms("sets", "/data/sets", "/srv/sets"),
+        Terms("theirs", "/data/theirs", "/srv/theirs", people=(make_user("wang"),)),
+        Terms("off", "/data/off", "/srv/off"),
+    ):
+        share = shares.add("boss", host, terms)
+        shares.record(share.id, (), "agent:lab03")
+        shares.switch("boss", host, share, on=terms.name != "off")
+    due = unix_ids.uid_of(liwei)
+    for uid, said in ((None, False), (due, False), (1000, True)):
+        with_health(machine, uid=uid)
+        page = client.get("/machines/gamma")
+        assert page.all("//dt/code[starts-with(., '/srv')]/text()") == ["/srv/home", "/srv/sets"]
+        assert "your own, the same in all your machines on lab03" in page.text
+        assert (f"has the number 1000; what is yours in these directories belongs to number {due}" in page.text) == said
 
 
 def test_a_desktop_has_its_file(client: Client, liwei: User, machine: Instance) -> None:

@@ -18,7 +18,7 @@ from workers.doorman import Doorman
 from workers.works import Work, _attempt
 
 HOST_KEY = "ssh-ed25519 " + "A" * 68
-SETTLED = f"missing sudo\nsettled\n{HOST_KEY} root@x\n"
+SETTLED = f"missing sudo\nsettled\nuid 20001\n{HOST_KEY} root@x\n"
 
 
 class House:
@@ -68,6 +68,7 @@ def test_what_is_missing_is_made_once(house: House) -> None:
     assert house.step() == 1
     health = house.machine.health
     assert (health["account"], health["missing"], health["host_keys"]) == ("ok", ["sudo"], [HOST_KEY])
+    assert health["uid"] == 20001
     assert house.lxd.doorways()["alice"].doors.keys() == {"ssh", "rdp"}
     assert (house.port().trouble, health["ssh"], health["rdp"]) == ("", "", "closed")
     ran = len(house.lxd.ran("alice"))
