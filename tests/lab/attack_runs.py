@@ -22,7 +22,7 @@ from tests.lab.scene import SLEEPING, Scene, second_from_now
 from tests.runtime.running import wait_for
 
 Outcomes = dict[str, Outcome]
-LEADS = (3.0, 12.0)  # seconds from writing the ends down to the end; the more if those are not enough
+LEADS = (3.0, 12.0, 40.0)  # seconds from writing the ends down to the end; the more if those are not enough
 LONG = 3600  # seconds of a booking that is not to end by itself
 HERE = 30.0  # seconds within which booked GPUs are there
 GONE = 45.0  # seconds after the end within which Berth has proven that a GPU is free, or given up
@@ -125,6 +125,8 @@ def _write_ends(scene: Scene, ending: dict[Scenario, int], lead: float) -> int:
             due = second_from_now(lead)
             for scenario, booking in ending.items():
                 changes.move_end(accounts.get(scenario.machine), booking, datetime.fromtimestamp(due, UTC), 1)
+            if time.time() > due - 0.2:
+                raise InvalidInput("too late", "none is moved then")  # noqa: TRY301
     except InvalidInput:
         return 0
     return due

@@ -26,7 +26,7 @@ from tests.runtime.running import wait_for
 FIGHTS = Path(__file__).with_name("fights")
 FUSE = ("-p", "default", "-p", "fuse")
 LIMITS = ("-c", "limits.processes=4096", "-c", "limits.memory=2GiB")
-LEADS = (2.0, 12.0)  # seconds from writing the ends down to the end; the more if those are not enough
+LEADS = (2.0, 12.0, 40.0)  # seconds from writing the ends down to the end; the more if those are not enough
 LONG, TURN = 3600, 5
 OVER = 40.0  # seconds after the end within which the record says what became of each GPU
 _UNKNOWN = "nothing"
@@ -201,6 +201,8 @@ class Ring:
                 for fight, number in booked:
                     owner = accounts.get(machines[fight] if fight else first)
                     changes.move_end(owner, number, datetime.fromtimestamp(due, UTC), 1)
+                if time.time() > due - 0.2:
+                    raise InvalidInput("too late", "none is moved then")  # noqa: TRY301
         except InvalidInput:
             return 0
         return due
