@@ -157,7 +157,8 @@ class Evictor:
             where |= set(verdict.instances)
             if fresh:
                 time.sleep(SUSPECT_AFTER)
-        return replace(verdict, ended=tuple(ended))
+        once = {(holder.pid, holder.start): holder for holder in reversed(ended)}  # a program opens it and maps it
+        return replace(verdict, ended=tuple(reversed(once.values())))
 
     def settle(self, pci: str, verdict: Verdict) -> None:
         """Remember, or forget, that a GPU is still to be freed."""

@@ -88,8 +88,9 @@ class FakeKernel(SimulatedHost):
     def close(self) -> None:
         """Nothing runs beside this process."""
 
-    def add_process(self, instance: str, *numbers: Number, how: How = How.OPEN, **more: bool) -> int:
-        """Let a process hold these devices; `stubborn`, `immortal`, `lets_go`, `first` as a real one can be. Its id."""
+    def add_process(self, instance: str, *numbers: Number, how: How = How.OPEN, **more: int) -> int:
+        """Let a process hold these devices; `stubborn`, `immortal`, `lets_go`, `first` as a real one can be; `pid`: one
+        that holds something already does so too. Its id."""
         with self._open() as state:
             processes = state.setdefault("processes", [])
             pid = max((one["pid"] for one in processes), default=state.get("last_pid", _FIRST_PID)) + 1
@@ -97,7 +98,7 @@ class FakeKernel(SimulatedHost):
             name = "train" if instance else "Xorg"
             values = {"pid": pid, "instance": instance, "name": name, "how": str(how), "numbers": numbers}
             processes.append(values | more)
-            return pid
+            return int(processes[-1]["pid"])
 
     def doubt(self, instance: str, why: str = "") -> None:
         """Let no look see all of an instance, for that reason; without one, no more."""

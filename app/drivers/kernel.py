@@ -25,6 +25,7 @@ class How(StrEnum):
     MAPPED = "mapped"  # in its memory, the descriptor perhaps closed
     IN_FLIGHT = "in_flight"  # a descriptor that was sent to a socket of its and not received yet
     REGISTERED = "registered"  # a file that io_uring keeps for it
+    KEPT = "kept"  # memory on it, perhaps, by the driver that it has open or mapped; the GPU's node it has let go of
     LISTED = "listed"  # by NVML's word alone: the look found nothing in its hands
 
 
@@ -70,7 +71,8 @@ class Parted(StrEnum):
 @dataclass(frozen=True)
 class Scan:
     """Who holds any of the devices that were asked for. `doubts`: by instance, why it could not be looked at all of it;
-    what is in there may hold anything. A holder without numbers keeps descriptors that could not be looked at."""
+    what is in there may hold anything. A holder without numbers keeps descriptors that could not be looked at, or
+    memory on nobody knows which GPU."""
 
     holders: tuple[Holder, ...] = ()
     doubts: Mapping[str, str] = field(default_factory=dict)

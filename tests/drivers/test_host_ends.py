@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import signal
+import stat
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -73,6 +74,34 @@ def test_who_is_listed_though_nothing_is_found_on_it_is_a_holder(kernel: HostKer
     assert kernel.kill([found], 5) == ()
     assert not box.alive(pid)
     assert holders(kernel, host(box), pid) == [], "NVML may list it for a while"
+
+
+def test_who_has_let_go_of_the_node_keeps_memory_by_the_driver(
+    kernel: HostKernel, box: Box, stub: Stub, run: Run, tmp_path: Path
+) -> None:
+    """As a CUDA program does on a real GPU: it closes and unmaps /dev/nvidiaN, and its memory stays there. NVML lists
+    it until it has closed /dev/nvidiactl too, of which its mappings are enough."""
+    opens = "f = f{} = os.open({!r}, os.O_PATH)"  # no driver answers behind them here
+    driver, elsewhere = (opens.format(minor, str(_node(tmp_path, minor))) for minor in (255, GPU[1] + 1))
+    keeper, stranger, at_work = box.run(driver), box.run(""), box.run(f"{driver}\n{elsewhere}")
+    on_host = run(driver).pid
+    everybody = keeper, stranger, at_work, on_host
+    stub.say(Gpu(GPU[1], compute=[keeper, stranger]))
+    found = {one.pid: one for one in holders(kernel, host(box), *everybody)}
+    assert found.keys() == {keeper, stranger}
+    assert (found[keeper].how, found[keeper].numbers, found[keeper].spared) == (How.KEPT, {GPU}, False)
+    assert (found[stranger].how, found[stranger].spared) == (How.LISTED, True)
+    stub.say(Gpu(GPU[1]))
+    (unlisted,) = holders(kernel, host(box), *everybody)
+    assert (unlisted.pid, unlisted.how, unlisted.numbers) == (keeper, How.KEPT, set()), "on which GPU, nobody says"
+    assert holders(kernel, host(box), *everybody, thorough=False) == []
+
+
+def _node(folder: Path, minor: int) -> Path:
+    """A device node of NVIDIA's."""
+    path = folder / f"nvidia{minor}"
+    os.mknod(path, stat.S_IFCHR | 0o600, os.makedev(195, minor))
+    return path
 
 
 def test_the_hosts_own_is_listed_as_such(kernel: HostKernel, stub: Stub, run: Run) -> None:

@@ -230,6 +230,29 @@ def test_who_is_only_listed_by_nvml_is_not_killed(house: House, freeze: Freeze) 
     assert state_of(house, 0) == GpuState.QUARANTINE
 
 
+@pytest.mark.parametrize("on", [CARDS[:1], []], ids=["as NVML says", "on which, nobody says"])
+def test_who_keeps_memory_by_the_driver_is_ended(
+    house: House, freeze: Freeze, monkeypatch: pytest.MonkeyPatch, on: list[tuple[int, int]]
+) -> None:
+    monkeypatch.setattr(evictor, "SUSPECT_AFTER", 0.0)
+    booking, _ = booked(house, freeze)
+    house.kernel.add_process("alice", *on, how=How.KEPT)
+    freeze(NOW + HOUR + GRACE)
+    house.run()
+    assert house.kernel.processes() == []
+    assert house.allocation(booking).detached_at is not None
+    assert state_of(house, 0) == GpuState.IN_SERVICE
+
+
+def test_who_has_it_open_and_mapped_is_told_of_once(house: House, freeze: Freeze) -> None:
+    booked(house, freeze)
+    pid = house.kernel.add_process("alice", CARDS[0], stubborn=True)
+    house.kernel.add_process("alice", CARDS[0], how=How.MAPPED, pid=pid)
+    freeze(NOW + HOUR + GRACE)
+    (ended,) = [line for line in describe(house.run()) if line.startswith("ended")]
+    assert f"process {pid} of alice" in ended
+
+
 def test_a_machine_that_cannot_be_looked_at_holds_its_own_gpu_only(house: House, freeze: Freeze) -> None:
     booking, second = booked(house, freeze, follower=True)
     other = make_booking(house.bob, house.gpus[1:2], NOW, NOW + HOUR)
