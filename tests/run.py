@@ -28,7 +28,8 @@ SUITES = {
     "timed": ["-m", "lab and timed", "tests"],
     "browser": ["-n", "2", "-m", "browser and not lab", "tests"],
 }
-BESIDE = {"lab": "holds"}  # labs wait more than they work: the one runs while the other does
+# Labs, and who starts and ends whole Berths, wait more than they work: the one runs while the other does.
+BESIDE = {"quick": "runtime", "lab": "holds"}
 PACKAGES = [
     "chromium", "fonts-noto-cjk", "gcc", "libc6-dev", "openssh-client", "freerdp2-x11", "xvfb", "imagemagick",
     *LAB_PACKAGES,
