@@ -30,9 +30,10 @@ SUITES = {
     "holds": ["-m", "holds and not apart", *LABS],
     "apart": ["-m", "holds and apart", *LABS],
     "timed": ["-m", "lab and timed", *LABS],
-    "browser": ["-n", "2", "-m", "browser and not lab", "tests"],
+    "browser": ["-n", "2", "-m", "browser and not lab", "tests/browser"],
 }
-BESIDE = {"lab": ("holds", "apart")}  # labs wait more than they work: the ones run while the others do
+# Labs, and who starts and ends whole Berths, wait more than they work: the ones run while the others do.
+BESIDE = {"quick": ("runtime",), "lab": ("holds", "apart")}
 PACKAGES = [
     "chromium", "fonts-noto-cjk", "gcc", "libc6-dev", "openssh-client", "freerdp2-x11", "xvfb", "imagemagick",
     *LAB_PACKAGES,

@@ -111,9 +111,9 @@ def serving(core: Flask, host: str, driver: LxdDriver, confirm: float = 0.3) -> 
     thread.start()
     desk = Desk(core, server)
     try:
-        wait_for(lambda: desk.url, 10, "it serves")
+        wait_for(lambda: desk.url, why="it serves")
         yield desk
     finally:
         stop.set()
-        thread.join(10)
+        thread.join(30)
         assert not thread.is_alive()

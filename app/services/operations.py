@@ -9,8 +9,9 @@ from collections.abc import Collection
 from typing import Any
 
 from flask_babel import gettext as _
-from sqlalchemy import func, select
+from sqlalchemy import ColumnElement, func, select
 from sqlalchemy.orm import joinedload
+from sqlalchemy.orm.util import identity_key
 
 from app import clock
 from app.errors import Conflict
@@ -78,18 +79,30 @@ def last(instance_id: int) -> Operation | None:
 
 
 def latest(instance_ids: Collection[int]) -> dict[int, Operation]:
-    """The newest operation on each of these machines, by the machine's id."""
+    """The newest operation on each of these machines, by the machine's id; they are renewed (see `_at_once`)."""
     newest = (
         select(func.max(Operation.id)).where(Operation.instance_id.in_(instance_ids)).group_by(Operation.instance_id)
     )
-    query = select(Operation).where(Operation.id.in_(newest))
-    return {operation.instance_id: operation for operation in db.session.scalars(query) if operation.instance_id}
+    found = _at_once(Instance, instance_ids, Operation.instance_id, Operation.id.in_(newest))
+    return {operation.instance_id: operation for operation in found if operation and operation.instance_id}
 
 
 def last_of_template(template_id: int) -> Operation | None:
-    """The newest operation on a template, its log too."""
-    query = select(Operation).where(Operation.template_id == template_id).order_by(Operation.id.desc()).limit(1)
-    return db.session.scalar(query)
+    """The newest operation on a template, its log too; the template is renewed (see `_at_once`)."""
+    newest = select(func.max(Operation.id)).where(Operation.template_id == template_id).scalar_subquery()
+    return next(iter(_at_once(Template, [template_id], Operation.template_id, Operation.id == newest)), None)
+
+
+def _at_once(
+    table: type[Instance | Template], ids: Collection[int], column: Any, newest: ColumnElement[bool]
+) -> list[Operation | None]:
+    """The newest work on each, and whatever of them was loaded anew, in one statement and so as of one moment: of work
+    that is over and a machine from before its end a page would be made that stands still and offers nothing."""
+    for number in ids:
+        if (loaded := db.session.identity_map.get(identity_key(table, number))) is not None:
+            db.session.expire(loaded, table.__mapper__.column_attrs.keys())
+    query = select(table, Operation).outerjoin(Operation, (column == table.id) & newest).where(table.id.in_(ids))
+    return [operation for _target, operation in db.session.execute(query)]
 
 
 def outcome(operation_id: int) -> tuple[OperationState, str]:

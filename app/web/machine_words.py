@@ -109,6 +109,11 @@ class Card(Worked):
     silence: str
 
     @property
+    def busy(self) -> bool:
+        """Whether work on it is under way; or it was deleted just now, which the next look shows."""
+        return super().busy or self.machine.deleted_at is not None
+
+    @property
     def state(self) -> tuple[str, LazyString]:
         """The code in app.web.states and the word."""
         if self.busy and self.operation is not None:

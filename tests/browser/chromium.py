@@ -8,10 +8,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from playwright.sync_api import Browser, BrowserContext, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, expect, sync_playwright
 
 NAMES = ("chromium", "chromium-browser", "google-chrome-stable", "google-chrome")
 DESKTOP, PHONE = {"width": 1366, "height": 768}, {"width": 360, "height": 740}
+# Milliseconds in which what is waited for must come: on a busy machine anything may take its time. What a person would
+# find slow is measured by itself, where it is promised.
+PATIENCE = 30_000
 _QUIET = [
     "--disable-gpu",
     "--disable-quic",
@@ -31,6 +34,7 @@ def path() -> str:
 def browser() -> Iterator[Browser]:
     """One browser; as root it runs without its sandbox, which it refuses otherwise."""
     arguments = [*_QUIET, *(["--no-sandbox"] if os.geteuid() == 0 else [])]
+    expect.set_options(timeout=PATIENCE)
     with sync_playwright() as playwright:
         started = playwright.chromium.launch(executable_path=path(), args=arguments)
         try:
@@ -45,5 +49,5 @@ def context(browser: Browser, base_url: str, *, phone: bool = False, js: bool = 
     opened = browser.new_context(
         base_url=base_url, viewport=PHONE if phone else DESKTOP, java_script_enabled=js, **settings
     )
-    opened.set_default_timeout(8000)
+    opened.set_default_timeout(PATIENCE)
     return opened

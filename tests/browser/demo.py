@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import itertools
+import os
 import re
 import shutil
+import signal
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -70,7 +72,7 @@ class Demo:
                 machine.health = {**machine.health, "desktop": True}
                 return seen
 
-        wait_for(done, 15, f"{name} has a desktop")
+        wait_for(done, 60, f"{name} has a desktop")
 
     def waiting(self, full_name: str) -> str:
         """Somebody who has asked for an account."""
@@ -120,7 +122,7 @@ class Demo:
                 query = db.select(Allocation).where(Allocation.booking_id == booking_id)
                 return all(allocation.attached_at for allocation in db.session.scalars(query))
 
-        wait_for(done, 15, f"booking {booking_id} attached")
+        wait_for(done, 60, f"booking {booking_id} attached")
 
     def measured(self, booking_id: int, *, ahead: timedelta = timedelta(0), **values: int) -> int:
         """Its first GPU was just read to be at these; the GPU's number. `ahead`: no other reading takes its place so
@@ -131,6 +133,16 @@ class Demo:
             assert gpu is not None
             samples.show(gpu.host_id, [Now(gpu.pci_address, clock.now() + ahead, values)])
             return gpu.minor
+
+    @contextmanager
+    def standstill(self, host: str) -> Iterator[None]:
+        """Its agent does nothing meanwhile: what is asked for can be seen to wait, however slow the browser is."""
+        agent = min(self.berth.pids(f"workers agent {host}"))
+        os.kill(agent, signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            os.kill(agent, signal.SIGCONT)
 
     def clear(self) -> None:
         """Give back everything that is booked, so that the next test finds all GPUs free."""

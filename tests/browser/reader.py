@@ -98,7 +98,9 @@ class Reader:
         self.check()
 
     def sees_heading(self, name: Name) -> None:
-        expect(self.page.get_by_role("heading", level=1, name=name)).to_be_visible(timeout=15000)
+        """On a page that is all there, and listens."""
+        expect(self.page.get_by_role("heading", level=1, name=name)).to_be_visible()
+        self.page.wait_for_load_state()
         self.check()
 
     def check(self) -> None:

@@ -399,7 +399,7 @@ def _templates(demo: Demo) -> tuple[int, int]:
         with demo.app.app_context():
             return not any(template.state == TemplateState.BUILDING for template in templates.every())
 
-    wait_for(over, 30, "templates that are built or not")
+    wait_for(over, 60, "templates that are built or not")
     with demo.app.app_context(), transaction():
         drawn = io.BytesIO()
         Image.linear_gradient("L").convert("RGB").save(drawn, "PNG")
@@ -489,7 +489,7 @@ def _read(demo: Demo, user: str, admin: str) -> None:
         with demo.app.app_context():
             return all(one.answered_at for one in readings.of_instance(inventory.host("sim1"), user))
 
-    wait_for(read, 15, "the agent to read")
+    wait_for(read, 60, "the agent to read")
 
 
 def _told(demo: Demo, user: str, admin: str) -> None:
@@ -590,5 +590,5 @@ def _broken_machine(demo: Demo, user: str) -> str:
         with demo.app.app_context():
             return db.session.scalar(db.select(Instance.status).where(Instance.name == name)) == "failed"
 
-    wait_for(failed, 15, "a creation that fails")
+    wait_for(failed, 60, "a creation that fails")
     return name

@@ -26,7 +26,7 @@ def test_a_backup_is_made_and_downloaded(demo: Demo, window: Callable[..., Brows
         reader.page.goto(f"/machines/{person}/backup")
         return download.is_visible()
 
-    wait_for(there, 15, "it is made")
+    wait_for(there, 60, "it is made")
     with reader.page.expect_download() as got:
         download.click()
     assert got.value.suggested_filename.startswith(f"{person}-20")

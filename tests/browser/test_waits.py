@@ -41,7 +41,7 @@ def test_who_waits_gets_what_somebody_cancels(reader: Reader, demo: Demo) -> Non
         page.goto("/waits")
         return page.get_by_role("link", name="1 GPU on sim1").is_visible()
 
-    wait_for(granted, 20, "the place to become a booking")
+    wait_for(granted, 60, "the place to become a booking")
     reader.click("link", "1 GPU on sim1")
     reader.sees_heading(re.compile("1 GPU on sim1 · Booked"))
     reader.sees("Ablation")

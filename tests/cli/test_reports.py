@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 
+import pytest
 import sqlalchemy as sa
 
 from tests.cli.conftest import Berth, book_now
@@ -13,9 +14,10 @@ from tests.cli.conftest import Berth, book_now
 def test_the_report_adds_up_by_person(lab: Berth, engine: sa.Engine) -> None:
     book_now(engine)
     [row] = lab("report", "--json").json()
-    assert (row["user"], row["bookings"], row["reserved_hours"], row["attached_hours"]) == ("liwei", 1, 4.0, 1.0)
+    assert (row["user"], row["bookings"]) == ("liwei", 1)
+    assert (row["reserved_hours"], row["attached_hours"]) == pytest.approx((4, 1), abs=0.1)  # and it goes on
     [line] = csv.DictReader(io.StringIO(lab("report", "--format", "csv").out))
-    assert (line["user"], float(line["reserved_hours"])) == ("liwei", 4.0)
+    assert (line["user"], float(line["reserved_hours"])) == ("liwei", pytest.approx(4, abs=0.1))
     assert "RESERVED HOURS" in lab("report").out
     assert lab("report", "--from", "2026-01-01", "--to", "2026-01-02", "--json").json() == []
     for wrong in (("--from", "yesterday"), ("--from", "2026-01-02", "--to", "2026-01-01"), ("--format", "xls")):
@@ -32,9 +34,10 @@ def test_who_waited_is_printed_by_what_a_wish_names(lab: Berth, engine: sa.Engin
             WHERE username = 'liwei'""")
         )
     [row] = lab("report", "--waits", "--json").json()
-    assert (row["user"], row["places"], row["waiting"], row["longest_wait_hours"]) == ("liwei", 1, 1, 1.5)
+    assert (row["user"], row["places"], row["waiting"]) == ("liwei", 1, 1)
+    assert row["longest_wait_hours"] == pytest.approx(1.5, abs=0.1)  # and it goes on
     [line] = csv.DictReader(io.StringIO(lab("report", "--waits", "--group", "model", "--format", "csv").out))
-    assert (line["model"], line["median_wait_hours"]) == ("'-", "1.5")
+    assert (line["model"], float(line["median_wait_hours"])) == ("'-", pytest.approx(1.5, abs=0.1))
     assert lab("report", "--waits", "--group", "day").status == 2
     assert "Nobody waited" in lab("report", "--waits", "--from", "2026-01-01", "--to", "2026-01-02").out
 

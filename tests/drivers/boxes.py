@@ -71,8 +71,8 @@ class Box:
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
         for process in self.processes:
-            process.wait(5)
-        wait_for(lambda: not self._members(), 5, "everybody gone")
+            process.wait(30)
+        wait_for(lambda: not self._members(), why="everybody gone")
         for group in self.groups:
             self._remove(group)
 

@@ -44,7 +44,7 @@ def test_a_door_opens_answers_and_closes(subject: Subject) -> None:
     doorway = subject.driver.doorways()[name]
     assert doorway.status == "running"
     assert doorway.has(ssh)
-    wait_for(lambda: subject.driver.knock(ssh) == "", 15, "sshd answers")
+    wait_for(lambda: subject.driver.knock(ssh) == "", why="sshd answers")
     assert subject.driver.taken(ssh) == BUSY, "by the door itself"
     subject.driver.close_door(name, "ssh")
     subject.driver.close_door(name, "ssh")

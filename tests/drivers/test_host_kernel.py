@@ -124,7 +124,7 @@ threading.Thread(target=lambda: (print('ready', flush=True), threading.Event().w
 ctypes.CDLL(None).syscall(60 if os.uname().machine == 'x86_64' else 93, 0)
 """
     pid = box.run(code)
-    wait_for(lambda: Path(f"/proc/{pid}/stat").read_text().split()[2] == "Z", 5, "its first thread has ended")
+    wait_for(lambda: Path(f"/proc/{pid}/stat").read_text().split()[2] == "Z", why="its first thread has ended")
     (found,) = holders(kernel, box, thorough=False)
     assert (found.pid, found.numbers) == (pid, {FULL})
 
@@ -261,12 +261,12 @@ def test_who_is_frozen_dies_and_the_rest_stays_frozen(kernel: HostKernel, box: B
     group.mkdir(exist_ok=True)
     (group / "cgroup.procs").write_text(str(holder))
     (group / "freezer.state").write_text("FROZEN")
-    wait_for(lambda: (group / "freezer.state").read_text() == "FROZEN\n", 5, "frozen")
+    wait_for(lambda: (group / "freezer.state").read_text() == "FROZEN\n", why="frozen")
     assert kernel.kill(found, 5) == ()
     assert not box.alive(holder)
     assert box.alive(bystander)
     if not depth:
-        wait_for(lambda: (top / "freezer.state").read_text() == "FROZEN\n", 5, "as it was")
+        wait_for(lambda: (top / "freezer.state").read_text() == "FROZEN\n", why="as it was")
 
 
 def test_who_is_stopped_dies(kernel: HostKernel, box: Box) -> None:
@@ -397,7 +397,7 @@ def test_many_who_ask_at_once_share_a_look(kernel: HostKernel, box: Box, monkeyp
         early = pool.submit(scanner.look, {FULL}, thorough=True)
         assert first.wait(10)
         late = [pool.submit(scanner.look, {ZERO}, thorough=True) for _ in range(8)]
-        wait_for(lambda: scanner._waiting is not None and scanner._waiting.askers == 8, 5, "all wait")
+        wait_for(lambda: scanner._waiting is not None and scanner._waiting.askers == 8, why="all wait")
         go_on.set()
         for future in (early, *late):
             future.result(10)
@@ -426,7 +426,7 @@ signal.signal(signal.SIGUSR1, toggle)
     assert holders(kernel, box, thorough=False) == []
     for held in (True, False, True):
         os.kill(pid, signal.SIGUSR1)
-        wait_for(lambda held=held: bool(holders(kernel, box, thorough=False)) == held, 5, "seen")
+        wait_for(lambda held=held: bool(holders(kernel, box, thorough=False)) == held, why="seen")
 
 
 def test_looks_leave_no_descriptors_behind(kernel: HostKernel, box: Box) -> None:

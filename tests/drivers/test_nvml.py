@@ -135,7 +135,7 @@ def test_one_that_hangs_is_given_up(
     assert nvml.on(ALL) == {}, "nobody is asked again so soon"
     assert (len(started), nvml.own) == (1, frozenset())
     assert "NVML says nothing" in caplog.text
-    wait_for(lambda: start_time(started[0]) is None, 5, "it is gone")
+    wait_for(lambda: start_time(started[0]) is None, why="it is gone")
     stub.say(Gpu(70, compute=[11]))
     nvml._silent_until = 0.0
     monkeypatch.setattr(asking, "READY_WITHIN", 5.0)
@@ -172,7 +172,7 @@ def test_it_ends_when_nobody_asks_and_is_started_anew(
     nvml.ready()
     child = nvml._child
     assert child is not None
-    wait_for(lambda: child.process.poll() == 0, 5, "it ends by itself")
+    wait_for(lambda: child.process.poll() == 0, why="it ends by itself")
     stub.say(Gpu(70, compute=[11]))
     assert nvml.on(ALL) == {11: {(195, 70)}}
     assert len(started) == 2
@@ -203,7 +203,7 @@ def test_only_what_the_look_missed_is_added(stub: Stub) -> None:
 def test_who_has_ended_holds_nothing_though_it_is_listed() -> None:
     child = subprocess.Popen([sys.executable, "-c", ""], stdout=subprocess.DEVNULL)
     try:
-        wait_for(lambda: _state(child.pid) == "Z", 5, "it waits to be reaped")
+        wait_for(lambda: _state(child.pid) == "Z", why="it waits to be reaped")
         assert list(missed({child.pid: {(195, 70)}}, [])) == []
     finally:
         child.wait()

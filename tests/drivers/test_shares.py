@@ -67,10 +67,9 @@ def test_one_that_does_not_freeze_keeps_nobody_else_waiting(tmp_path: Path, monk
     thread = threading.Thread(target=hold)
     thread.start()
     began.wait()
-    start = time.monotonic()
     for _ in range(5):
         with stillness.of(["other"]):
             pass
-    assert time.monotonic() - start < 0.15
+    assert not took, "the five are through while the one that is stuck is still waited for"
     thread.join()
     assert took[0] > 0.25

@@ -13,26 +13,46 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 from flask import Flask
 from redis import Redis
 
-from app import create_core
+from app import create_core, queue
 from app.config import Settings
+from app.extensions import db
+from app.services import inventory
 
 DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # 127.0.0.1 is behind no proxy
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def wait_for(what: Callable[[], Any], seconds: float = 15.0, why: str = "") -> Any:
-    """The first true answer of `what`."""
+def wait_for(what: Callable[[], Any], seconds: float = 25.0, why: str = "") -> Any:
+    """The first true answer of `what`. Unless told otherwise it waits long enough for a busy machine, and less than an
+    agent's tick, so that what came was asked for."""
     deadline = time.monotonic() + seconds
     while not (found := what()):
         assert time.monotonic() < deadline, f"not within {seconds} s: {why or what}"
         time.sleep(0.03)
     return found
+
+
+def wakes(berth: Berth, seconds: float = 20.0) -> bool:
+    """Whether a wake makes the agent look: its tick is minutes away. Give one second where a wake may be lost, and ask
+    again."""
+    deadline = time.monotonic() + seconds
+    with berth.app().app_context():
+        before = inventory.host("sim1").pass_at
+        db.session.remove()
+        queue.wake("sim1")
+        while time.monotonic() < deadline:
+            if inventory.host("sim1").pass_at != before:
+                return True
+            db.session.remove()
+            time.sleep(0.025)
+    return False
 
 
 def free_port() -> int:
@@ -87,7 +107,7 @@ class Berth:
 
     def health(self) -> dict[str, Any]:
         try:
-            with DIRECT.open(f"http://127.0.0.1:{self.port}/healthz", timeout=5) as answer:
+            with DIRECT.open(f"http://127.0.0.1:{self.port}/healthz", timeout=20) as answer:
                 return json.load(answer)
         except urllib.error.HTTPError as error:
             return json.load(error)
@@ -97,17 +117,18 @@ class Berth:
 
     def redis(self, login: str) -> Redis:
         """Valkey as the web or as an agent."""
-        return Redis.from_url(self.book()["redis_url" if login == "web" else "redis_agent_url"], socket_timeout=5)
+        return Redis.from_url(self.book()["redis_url" if login == "web" else "redis_agent_url"], socket_timeout=20)
 
+    @cache  # noqa: B019 - there are few of us
     def app(self) -> Flask:
-        """The application on the running servers, as another command on this machine has it."""
+        """The application on the running servers, as another command here has it; one, so that it connects once."""
         return create_core(Settings.load(self.environment | {"SECRET_KEY": "only for tests"}))
 
     def workers(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         """`python -m workers …` beside it."""
         command = [sys.executable, "-m", "workers", *arguments]
         return subprocess.run(
-            command, cwd=ROOT, env=self.environment, capture_output=True, text=True, timeout=60, check=False
+            command, cwd=ROOT, env=self.environment, capture_output=True, text=True, timeout=180, check=False
         )
 
     def pids(self, word: str) -> list[int]:

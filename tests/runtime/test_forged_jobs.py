@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import pickle
-import time
 import zlib
 from collections.abc import Callable
 from pathlib import Path
@@ -18,11 +17,9 @@ from redis.exceptions import RedisError, ResponseError
 from rq import Callback, Queue
 from rq.serializers import JSONSerializer
 
-from app import queue
 from app.extensions import db
 from app.models import AuditEvent
-from app.services import inventory
-from tests.runtime.running import Berth, wait_for
+from tests.runtime.running import Berth, wait_for, wakes
 
 WAKE = ["workers.jobs.wake", None, ["sim1"], {}]
 QUEUE = "rq:queue:host-sim1"
@@ -66,19 +63,6 @@ def status(berth: Berth, job: str) -> bytes | None:
     return berth.redis("agent").hget(f"rq:job:{job}", "status")
 
 
-def wakes(berth: Berth) -> bool:
-    with berth.app().app_context():
-        before = inventory.host("sim1").pass_at
-        db.session.remove()
-        queue.wake("sim1")
-        for _ in range(40):
-            if inventory.host("sim1").pass_at != before:
-                return True
-            db.session.remove()
-            time.sleep(0.025)
-    return False
-
-
 def forged(canary: Path) -> dict[str, tuple[bytes, dict[str, str]]]:
     touch = f"touch {canary}"
     wake = json.dumps(WAKE).encode()
@@ -110,8 +94,8 @@ def test_forged_job_fails_without_effect_and_with_one_line_of_audit(
     before = len(refusals(berth))
     data, fields = forged(tmp_path / "canary")[kind]
     job = push(web, data, **fields)
-    wait_for(lambda: status(berth, job) == b"failed", 10, f"{kind}: failed")
-    wait_for(lambda: len(refusals(berth)) > before, 5, f"{kind}: on record")
+    wait_for(lambda: status(berth, job) == b"failed", why=f"{kind}: failed")
+    wait_for(lambda: len(refusals(berth)) > before, why=f"{kind}: on record")
     assert wakes(berth)  # and the agent lives on
     assert len(refusals(berth)) == before + 1
     assert not (tmp_path / "canary").exists()
@@ -124,8 +108,8 @@ def test_rq_itself_with_the_portals_login_gets_no_further(berth: Berth, web: Red
     host_queue = Queue("host-sim1", connection=web, serializer=JSONSerializer)
     callback = Callback("os.system")
     job = host_queue.enqueue("os.system", f"touch {canary}", job_id=f"n-{uuid4()}", on_failure=callback)
-    wait_for(lambda: status(berth, job.id) == b"failed", 10, "failed")
-    wait_for(lambda: len(refusals(berth)) > before, 5, "on record")
+    wait_for(lambda: status(berth, job.id) == b"failed", why="failed")
+    wait_for(lambda: len(refusals(berth)) > before, why="on record")
     assert refusals(berth)[-1]["function"] == "os.system"
     assert not canary.exists()
 
@@ -133,7 +117,7 @@ def test_rq_itself_with_the_portals_login_gets_no_further(berth: Berth, web: Red
 @pytest.mark.parametrize("entry", [b"\xff\xfe", b"not an id!", b"n-of-no-job", b"a:b:c", b""])
 def test_what_is_not_even_a_job_does_not_deafen_the_agent(berth: Berth, web: Redis, entry: bytes) -> None:
     web.rpush(QUEUE, entry)
-    wait_for(lambda: wakes(berth), 10, "wakes arrive")
+    wait_for(lambda: wakes(berth, 1), why="wakes arrive")
 
 
 @pytest.mark.parametrize("key", [QUEUE, f"{QUEUE}:intermediate"])
@@ -144,8 +128,8 @@ def test_a_queue_of_the_wrong_type_does_not_deafen_the_agent(berth: Berth, web: 
         except ResponseError:  # it holds a wake just now
             return False
 
-    wait_for(spoilt, 5, "spoilt")
-    wait_for(lambda: wakes(berth), 10, "wakes arrive")
+    wait_for(spoilt, why="spoilt")
+    wait_for(lambda: wakes(berth, 1), why="wakes arrive")
 
 
 REFUSED = [

@@ -1,4 +1,4 @@
-"""Many programs at once, each with a session of its own, on real commits."""
+"""Many programs at once, each with a session of its own, on real commits. More of them, over HTTP: test_races."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from flask import Flask
 
 from app import create_app
 from app.extensions import db, transaction
-from app.services import quota, tokens
+from app.services import tokens
 from tests.conftest import settings_for
 from tests.factories import gpus_of, make_host, make_user
 
@@ -54,16 +54,6 @@ def window(hour: int, hours: int = 1) -> dict[str, str]:
     return {"starts_at": start.isoformat(), "ends_at": (start + timedelta(hours=hours)).isoformat()}
 
 
-def test_one_gpu_goes_to_one_of_many(served: Flask, at_once: Callable[..., list[Any]]) -> None:
-    with served.app_context(), transaction():
-        gpu = gpus_of(make_host())[0].id
-        texts = [tokens.create(make_user(), "race", ["book"])[1] for _ in range(CLIENTS)]
-    for turn in range(4):
-        answers = at_once([(text, {"gpus": [gpu], **window(turn)}) for text in texts])
-        assert Counter(answer.status_code for answer in answers) == {201: 1, 409: CLIENTS - 1}
-        assert all(answer.json["next_free"] for answer in answers if answer.status_code == 409)
-
-
 def test_any_of_four_go_to_four(served: Flask, at_once: Callable[..., list[Any]]) -> None:
     with served.app_context(), transaction():
         make_host(gpus=4)
@@ -71,19 +61,6 @@ def test_any_of_four_go_to_four(served: Flask, at_once: Callable[..., list[Any]]
     answers = at_once([(text, {"count": 1, **window(0)}) for text in texts])
     assert Counter(answer.status_code for answer in answers) == {201: 4, 409: CLIENTS - 4}
     assert len({gpu for answer in answers if answer.status_code == 201 for gpu in answer.json["gpus"]}) == 4
-
-
-def test_the_last_hours_are_spent_once(served: Flask, at_once: Callable[..., list[Any]]) -> None:
-    with served.app_context(), transaction():
-        gpus = [gpu.id for gpu in gpus_of(make_host(gpus=CLIENTS))]
-        user = make_user(hours=3)
-        text = tokens.create(user, "race", ["book"])[1]
-        account_id = user.account_id
-    answers = at_once([(text, {"gpus": [gpu], **window(0)}) for gpu in gpus])
-    assert Counter(answer.status_code for answer in answers) == {201: 3, 422: CLIENTS - 3}
-    with served.app_context():
-        found = quota.balance(account_id or 0)
-    assert (found.held, found.free) == (3 * 3600, 0)
 
 
 def test_one_key_books_once(served: Flask) -> None:

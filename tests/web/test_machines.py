@@ -93,6 +93,48 @@ def test_a_failed_creation_says_why_and_can_be_tried_again(client: Client, woken
     assert client.post("/machines/liwei/retry").status == 409
 
 
+@pytest.mark.parametrize(
+    ("kind", "then", "now"),
+    [
+        ("create", {"status": "running"}, "Running"),
+        ("create", {"status": "failed"}, "Not created"),
+        ("stop", {"status": "stopped"}, "Stopped"),
+        ("delete", {"deleted_at": clock.now()}, ""),
+    ],
+)
+def test_work_that_ends_while_its_page_is_made(
+    client: Client, monkeypatch: pytest.MonkeyPatch, kind: str, then: dict[str, object], now: str
+) -> None:
+    """Its agent commits the end after the page has read the machine, and before it reads the work."""
+    user = make_user("liwei")
+    status = InstanceStatus.CREATING if kind == "create" else InstanceStatus.RUNNING
+    machine = make_instance(user, host(), "liwei", status=status)
+    operation = operations.enqueue(user, machine, OperationKind(kind))
+    over = {"state": "failed" if then == {"status": "failed"} else "done"}
+    written = [(Operation.__table__, operation.id, over), (Instance.__table__, machine.id, then)]
+    client.login_as(user)
+    read = instances.get
+
+    def ended_after(*who: object) -> Instance:
+        found = read(*who)
+        for table, number, values in written:  # behind the back of what the page has loaded
+            db.session.execute(table.update().where(table.c.id == number).values(values))
+        db.session.commit()
+        return found
+
+    monkeypatch.setattr(instances, "get", ended_after)
+    page = client.get("/machines/liwei", htmx=True)
+    monkeypatch.undo()
+    if now:
+        assert page.texts("//article/p")[0] == now
+        assert page.all("//article//*[@class='actions']"), "there is something to press"
+        assert not page.all("//*[@hx-get]"), "the polling ends"
+    else:
+        assert page.all("//*[@hx-get]/@hx-get") == ["/machines/liwei"], "it is gone at the next look"
+        assert not page.all("//article//*[@class='actions']")
+        assert client.get("/machines/liwei", htmx=True).status == 204
+
+
 def test_retry_is_for_failed_creations_only(client: Client) -> None:
     user = make_user("liwei")
     make_instance(user, host(), "liwei")

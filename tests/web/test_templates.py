@@ -62,6 +62,28 @@ def test_by_a_recipe_with_its_settings(admin: Client, woken: list[str]) -> None:
     assert "git g++ tmux" in shown.text
 
 
+def test_a_build_that_ends_while_its_page_is_made(admin: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its agent commits the end after the page has read the template, and before it reads the work."""
+    made = make_template(host(), state=TemplateState.BUILDING)
+    work = operations.enqueue(None, made, OperationKind.BUILD)
+    written = [(Operation.__table__, work.id, {"state": "done"}), (Template.__table__, made.id, {"state": "ready"})]
+    address = admin.get("/templates").link(made.name)
+    read = templates.get
+
+    def ended_after(number: int) -> Template:
+        found = read(number)
+        for table, row, values in written:  # behind the back of what the page has loaded
+            db.session.execute(table.update().where(table.c.id == row).values(values))
+        db.session.commit()
+        return found
+
+    monkeypatch.setattr(templates, "get", ended_after)
+    page = admin.get(address, htmx=True)
+    assert page.texts("//*[@id='template']/p")[0] == "Ready"
+    assert not page.all("//*[@hx-get]"), "the polling ends"
+    assert f"{made.name} is ready." in page.texts("//*[@id='flash']")[0]
+
+
 def test_from_an_image_and_from_a_machine(admin: Client, woken: list[str]) -> None:
     lab = host()
     make_instance(make_user("liwei", full_name="Li Wei"), lab, "prepared")

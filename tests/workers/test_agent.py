@@ -73,7 +73,7 @@ def working(agent: Agent) -> Iterator[Agent]:
         LOOK.set()
         WORK.set()
         for thread in threads:
-            thread.join(10)
+            thread.join(30)
         assert not any(thread.is_alive() for thread in threads)
 
 
@@ -116,7 +116,7 @@ def test_what_is_done_in_vain_is_not_done_without_a_pause(core: Flask, monkeypat
         before = passes(core)
         time.sleep(0.8)
         assert passes(core) - before <= 2
-        wait_for(lambda: passes(core) > before, 10)
+        wait_for(lambda: passes(core) > before)
 
 
 def test_a_failing_pass_and_a_host_that_is_away_do_not_end_the_agent(core: Flask) -> None:

@@ -99,7 +99,7 @@ def running(checker: Checker, now: threading.Event) -> Iterator[None]:
     finally:
         stop.set()
         now.set()
-        thread.join(10)
+        thread.join(30)
         assert not thread.is_alive()
 
 
@@ -115,14 +115,14 @@ def test_it_checks_at_once_and_when_asked_and_survives_trouble(core: Flask, host
 
     odd = Odd(host._path)
     with running(Checker(core, "ws1", odd), now):
-        wait_for(lambda: kept(core)[1], 10, "the first check")
+        wait_for(lambda: kept(core)[1], why="the first check")
         odd.broken = True
         now.set()
-        wait_for(lambda: host.calls().count("examine") == 2, 10, "a second check")
+        wait_for(lambda: host.calls().count("examine") == 2, why="a second check")
         odd.broken = False
         host.report(apparmor=False)
         now.set()
-        wait_for(lambda: [row["what"] for row in kept(core)[0]] == ["AppArmor"], 10, "a third one")
+        wait_for(lambda: [row["what"] for row in kept(core)[0]] == ["AppArmor"], why="a third one")
 
 
 def test_a_gpu_that_changed_its_number_is_seen(core: Flask, host: FakeLxd) -> None:

@@ -37,7 +37,7 @@ def test_a_child_that_dies_is_started_again_a_little_later(monkeypatch) -> None:
             child.look_after()
             return child.pid not in {None, first}
 
-        wait_for(back, 5)
+        wait_for(back)
     finally:
         stop_all([child], 5)
     assert child.pid is None
@@ -67,7 +67,7 @@ def test_children_die_with_a_parent_that_is_killed() -> None:
     assert Path(f"/proc/{child}").exists()
     parent.kill()
     parent.wait()
-    wait_for(lambda: not running(child), 5)
+    wait_for(lambda: not running(child))
 
 
 def running(pid: int) -> bool:

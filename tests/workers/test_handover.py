@@ -57,7 +57,7 @@ def state_of(house: House) -> str:
 
 
 def settled(house: House) -> None:
-    wait_for(lambda: not house.hands.evictor.busy, 5, "what goes on by itself is done")
+    wait_for(lambda: not house.hands.evictor.busy, 15, "what goes on by itself is done")
 
 
 def test_a_detach_that_hangs_delays_nobody_and_nobody_gets_the_gpu(

@@ -64,7 +64,7 @@ def test_it_is_read_where_terminals_are_served(fresh_db: str, tmp_path: Path) ->
         samples.show(host.id, [Now(gpu.pci_address, now, {"utilisation": 40})])
         make_booking(make_user("li"), [gpu], now - HOUR, now + HOUR)
     with serving(core, "ws1", fake) as desk:
-        wait_for(lambda: desk.url, 5, "the listener")
+        wait_for(lambda: desk.url, why="the listener")
         where = f"{desk.url.replace('ws:', 'http:').rstrip('/')}/metrics"
 
         def get(**headers: str) -> str:

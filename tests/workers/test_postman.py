@@ -158,7 +158,7 @@ def test_killed_before_the_server_took_it_each_message_comes_once(post: Post) ->
     with post.process() as child:
         wait_for(post.mailbox.asked.is_set, 60)
         child.kill()
-        child.wait(10)
+        child.wait(30)
     post.mailbox.gate.set()
     with post.process():
         wait_for(lambda: not post.waiting(), 60)
@@ -233,7 +233,7 @@ def test_what_runs_apart_ends_with_who_started_it(tmp_path: Path) -> None:
     assert child.stdout is not None
     number = int(child.stdout.readline())
     child.kill()
-    child.wait(10)
+    child.wait(30)
     wait_for(lambda: not Path(f"/proc/{number}/exe").exists() or "Z" in Path(f"/proc/{number}/stat").read_text())
 
 

@@ -33,7 +33,7 @@ def valkey(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     server.start()
     try:
         url = embedded_valkey.url("web", "portal", directory)
-        wait_for(lambda: embedded_valkey.answers(url), 10, "Valkey")
+        wait_for(lambda: embedded_valkey.answers(url), why="Valkey")
         yield directory
     finally:
         stop_all([server], 5)

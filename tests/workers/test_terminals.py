@@ -58,7 +58,7 @@ def test_typed_and_seen_and_on_record(desk: Desk) -> None:
     screen.until("hello\r\nroot@mine")
     screen.type("exit\r")
     assert screen.until_closed() == "ended"
-    (closed,) = wait_for(lambda: audited(desk.core, "terminal.closed"), 5)
+    (closed,) = wait_for(lambda: audited(desk.core, "terminal.closed"))
     (opened,) = audited(desk.core, "terminal.opened")
     assert (opened.actor, opened.target) == (closed.actor, closed.target) == ("li", "instance:mine")
     assert closed.details["why"] == "ended"
@@ -142,7 +142,7 @@ def test_it_ends_with_the_right_to_it(desk: Desk, how: str) -> None:
     began = time.monotonic()
     assert screen.until_closed() == "revoked"
     assert time.monotonic() - began < 3
-    (closed,) = wait_for(lambda: audited(desk.core, "terminal.closed"), 5)
+    (closed,) = wait_for(lambda: audited(desk.core, "terminal.closed"))
     assert closed.details["why"] == "revoked"
 
 
@@ -161,7 +161,7 @@ def test_five_at_once(desk: Desk) -> None:
     with pytest.raises(RuleRefused, match="You have 5 terminals open"):
         desk.ticket(sign_in, "mine")
     screens[0].connection.close()
-    wait_for(lambda: audited(desk.core, "terminal.closed"), 5)
+    wait_for(lambda: audited(desk.core, "terminal.closed"))
     desk.open(desk.ticket(sign_in, "mine")).until("root@mine")
 
 
@@ -186,5 +186,5 @@ def test_a_frame_too_long_ends_it(desk: Desk) -> None:
 def test_a_machine_that_does_not_run(desk: Desk, tmp_path: Path) -> None:
     FakeLxd(tmp_path / "ws1.json").stop("mine")
     assert desk.open(desk.ticket(desk.sign_in("li"), "mine")).until_closed() == "failed"
-    (closed,) = wait_for(lambda: audited(desk.core, "terminal.closed"), 5)
+    (closed,) = wait_for(lambda: audited(desk.core, "terminal.closed"))
     assert closed.details["why"] == "failed"
