@@ -19,6 +19,7 @@ def _marked(mark: str) -> set[str]:
 def test_every_test_with_a_lab_is_where_the_suites_look_for_it() -> None:
     assert _marked("lab") == set(LABS)
     assert _marked("holds") <= set(LABS)
+    assert _marked("browser") == {SUITES["browser"][-1]}
     assert all(SUITES[name][-len(LABS) :] == LABS for name in ("lab", "holds", "apart", "timed"))
 
 
@@ -29,6 +30,6 @@ def test_what_is_held_in_suites_side_by_side_are_different_devices() -> None:
 
 
 def test_suites_run_in_their_order_or_beside_the_one_that_they_go_with() -> None:
-    assert abreast(list(SUITES)) == [["quick"], ["runtime"], ["lab", "holds", "apart"], ["timed"], ["browser"]]
+    assert abreast(list(SUITES)) == [["quick", "runtime"], ["lab", "holds", "apart"], ["timed"], ["browser"]]
     assert abreast(["apart", "browser"]) == [["apart"], ["browser"]]
     assert abreast(["lab", "apart"]) == [["lab", "apart"]]
