@@ -221,12 +221,13 @@ class Lab:
         """A storage pool without room: something else lies in it."""
         filler = self.lxd_dir / "storage-pools" / pool / "filler"
         self.as_lxd(
-            f"for size in $(seq 600 -50 50); do fallocate -l ${{size}}M {filler} 2> /dev/null && exit; done; exit 1"
+            f"for size in $(seq 900 -50 50); do fallocate -l ${{size}}M {filler} 2> /dev/null && exit; done; exit 1"
         )
         try:
             yield
         finally:
-            self.as_lxd(f"rm {filler}; sync")
+            # btrfs takes away what was deleted when it finds the time: a busy machine's would still be full
+            self.as_lxd(f"rm {filler}; sync; btrfs subvolume sync {filler.parent} > /dev/null")
 
     def as_lxd(self, script: str) -> str:
         """Run a script where LXD's own mounts are, its storage pools above all; returns what it wrote."""

@@ -156,7 +156,7 @@ def test_a_file_is_looked_through_and_an_agent_killed_meanwhile_leaves_nothing(k
 
 def test_a_full_pool_is_said_and_leaves_nothing(kitchen: Kitchen, base: int) -> None:
     lxc, kept = kitchen.host.lxc, {f"berth-template-{base}"}
-    lxc("storage", "create", "tiny", "btrfs", "size=512MiB")
+    lxc("storage", "create", "tiny", "btrfs", "size=768MiB")
     lxc("profile", "device", "set", "default", "root", "pool=tiny")
     try:
         with kitchen.host.filled("tiny"):
