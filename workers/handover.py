@@ -11,7 +11,7 @@ from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field, replace
 
 from app import clock
-from app.drivers.base import DriverError
+from app.drivers.base import DriverError, TryAgain
 from app.services.plan import Attach, Detach, Plan, Trouble, is_in
 from app.services.recording import Late
 from workers.evictor import Evictor
@@ -190,7 +190,8 @@ class Hands:
                 self.evictor.driver.attach(want.instance or "", want.gpu, want.tag)
             except DriverError as error:
                 log.warning("attach of %s to %s: %s", want.device, want.instance, error)
-                errors[want.tag.allocation_id] = (Trouble.ERROR, f"{error} {error.todo}".strip())
+                todo = "It is tried again by itself." if error.todo == TryAgain.AGAIN else error.todo
+                errors[want.tag.allocation_id] = (Trouble.ERROR, f"{str(error).rstrip('.')}. {todo}".strip())
         return errors
 
 

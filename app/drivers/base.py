@@ -67,7 +67,12 @@ class HostUnreachable(DriverError):
 
 
 class TryAgain(DriverError):
-    """Busy, changed underfoot, timed out: the next pass will do it."""
+    """Busy, changed underfoot, timed out: the next pass does it; work asked for once is not repeated."""
+
+    AGAIN = "Try again."
+
+    def __init__(self, what: str, detail: str = "", todo: str = AGAIN) -> None:
+        super().__init__(what, detail, todo)
 
 
 class GiveUp(DriverError):

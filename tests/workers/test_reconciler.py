@@ -217,6 +217,16 @@ def test_an_attach_that_can_never_work_says_why(house: House) -> None:
     assert "lspci" in house.allocation(booking).trouble_text
 
 
+def test_an_attach_that_found_lxd_busy_says_that_it_is_tried_again(house: House) -> None:
+    """Nobody has to press anything: which is what work that was asked for once says."""
+    booking = make_booking(house.alice, house.gpus[:1], NOW, NOW + HOUR)
+    house.lxd.fail_next("attach", TryAgain("Attach", "it is at something else"))
+    house.run()
+    assert house.allocation(booking).trouble_text == "Attach: it is at something else. It is tried again by itself."
+    house.run()
+    assert house.inside("alice") == {"0000:01:00.0"}
+
+
 def test_a_quiet_pass_writes_little_and_asks_lxd_once(house: House, count_queries: Callable[..., object]) -> None:
     make_booking(house.alice, house.gpus[:1], NOW, NOW + HOUR)
     house.run()

@@ -87,7 +87,7 @@ def _refused(error: RefusedError) -> tuple[type[DriverError], str, str]:
             return GiveUp, "the machine's disk is full", "Remove files from it, or give it a larger disk."
         return GiveUp, "the host's storage pool is full", "An admin has to free space there, or make it larger."
     if error.busy:
-        return TryAgain, str(error), "It is tried again by itself."
+        return TryAgain, str(error), TryAgain.AGAIN
     trust = f"Let LXD trust this machine's client certificate: {_REMOTE_ADD}"
     log = "See LXD's log on the host: lxc monitor, lxc info NAME --show-log."
     return GiveUp, str(error), trust if error.code == 403 else log

@@ -97,7 +97,7 @@ def delete(wire: Wire, name: str) -> None:
     with as_driver_errors(what):
         turns.look_and_act(lambda: _delete(wire, name, what))
         if wire.find(name)[0]:
-            raise TryAgain(what, "LXD still lists it", "It is tried again by itself.")
+            raise TryAgain(what, "LXD still lists it")
 
 
 def _delete(wire: Wire, name: str, what: str) -> None:
@@ -138,7 +138,7 @@ def remove(wire: Wire, name: str, what: str) -> None:
         if wire.find(name)[0] is None:
             return
         time.sleep(0.5)
-    raise TryAgain(what, trouble or "LXD still lists it", "Try again.")
+    raise TryAgain(what, trouble or "LXD still lists it")
 
 
 def _unprotect(wire: Wire, name: str) -> None:

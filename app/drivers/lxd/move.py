@@ -85,9 +85,9 @@ def _copy(wire: Wire, current: Json, moved: str, member: str, progress: Progress
     wire.send("post", "instances", json=body, limit=MOVE_LIMIT, params={"target": member}, progress=told)
     found, what = wire.find_anywhere(moved)[0], f"Move {current['name']}"
     if found is None or found["location"] != member:
-        raise TryAgain(what, "LXD says done, and there is no copy", "Try again.")
+        raise TryAgain(what, "LXD says done, and there is no copy")
     if _snapshots(wire, current["name"]) - _snapshots(wire, moved):
-        raise TryAgain(what, "the copy lacks snapshots", "Try again.")
+        raise TryAgain(what, "the copy lacks snapshots")
 
 
 def _dress(wire: Wire, moved: str, what: str) -> None:
