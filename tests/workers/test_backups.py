@@ -37,6 +37,7 @@ class Place:
             with transaction():
                 number = backups.request(None, instances.get(None, name)).id
             run_operations(self.core, "ws1", self.lxd)
+        with self.core.app_context():  # a session of its own: the other one may have it as it was before
             return db.session.get_one(Operation, number)
 
     def ticket(self, username: str = "", machine: str = "mine") -> str:
