@@ -190,8 +190,8 @@ class Hands:
                 self.evictor.driver.attach(want.instance or "", want.gpu, want.tag)
             except DriverError as error:
                 log.warning("attach of %s to %s: %s", want.device, want.instance, error)
-                todo = "It is tried again by itself." if error.todo == TryAgain.AGAIN else error.todo
-                errors[want.tag.allocation_id] = (Trouble.ERROR, f"{str(error).rstrip('.')}. {todo}".strip())
+                todo = "It is tried again by itself." if error.todo == TryAgain.AGAIN else ""
+                errors[want.tag.allocation_id] = (Trouble.ERROR, error.sentences(todo))
         return errors
 
 

@@ -55,4 +55,4 @@ class Reader:
         try:
             return self._ways[question.what](question.instance), ""
         except DriverError as error:
-            return "", f"{str(error).rstrip('.')}. {error.todo}".strip()
+            return "", error.sentences()

@@ -131,7 +131,7 @@ def _attempt(work: Work) -> str:
     try:
         HANDLERS[work.operation.kind](work)
     except DriverError as error:
-        return f"{str(error).rstrip('.')}. {error.todo}".strip()
+        return error.sentences()
     except DomainError as error:
         return str(error)
     except SQLAlchemyError:

@@ -61,6 +61,10 @@ class DriverError(Exception):
         super().__init__(": ".join(part for part in (what, detail) if part))
         self.what, self.detail, self.todo = what, detail, todo
 
+    def sentences(self, todo: str = "") -> str:
+        """All of it in one line; `todo` in place of its own."""
+        return f"{str(self).rstrip('.')}. {todo or self.todo}".strip()
+
 
 class HostUnreachable(DriverError):
     """Nothing is known about the host now: never to be read as "it has nothing"."""
@@ -215,10 +219,9 @@ class LxdDriver(DoorDriver, ImageDriver, LibraryDriver, LifecycleDriver, ShareDr
         or raise HostUnreachable when nothing more can be heard. A hint, which may be lost or doubled."""
 
     def attach(self, instance: str, gpu: GpuInfo, tag: Tag) -> None:
-        """Plug the GPU into the running instance and write its tag in the same update; return when LXD says done.
-
-        Already so: only the tag is brought up to date. Done is what a later `observe` shows. Raises GiveUp for an
-        instance that is missing or privileged."""
+        """Plug the GPU into the running instance and write its tag in the same update; return when LXD says done. Already
+        so: only the tag is brought up to date. Done is what a later `observe` shows. Raises GiveUp for an instance that
+        is missing or privileged."""
 
     def detach(self, instance: str, device: str) -> None:
         """Take the device and its tag out of the instance; nothing to do counts as done."""
@@ -239,9 +242,8 @@ class LxdDriver(DoorDriver, ImageDriver, LibraryDriver, LifecycleDriver, ShareDr
         """Stop and remove it; a missing one is fine."""
 
     def tell(self, instance: str, title: str, text: str) -> None:
-        """Show a message on every terminal and every desktop of the running instance, within a few seconds.
-
-        Raises GiveUp where there is no such instance. Nothing is known of whether anybody has read it."""
+        """Show a message on every terminal and every desktop of the running instance, within a few seconds. Raises
+        GiveUp where there is no such instance. Nothing is known of whether anybody has read it."""
 
     def run(self, instance: str, command: Command, heard: Heard | None = None) -> Answer:
         """Run it as root in the running instance and wait for its end. Raises GiveUp where there is no such instance,
