@@ -8,7 +8,6 @@ import time
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
-from typing import Any
 
 from app.drivers.base import NVIDIA_MAJOR, DriverError, HostSeen, Number
 from app.drivers.gauges import NvmlGauges
@@ -21,8 +20,7 @@ from app.drivers.holders.stillness import Stillness
 from app.drivers.kernel import HOST, Holder, How, Parted, Process, Scan
 
 _LONGEST = 63  # characters of an instance's name
-_DRIVER = (NVIDIA_MAJOR, 255)  # /dev/nvidiactl, through which a program has its memory on all GPUs
-_NVIDIA = frozenset((NVIDIA_MAJOR, minor) for minor in range(254)) | {_DRIVER}
+_NVIDIA = frozenset((NVIDIA_MAJOR, minor) for minor in range(254)) | {listed.DRIVER}
 _THAW_EVERY = 0.05  # seconds: who is frozen again by its own root before it could die
 
 
@@ -86,29 +84,15 @@ class HostKernel:
     def scan(self, seen: HostSeen, numbers: frozenset[Number], *, thorough: bool = True) -> Scan:
         """Who holds what, by the look and, if `thorough`, by NVML's list of what runs on the GPUs."""
         found = self._scanner.look(numbers | _NVIDIA if thorough else numbers, thorough=thorough)
-        rows = self._with_kept(found.found, numbers) if thorough else found.found
+        rows = list(found.found)
+        if thorough:
+            rows += listed.missed(self._nvml.on(numbers), found.found)
         own = self._nvml.own | self.gauges.own
         names = self._names(seen)
         firsts = {instance.init for instance in seen.instances.values()}
         holders = tuple(_holder(row, names, firsts, numbers) for row in rows if row[0] not in own)
         doubts = {names.get(group, group): why for group, why in found.doubts.items()}
         return Scan(tuple(holder for holder in holders if holder is not None), doubts, found.processes)
-
-    def _with_kept(self, rows: list[list[Any]], numbers: frozenset[Number]) -> list[list[Any]]:
-        """The rows, with those whom only NVML knows of, and those who may have memory on a GPU without its node.
-
-        A program that closes and unmaps the node keeps its memory there as long as it has the driver open or mapped,
-        and by that it is told from who has a dead one's number. NVML lists only those who have it open (seen on an
-        H100), so who has the driver and no GPU's node at all may have memory on any of them."""
-        has: dict[int, set[Number]] = {}
-        for row in rows:
-            has.setdefault(row[0], set()).update((major, minor) for major, minor in row[5])
-        listing = list(listed.missed(self._nvml.on(numbers), rows))
-        told = {row[0] for row in listing}
-        listing = [[*row[:4], "kept" if _DRIVER in has.get(row[0], ()) else row[4], row[5]] for row in listing]
-        alone = {pid for pid, held in has.items() if held == {_DRIVER}} - told
-        kept = {row[0]: [*row[:4], "kept", []] for row in rows if row[0] in alone and row[2] and row[5]}
-        return [*rows, *listing, *kept.values()]
 
     def whose(self, seen: HostSeen, pids: Collection[int]) -> dict[int, Process]:
         """By /proc; an instance that was not seen yet goes by its cgroup's name."""

@@ -19,6 +19,7 @@ from app.drivers.nvml_asked import NvmlAsked
 
 log = logging.getLogger(__name__)
 
+DRIVER = (NVIDIA_MAJOR, 255)  # /dev/nvidiactl, through which a program has its memory on all GPUs
 PATIENCE = 1.0  # seconds for a question: a container may be held still meanwhile
 
 Listing = dict[int, set[Number]]
@@ -72,15 +73,26 @@ class Listed(NvmlAsked):
 
 
 def missed(listing: Listing, found: Collection[list[Any]]) -> Iterator[list[Any]]:
-    """Those who are listed and that a look did not find, as the look would have said it."""
+    """Those who are listed and that a look did not find, and those who may have memory on a GPU without its node, as
+    the look, which has to be for DRIVER and all GPUs too, would have said it.
+
+    A program that closes and unmaps the node keeps its memory there as long as it has the driver open or mapped, and by
+    that it is told from who has a dead one's number. NVML lists only those who have it open (seen on an H100), so who
+    has the driver and no GPU's node at all may have memory on any of them."""
     held: Listing = {}
     for pid, _start, _group, _name, _how, numbers in found:
         held.setdefault(pid, set()).update((major, minor) for major, minor in numbers)
+    told = set()
     for pid, numbers in listing.items():
-        left = numbers - held.get(pid, set())
+        has = held.get(pid, set())
         start = start_time(pid)
-        if left and start is not None and not _has_ended(pid):
-            yield [pid, start, payload(pid), name_of(pid), "listed", sorted(left)]
+        if numbers - has and start is not None and not _has_ended(pid):
+            told.add(pid)
+            yield [pid, start, payload(pid), name_of(pid), "kept" if DRIVER in has else "listed", sorted(numbers - has)]
+    for pid, start, group, name, _how, numbers in found:
+        if group and numbers and held[pid] == {DRIVER} and pid not in told:
+            told.add(pid)
+            yield [pid, start, group, name, "kept", []]
 
 
 def _has_ended(pid: int, proc: Path = PROC) -> bool:
