@@ -6,15 +6,12 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from datetime import UTC, datetime
 from typing import Any
 
 from app.drivers.base import Tag, device_name
 from app.drivers.lxd import PylxdDriver
-from app.errors import InvalidInput
-from app.extensions import db, transaction
+from app.extensions import db
 from app.models import Allocation, Gpu, GpuState
-from app.services import accounts, changes
 from tests.lab.attack import Attack, Outcome, Scenario, at_once, in_batches
 from tests.lab.grips import HOST, grips
 from tests.lab.lab import Lab
@@ -112,23 +109,8 @@ def _attached(scene: Scene, bookings: list[int]) -> bool:
 
 def _end(scene: Scene, host: Lab, ending: dict[Scenario, int]) -> int:
     """Have these bookings end at one second, soon, which is returned."""
-    due = next((due for lead in LEADS if (due := _write_ends(scene, ending, lead)) > time.time()), None)
-    assert due, "the ends were written down too late"
+    due = scene.end([(scenario.machine, booking) for scenario, booking in ending.items()], LEADS)
     scene.wake(host)
-    return due
-
-
-def _write_ends(scene: Scene, ending: dict[Scenario, int], lead: float) -> int:
-    """The second so long from now that is written down as their end; 0 if it is past before all have it."""
-    try:
-        with scene.app.app_context(), transaction():
-            due = second_from_now(lead)
-            for scenario, booking in ending.items():
-                changes.move_end(accounts.get(scenario.machine), booking, datetime.fromtimestamp(due, UTC), 1)
-            if time.time() > due - 0.2:
-                raise InvalidInput("too late", "none is moved then")  # noqa: TRY301
-    except InvalidInput:
-        return 0
     return due
 
 

@@ -9,13 +9,10 @@ import subprocess
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from pathlib import Path
 
-from app.errors import InvalidInput
-from app.extensions import db, transaction
+from app.extensions import db
 from app.models import Allocation, AuditEvent, Gpu, GpuState
-from app.services import accounts, changes
 from tests.lab.attack import at_once
 from tests.lab.lab import Lab
 from tests.lab.remains import end_processes
@@ -187,25 +184,7 @@ class Ring:
             self.host.lxc(*(word.format(machine) for word in words), check=False, timeout=40)
 
     def _end(self, booked: list[tuple[Fight | None, int]], machines: dict[Fight, str], first: str) -> int:
-        due = next((due for lead in LEADS if (due := self._write_ends(booked, machines, first, lead)) > time.time()), 0)
-        assert due, "the ends were written down too late"
-        return due
-
-    def _write_ends(
-        self, booked: list[tuple[Fight | None, int]], machines: dict[Fight, str], first: str, lead: float
-    ) -> int:
-        """The second so long from now that is written down as their end; 0 if it was past before all had it."""
-        try:
-            with self.scene.app.app_context(), transaction():
-                due = second_from_now(lead)
-                for fight, number in booked:
-                    owner = accounts.get(machines[fight] if fight else first)
-                    changes.move_end(owner, number, datetime.fromtimestamp(due, UTC), 1)
-                if time.time() > due - 0.2:
-                    raise InvalidInput("too late", "none is moved then")  # noqa: TRY301
-        except InvalidInput:
-            return 0
-        return due
+        return self.scene.end([(machines[fight] if fight else first, number) for fight, number in booked], LEADS)
 
     def _await(self, booked: dict[Fight, int], machines: dict[Fight, str], seen: Seen, due: float) -> None:
         """Until what has become of each GPU, and that the machines are stopped that are to be, is on record."""

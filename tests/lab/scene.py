@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -17,9 +18,10 @@ from sqlalchemy.exc import SQLAlchemyError
 from app import clock, queue
 from app.drivers.base import DENIED_CALLS
 from app.drivers.lxd import PylxdDriver
+from app.errors import InvalidInput
 from app.extensions import db, transaction
 from app.models import Gpu, Host
-from app.services import accounts, inventory
+from app.services import accounts, changes, inventory
 from tests.factories import make_booking, make_instance, make_user
 from tests.lab.lab import Lab
 from tests.runtime.running import Berth, wait_for
@@ -62,6 +64,26 @@ class Scene:
             card = db.session.scalars(db.select(Gpu).where(*found)).one()
             moments = (datetime.fromtimestamp(moment, UTC) for moment in (start, end))
             return make_booking(accounts.get(name), [card], *moments).id
+
+    def end(self, bookings: Sequence[tuple[str, int]], leads: Sequence[float]) -> int:
+        """Have these, by who booked them, end at one second, which is returned: so many seconds from now, the more if
+        the first of `leads` are not enough to write all ends down."""
+        due = next((due for lead in leads if (due := self._write_ends(bookings, lead)) > time.time()), 0)
+        assert due, "the ends were written down too late"
+        return due
+
+    def _write_ends(self, bookings: Sequence[tuple[str, int]], lead: float) -> int:
+        """The second that is written down as their end; 0 if it is past before all have it."""
+        try:
+            with self.app.app_context(), transaction():
+                due = second_from_now(lead)
+                for name, booking in bookings:
+                    changes.move_end(accounts.get(name), booking, datetime.fromtimestamp(due, UTC), 1)
+                if time.time() > due - 0.2:
+                    raise InvalidInput("too late", "none is moved then")  # noqa: TRY301
+        except InvalidInput:
+            return 0
+        return due
 
     def wake(self, host: Lab) -> None:
         """As the portal does after a change."""
