@@ -219,9 +219,9 @@ class LxdDriver(DoorDriver, ImageDriver, LibraryDriver, LifecycleDriver, ShareDr
         or raise HostUnreachable when nothing more can be heard. A hint, which may be lost or doubled."""
 
     def attach(self, instance: str, gpu: GpuInfo, tag: Tag) -> None:
-        """Plug the GPU into the running instance and write its tag in the same update; return when LXD says done. Already
-        so: only the tag is brought up to date. Done is what a later `observe` shows. Raises GiveUp for an instance that
-        is missing or privileged."""
+        """Plug the GPU into the running instance and write its tag in the same update; return when LXD says done.
+        Already so: only the tag is brought up to date. Done is what a later `observe` shows. Raises GiveUp for an
+        instance that is missing or privileged."""
 
     def detach(self, instance: str, device: str) -> None:
         """Take the device and its tag out of the instance; nothing to do counts as done."""
