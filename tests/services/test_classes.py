@@ -28,7 +28,7 @@ from app.services import (
     statement,
 )
 from app.services.claims import Ask
-from app.services.rules import classes, fees, tariff, trial
+from app.services.rules import classes, fees, noshow, tariff, trial
 from tests.factories import attach, gpus_of, make_admin, make_booking, make_gpu, make_host, make_user
 
 NOW = datetime(2026, 11, 24, 4, tzinfo=UTC)  # Tuesday, noon in Shanghai, the lab's zone
@@ -267,6 +267,23 @@ def test_a_booking_whose_owner_did_not_come_ends(student: User, boss: User, gpus
     text = notice_words.message(student, told, "https://berth.example", ZoneInfo("UTC"))
     assert "since no machine took it: 1 GPU on" in text.title
     assert "What was left of its hours is given back." in text.text
+
+
+def test_who_got_the_chance_late_has_as_long_to_come(
+    student: User, boss: User, gpus: list[Gpu], freeze: Freeze
+) -> None:
+    """The host was away for the first 40 minutes, of 30 in which they have to come."""
+    set_rules(boss, student, noshow_minutes=30)
+    booking = bookings.create(student, ask(gpus[:2], 0, 4), SLOT)
+    came(booking, trouble="stopped", ready_at=NOW + timedelta(seconds=20))
+    booking.allocations[1].ready_at = NOW + timedelta(minutes=40)
+    db.session.flush()
+    for minutes in (40, 69):
+        freeze(NOW + timedelta(minutes=minutes))
+        assert noshows.end_next(booking.host) is None
+        assert noshow.ends_at(booking, NOW + timedelta(minutes=minutes)) == NOW + timedelta(minutes=70)
+    freeze(NOW + timedelta(minutes=70))
+    assert noshows.end_next(booking.host) == booking.id
 
 
 @pytest.mark.parametrize(

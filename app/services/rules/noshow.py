@@ -1,16 +1,18 @@
-"""Bookings whose owner did not come: no running machine of theirs took a GPU for so long that the rules end it."""
+"""Bookings whose owner did not come: no running machine of theirs took a GPU for so long that the rules end it.
+
+For so long as Berth could have given it: where Berth itself was late, their time to come begins then."""
 
 from __future__ import annotations
 
 from datetime import datetime, timedelta
 
-from sqlalchemy import Integer, Select, func, or_, select
+from sqlalchemy import Integer, Select, and_, func, or_, select
 
 from app import clock
 from app.extensions import db
 from app.models import Account, AccountClass, Allocation, Booking, Host, Phase
-from app.services.rules import classes
-from app.services.rules.fees import OWN_TROUBLE
+from app.services.rules import classes, fees
+from app.services.rules.fees import OWN_TROUBLE, PROMPT
 
 
 def ends_at(booking: Booking, now: datetime) -> datetime | None:
@@ -18,7 +20,7 @@ def ends_at(booking: Booking, now: datetime) -> datetime | None:
     minutes = classes.rules_for(booking.account_id).noshow_minutes
     if minutes is None or booking.phase(now) != Phase.RUNNING or not is_one(booking):
         return None
-    moment = booking.starts_at + timedelta(minutes=minutes)
+    moment = max(fees.given_from(one) for one in booking.allocations) + timedelta(minutes=minutes)
     return moment if moment < booking.ends_at else None
 
 
@@ -40,10 +42,12 @@ def due(host: Host) -> int | None:
 
 
 def _query(host: Host, now: datetime) -> Select[int]:
-    minutes = AccountClass.rules["noshow_minutes"].astext.cast(Integer)
-    came = select(Allocation.id).where(
+    patience = func.make_interval(0, 0, 0, 0, 0, AccountClass.rules["noshow_minutes"].astext.cast(Integer))
+    ready = func.coalesce(Allocation.ready_at, Allocation.ends_at)
+    given_late = and_(ready - Allocation.starts_at > PROMPT, ready + patience > now)
+    excused = select(Allocation.id).where(
         Allocation.booking_id == Booking.id,
-        or_(Allocation.attached_at.is_not(None), Allocation.trouble.not_in(OWN_TROUBLE)),
+        or_(Allocation.attached_at.is_not(None), Allocation.trouble.not_in(OWN_TROUBLE), given_late),
     )
     return (
         select(Booking.id)
@@ -53,9 +57,9 @@ def _query(host: Host, now: datetime) -> Select[int]:
             Booking.host_id == host.id,
             Booking.settled_at.is_(None),
             Booking.ends_at > now,
-            Booking.starts_at + func.make_interval(0, 0, 0, 0, 0, minutes) <= now,
+            Booking.starts_at + patience <= now,
             Booking.released_at.is_(None),
-            ~came.exists(),
+            ~excused.exists(),
         )
         .order_by(Booking.id)
         .limit(1)
