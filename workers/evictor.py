@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import replace
 from datetime import datetime, timedelta
 
@@ -133,8 +133,8 @@ class Evictor:
             if device.name == item.device and (device.configured or device.node == Node.PRESENT):
                 raise DriverError(f"{item.device} is still in {item.instance}", "LXD said that it was removed")
 
-    def clear(self, watch: Watch, pci: str) -> Verdict:
-        """End what holds a GPU and should not, as far as it is time for that; whether the GPU is free now."""
+    def clear(self, watch: Watch, pci: str, on_round: Callable[[], None] = lambda: None) -> Verdict:
+        """End what holds a GPU and should not, if it is time; whether it is free now. `on_round`: before each look."""
         if self.kernel is None:
             return Verdict(State.FREE)
         ended: list[Holder] = []
@@ -142,6 +142,7 @@ class Evictor:
         where = {ending.instance} if ending and ending.instance else set()
         verdict = Verdict(State.HELD, text="it is taken up again and again")
         for number in range(ROUNDS):
+            on_round()
             with self.kernel.still(watch.seen, where):
                 scan = self.kernel.scan(watch.seen, watch.of(pci), thorough=True)
                 suspects, fresh = self._suspects(watch, scan, pci)

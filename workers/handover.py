@@ -22,7 +22,7 @@ log = logging.getLogger(__name__)
 
 AT_ONCE = 16  # GPUs handed over side by side; one instance's updates are serialised by the driver
 PATIENCE = 4.0  # seconds that a pass waits for its GPUs; what takes longer goes on while the others are looked after
-AT_LAST = 8.0  # after which a GPU is given up at which one attempt goes on and on
+AT_LAST = 8.0  # after which a GPU is given up at which nothing goes on: a host may be slow, and get there in the end
 MOMENT = 0.5  # which it waits also where another GPU is due before
 
 Errors = dict[int, tuple[Trouble, str]]
@@ -67,8 +67,8 @@ class Hands:
         self.evictor = evictor
         self._patience = min(patience, PATIENCE)
         self._late: dict[str, Future[Done]] = {}  # of earlier passes, by GPU
-        self._begun: dict[str, float] = {}  # by GPU, the last attempt
         self._why: dict[str, str] = {}  # by GPU, what keeps it from being free; "" once it is
+        self._since: dict[str, float] = {}  # by GPU, the last step towards that, by the monotonic clock
         self._pool = ThreadPoolExecutor(max_workers=AT_ONCE, thread_name_prefix="gpu")
 
     def act(self, watch: Watch, todo: Plan, also: Collection[str] = ()) -> Outcome:
@@ -81,7 +81,7 @@ class Hands:
                 self._not_done(outcome, watch, pci, chain)
                 continue
             self.evictor.busy.add(pci)
-            self._begun[pci] = time.monotonic()
+            self._since[pci] = time.monotonic()
             futures[self._pool.submit(self._hand_over, watch, pci, chain)] = pci
         done, late = wait(futures, timeout=self._time(watch))
         for future in done:
@@ -118,7 +118,7 @@ class Hands:
         why = self._why.get(pci, "")
         ends = why != "" and pci in watch.endings and pci not in watch.want.quarantined
         text = why or "the last attempt at it is still under way"
-        given_up = ends and time.monotonic() - self._begun.get(pci, math.inf) > AT_LAST
+        given_up = ends and time.monotonic() - self._since.get(pci, math.inf) > AT_LAST
         outcome.verdicts[pci] = Verdict(State.HELD, text=text, quarantine=given_up)
         outcome.errors |= {item.want.tag.allocation_id: (Trouble.HELD, text) for item in chain.attaches}
 
@@ -153,18 +153,23 @@ class Hands:
     def _try(self, watch: Watch, pci: str, detaches: list[Detach]) -> Verdict:
         failed = None
         for item in detaches:
-            self._why[pci] = f"{item.device} is still being detached from {item.instance}"
+            self._at(pci, f"{item.device} is still being detached from {item.instance}")
             try:
                 self.evictor.remove(item)
             except DriverError as error:
                 log.warning("detach of %s from %s: %s", item.device, item.instance, error)
                 failed = Verdict(State.HELD, text=str(error), instances=(item.instance,))
-        self._why[pci] = failed.text if failed else "what holds it is still being looked for, and ended"
-        verdict = self.evictor.clear(watch, pci)  # also after a detach that failed: the fence holds, holders can end
+        why = failed.text if failed else "what holds it is still being looked for, and ended"
+        # Also after a detach that failed: the fence holds, holders can end.
+        verdict = self.evictor.clear(watch, pci, lambda: self._at(pci, why))
         if failed is not None and verdict.state == State.FREE:
             verdict = replace(failed, ended=verdict.ended)
-        self._why[pci] = verdict.text if verdict.state == State.HELD else ""
+        self._at(pci, verdict.text if verdict.state == State.HELD else "")
         return verdict
+
+    def _at(self, pci: str, why: str) -> None:
+        """It has come so far with this GPU."""
+        self._why[pci], self._since[pci] = why, time.monotonic()
 
     def _last_resort(self, watch: Watch, pci: str, detaches: list[Detach], verdict: Verdict) -> Verdict:
         """Stop the instance that does not let go, if the admins' rules allow that; else nobody gets the GPU."""

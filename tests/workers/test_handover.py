@@ -7,6 +7,8 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import datetime, timedelta
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -84,6 +86,35 @@ def test_a_detach_that_hangs_delays_nobody_and_nobody_gets_the_gpu(
     house.run()
     assert (state_of(house), audited("gpu.quarantined")) == (GpuState.IN_SERVICE, 1)
     assert house.allocation(first).detached_at is not None
+
+
+def test_a_gpu_that_is_slowly_but_surely_freed_is_not_given_up(
+    house: House, freeze: Freeze, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each of four looks takes 3 s and all but the last find another process: longer than a single look may take."""
+    make_booking(house.alice, house.gpus[:1], NOW, NOW + HOUR)
+    house.run()
+    scan, may_look, looks, seconds = house.kernel.scan, threading.Semaphore(0), [0], [0.0]
+
+    def slow(*words: Any, **more: Any) -> Scan:
+        assert may_look.acquire(timeout=20)
+        seconds[0] += 3
+        if looks[0] < 3:
+            house.kernel.add_process("alice", (195, 0))
+        found = scan(*words, **more)
+        looks[0] += 1
+        return found
+
+    monkeypatch.setattr(house.kernel, "scan", slow)
+    monkeypatch.setattr(handover, "time", SimpleNamespace(monotonic=lambda: seconds[0]))
+    freeze(NOW + HOUR + timedelta(seconds=20))
+    for number in range(1, 5):
+        house.run()
+        assert state_of(house) == GpuState.IN_SERVICE
+        may_look.release()
+        wait_for(lambda number=number: looks[0] == number, 15, "the look is over")
+    assert seconds[0] > handover.AT_LAST
+    settled(house)
 
 
 def test_what_a_pass_did_not_wait_for_is_put_on_record_by_the_next(
