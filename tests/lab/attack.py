@@ -49,6 +49,7 @@ class Outcome:
     grips: set[str] = field(default_factory=set)  # who holds the device
     said: str = ""  # by LXD to the detach
     records: set[str] = field(default_factory=set)  # what Berth wrote down of the GPU
+    why: str = ""  # it is in quarantine, or was
     seconds: float = 0.0  # from the end to that
     trouble: str = ""  # why it could not be carried out
 
@@ -151,8 +152,9 @@ def at_once(call: Callable[[T], R], items: Iterable[T]) -> list[R]:
 
 def in_batches(attacks: Sequence[Attack]) -> Iterator[list[tuple[int, Attack]]]:
     """Numbered, and so many at a time. Those of a batch lose the same device, as a host's GPUs have only two between
-    them; so an attack that may not let go of it stands alone, at the end."""
-    numbered = list(enumerate(attacks))
+    them; so an attack that may not let go of it stands alone, at the end, and one that does not last of all: every GPU
+    with that device goes into quarantine with its own."""
+    numbered = sorted(enumerate(attacks), key=lambda item: item[1].stuck)
     for ending, alone in ((0, False), (1, False), (0, True)):
         same = iter([(number, one) for number, one in numbered if (one.ending, one.alone) == (ending, alone)])
         while batch := list(islice(same, 1 if alone else BATCH)):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from app.drivers.base import Tag, device_name
@@ -88,15 +88,16 @@ def on_berth(scene: Scene, host: Lab, attacks: Sequence[Attack]) -> Outcomes:
         troubles = dict(zip(arena, at_once(Scenario.arm, arena), strict=True))
         ending = {scenario: booked[scenario.ending] for scenario in arena}
         due = _end(scene, host, ending)
-        records, seconds = _over(scene, list(ending.values()), due)
+        ends = _over(scene, {booking: scenario.attack.stuck for scenario, booking in ending.items()}, due)
         held = grips(arena[0].numbers, [name for scenario in arena for name in scenario.machines]) - before
         found = dict(zip(arena, at_once(Scenario.probe, arena), strict=True))
         for scenario, booking in ending.items():
             outcomes[scenario.attack.name] = replace(
                 found[scenario],
                 grips={grip for grip in held if grip.partition(":")[0] in {*scenario.machines, HOST}},
-                records=records.get(booking, set()),
-                seconds=seconds.get(booking, GONE),
+                records=ends[booking].records,
+                why=ends[booking].why,
+                seconds=ends[booking].seconds,
                 trouble=troubles[scenario] or found[scenario].trouble,
             )
     return outcomes
@@ -114,22 +115,35 @@ def _end(scene: Scene, host: Lab, ending: dict[Scenario, int]) -> int:
     return due
 
 
-def _over(scene: Scene, bookings: list[int], due: float) -> tuple[dict[int, set[str]], dict[int, float]]:
-    """By booking, how Berth was done with its GPU, one way or the other, and after how many seconds; those that it
-    never was are missing. Before anything is probed: what is fetched from where it was kept, Berth can end."""
-    records: dict[int, set[str]] = {}
-    seconds: dict[int, float] = {}
-    while len(seconds) < len(bookings) and time.time() < due + GONE:
-        for booking in set(bookings) - set(seconds):
-            if found := _records(scene, booking):
-                records[booking], seconds[booking] = found, time.time() - due
+@dataclass
+class _End:
+    """How Berth was done with a GPU, after how many seconds. `why`: it is in quarantine, or was."""
+
+    records: set[str] = field(default_factory=set)
+    why: str = ""
+    seconds: float = GONE
+
+
+def _over(scene: Scene, bookings: dict[int, bool], due: float) -> dict[int, _End]:
+    """By booking, its end; `bookings`: whether it is the quarantine. Before anything is probed: what is fetched from
+    where it was kept, Berth can end. A GPU at which a busy host gets nowhere is in quarantine until it does."""
+    ends = {booking: _End() for booking in bookings}
+    left = set(bookings)
+    while left and time.time() < due + GONE:
+        for booking in list(left):
+            end = ends[booking]
+            end.records, why = _records(scene, booking)
+            end.why = why or end.why
+            if end.records == {"quarantine" if bookings[booking] else "detached"}:
+                end.seconds = time.time() - due
+                left.remove(booking)
         time.sleep(0.05)
-    return records, seconds
+    return ends
 
 
-def _records(scene: Scene, booking: int) -> set[str]:
-    """What Berth wrote down: that the booking's GPU is `detached`, that it is in `quarantine`."""
-    query = db.select(Allocation.detached_at, Gpu.state).join(Gpu, Gpu.id == Allocation.gpu_id)
+def _records(scene: Scene, booking: int) -> tuple[set[str], str]:
+    """What Berth wrote down: that the booking's GPU is `detached`, that it is in `quarantine`, and why."""
+    query = db.select(Allocation.detached_at, Gpu.state, Gpu.quarantine_reason).join(Gpu, Gpu.id == Allocation.gpu_id)
     row: Any = scene.ask(lambda: db.session.execute(query.where(Allocation.booking_id == booking)).one())
     facts = {"detached": row.detached_at is not None, "quarantine": row.state == GpuState.QUARANTINE}
-    return {name for name, so in facts.items() if so}
+    return {name for name, so in facts.items() if so}, row.quarantine_reason

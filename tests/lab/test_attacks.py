@@ -120,5 +120,6 @@ def _judge(outcome: Outcome, attack: Attack) -> None:
     )
     assert outcome.records == {"quarantine" if attack.stuck else "detached"}, outcome
     if not attack.stuck:
+        assert "still" in (outcome.why or "still"), outcome  # nobody got anywhere with it; never that somebody has it
         assert (outcome.kept, outcome.grips) == ({}, set()), outcome
     assert outcome.harmed == {}
