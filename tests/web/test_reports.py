@@ -172,6 +172,13 @@ def test_a_booking_explains_its_numbers_down_to_the_minute(client: Client, admin
     hour = client.get(str(page.all("//table[caption='Hours']/tbody/tr[3]/th/a/@href")[0]))
     assert len(hour.all("//div[@id='minutes']//tbody/tr")) == 60
     assert client.get(f"/bookings/{booking.id}/usage?hour=never").status == 200
+    assert "Not given" not in page.texts("//table[caption='Hours']/thead//th")
+    db.session.execute(sa.update(Allocation).values(attached_at=booking.starts_at + 1.5 * HOUR))
+    db.session.commit()
+    page = client.get(f"/bookings/{booking.id}/usage")
+    assert page.texts("//table[caption='Hours']/thead//th")[1:4] == ["Booked", "Not given", "Attached"]
+    late = page.texts("//table[caption='Hours']/tbody/tr/td[@data-label='Not given']")
+    assert late[:3] == ["60:00", "30:00", "0:00"]
 
 
 def waited(user: User, joined: datetime, hours: float, state: WaitState, **values: Any) -> None:
