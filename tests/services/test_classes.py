@@ -10,6 +10,7 @@ from zoneinfo import ZoneInfo
 import pytest
 from flask import Flask
 
+from app import clock
 from app.errors import Conflict, InvalidInput, RuleRefused
 from app.extensions import db, lab_zone
 from app.models import AccountClass, Booking, Gpu, LedgerEntry, Phase, User
@@ -214,6 +215,20 @@ def test_giving_back_late_costs_the_same_whichever_way(
     charged = [-amount for kind, amount in ledger(booking) if kind == "settle"]
     assert charged == [pytest.approx(fee * 3600, abs=1)]
     assert [line.word for line in statement.of_booking(booking)][-1] == "fee"
+
+
+def test_who_gives_up_on_what_berth_did_not_give_pays_nothing(
+    student: User, boss: User, gpus: list[Gpu], freeze: Freeze
+) -> None:
+    """The agent is down: no pass has looked at it, so no trouble is on record either."""
+    set_rules(boss, student, late_hours=6, late_percent=50)
+    booking = bookings.create(student, ask(gpus[:1], 2, 10), SLOT)
+    freeze(NOW + 2 * HOUR + fees.PROMPT)
+    assert fees.late(booking, clock.now(), booking.ends_at, clock.now()) == 3 * 3600
+    freeze(NOW + 2 * HOUR + timedelta(minutes=5))
+    changes.end_now(student, booking.id)
+    recording.settle_ended(booking.host)
+    assert [amount for kind, amount in ledger(booking) if kind == "settle"] == [0]
 
 
 def test_nobody_pays_for_what_an_admin_does_or_berth_could_not_give(

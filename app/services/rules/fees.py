@@ -22,7 +22,8 @@ def late(booking: Booking, start: datetime, end: datetime, now: datetime) -> int
     that is cancelled, shortened or ended now: nobody gains by waiting or by taking another way. Nothing for a GPU that
     Berth could not give, nor for what the waiting list gave them a moment ago. Its allocations must be loaded."""
     rules = classes.rules_for(booking.account_id)
-    if rules.late_hours is None or rules.late_percent is None or not_given(booking) or _just_given(booking, now):
+    spared = not_given(booking) or _is_late(booking, now) or _just_given(booking, now)
+    if rules.late_hours is None or rules.late_percent is None or spared:
         return 0
     until = min(now + timedelta(hours=rules.late_hours), end)
     if until <= start:
@@ -33,6 +34,12 @@ def late(booking: Booking, start: datetime, end: datetime, now: datetime) -> int
 def not_given(booking: Booking) -> bool:
     """Whether it lacks a GPU through no fault of its owner's; its allocations must be loaded."""
     return any(one.trouble and one.trouble not in OWN_TROUBLE for one in booking.allocations)
+
+
+def _is_late(booking: Booking, now: datetime) -> bool:
+    """Whether Berth should have given a GPU of it by now, and could not even say why it has not: nobody looks."""
+    nobody_looked = (one.starts_at for one in booking.allocations if not (one.attached_at or one.ready_at))
+    return any(now - start > PROMPT for start in nobody_looked)
 
 
 def never_given(allocation: Allocation) -> bool:
