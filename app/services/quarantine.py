@@ -21,9 +21,11 @@ from app.services.windows import Window
 
 
 def quarantine(actor: str, gpu: Gpu, reason: str) -> bool:
-    """Give the GPU to nobody from now on, and note why. Whether it is news: the first reason stays."""
+    """Give the GPU to nobody from now on, and note why. Whether it is news: the first reason stays.
+
+    One that an admin took out of service nobody gets anyway, and it comes back by their word only."""
     target = _locked(gpu)
-    if target.state == GpuState.QUARANTINE:
+    if target.state != GpuState.IN_SERVICE:
         return False
     target.state, target.quarantined_at, target.quarantine_reason = GpuState.QUARANTINE, clock.now(), reason[:500]
     _record(actor, "gpu.quarantined", target, reason=reason[:500])

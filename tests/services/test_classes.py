@@ -301,6 +301,19 @@ def test_who_got_the_chance_late_has_as_long_to_come(
     assert noshows.end_next(booking.host) == booking.id
 
 
+def test_who_got_another_gpu_later_keeps_no_other_no_show(
+    student: User, boss: User, gpus: list[Gpu], freeze: Freeze
+) -> None:
+    set_rules(boss, student, noshow_minutes=30)
+    moved, other = (bookings.create(student, ask(gpus[n : n + 1], 0, 4), SLOT) for n in (0, 1))
+    came(moved, trouble="stopped", starts_at=NOW + HOUR / 3, ready_at=NOW + HOUR / 3)
+    came(other, trouble="stopped", ready_at=NOW)
+    freeze(NOW + HOUR / 2)
+    assert [noshows.end_next(other.host) for _ in range(2)] == [other.id, None]
+    freeze(NOW + HOUR / 2 + HOUR / 3)
+    assert noshows.end_next(other.host) == moved.id
+
+
 @pytest.mark.parametrize(
     "values",
     [{"trouble": ""}, {"trouble": "unreachable"}, {"trouble": "stopped", "attached_at": NOW}],

@@ -245,6 +245,15 @@ def test_what_berth_could_not_give_and_what_ends_anyway_is_left_alone(lab: Lab) 
     assert lab.events() == ["booking.idle_warned"]
 
 
+def test_what_berth_could_not_give_does_not_count_afterwards_either(lab: Lab) -> None:
+    lab.measure(0, 130)
+    lab.allocations(attached_at=None, trouble="stopped", ready_at=NOW + 65 * MINUTE)
+    lab.look(124)
+    assert lab.events() == []
+    lab.look(125)
+    assert lab.events() == ["booking.idle_warned"]
+
+
 def test_a_class_has_its_own_time_and_late_attachment_counts(lab: Lab) -> None:
     boss = make_admin("boss")
     classes.change(boss, classes.default().id, {"idle_minutes": 20})

@@ -68,6 +68,14 @@ def test_other_ways_out_of_quarantine_leave_nothing_behind(host: Host) -> None:
     assert (gpu.quarantined_at, gpu.quarantine_reason) == (None, "")
 
 
+def test_what_an_admin_took_out_of_service_comes_back_by_their_word_only(host: Host) -> None:
+    gpu = gpus_of(host)[1]
+    inventory.set_gpu_state("boss", gpu, GpuState.MAINTENANCE)
+    assert not quarantine("agent:lab01", gpu, "pid 7 does not end")
+    assert not release_quarantine("agent:lab01", gpu, "a later look")
+    assert gpu.state == GpuState.MAINTENANCE
+
+
 def test_the_booking_gets_another_gpu_and_it_is_on_record(host: Host) -> None:
     first, second, _third = gpus_of(host)
     allocation = booked(first)

@@ -55,7 +55,7 @@ def verdicts(bookings: Sequence[Booking]) -> dict[int, Verdict]:
 
 def began(booking: Booking) -> datetime:
     """Since when it could be used, or was last wanted for longer: nothing before that counts against it."""
-    moments = [max(one.starts_at, one.attached_at or one.starts_at) for one in booking.allocations]
+    moments = [max(one.starts_at, one.attached_at or one.ready_at or one.starts_at) for one in booking.allocations]
     return max([*moments, *([booking.extended_at] if booking.extended_at else [])])
 
 

@@ -45,9 +45,10 @@ def _query(host: Host, now: datetime) -> Select[int]:
     patience = func.make_interval(0, 0, 0, 0, 0, AccountClass.rules["noshow_minutes"].astext.cast(Integer))
     ready = func.coalesce(Allocation.ready_at, Allocation.ends_at)
     given_late = and_(ready - Allocation.starts_at > PROMPT, ready + patience > now)
+    moved = Allocation.starts_at + patience > now  # to another GPU, for what was left
     excused = select(Allocation.id).where(
         Allocation.booking_id == Booking.id,
-        or_(Allocation.attached_at.is_not(None), Allocation.trouble.not_in(OWN_TROUBLE), given_late),
+        or_(Allocation.attached_at.is_not(None), Allocation.trouble.not_in(OWN_TROUBLE), given_late, moved),
     )
     return (
         select(Booking.id)
