@@ -23,7 +23,7 @@ def judge(facts: HostFacts) -> Iterator[Finding]:
             yield Finding(OK, "network", detail + each)
         elif facts.walled is not None:
             detail = f"{name} is without Berth's rules: machines reach the host's services and the lab's network"
-            fix = f"systemctl enable --now berth-firewall; if there is none: {_HOST_INIT}"
+            fix = f"systemctl restart berth-firewall; if there is none: {_HOST_INIT}"
             yield Finding(BAD, "network", detail, fix)
     used = {bridge for instance in facts.instances for _, _, bridge in _nics(facts, instance) if bridge}
     for name in sorted(used - ours):

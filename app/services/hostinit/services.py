@@ -61,7 +61,9 @@ class Firewall:
     def look(self, system: System) -> str:
         """Whether the rules are those, and in force."""
         same = system.read(RULES) == self._rules and system.read(self._unit.path) == self._unit.text
-        in_force = same and _runs(system, "berth-firewall.service")
+        # The unit stays active when somebody flushes all rules.
+        loaded = system.run(["nft", "list", "table", "inet", firewall.TABLE]).ok
+        in_force = same and loaded and _runs(system, "berth-firewall.service")
         return f"table inet {firewall.TABLE} is in force, and will be after a restart" if in_force else ""
 
     def actions(self, _system: System) -> list[Action]:
@@ -80,7 +82,7 @@ class Firewall:
 
 @dataclass(frozen=True)
 class Known:
-    """Berth knows the host. What the agent needs for that is taken from the environment once, and kept."""
+    """Berth knows the host. What the agent needs for that is taken from the environment, and kept."""
 
     wish: Wish
     title: str = "host in Berth"
@@ -93,7 +95,11 @@ class Known:
         done = system.run([self.wish.berth, "host", "list", "--json"], more=kept | _DATA)
         if not done.ok:
             raise Trouble(f"Berth's database cannot be asked: {done.complaint[:300]}", f"Look at {ENVIRONMENT}.")
-        return "known" if self.wish.name in {host["name"] for host in json.loads(done.text)} else ""
+        ports = {host["name"]: host.get("ports") for host in json.loads(done.text)}
+        if self.wish.name not in ports:
+            return ""
+        others = f", with the ports {ports[self.wish.name]}: berth host set {self.wish.name} --ports changes them"
+        return "known" + (others if ports[self.wish.name] != self._ports else "")
 
     def actions(self, system: System) -> list[Action]:
         """Keep the addresses, and add the host."""
@@ -104,11 +110,20 @@ class Known:
             )
             raise Trouble(f"where Berth's database and Valkey are is not known: no {', '.join(missing)}", todo)
         text = "".join(f"{name}={_quoted(name, value)}\n" for name, value in sorted(wanted.items()))
-        ports = f"{self.wish.first_port}-{self.wish.last_port}"
-        add = (self.wish.berth, "host", "add", self.wish.name, "--lxd", _socket(system), "--ports", ports)
+        add = (self.wish.berth, "host", "add", self.wish.name, "--lxd", _socket(system), "--ports", self._ports)
         listed = system.run([self.wish.berth, "host", "list", "--json"], more=wanted | _DATA)
         known = listed.ok and self.wish.name in {host["name"] for host in json.loads(listed.text)}
-        return [File(ENVIRONMENT, text, 0o600), *([] if known else [Command(add, more=wanted | _DATA)])]
+        # An agent that runs has what the file said when it was started.
+        again = system.exists(AGENT_UNIT) and system.read(ENVIRONMENT) != text
+        return [
+            File(ENVIRONMENT, text, 0o600),
+            *([] if known else [Command(add, more=wanted | _DATA)]),
+            *([Command(("systemctl", "try-restart", "berth-agent.service"), 200)] if again else []),
+        ]
+
+    @property
+    def _ports(self) -> str:
+        return f"{self.wish.first_port}-{self.wish.last_port}"
 
 
 @dataclass(frozen=True)

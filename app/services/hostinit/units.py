@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+# Debian's /etc/nftables.conf begins with `flush ruleset`: whenever nftables.service loads it, the table is gone, and is
+# made again after it.
 FIREWALL = """\
 # Made by `berth host init`.
 [Unit]
@@ -10,7 +12,9 @@ Documentation=man:nft(8)
 DefaultDependencies=no
 Before=network-pre.target lxd.service snap.lxd.daemon.service shutdown.target
 Wants=network-pre.target
-After=local-fs.target
+After=local-fs.target nftables.service
+PartOf=nftables.service
+ReloadPropagatedFrom=nftables.service
 Conflicts=shutdown.target
 
 [Service]
@@ -21,7 +25,7 @@ ExecReload=/usr/sbin/nft -f {rules}
 ExecStop=/usr/sbin/nft delete table inet {table}
 
 [Install]
-WantedBy=sysinit.target
+WantedBy=sysinit.target nftables.service
 """
 
 # Root, since it looks into processes and cgroups of all machines; of root's powers it has what that takes, and nothing

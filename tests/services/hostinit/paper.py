@@ -22,7 +22,8 @@ class PaperSystem(System):
         self.units: set[str] = set()
         self.sysctl = ""
         self.lxd: dict[str, Any] = {}
-        self.hosts: list[str] = []
+        self.hosts: dict[str, str] = {}  # their ports
+        self.flushed = False  # somebody loaded /etc/nftables.conf, which begins with that
         self.broken: dict[str, str] = {}  # command: what it says instead of working
         self.write("/etc/os-release", f'ID={distribution}\nVERSION_ID="12"\n')
 
@@ -87,6 +88,7 @@ class PaperSystem(System):
         if words[0].startswith("is-"):
             return Done(0 if words[2] in self.units else 1, "-")
         self.units |= set(words[1:])
+        self.flushed = self.flushed and words != ["restart", "berth-firewall.service"]
         return Done(0)
 
     def _sysctl(self, words: list[str]) -> Done:
@@ -97,6 +99,9 @@ class PaperSystem(System):
 
     def _berth(self, words: list[str]) -> Done:
         if words[:2] == ["host", "add"]:
-            self.hosts.append(words[2])
+            self.hosts[words[2]] = words[words.index("--ports") + 1]
             return Done(0)
-        return Done(0, json.dumps([{"name": name} for name in self.hosts]))
+        return Done(0, json.dumps([{"name": name, "ports": ports} for name, ports in self.hosts.items()]))
+
+    def _nft(self, words: list[str]) -> Done:
+        return Done(0 if "berth-firewall.service" in self.units and not self.flushed else 1, "-")

@@ -30,6 +30,12 @@ def run(system: PaperSystem, wish: Wish = WISH, *, really: bool = True) -> list[
     return list(hostinit.go(hostinit.steps(wish), system, really=really))
 
 
+def ready(system: PaperSystem) -> None:
+    """Its packages are installed, and LXD can make a pool."""
+    system._snap([])
+    system.packages |= {"lxd", "btrfs-progs", "dnsmasq-base", "nftables"}
+
+
 def states(outcomes: list[hostinit.Outcome]) -> list[State]:
     return [one.state for one in outcomes]
 
@@ -68,8 +74,7 @@ def test_what_was_planned_is_done_and_the_second_run_finds_it_so(fresh: PaperSys
 
 
 def test_another_wish_changes_what_it_is_about_and_nothing_else(fresh: PaperSystem) -> None:
-    fresh._snap([])
-    fresh.packages |= {"lxd", "btrfs-progs", "dnsmasq-base", "nftables"}
+    ready(fresh)
     fresh.sysctl = "5000,8080-8090"
     assert State.FAILED not in states(run(fresh))
     assert fresh.sysctl == "5000,8080-8090,22000-22999"
@@ -79,6 +84,34 @@ def test_another_wish_changes_what_it_is_about_and_nothing_else(fresh: PaperSyst
     fresh.ran.clear()
     assert states(run(fresh, replace(WISH, closed=("192.0.2.0/24",)))).count(State.DONE) == 1
     assert fresh.ran == ["lxc network set berthbr0 dns.mode=none"]
+
+
+def test_rules_that_somebody_flushed_are_loaded_again(fresh: PaperSystem) -> None:
+    """Its unit is active all the same."""
+    ready(fresh)
+    assert State.FAILED not in states(run(fresh))
+    fresh.flushed = True
+    outcomes = run(fresh)
+    assert [one.title for one in outcomes if one.state == State.DONE] == ["firewall of the bridge"]
+    assert not fresh.flushed
+
+
+def test_an_agent_that_runs_is_given_the_new_addresses(fresh: PaperSystem) -> None:
+    ready(fresh)
+    assert State.FAILED not in states(run(fresh))
+    fresh._environment["DATABASE_URL"] = "postgresql://agent:new@db/berth"
+    fresh.ran.clear()
+    outcomes = run(fresh, replace(WISH, first_port=30000, last_port=30999))
+    assert "systemctl try-restart berth-agent.service" in fresh.ran
+    assert services.environment(fresh)["DATABASE_URL"] == "postgresql://agent:new@db/berth"
+    [known] = [one for one in outcomes if one.title == "host in Berth"]
+    assert known.state == State.DONE
+    [known] = [
+        one for one in run(fresh, replace(WISH, first_port=30000, last_port=30999)) if one.title == "host in Berth"
+    ]
+    assert (known.state, known.lines) == (
+        State.ALREADY, ("known, with the ports 22000-22999: berth host set lab01 --ports changes them",),
+    )  # fmt: skip
 
 
 def test_lxd_is_restricted_where_all_that_is_there_is_berths(fresh: PaperSystem) -> None:
@@ -112,8 +145,7 @@ def test_another_distribution_needs_lxd_and_nft_of_its_own(tmp_path: Path) -> No
 
 
 def test_a_step_that_fails_says_why_leaves_the_rest_and_the_next_run_goes_on(fresh: PaperSystem) -> None:
-    fresh._snap([])
-    fresh.packages |= {"lxd", "btrfs-progs", "dnsmasq-base", "nftables"}
+    ready(fresh)
     fresh.broken["lxc network create"] = "Error: dnsmasq is missing"
     outcomes = run(fresh)
     failed = TITLES.index("bridge")
@@ -125,8 +157,7 @@ def test_a_step_that_fails_says_why_leaves_the_rest_and_the_next_run_goes_on(fre
 
 
 def test_what_says_done_and_is_not_so_has_failed(fresh: PaperSystem) -> None:
-    fresh._snap([])
-    fresh.packages |= {"lxd", "btrfs-progs", "dnsmasq-base", "nftables"}
+    ready(fresh)
     fresh._systemctl = lambda words: Done(0 if not words[0].startswith("is-") else 1, "-")  # type: ignore[method-assign]
     assert states(run(fresh))[2] == State.FAILED
 
