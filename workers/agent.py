@@ -228,7 +228,9 @@ def until_next(began: datetime, now: datetime, boundary: datetime | None, tick: 
 
 
 def make(app: Flask, host_name: str) -> Agent:
-    """The agent of a host. Raises NotFound; without the database, DriverError for a host it has never looked after."""
+    """The agent of a host. Raises NotFound; DriverError for no host's name, or, without the database, a new host."""
+    if not inventory.HOST_NAME.fullmatch(host_name):  # it becomes part of paths, and the database is not believed
+        raise DriverError(f"agent of {host_name!r}", "that is no name of a host", "See: berth host list")
     settings: Settings = app.extensions["berth"]
     kept = settings.data_dir / "agents" / f"{host_name}.endpoint"
     try:

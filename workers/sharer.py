@@ -9,12 +9,23 @@ import logging
 import platform
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from flask import Flask
 
 from app.drivers.base import DriverError, LxdDriver
-from app.drivers.shares import BAD, SHARE_DEVICE, Directories, Found, Share, SharesSeen, Wish, finds_none_fit
+from app.drivers.shares import (
+    BAD,
+    SHARE_DEVICE,
+    Directories,
+    Found,
+    Share,
+    SharesSeen,
+    Wish,
+    finds_none_fit,
+    proper,
+    share_device,
+)
 from app.extensions import db, transaction
 from app.services import inventory, shares
 from workers.turns import turn
@@ -22,6 +33,7 @@ from workers.turns import turn
 log = logging.getLogger(__name__)
 
 LOOK_EVERY = 60.0  # seconds between two looks at directories that nothing was changed about
+Place = tuple[str, str, bool]  # device, directory on the host, whether to be read only
 
 
 class Sharer:
@@ -38,6 +50,7 @@ class Sharer:
         self._kernel = kernel
         self.app, self.host_name, self.driver, self.directories = app, host_name, driver, directories
         self._asked: dict[int, Wish] = {}
+        self._fit: dict[Place, bool] = {}  # as this process saw it; the database's word for it may be another's
         self._looked = float("-inf")
         self._told = ""
 
@@ -77,21 +90,30 @@ class Sharer:
             self._look(wishes)
 
     def _look(self, wishes: dict[int, Wish]) -> None:
-        found = self.directories.look(list(wishes.values())) if wishes else []
-        version = self.driver.server().version if found else ""
+        asked = {number: wish for number, wish in wishes.items() if proper(wish.source)}
+        answers = self.directories.look(list(asked.values())) if asked else []
+        seen = dict(zip(asked, answers, strict=True))
+        version = self.driver.server().version if seen else ""
         old = finds_none_fit(version, self._kernel)  # a machine that is given one could not even start
         more = (Found(BAD, "old", f"LXD {version}, Linux {self._kernel}"),) if old else ()
+        found = {
+            number: (*seen.get(number, (Found(BAD, "system", wish.source),)), *more) for number, wish in wishes.items()
+        }
+        self._fit = {}
+        for number, wish in wishes.items():
+            self._fit |= places(number, wish, found[number])
         with transaction():
-            for number, things in zip(wishes, found, strict=True):
-                shares.record(number, (*things, *more), f"agent:{self.host_name}")
+            for number, things in found.items():
+                shares.record(number, things, f"agent:{self.host_name}")
         self._asked, self._looked = wishes, time.monotonic()
 
     def _apply(self, wanted: Mapping[str, Mapping[str, Share]]) -> None:
         """Change what is not as it should be, each machine for itself."""
         troubles = {_number(device): "" for items in wanted.values() for device in items}
         seen = self.driver.shares()
+        wanted = {name: self._allowed(items, seen[name].shares) for name, items in wanted.items() if name in seen}
         for name, items in wanted.items():
-            if name in seen and seen[name].privileged:
+            if seen[name].privileged:
                 troubles |= {_number(device): f"{name}: the instance is privileged" for device in items}
         for name, items in due(wanted, seen).items():
             try:
@@ -103,6 +125,28 @@ class Sharer:
         with transaction():
             for number, trouble in troubles.items():
                 shares.note_trouble(number, trouble)
+
+    def _allowed(self, items: Mapping[str, Share], there: Mapping[str, Share | None]) -> dict[str, Share]:
+        """Those that this process found fit by itself. Where it had no answer yet, what is there stays."""
+        return {
+            device: share
+            for device, share in items.items()
+            if proper(share.path) and self._fit.get((device, share.source, share.read_only), share == there.get(device))
+        }
+
+
+def places(number: int, wish: Wish, found: Sequence[Found]) -> dict[Place, bool]:
+    """What was found of each place that the wish was made ready for: whether machines may have it."""
+    if not wish.prepare:
+        return {}
+    device, fit = share_device(number), all(one.level != BAD for one in found)
+    if not wish.own:
+        return {(device, wish.source, wish.read_only): fit}
+    failed = [one.detail for one in found if one.code == "person"]
+    return {
+        (device, f"{wish.source}/{name}", wish.read_only): fit and not any(one.startswith(f"{name}:") for one in failed)
+        for name, _uid in wish.people
+    }
 
 
 def due(wanted: Mapping[str, Mapping[str, Share]], seen: Mapping[str, SharesSeen]) -> dict[str, dict[str, Share]]:

@@ -106,7 +106,10 @@ def message(came: str | bytes) -> dict[str, Any]:
     """A short text of the browser's. Raises ValueError."""
     if isinstance(came, bytes) or len(came) > 1024:
         raise ValueError("not a message")
-    found = json.loads(came)
+    try:
+        found = json.loads(came)
+    except RecursionError as error:  # brackets in brackets in brackets
+        raise ValueError("not a message") from error
     if not isinstance(found, dict):
         raise ValueError("not a message")  # noqa: TRY004 - what a browser sends is a bad value, not our bad type
     return found

@@ -8,6 +8,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable
+from contextlib import closing
 from http import HTTPStatus
 from typing import Any
 
@@ -164,13 +165,15 @@ class Terminals:
             return
         began, why = time.monotonic(), "failed"
         try:
-            pty = self.driver.terminal(opening.instance, *window)
-            session = Session(connection, pty, opening)
-            self._open.add(session)
-            try:
-                why = session.run()
-            finally:
-                self._open.discard(session)
+            with closing(self.driver.terminal(opening.instance, *window)) as pty:
+                session = Session(connection, pty, opening)
+                self._open.add(session)
+                try:
+                    why = session.run()
+                finally:
+                    self._open.discard(session)
+        except ConnectionClosed:  # while its shell was being opened
+            why = "left"
         except DriverError as error:
             log.info("%s: %s", self.host_name, error)
             bye(connection, "failed")

@@ -10,7 +10,7 @@ import logging
 import re
 from functools import cache
 from typing import Any
-from urllib.parse import parse_qsl, urlsplit
+from urllib.parse import urlsplit
 
 from app.drivers.base import DriverError
 
@@ -61,10 +61,9 @@ def _plugin(address: str, allowed: tuple[str, ...]) -> Any:
     parts = urlsplit(address) if len(address) <= LONGEST and address.isprintable() else None
     if parts is None or not parts.scheme or not parts.netloc:
         raise DriverError("no_address")
-    names = {name for name, _value in parse_qsl(parts.query, keep_blank_values=True)}
-    if names - OPTIONS:
-        raise DriverError("option")
     apprise = _apprise(allowed)
+    if _options(address) - OPTIONS:
+        raise DriverError("option")
     if parts.scheme.lower() not in {*allowed, "https"}:
         raise DriverError("scheme")
     plugin = apprise.Apprise.instantiate(address, suppress_exceptions=True)
@@ -73,6 +72,17 @@ def _plugin(address: str, allowed: tuple[str, ...]) -> Any:
     if str(plugin.url()).partition("://")[0] not in allowed:  # a native https address of a service that is not let in
         raise DriverError("scheme")
     return plugin
+
+
+def _options(address: str) -> set[str]:
+    """The options that apprise finds in an address, which are more than a browser would: it also divides them at `;`,
+    and knows no fragment."""
+    from apprise.utils.parse import parse_url  # noqa: PLC0415
+
+    found = parse_url(address, verify_host=False)  # type: ignore[no-untyped-call]
+    if found is None:
+        raise DriverError("no_address")
+    return set(found["qsd"]) - {""}
 
 
 @cache

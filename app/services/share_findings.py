@@ -16,6 +16,7 @@ FINDINGS = {  # code → what was found, what to do
         _l("Somebody other than root may put another directory in its place."),
         _l("Every directory above it must belong to root and be writable for root alone."),
     ),
+    "system": (_l("It belongs to the system, or the path is no plain one."), _l("Choose another one.")),
     "lxd": (_l("It is LXD's own directory, or lies there."), _l("Choose another one.")),
     "read_only": (
         _l("The file system is mounted read-only there."),

@@ -204,6 +204,31 @@ def test_the_program_refuses_a_bomb_and_one_file_of_a_terabyte(shelf: ImageFiles
     assert "damaged" in refused(shelf, archive(*GOOD)[:cut] + large.tobuf(tarfile.GNU_FORMAT) + bytes(5000))
 
 
+def test_a_file_of_holes_counts_as_large_as_it_would_be(shelf: ImageFiles) -> None:
+    """The holes are packed as nothing at all: the program that unpacks them makes them."""
+    with tarfile.open(fileobj=io.BytesIO(archive(*GOOD))) as tar:
+        cut = tar.getmembers()[-1].offset
+
+    def holed(size: bytes) -> bytes:
+        head = bytearray(tarfile.TarInfo("rootfs/holes").tobuf(tarfile.GNU_FORMAT))
+        head[156:157], head[386:398], head[398:410] = tarfile.GNUTYPE_SPARSE, b"00000000000\0", b"00000000000\0"
+        head[483:495] = size
+        head[148:156] = b" " * 8
+        head[148:156] = b"%06o\0 " % sum(head)
+        return archive(*GOOD)[:cut] + bytes(head) + bytes(1024)
+
+    terabyte = holed(b"\x80" + (1 << 40).to_bytes(11, "big"))
+    with TemporaryFile() as target:
+        wish = {"machine": MACHINE, "properties": {}}
+        why = sieve.judge(io.BytesIO(terabyte), target, len(terabyte), wish)["refused"]
+        assert "unpacked it is larger than 64 MiB" in why
+        assert os.fstat(target.fileno()).st_size < 1 << 20
+    assert "unpacked it is larger than 64 MiB" in refused(shelf, terabyte)
+    assert "smaller than nothing" in judged(holed(b"\xff" + (-(1 << 40)).to_bytes(11, "big", signed=True)))
+    members = kept(shelf, holed(b"00000200000\0"))
+    assert (members["rootfs/holes"].size, members["rootfs/holes"].type) == (1 << 16, tarfile.REGTYPE)
+
+
 def test_no_more_files_than_may_be(shelf: ImageFiles, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sieve, "MOST_ENTRIES", 4)
     with (

@@ -179,3 +179,11 @@ def test_an_agent_starts_without_the_database_if_it_knows_its_host(core: Flask, 
         agents.make(away, "ws2")
     with pytest.raises(NotFound):
         agents.make(core, "ws2")
+
+
+def test_a_name_that_leads_elsewhere_is_no_hosts_whatever_the_database_says(core: Flask) -> None:
+    with core.app_context(), transaction():
+        inventory.host("ws1").name = "../ws1"
+    with pytest.raises(DriverError, match="that is no name of a host"):
+        agents.make(core, "../ws1")
+    assert not (core.extensions["berth"].data_dir / "ws1.endpoint").exists()

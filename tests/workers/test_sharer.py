@@ -6,14 +6,16 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
+import sqlalchemy as sa
 from flask import Flask
 
 from app import create_core
 from app.drivers.base import GiveUp, ServerInfo, TryAgain
 from app.drivers.fake import FakeLxd
 from app.drivers.fake_directories import FakeDirectories
-from app.drivers.shares import Found, Share, SharesSeen, Wish, share_device
-from app.extensions import transaction
+from app.drivers.shares import BAD, WARN, Found, Share, SharesSeen, Wish, share_device
+from app.extensions import db, transaction
+from app.models import SharedDirectory, User
 from app.services import inventory, shares
 from app.services.shares import Terms
 from tests.conftest import settings_for
@@ -25,17 +27,18 @@ HERE = Share("/srv/common", "/srv/common", read_only=False)
 
 
 class Counted(FakeDirectories):
-    """Counts its looks, and can be told to give no answer."""
+    """Counts its looks, and can be told what to say, or to give no answer."""
 
-    def __init__(self) -> None:
+    def __init__(self, *found: Found) -> None:
         self.looks: list[list[Wish]] = []
+        self.found = found
         self.trouble: Exception | None = None
 
     def look(self, wishes: Sequence[Wish]) -> list[tuple[Found, ...]]:
         if self.trouble:
             raise self.trouble
         self.looks.append(list(wishes))
-        return super().look(wishes)
+        return [self.found for _wish in wishes]
 
 
 @pytest.fixture
@@ -67,6 +70,12 @@ def trouble(core: Flask) -> str:
         return shares.get(inventory.host("ws1"), "common").trouble
 
 
+def write(core: Flask, **values: object) -> None:
+    """As somebody does who has got hold of the portal's way into the database."""
+    with core.app_context(), transaction():
+        db.session.execute(sa.update(SharedDirectory).values(**values))
+
+
 def there(driver: FakeLxd) -> list[Share | None]:
     assert driver.shares()["stranger"].shares == {}
     return list(driver.shares()["m1"].shares.values())
@@ -94,12 +103,83 @@ def test_no_answer_from_a_file_system_changes_nothing(core: Flask, driver: FakeL
     sharer = Sharer(core, "ws1", driver, files)
     sharer.step()
     switch(core, on=True)
-    sharer.step()
     files.trouble = TryAgain("Look", "no answer in 10 s", "")
+    with pytest.raises(TryAgain):
+        sharer.step()
+    assert there(driver) == [], "it was not made ready yet"
+    trouble, files.trouble = files.trouble, None
+    sharer.step()
+    files.trouble = trouble
     sharer._looked = float("-inf")
     with pytest.raises(TryAgain):
         sharer.step()
     assert there(driver) == [HERE]
+
+
+def test_after_a_new_start_what_is_there_stays_and_nothing_comes_until_an_answer_does(
+    core: Flask, driver: FakeLxd
+) -> None:
+    sharer = Sharer(core, "ws1", driver, FakeDirectories())
+    sharer.step()
+    switch(core, on=True)
+    files = Counted()
+    files.trouble = TryAgain("Look", "no answer in 10 s", "")
+    with pytest.raises(TryAgain):
+        Sharer(core, "ws1", driver, files).step()
+    assert there(driver) == []
+    sharer.step()
+    with pytest.raises(TryAgain):
+        Sharer(core, "ws1", driver, files).step()
+    assert there(driver) == [HERE]
+
+
+def test_what_the_agent_found_cannot_be_put_right_in_the_database(core: Flask, driver: FakeLxd) -> None:
+    files = Counted(Found(BAD, "flags", "/: nosuid, nodev"))
+    sharer = Sharer(core, "ws1", driver, files)
+    write(core, active=True)
+    sharer.step()
+    write(core, findings=[])
+    sharer.step()
+    assert len(files.looks) == 1
+    assert "set_shares" not in driver.calls()
+    files.found = ()
+    sharer._looked = float("-inf")
+    sharer.step()
+    files.trouble = TryAgain("Look", "no answer in 10 s", "")
+    assert there(driver) == [HERE]
+    for values in ({"source": "/srv/other"}, {"source": "/srv/common", "read_only": True}):
+        write(core, **values)
+        with pytest.raises(TryAgain):
+            sharer.step()
+        assert there(driver) == []
+    write(core, read_only=False, path="/etc")
+    sharer.step()
+    assert there(driver) == []
+
+
+def test_nothing_of_the_systems_is_given_whatever_is_said_of_it(core: Flask, driver: FakeLxd) -> None:
+    files = Counted()
+    write(core, active=True, source="/etc", read_only=True)
+    Sharer(core, "ws1", driver, files).step()
+    write(core, findings=[])
+    Sharer(core, "ws1", driver, files).step()
+    assert (files.looks, there(driver)) == ([], [])
+    with core.app_context():
+        assert shares.get(inventory.host("ws1"), "common").findings == [
+            {"level": BAD, "code": "system", "detail": "/etc"}
+        ]
+
+
+def test_ones_own_directory_that_could_not_be_made_is_not_given(core: Flask, driver: FakeLxd) -> None:
+    files = Counted(Found(WARN, "person", "../../etc: no name for a directory"))
+    with core.app_context(), transaction():
+        db.session.execute(sa.update(User).values(username="../../etc"))
+    write(core, active=True, own=True)
+    sharer = Sharer(core, "ws1", driver, files)
+    sharer.step()
+    write(core, findings=[])
+    sharer.step()
+    assert (len(files.looks), there(driver)) == (1, [])
 
 
 def test_what_lxd_refuses_is_kept_until_it_works(core: Flask, driver: FakeLxd) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Iterator
 from datetime import timedelta
@@ -13,6 +14,7 @@ from websockets.exceptions import InvalidStatus
 
 from app import clock, create_core
 from app.drivers.fake import FakeLxd
+from app.drivers.fake_terminal import FakePty
 from app.errors import RuleRefused
 from app.extensions import db, transaction
 from app.models import AuditEvent, Instance, SignIn, Terminal
@@ -21,6 +23,26 @@ from tests.conftest import settings_for
 from tests.factories import make_admin, make_host, make_instance, make_user
 from tests.runtime.running import wait_for
 from tests.terminals import ORIGIN, Desk, Screen, serving
+
+
+class Slow(FakeLxd):
+    """Opens a terminal when it is told to; keeps the shells that it gave, and which of them were closed."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path)
+        self.asked, self.go, self.closed = threading.Event(), threading.Event(), threading.Event()
+
+    def terminal(self, instance: str, columns: int, rows: int) -> FakePty:
+        self.asked.set()
+        assert self.go.wait(10)
+        pty, closed = super().terminal(instance, columns, rows), self.closed
+
+        def close() -> None:
+            closed.set()
+            FakePty.close(pty)
+
+        pty.close = close  # type: ignore[method-assign]
+        return pty
 
 
 @pytest.fixture
@@ -188,3 +210,34 @@ def test_a_machine_that_does_not_run(desk: Desk, tmp_path: Path) -> None:
     assert desk.open(desk.ticket(desk.sign_in("li"), "mine")).until_closed() == "failed"
     (closed,) = wait_for(lambda: audited(desk.core, "terminal.closed"))
     assert closed.details["why"] == "failed"
+
+
+@pytest.fixture
+def slow(core: Flask, tmp_path: Path) -> Iterator[tuple[Slow, Desk]]:
+    driver = Slow(tmp_path / "ws1.json")
+    with serving(core, "ws1", driver) as found:
+        yield driver, found
+    with core.app_context():
+        db.engine.dispose()
+
+
+def test_no_shell_stays_for_a_page_that_left_while_it_was_opened(slow: tuple[Slow, Desk]) -> None:
+    driver, desk = slow
+    screen = desk.open(desk.ticket(desk.sign_in("li"), "mine"))
+    assert driver.asked.wait(5)
+    screen.connection.close()
+    driver.go.set()
+    assert driver.closed.wait(2)
+    (closed,) = wait_for(lambda: audited(desk.core, "terminal.closed"))
+    assert closed.details["why"] == "left"
+
+
+def test_no_shell_stays_after_a_message_of_brackets_alone(slow: tuple[Slow, Desk]) -> None:
+    driver, desk = slow
+    driver.go.set()
+    screen = desk.open(desk.ticket(desk.sign_in("li"), "mine"))
+    screen.until("root@mine")
+    screen.connection.send("[" * 1024)
+    assert driver.closed.wait(2)
+    screen.until_closed()
+    assert wait_for(lambda: audited(desk.core, "terminal.closed"))[0].details["why"] == "left"

@@ -18,6 +18,7 @@ from typing import Any
 MEMORY = 2 << 30  # bytes of address space: a million names, and the largest dictionary that xz makes by itself
 SECONDS = 3600  # of a processor
 MOST = 64 << 30  # bytes of everything in an image
+LARGEST = MOST + (4 << 30)  # bytes of what is written: with a million names around it
 RATIO, SMALL = 20, 64 << 20  # unpacked at most so many times its size, once it is larger than this many bytes
 DAMAGE = (zlib.error, lzma.LZMAError)
 PR_SET_PDEATHSIG, PR_SET_NO_NEW_PRIVS = 1, 38
@@ -100,10 +101,14 @@ class Bounded:
     def read(self, count: int) -> bytes:
         """The next bytes."""
         text: bytes = self._file.read(count)
-        self.count += len(text)
+        self.add(len(text))
+        return text
+
+    def add(self, more: int) -> None:
+        """So many bytes more. What is not packed either, the holes in a file, is to be told here."""
+        self.count += more
         if self.count > self._most:
             raise RefusedError(f"unpacked it is larger than {self._most >> 20} MiB, too much for a file of its size")
-        return text
 
 
 @contextmanager
@@ -128,5 +133,6 @@ def confine(nobody: int) -> None:
     libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)  # after the change of user, which takes it away
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
     resource.setrlimit(resource.RLIMIT_CPU, (SECONDS, SECONDS))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (LARGEST, LARGEST))
     resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))
     resource.setrlimit(resource.RLIMIT_NPROC, (0, 0)) if nobody else None

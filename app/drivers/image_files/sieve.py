@@ -30,11 +30,14 @@ class Entry(tarfile.TarInfo):
     def fromtarfile(cls, archive: tarfile.TarFile) -> Any:
         """The next entry."""
         try:
-            return super().fromtarfile(archive)
+            found = super().fromtarfile(archive)
         except tarfile.EOFHeaderError:  # type: ignore[attr-defined]
             raise
         except tarfile.HeaderError as error:
             raise RefusedError("the archive is damaged or incomplete") from error
+        if found.size < 0:
+            raise RefusedError("the archive is damaged: a file in it is smaller than nothing")
+        return found
 
 
 class Sieve:
@@ -151,6 +154,8 @@ def sift(source: Any, target: Any, size: int, wish: dict[str, Any]) -> dict[str,
         ):
             sieve = Sieve(before, after)
             while entry := before.next():
+                if entry.sparse is not None:
+                    plain.add(entry.size)  # the holes are made here, however little of the file is packed
                 sieve.take(entry)
                 before.members.clear()  # type: ignore[attr-defined]
                 after.members.clear()  # type: ignore[attr-defined]
