@@ -138,10 +138,11 @@ def claim(host_id: int, *, heavy: bool = True) -> Operation | None:
     return operation
 
 
-def requeue_interrupted(host_id: int) -> int:
-    """At an agent's start: what was running when the last one died is to be done again (each step may be repeated)."""
-    query = select(Operation).where(Operation.host_id == host_id, Operation.state == OperationState.RUNNING)
-    found = list(db.session.scalars(query))
+def requeue_interrupted(host_id: int, held: Collection[int] = ()) -> int:
+    """What is running and in nobody's hands is to be done again (each step may be repeated): what an agent that died
+    left, or what was claimed and its answer got lost. `held`: the operations that somebody is at."""
+    running = (Operation.host_id == host_id, Operation.state == OperationState.RUNNING)
+    found = list(db.session.scalars(select(Operation).where(*running, Operation.id.not_in(held))))
     for operation in found:
         operation.state = OperationState.QUEUED
     db.session.flush()
