@@ -25,7 +25,7 @@ from app.drivers.kernel import Kernel
 from app.drivers.shares import Directories
 from app.errors import NotFound
 from app.extensions import db, transaction
-from app.services import audit, inventory, operations
+from app.services import audit, inventory
 from app.services.plan import Plan
 from workers import metrics
 from workers.beside import side_work
@@ -150,9 +150,7 @@ class Agent:
     def work(self, *, wait: bool) -> int:
         """Do the host's queued operations; how many. Raises Held if somebody else is at it and `wait` is False."""
         lock = self.settings.run_dir / f"operations-{self.host_name}.lock"
-        with exclusive(lock, wait=wait), self.app.app_context():
-            with transaction():  # nobody else is at it while we hold the lock: what is running, runs nowhere
-                operations.requeue_interrupted(inventory.host(self.host_name).id)
+        with exclusive(lock, wait=wait):
             return run_operations(self.app, self.host_name, self.driver)
 
     def _operations(self) -> None:

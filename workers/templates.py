@@ -9,7 +9,7 @@ from contextlib import contextmanager, suppress
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
-from app.drivers.base import DriverError, GiveUp, TryAgain
+from app.drivers.base import DriverError, GiveUp
 from app.drivers.image_files import ImageFiles
 from app.drivers.images import Made, Origin
 from app.drivers.inside import Command
@@ -26,7 +26,6 @@ FROM, TO = 10, 80  # per cent at which the steps inside begin and end
 _SAID = 8 << 20  # bytes that a step may say
 _NOTE_EVERY = 1.0  # seconds between two writes of the log
 _FULL = 8_000  # characters of it that are written at once
-_WAIT_FOR_MACHINES = 1800.0
 _CONTROL = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]|[^\n\t -~\u00a0-\U0010ffff]")
 
 
@@ -79,17 +78,11 @@ def build(work: Work) -> None:
 
 
 def discard(work: Work) -> None:
-    """Remove a retired template's image, when no machine is being made from it any more."""
-    template_id, deadline = work.template.id, time.monotonic() + _WAIT_FOR_MACHINES
-    while _wanted(template_id):
-        if time.monotonic() > deadline:
-            raise TryAgain("Remove the image", "machines are still being made from it", "Retire it later.")
-        work.progress("waiting", 10)
-        time.sleep(0.5)
+    """Remove a retired template's image. It is claimed when no machine is being made from it any more."""
     work.progress("deleting", 50)
-    work.driver.scrap(template_id)
+    work.driver.scrap(work.template.id)
     with transaction():
-        templates.discarded(template_id)
+        templates.discarded(work.template.id)
 
 
 def image_files() -> ImageFiles:
@@ -156,8 +149,3 @@ def _reason(text: str) -> str:
     lines = [line.strip() for line in text.splitlines() if line.strip() and not line.startswith("==")]
     errors = [line for line in lines if line.startswith(("E:", "dpkg: error"))]
     return (" ".join(errors[:2]) or (lines[-1] if lines else "it failed without a word"))[:400]
-
-
-def _wanted(template_id: int) -> bool:
-    with transaction():
-        return templates.wanted(template_id)

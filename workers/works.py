@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
 from flask import Flask
@@ -87,26 +87,46 @@ HANDLERS: dict[OperationKind, Callable[[Work], None]] = {
 
 
 def run_operations(app: Flask, host_name: str, driver: LxdDriver) -> int:
-    """Do the host's queued operations until none is queued or under way. Returns how many were done."""
-    done, under_way = 0, dict[threading.Thread, OperationKind]()
+    """Do the host's queued operations until none is queued or under way. Returns how many were done.
+
+    The caller holds the host's lock: what is running and no thread of ours is at, runs nowhere. No error leaves while a
+    thread is at work: whoever came next would begin the same anew."""
+    done, under_way, lost = 0, dict[threading.Thread, Operation](), True
     ended = threading.Event()
     while True:
         ended.clear()
-        under_way = {thread: kind for thread, kind in under_way.items() if thread.is_alive()}
-        while len(under_way) < HANDS and (operation := _claim(host_name, set(under_way.values()))):
-            thread = threading.Thread(
-                target=_perform, args=(app, host_name, driver, operation, ended), name="operation", daemon=True
-            )
-            thread.start()
-            under_way[thread] = operation.kind
-            done += 1
+        under_way = {thread: operation for thread, operation in under_way.items() if thread.is_alive()}
+        try:
+            if lost:
+                _requeue(app, host_name, under_way.values())
+            lost = False
+            while len(under_way) < HANDS and (operation := _claim(app, host_name, under_way.values())):
+                thread = threading.Thread(
+                    target=_perform, args=(app, host_name, driver, operation, ended), name="operation", daemon=True
+                )
+                thread.start()
+                under_way[thread] = operation
+                done += 1
+        except Exception as error:
+            if not under_way:
+                raise
+            if not lost:
+                log.warning("%s: nothing new is begun for now: %s", host_name, error)
+            lost = True  # maybe one was claimed, and nobody heard of it
         if not under_way:
             return done
         ended.wait(ASK_EVERY)
 
 
-def _claim(host_name: str, kinds: set[OperationKind]) -> Operation | None:
-    with transaction():
+def _requeue(app: Flask, host_name: str, held: Collection[Operation]) -> None:
+    with app.app_context(), transaction():
+        operations.requeue_interrupted(inventory.host(host_name).id, [operation.id for operation in held])
+
+
+def _claim(app: Flask, host_name: str, held: Collection[Operation]) -> Operation | None:
+    """In a session of its own: what was claimed is its thread's alone, and no rollback empties it."""
+    kinds = {operation.kind for operation in held}
+    with app.app_context(), transaction():
         host = inventory.host(host_name)
         return operations.claim(host.id, heavy=not kinds & operations.HEAVY)
 

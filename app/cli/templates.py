@@ -110,12 +110,13 @@ def publish(instance: str, name: str, desktop: bool, **common: Any) -> None:
 @click.option("--host", "host_name", required=True)
 @with_app
 def retry(name: str, host_name: str) -> None:
-    """Build once more what failed."""
+    """Build once more what failed; of a retired one, remove its image once more."""
     with transaction():
         host = inventory.host(host_name)
-        operation = templates.retry(None, templates.named(host, name))
+        found = templates.to_retry(host, name)
+        operation = templates.retry(None, found)
     carry_out(operation, host, _watch(operation.id))
-    click.echo(f"{name} is ready on {host_name}.")
+    click.echo(f"{name} is retired." if found.retired_at else f"{name} is ready on {host_name}.")
 
 
 @template.command("list")

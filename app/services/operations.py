@@ -9,8 +9,8 @@ from collections.abc import Collection
 from typing import Any
 
 from flask_babel import gettext as _
-from sqlalchemy import ColumnElement, func, select
-from sqlalchemy.orm import joinedload
+from sqlalchemy import ColumnElement, func, or_, select
+from sqlalchemy.orm import InstrumentedAttribute, aliased, joinedload
 from sqlalchemy.orm.util import identity_key
 
 from app import clock
@@ -34,6 +34,7 @@ QUIET = frozenset({OperationKind.BACKUP})
 HEAVY = frozenset(
     {OperationKind.BUILD, OperationKind.BACKUP}
 )  # minutes of a host's processor and disk: one at a time there
+FROM_IMAGE = (OperationKind.CREATE, OperationKind.REBUILD)  # what a machine's image is needed for
 LONGEST_LOG = 64_000  # characters; what comes first goes first
 # What a machine is after work that went well; the other kinds leave that as it is.
 _BECOMES = {
@@ -121,11 +122,12 @@ def said(operation_id: int) -> tuple[str, str, int]:
 
 def claim(host_id: int, *, heavy: bool = True) -> Operation | None:
     """Take the host's oldest queued operation, with its machine and owner or its template; None when there is none.
-    `heavy`: one of HEAVY may be taken too."""
+    `heavy`: one of HEAVY may be taken too. An image is removed only when nothing is made from it any more."""
     without = [] if heavy else HEAVY
     query = (
         select(Operation)
         .where(Operation.host_id == host_id, Operation.state == OperationState.QUEUED, Operation.kind.not_in(without))
+        .where(or_(Operation.kind != OperationKind.DISCARD, ~needing(Operation.template_id)))
         .options(joinedload(Operation.instance).joinedload(Instance.owner), joinedload(Operation.template))
         .order_by(Operation.id)
         .limit(1)
@@ -138,10 +140,19 @@ def claim(host_id: int, *, heavy: bool = True) -> Operation | None:
     return operation
 
 
-def requeue_interrupted(host_id: int) -> int:
-    """At an agent's start: what was running when the last one died is to be done again (each step may be repeated)."""
-    query = select(Operation).where(Operation.host_id == host_id, Operation.state == OperationState.RUNNING)
-    found = list(db.session.scalars(query))
+def needing(template_id: int | InstrumentedAttribute[int | None]) -> ColumnElement[bool]:
+    """Whether a machine is being made from a template's image, or is to be, as a condition."""
+    making = aliased(Operation)
+    query = select(making.id).join(Instance, making.instance_id == Instance.id)
+    query = query.where(making.state.in_(OPEN), making.kind.in_(FROM_IMAGE), Instance.template_id == template_id)
+    return query.exists()
+
+
+def requeue_interrupted(host_id: int, held: Collection[int] = ()) -> int:
+    """What is running and in nobody's hands is to be done again (each step may be repeated): what an agent that died
+    left, or what was claimed and its answer got lost. `held`: the operations that somebody is at."""
+    running = (Operation.host_id == host_id, Operation.state == OperationState.RUNNING)
+    found = list(db.session.scalars(select(Operation).where(*running, Operation.id.not_in(held))))
     for operation in found:
         operation.state = OperationState.QUEUED
     db.session.flush()

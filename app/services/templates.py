@@ -16,9 +16,9 @@ from app.errors import Conflict, InvalidInput, NotFound
 from app.extensions import db
 from app.models import (
     Host,
-    Instance,
     Operation,
     OperationKind,
+    OperationState,
     Template,
     TemplateKind,
     TemplateState,
@@ -64,6 +64,13 @@ def named(host: Host, name: str) -> Template:
     if found is None:
         raise NotFound(_("%(host)s has no template %(name)s.", host=host.name, name=name))
     return found
+
+
+def to_retry(host: Host, name: str) -> Template:
+    """The template of that name; or one that had it, if that one's image could not be removed. Raises NotFound."""
+    failed = [one for one in every(host.id) if one.name == name and one.state == TemplateState.FAILED]
+    failed += [one for one in every(host.id, retired=True) if one.name == name and _stuck(one)]
+    return failed[0] if failed else named(host, name)
 
 
 def offered(user: User | None) -> list[Template]:
@@ -132,11 +139,21 @@ def request_build(actor: User | None, host: Host, wish: Wish) -> Operation:
 
 
 def retry(actor: User | None, template: Template) -> Operation:
-    """Build once more what failed."""
-    if template.state != TemplateState.FAILED or template.retired_at is not None:
+    """Build once more what failed; of a retired one, remove its image once more."""
+    if template.retired_at is not None:
+        if not _stuck(template):
+            raise Conflict(_("%(name)s is retired already.", name=template.name))
+        return operations.enqueue(actor, template, OperationKind.DISCARD)
+    if template.state != TemplateState.FAILED:
         raise Conflict(_("Only a template that could not be built is built again."))
     template.state = TemplateState.BUILDING
     return operations.enqueue(actor, template, OperationKind.BUILD)
+
+
+def _stuck(template: Template) -> bool:
+    """Whether the last thing that was asked for did not work."""
+    newest = operations.last_of_template(template.id)
+    return newest is not None and newest.state == OperationState.FAILED
 
 
 def retire(actor: User | None, template: Template) -> Operation:
@@ -214,10 +231,8 @@ def discarded(template_id: int) -> None:
 
 
 def wanted(template_id: int) -> bool:
-    """Whether a machine is being made from its image at the moment."""
-    query = select(Operation.id).join(Instance, Operation.instance_id == Instance.id)
-    query = query.where(Instance.template_id == template_id, Operation.state.in_(operations.OPEN))
-    return db.session.scalar(query.limit(1)) is not None
+    """Whether a machine is being made from its image at the moment, or is to be."""
+    return bool(db.session.scalar(select(operations.needing(template_id))))
 
 
 def _people(usernames: Collection[str]) -> list[User]:

@@ -56,6 +56,8 @@ class Sight(Worked):
     def step(self) -> str:
         """What the work under way is at."""
         code = self.operation.step if self.operation else ""
+        if self.template.retired_at is not None and code == "queued" and templates.wanted(self.template.id):
+            code = "waiting"
         return str(STEPS.get(code, code))
 
     @property

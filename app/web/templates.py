@@ -88,7 +88,7 @@ def change(template_id: int) -> Response:
 @bp.post("/<int:template_id>/retry")
 @admin_required
 def retry(template_id: int) -> Response:
-    """Build once more what failed."""
+    """Build once more what failed, or remove the image of a retired one once more."""
     template = templates.get(template_id)
     try:
         with transaction():
@@ -157,7 +157,8 @@ def _page(template: Template, form: UseForm | None = None, status: int = 200) ->
     sight = template_words.Sight(template, operations.last_of_template(template.id))
     if is_fragment() and not sight.busy:  # this answer ends the polling: say aloud how it went
         ready = template.state == TemplateState.READY and template.retired_at is None
-        flash(_("%(name)s is ready.", name=template.name) if ready else str(sight.state[1]))
+        ended = sight.failure if sight.failed else str(sight.state[1])
+        flash(_("%(name)s is ready.", name=template.name) if ready else ended)
     return render(
         "templates/show.html",
         fragment="templates/_state.html",

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from app.drivers.base import HostUnreachable
 from app.drivers.fake import FakeLxd
 from tests.cli.conftest import Berth
 from tests.drivers.test_image_files import GOOD, archive
@@ -57,6 +58,17 @@ def test_a_step_that_fails_is_an_exit_status_and_is_done_again(lab: Berth, sim: 
     assert [row["state"] for row in lab("template", "list", "--json").json()] == ["failed"]
     sim.answer("berth-build-1", 0)
     assert lab("template", "retry", "xfce", "--host", "ws1").out == "xfce is ready on ws1.\n"
+
+
+def test_an_image_that_could_not_be_removed_is_removed_by_another_try(lab: Berth, sim: FakeLxd) -> None:
+    options = ("base", "--host", "ws1")
+    assert lab("template", "take", "base", "--name", *options).status == 0
+    sim.fail_next("scrap", HostUnreachable("Connect", "gone", "Wait."))
+    refused = lab("template", "retire", *options)
+    assert (refused.status, refused.err.splitlines()[-1]) == (1, "Connect: gone. Wait.")
+    assert lab("template", "retry", *options).out == "base is retired.\n"
+    assert not [image for image in sim.images() if image.alias.startswith("berth-")]
+    assert lab("template", "retry", *options).err == "ws1 has no template base.\n"
 
 
 def test_from_an_image_and_from_a_machine(lab: Berth, sim: FakeLxd) -> None:

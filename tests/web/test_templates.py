@@ -285,6 +285,28 @@ def test_retiring_asks_first(admin: Client, woken: list[str]) -> None:
     assert "Retired" in admin.get("/templates").text
 
 
+def test_a_retired_one_says_what_it_waits_for_and_is_tried_again(admin: Client, woken: list[str]) -> None:
+    template, machine = make_template(host()), make_instance(make_user(), only().host, "gamma")
+    machine.template_id = template.id
+    creation = operations.enqueue(None, machine, OperationKind.CREATE)
+    removal = templates.retire(None, template)
+    here = f"/templates/{template.id}"
+    assert "Waiting for machines that are being made from it, 0 %" in admin.get(here).text
+    operations.finish(creation.id, "agent:lab03")
+    assert "Waiting for the host, 0 %" in admin.get(here).text
+    operations.finish(removal.id, "agent:lab03", "Connect: gone. Wait.")
+    assert "The image could not be removed." in admin.get(here, htmx=True).texts("//*[@id='flash']")[0]
+    page = admin.get(here)
+    assert "Connect: gone. Wait." in page.text
+    assert "Retire…" not in page.text
+    assert admin.submit(page.form("Try again")).status == 303
+    assert (operation().kind, operation().state, woken) == (OperationKind.DISCARD, "queued", ["lab03"])
+    assert admin.post(f"{here}/retry").status == 409
+    operations.finish(operation().id, "agent:lab03")
+    assert "Try again" not in admin.get(here).buttons()
+    assert admin.post(f"{here}/retry").status == 409
+
+
 def test_who_may_use_it_is_changed(admin: Client) -> None:
     user, template = make_user("liwei"), make_template(host())
     form = admin.get(f"/templates/{template.id}").form("Save")

@@ -5,12 +5,14 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 from flask import Flask
+from sqlalchemy import inspect
+from sqlalchemy.exc import OperationalError, SQLAlchemyError
 
 from app import create_core
 from app.drivers.base import DriverError, HostUnreachable, InstanceSpec, TryAgain
@@ -23,9 +25,11 @@ from tests.conftest import settings_for
 from tests.factories import gpus_of, make_booking, make_host, make_instance, make_user
 from tests.runtime.running import wait_for
 from workers import agent as agents
+from workers import works
 from workers.agent import Agent, until_next
 from workers.jobs import LOOK, WORK
 from workers.locks import Held, exclusive, pass_lock
+from workers.works import Work
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
 
@@ -163,6 +167,49 @@ def test_work_that_lost_its_agent_is_taken_up(core: Flask) -> None:
 
         wait_for(lambda: state() == OperationState.DONE, why="done")
     assert fake(core).observe().instances["alice-ws1"].status == "running"
+
+
+def test_long_work_is_not_begun_twice_when_the_database_hiccups(core: Flask, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither what goes on meanwhile, nor for ever what was taken as the connection broke, and nobody heard of it."""
+    with core.app_context(), transaction():
+        user, host = make_user("alice"), inventory.host("ws1")
+        machines = [make_instance(user, host, name, status=InstanceStatus.CREATING) for name in ("long", "lost")]
+        long, lost = [operations.enqueue(user, machine, OperationKind.CREATE).id for machine in machines]
+    agent, looks, begun, may_end = Agent(core, "ws1", fake(core), None), [], [], threading.Event()
+    apart = list[bool]()
+
+    def create(work: Work) -> None:
+        begun.append((work.operation.id, work.instance.name, work.instance.owner.username))
+        apart.append(inspect(work.operation).detached)
+        if work.operation.id == long:
+            may_end.wait(30)
+
+    def hiccup(*arguments: object) -> Operation | None:
+        looks.append(claimed := claim(*arguments))
+        if len(looks) == 2:
+            raise OperationalError("COMMIT", {}, Exception("server closed the connection unexpectedly"))
+        return claimed
+
+    def ticks() -> None:
+        for _tick in range(2):
+            with suppress(SQLAlchemyError):
+                agent.work(wait=False)
+
+    claim = works._claim
+    monkeypatch.setitem(works.HANDLERS, OperationKind.CREATE, create)
+    monkeypatch.setattr(works, "_claim", hiccup)
+    at_work = threading.Thread(target=ticks)
+    at_work.start()
+    try:
+        wait_for(lambda: (lost, "lost", "alice") in begun and len(looks) > 5, why="what was lost is taken up")
+        assert begun == [(long, "long", "alice"), (lost, "lost", "alice")]
+    finally:
+        may_end.set()
+        at_work.join(30)
+    assert len(begun) == 2
+    assert apart == [True, True], "no rollback and no other thread touches what a thread works at"
+    with core.app_context():
+        assert [operations.outcome(one) for one in (long, lost)] == [(OperationState.DONE, "")] * 2
 
 
 def test_operations_are_one_process_at_a_time(core: Flask) -> None:

@@ -12,6 +12,7 @@ from flask import Flask
 from app.drivers.base import GiveUp, HostUnreachable, ServerInfo
 from app.drivers.fake import FakeLxd
 from app.drivers.image_files import ImageFiles
+from app.errors import Conflict, NotFound
 from app.extensions import db, transaction
 from app.models import Host, OperationKind, OperationState, Template, TemplateKind, TemplateState
 from app.services import instances, operations, templates
@@ -174,16 +175,44 @@ def test_a_retired_templates_image_goes(host: Host, lxd: FakeLxd) -> None:
     assert (template.image, operations.last_of_template(template.id).kind) == ("", OperationKind.DISCARD)
 
 
-def test_it_waits_for_machines_that_are_being_made(host: Host, lxd: FakeLxd, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_image_that_could_not_be_removed_is_removed_by_another_try(host: Host, lxd: FakeLxd) -> None:
     template = ask(host)
     do(host, lxd)
-    wanted = iter([True, True, False])
-    monkeypatch.setattr("workers.templates._wanted", lambda _number: next(wanted))
-    monkeypatch.setattr("workers.templates.time.sleep", lambda _seconds: None)
     with transaction():
         templates.retire(None, template)
+    lxd.fail_next("scrap", HostUnreachable("Connect", "gone", "Wait."))
+    assert "gone" in do(host, lxd)
+    assert left(lxd) == (set(), {template.image})
+    with transaction():
+        assert templates.to_retry(host, "base") is template
+        assert templates.retry(None, template).kind == OperationKind.DISCARD
     assert do(host, lxd) == ""
-    assert next(wanted, None) is None
+    assert left(lxd) == (set(), set())
+    with pytest.raises(Conflict, match="base is retired already"):
+        templates.retry(None, template)
+    with pytest.raises(NotFound):
+        templates.to_retry(host, "base")
+
+
+def test_it_stays_queued_while_machines_are_being_made_from_it(host: Host, lxd: FakeLxd) -> None:
+    """It takes no hand from those that it waits for."""
+    template = ask(host)
+    do(host, lxd)
+    user, size = make_user(), {"cpus": 1, "memory_gib": 1, "disk_gib": 5}
+    with transaction():
+        instances.request_create(user, user, name="gamma", host=host, template=template, **size)
+        machine = instances.get(user, "gamma")
+        templates.retire(None, template)
+    for kind, then in ((OperationKind.CREATE, OperationKind.REBUILD), (OperationKind.REBUILD, OperationKind.BACKUP)):
+        with transaction():
+            making = operations.claim(host.id)
+            assert (making.kind, operations.claim(host.id)) == (kind, None)
+            assert templates.wanted(template.id)
+            operations.finish(making.id, "agent:lab")
+            operations.enqueue(user, machine, then)
+    assert not templates.wanted(template.id)
+    assert do(host, lxd) == ""
+    assert left(lxd) == (set(), set())
 
 
 def test_an_instance_of_somebody_else_by_that_name_is_left_alone(host: Host, lxd: FakeLxd) -> None:
