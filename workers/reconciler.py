@@ -77,7 +77,7 @@ def run_pass(host_name: str, driver: LxdDriver, hands: Hands | None = None) -> P
             evictor.seen = seen = _look_again(driver, seen, todo, outcome)
     except DriverError as error:  # what was done but not seen, the next pass sees and writes down
         trouble = str(error)
-        _note(host_name, lambda host: recording.could_not_look(host, want, trouble))
+        _not_seen(host_name, want, trouble)
         return PassResult(False, todo, outcome, _next(want, outcome), _since(started), trouble)
     trouble = _record(host_name, watch, seen, outcome, started, proven=evictor.kernel is not None, scan=evictor.scan)
     return PassResult(not trouble, todo, outcome, _next(want, outcome), _since(started), trouble)
@@ -139,6 +139,13 @@ def _note(host_name: str, write: Callable[[Host], object]) -> str:
     return ""
 
 
+def _not_seen(host_name: str, want: Desired, trouble: str) -> None:
+    """Tell those who wait that nobody could look; the books of what is over are closed all the same, however long that
+    lasts: they need no look at the host."""
+    if not _note(host_name, lambda host: recording.could_not_look(host, want, trouble)):
+        _note(host_name, recording.settle_ended)
+
+
 def _next(want: Desired, outcome: Outcome) -> datetime | None:
     """When to look again: at the next start or end, or when what holds a GPU has had its time."""
     moments = [want.next_boundary, *(verdict.until for verdict in outcome.verdicts.values())]
@@ -160,7 +167,7 @@ def _look_again(driver: LxdDriver, before: HostSeen, todo: Plan, outcome: Outcom
 def _pass_blind(host_name: str, hands: Hands, want: Desired, started: float, trouble: str) -> PassResult:
     """A pass without LXD: nothing can be plugged or unplugged, but the kernel still says no and ends what holds."""
     outcome = _act(hands, hands.evictor.watch(want, None), Plan())
-    _note(host_name, lambda host: recording.could_not_look(host, want, trouble))
+    _not_seen(host_name, want, trouble)
     return PassResult(False, outcome=outcome, next_boundary=_next(want, outcome), milliseconds=_since(started),
                       trouble=trouble)  # fmt: skip
 
