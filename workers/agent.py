@@ -136,7 +136,7 @@ class Agent:
                 result = self.one_pass()
                 self._pulse.beat()
                 boundary, todo = result.next_boundary, result.plan
-                if result.ok:
+                if result.looked:
                     self.looked.set()
                 self._tell(result)
             except Exception:

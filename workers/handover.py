@@ -116,7 +116,7 @@ class Hands:
     def _not_done(self, outcome: Outcome, watch: Watch, pci: str, chain: _Chain) -> None:
         """It goes on without this pass; a GPU that is not proven free for too long, nobody gets."""
         why = self._why.get(pci, "")
-        ends = why != "" and pci in watch.endings and pci not in watch.want.quarantined
+        ends = why != "" and _is_due(watch, pci)
         text = why or "the last attempt at it is still under way"
         given_up = ends and time.monotonic() - self._since.get(pci, math.inf) > AT_LAST
         outcome.verdicts[pci] = Verdict(State.HELD, text=text, quarantine=given_up)
@@ -135,7 +135,8 @@ class Hands:
         except DriverError as error:
             log.warning("GPU %s: %s", pci, error)
             errors = {item.want.tag.allocation_id: (Trouble.HELD, str(error)) for item in chain.attaches}
-            return Verdict(State.HELD, text=str(error)), errors
+            given_up = _is_due(watch, pci) and self.evictor.overdue(watch, pci)
+            return Verdict(State.HELD, text=str(error), quarantine=given_up), errors
         except Exception:
             log.exception("GPU %s", pci)
             raise
@@ -198,6 +199,11 @@ class Hands:
                 todo = "It is tried again by itself." if error.todo == TryAgain.AGAIN else ""
                 errors[want.tag.allocation_id] = (Trouble.ERROR, error.sentences(todo))
         return errors
+
+
+def _is_due(watch: Watch, pci: str) -> bool:
+    """Whether somebody's time with the GPU is over, and it is not given up yet."""
+    return pci in watch.endings and pci not in watch.want.quarantined
 
 
 def _with_earlier(old: Verdict, now: Verdict) -> Verdict:

@@ -17,7 +17,11 @@ PASSES = Histogram(
     buckets=(0.05, 0.1, 0.25, 0.5, 1, 2, 5, 10, 30, 60),
     registry=REGISTRY,
 )
-FAILED = Counter("berth_agent_passes_failed", "Passes that could not reach the host or the database", registry=REGISTRY)
+FAILED = Counter(
+    "berth_agent_passes_failed",
+    "Passes that could not reach the host or the database, or not look for who holds a GPU",
+    registry=REGISTRY,
+)
 LATENESS = Histogram(
     "berth_enforcement_lateness_seconds",
     "From a booking's start until its GPU was seen attached, from its end until it was proven free",

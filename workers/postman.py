@@ -1,6 +1,6 @@
 """The postman: makes notices of what happened and of what is due, and sends them; one at a time on an installation.
-It also tends what nobody may be there to tend: the waiting list, the month's new hours, and bookings whose GPUs do
-nothing, since their owners are told of it.
+It also tends what nobody may be there to tend: the waiting list, the month's new hours, the books of what ended on a
+host that is away, and bookings whose GPUs do nothing, since their owners are told of it.
 
 A notice is claimed (an attempt is counted), sent by a child process with a deadline, and written down as sent. Killed
 before the server took it, the next postman sends it. Killed after that and before it was written down, it is sent
@@ -28,7 +28,7 @@ from app.drivers.mail import Letter
 from app.extensions import db, transaction
 from app.services import folding, news, notice_words, outbox, quota, reminders, sealing, summaries
 from app.services.outbox import Batch
-from workers import reclaimer
+from workers import bookkeeper, reclaimer
 from workers.apart import run_all
 
 log = logging.getLogger(__name__)
@@ -82,6 +82,8 @@ class Postman:
         self._seldom("tidy", 60 * SELDOM, outbox.tidy)
         self._seldom("usage", SELDOM, folding.prune)
         self._seldom("summaries", 10 * SELDOM, partial(summaries.of_last_month, mail=postal))
+        if self._is_time("books", SELDOM):
+            bookkeeper.tend()
         if self._is_time("idle", SELDOM):
             reclaimer.tend()
         with transaction():

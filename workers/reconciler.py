@@ -33,7 +33,8 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class PassResult:
-    """What a pass did. `ok`: the host and the database could both be reached. `next_boundary`: when to look again."""
+    """What a pass did. `ok`: the host and the database could both be reached, and who holds the GPUs looked for;
+    `looked`: the first two at least. `next_boundary`: when to look again."""
 
     ok: bool
     plan: Plan = field(default_factory=Plan)
@@ -41,6 +42,7 @@ class PassResult:
     next_boundary: datetime | None = None
     milliseconds: int = 0
     trouble: str = ""
+    looked: bool = False
 
     @property
     def errors(self) -> Errors:
@@ -71,16 +73,17 @@ def run_pass(host_name: str, driver: LxdDriver, hands: Hands | None = None) -> P
     watch = evictor.watch(want, seen)
     todo = plan(want, seen)
     outcome = _act(hands, watch, todo)
-    trouble = ""
     try:
         if not todo.quiet or outcome.verdicts:
             evictor.seen = seen = _look_again(driver, seen, todo, outcome)
     except DriverError as error:  # what was done but not seen, the next pass sees and writes down
-        trouble = str(error)
-        _note(host_name, lambda host: recording.could_not_look(host, want, trouble))
-        return PassResult(False, todo, outcome, _next(want, outcome), _since(started), trouble)
-    trouble = _record(host_name, watch, seen, outcome, started, proven=evictor.kernel is not None, scan=evictor.scan)
-    return PassResult(not trouble, todo, outcome, _next(want, outcome), _since(started), trouble)
+        _not_seen(host_name, want, str(error))
+        return PassResult(False, todo, outcome, _next(want, outcome), _since(started), str(error))
+    unwritten = _record(host_name, watch, seen, outcome, started, proven=evictor.kernel is not None, scan=evictor.scan)
+    trouble = unwritten or outcome.trouble
+    return PassResult(
+        not trouble, todo, outcome, _next(want, outcome), _since(started), trouble, looked=not unwritten
+    )  # fmt: skip
 
 
 def _act(hands: Hands, watch: Watch, todo: Plan) -> Outcome:
@@ -88,17 +91,28 @@ def _act(hands: Hands, watch: Watch, todo: Plan) -> Outcome:
     evictor, want = hands.evictor, watch.want
     try:
         evictor.fence(watch)
-        outcome = hands.act(watch, todo, {*watch.endings, *(want.quarantined & want.guarded)})
-        outcome.asked |= evictor.ask_ahead(watch)
-        intruded = evictor.sweep(watch) - outcome.verdicts.keys()
-        if intruded:
-            found = hands.act(watch, Plan(), intruded)
-            outcome.verdicts |= found.verdicts
-            outcome.intruded |= intruded
     except DriverError as error:
         log.warning("the host's kernel: %s", error)
-        outcome = Outcome(trouble=str(error))
+        return Outcome(trouble=inventory.UNSEEN + error.sentences())
+    outcome = hands.act(watch, todo, {*watch.endings, *(want.quarantined & want.guarded)})
+    for look in (_ask_ahead, _sweep):
+        try:
+            look(hands, watch, outcome)
+        except DriverError as error:  # what was done is written down all the same
+            log.warning("the host's kernel: %s", error)
+            outcome.trouble = inventory.UNSEEN + error.sentences()
+            evictor.swept = 0.0  # the next pass looks again, however soon: till one could, it is in trouble
     return outcome
+
+
+def _ask_ahead(hands: Hands, watch: Watch, outcome: Outcome) -> None:
+    outcome.asked |= hands.evictor.ask_ahead(watch)
+
+
+def _sweep(hands: Hands, watch: Watch, outcome: Outcome) -> None:
+    if intruded := hands.evictor.sweep(watch) - outcome.verdicts.keys():
+        outcome.verdicts |= hands.act(watch, Plan(), intruded).verdicts
+        outcome.intruded |= intruded
 
 
 def _record(
@@ -113,7 +127,7 @@ def _record(
     def write(host: Host) -> None:
         late[:] = recording.record(host, want, seen, outcome.errors, free if proven else None)
         recording.record_asked(outcome.asked_of(watch))
-        recording.looked(host, _since(started), seen)
+        recording.looked(host, _since(started), seen, outcome.trouble)
         report = drift.report(want, seen, scan, gpus=watch.gpus)
         if (news := drift.news(host.observed, report)) is not None:
             host.observed = news
@@ -139,6 +153,13 @@ def _note(host_name: str, write: Callable[[Host], object]) -> str:
     return ""
 
 
+def _not_seen(host_name: str, want: Desired, trouble: str) -> None:
+    """Tell those who wait that nobody could look; the books of what is over are closed all the same, however long that
+    lasts: they need no look at the host."""
+    if not _note(host_name, lambda host: recording.could_not_look(host, want, trouble)):
+        _note(host_name, recording.settle_ended)
+
+
 def _next(want: Desired, outcome: Outcome) -> datetime | None:
     """When to look again: at the next start or end, or when what holds a GPU has had its time."""
     moments = [want.next_boundary, *(verdict.until for verdict in outcome.verdicts.values())]
@@ -160,7 +181,7 @@ def _look_again(driver: LxdDriver, before: HostSeen, todo: Plan, outcome: Outcom
 def _pass_blind(host_name: str, hands: Hands, want: Desired, started: float, trouble: str) -> PassResult:
     """A pass without LXD: nothing can be plugged or unplugged, but the kernel still says no and ends what holds."""
     outcome = _act(hands, hands.evictor.watch(want, None), Plan())
-    _note(host_name, lambda host: recording.could_not_look(host, want, trouble))
+    _not_seen(host_name, want, trouble)
     return PassResult(False, outcome=outcome, next_boundary=_next(want, outcome), milliseconds=_since(started),
                       trouble=trouble)  # fmt: skip
 

@@ -46,7 +46,8 @@ class Host(Base):
     seen_at: Mapped[datetime | None]  # the agent's last sign of life
     pass_at: Mapped[datetime | None]  # end of the last pass that could look at the host
     pass_ms: Mapped[int | None]
-    trouble: Mapped[str] = mapped_column(Text, server_default="")  # why the last pass could not; "" when it could
+    # Why the last pass could not, or not for who holds its GPUs; "" when it could: see services.inventory.is_away.
+    trouble: Mapped[str] = mapped_column(Text, server_default="")
     # What the last look showed, for pages that have no way to the host: see services.drift and services.checkup.
     observed: Mapped[dict[str, Any]] = mapped_column(server_default="{}")
     findings: Mapped[list[dict[str, str]]] = mapped_column(JSONB, server_default="[]")

@@ -21,6 +21,7 @@ from app.services import audit
 
 # A name or an IP, as it goes into configuration files and .rdp files: nothing that could be read as anything else.
 ADDRESS = re.compile(r"[A-Za-z0-9]([A-Za-z0-9.-]{0,251}[A-Za-z0-9])?|[0-9a-fA-F:]{2,39}")
+UNSEEN = "Who holds a GPU is not known now. "  # how a host's trouble begins that could be looked at but for that
 HOST_NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
 
 
@@ -181,6 +182,11 @@ def record_libraries(target: Host, brought: Brought) -> None:
     """Write down how they do come."""
     target.libraries_seen = {**asdict(brought), "choice": target.libraries}
     db.session.flush()
+
+
+def is_away(trouble: str) -> bool:
+    """Whether a host's trouble is that the last pass could not look at it: then what is known of it may be old."""
+    return trouble != "" and not trouble.startswith(UNSEEN)
 
 
 def saw_agent(host_id: int) -> None:

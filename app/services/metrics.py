@@ -132,7 +132,8 @@ def _hosts(hosts: Iterable[Host], found: list[Seen], now: datetime) -> Iterator[
         family.add_metric([name, state], count)
     yield family
     took = [(host.name, timedelta(milliseconds=host.pass_ms)) for host in hosts if host.pass_ms is not None]
-    trouble = _family("berth_host_trouble", "Whether the last pass could not look at it", ["host"])
+    help_text = "Whether the last pass could not look at it, or not for who holds its GPUs"
+    trouble = _family("berth_host_trouble", help_text, ["host"])
     for host in hosts:
         trouble.add_metric([host.name], bool(host.trouble))
     yield trouble

@@ -19,7 +19,7 @@ from app import clock
 from app.errors import InvalidInput, RuleRefused
 from app.extensions import db
 from app.models import Gpu, GpuState, Host, Instance, Template, User
-from app.services import attachments, templates
+from app.services import attachments, inventory, templates
 
 SPARE = 0.15  # of a storage pool is left to those who are there already
 GIB = 1 << 30
@@ -95,7 +95,7 @@ def rooms(silence: timedelta, host_ids: Collection[int] | None = None) -> dict[i
     return {
         host.id: Room(
             host.name,
-            not host.trouble and host.seen_at is not None and clock.now() - host.seen_at < silence,
+            not inventory.is_away(host.trouble) and host.seen_at is not None and clock.now() - host.seen_at < silence,
             found.get(host.id, (0, 0))[0],
             len(gpus.get(host.id, [])),
             attachments.free_gpus(gpus.get(host.id, []), taken),

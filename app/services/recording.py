@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import TypeVar
 
 from sqlalchemy import Select, select
@@ -96,13 +96,19 @@ def record_asked(allocation_ids: Iterable[int]) -> None:
     db.session.flush()
 
 
-def settle_ended(host: Host, limit: int = 100) -> int:
-    """Close the books of the host's bookings that are over; once each. Returns how many.
+def unsettled(ago: timedelta) -> list[int]:
+    """The ids of the hosts with bookings whose books are still open `ago` after their end."""
+    due = (Booking.settled_at.is_(None), Booking.ends_at <= clock.now() - ago)
+    return list(db.session.scalars(select(Booking.host_id).where(*due).distinct().order_by(Booking.host_id)))
+
+
+def settle_ended(host: Host, limit: int = 100, ago: timedelta = timedelta(0)) -> int:
+    """Close the books of the host's bookings that are over, for so long at least; once each. Returns how many.
 
     In a transaction of its own: it locks several accounts, in order, and then their bookings, as all who change both.
     """
     now = clock.now()
-    due = (Booking.host_id == host.id, Booking.settled_at.is_(None), Booking.ends_at <= now)
+    due = (Booking.host_id == host.id, Booking.settled_at.is_(None), Booking.ends_at <= now - ago)
     first = select(Booking.id, Booking.account_id).where(*due).order_by(Booking.ends_at, Booking.id).limit(limit)
     found = db.session.execute(first).all()
     for account_id in sorted({row.account_id for row in found}):
@@ -124,9 +130,10 @@ def settle_ended(host: Host, limit: int = 100) -> int:
     return len(ended)
 
 
-def looked(host: Host, milliseconds: int, seen: HostSeen) -> None:
-    """Note that a pass could look at the host, how long it took, and how its machines are."""
-    host.pass_at, host.pass_ms, host.trouble = clock.now(), milliseconds, ""
+def looked(host: Host, milliseconds: int, seen: HostSeen, trouble: str = "") -> None:
+    """Note that a pass could look at the host, how long it took, and how its machines are. `trouble`: why it could not
+    be told who holds its GPUs."""
+    host.pass_at, host.pass_ms, host.trouble = clock.now(), milliseconds, trouble[:500]
     instances.record_statuses(host.id, {name: instance.status for name, instance in seen.instances.items()})
 
 

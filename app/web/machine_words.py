@@ -12,7 +12,7 @@ from flask_babel import lazy_gettext as _l
 from app import clock
 from app.extensions import settings
 from app.models import Allocation, Host, Instance, Operation, OperationKind
-from app.services import attachments, operations
+from app.services import attachments, inventory, operations
 from app.web.operation_words import Worked
 from app.web.times import ago
 
@@ -164,7 +164,7 @@ def silence(name: str, seen_at: datetime | None, trouble: str) -> str:
         return _("%(host)s has not reported yet.", host=name)
     if clock.now() - seen_at > silent_after():
         return _("%(host)s reported last %(ago)s.", host=name, ago=ago(seen_at))
-    return _("%(host)s does not answer at the moment.", host=name) if trouble else ""
+    return _("%(host)s does not answer at the moment.", host=name) if inventory.is_away(trouble) else ""
 
 
 def silent_after() -> timedelta:

@@ -12,6 +12,7 @@ from app.extensions import db
 from app.models import Instance, InstanceStatus, Operation, OperationKind, OperationState
 from app.services import bookings, instances, operations, policy
 from app.services.claims import Ask
+from app.services.inventory import UNSEEN
 from tests.factories import make_admin, make_host, make_instance, make_template, make_user
 from tests.page import Client, Page
 
@@ -361,6 +362,9 @@ def test_a_silent_host_is_said(client: Client) -> None:
     page = client.get("/machines/liwei")
     assert "lab03 does not answer at the moment." in page.text
     assert "/secret/path" not in page.body
+    lab.trouble = f"{UNSEEN}8 looks hang"
+    page = client.get("/machines/liwei")
+    assert "does not answer" not in page.text, "it does: its machines are as the page has them, and can be entered"
 
 
 ADDRESSES = ["/machines/gamma", "/machines/gamma/stop", "/machines/gamma/restart", "/machines/gamma/delete"]

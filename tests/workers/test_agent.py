@@ -17,6 +17,7 @@ from sqlalchemy.exc import OperationalError, SQLAlchemyError
 from app import create_core
 from app.drivers.base import DriverError, HostUnreachable, InstanceSpec, TryAgain
 from app.drivers.fake import FakeLxd
+from app.drivers.fake_kernel import FakeKernel
 from app.errors import NotFound
 from app.extensions import transaction
 from app.models import InstanceStatus, Operation, OperationKind, OperationState
@@ -121,6 +122,21 @@ def test_what_is_done_in_vain_is_not_done_without_a_pause(core: Flask, monkeypat
         time.sleep(0.8)
         assert passes(core) - before <= 2
         wait_for(lambda: passes(core) > before)
+
+
+def test_where_holders_cannot_be_looked_for_a_machine_can_still_be_restarted(
+    core: Flask, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Which is the way out: after a reboot operations wait for a pass that could look, not for one without trouble."""
+    driver = fake(core)
+    kernel = FakeKernel(core.extensions["berth"].data_dir / "sim" / "ws1.json")
+    hangs = DriverError("Look", "8 looks hang", "Restart the machines at fault.")
+    monkeypatch.setattr(kernel, "scan", lambda *_, **__: (_ for _ in ()).throw(hangs))
+    agent = Agent(core, "ws1", driver, kernel)
+    agent.looked.clear()
+    with working(agent):
+        wait_for(agent.looked.is_set)
+    assert not agent.one_pass().ok
 
 
 def test_a_failing_pass_and_a_host_that_is_away_do_not_end_the_agent(core: Flask) -> None:

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import datetime, timedelta
+from typing import Any
 
 import pytest
 
 from app.drivers.base import NVIDIA_MAJOR, DriverError, GiveUp, HostUnreachable, TryAgain
-from app.drivers.kernel import HOST, How
+from app.drivers.kernel import HOST, How, Scan
 from app.extensions import db
 from app.models import AuditEvent, Booking, Gpu, GpuState, Policy
+from app.services import alarms, inventory
 from app.services.plan import Trouble
 from tests.factories import make_booking, make_user
 from tests.workers.house import NOW, House
@@ -284,6 +286,60 @@ def test_descriptors_that_cannot_be_told_count_after_a_moment(
     assert suspect != innocent
     house.run()
     assert house.hands.evictor._suspected == {}, "who is gone is forgotten"
+
+
+def test_where_nobody_can_be_looked_for_nobody_is_given_a_gpu_and_the_admins_are_told(
+    house: House, freeze: Freeze, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not for once: until somebody mends it."""
+    _, second = booked(house, freeze, follower=True)
+    assert second is not None
+    silence, hangs = timedelta(minutes=1), DriverError("Look", "8 looks hang", "Restart the machines at fault.")
+    with monkeypatch.context() as patch:
+        patch.setattr(house.kernel, "scan", lambda *_, **__: (_ for _ in ()).throw(hangs))
+        for seconds in (0, 1, 2):
+            freeze(NOW + HOUR + timedelta(seconds=seconds))
+            assert not house.run().ok
+            waits = house.allocation(second)
+            assert (waits.trouble, waits.trouble_text) == (Trouble.HELD, "Look: 8 looks hang")
+            assert waits.trouble_at == NOW + HOUR, "it is one and the same wait"
+            said = f"{inventory.UNSEEN}Look: 8 looks hang. Restart the machines at fault."
+            assert (inventory.host("lab").trouble, alarms.count(silence)) == (said, 1)
+            assert state_of(house, 0) == GpuState.IN_SERVICE, "a little time to be proven"
+            patch.setattr(evictor, "SWEEP_EVERY", 60.0)  # a pass that comes between two such looks knows it too
+        freeze(NOW + HOUR + PROVE_WITHIN)
+        house.run()
+        assert state_of(house, 0) == GpuState.QUARANTINE
+        assert house.allocation(second).gpu_id == house.gpus[1].id
+        house.run()
+        assert house.allocation(second).trouble == Trouble.HELD, "nor is the other one known to be free"
+        assert [state_of(house, index) for index in (1, 2, 3)] == [GpuState.IN_SERVICE] * 3
+        assert house.inside("bob") == set()
+    assert house.run().ok
+    assert (house.inside("bob"), state_of(house, 0)) == ({"0000:02:00.0"}, GpuState.IN_SERVICE)
+    assert (inventory.host("lab").trouble, alarms.count(silence)) == ("", 0)
+
+
+def test_what_a_pass_did_is_on_record_where_its_look_over_the_whole_host_fails(
+    house: House, freeze: Freeze, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    booking, second = booked(house, freeze, follower=True)
+    assert second is not None
+    house.kernel.add_process("alice", CARDS[0], stubborn=True)
+    scan = house.kernel.scan
+
+    def near_only(*words: Any, thorough: bool) -> Scan:
+        if not thorough:
+            raise DriverError("Look", "8 looks gave no answer")
+        return scan(*words, thorough=thorough)
+
+    monkeypatch.setattr(house.kernel, "scan", near_only)
+    freeze(NOW + HOUR)
+    result = house.run()
+    assert (result.ok, result.trouble) == (False, inventory.host("lab").trouble)
+    assert len(told("gpu.process_ended")) == 1
+    assert house.allocation(booking).detached_at == house.allocation(second).attached_at == NOW + HOUR
+    assert audited("booking.settled") == 1
 
 
 # The guard

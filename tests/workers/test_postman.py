@@ -19,19 +19,20 @@ import sqlalchemy as sa
 
 from app import clock, create_core
 from app.extensions import db, transaction
-from app.models import Account, Channel, Event, Notice, Wait, WaitState
+from app.models import Account, Channel, Event, LedgerEntry, Notice, Wait, WaitState
 from app.services import audit, channels, notices, outbox, sealing
 from app.services.claims import Ask
 from app.services.waits import joining
 from app.services.waits.joining import Wanted
 from tests.conftest import settings_for
-from tests.factories import make_host, make_user
+from tests.factories import gpus_of, make_booking, make_host, make_user
 from tests.receivers import mail_server, web_server
 from tests.runtime.running import ROOT, wait_for
 from workers.apart import run_all
 from workers.postman import Postman
 
 KEY = "only for tests"
+HOUR = timedelta(hours=1)
 
 
 class Post:
@@ -235,6 +236,18 @@ def test_what_runs_apart_ends_with_who_started_it(tmp_path: Path) -> None:
     child.kill()
     child.wait(30)
     wait_for(lambda: not Path(f"/proc/{number}/exe").exists() or "Z" in Path(f"/proc/{number}/stat").read_text())
+
+
+def test_it_closes_the_books_of_a_host_that_nobody_looks_after(post: Post) -> None:
+    now = clock.now().replace(microsecond=0)
+    with transaction():
+        alice = db.session.merge(post.alice)
+        booking_id = make_booking(alice, gpus_of(make_host("lab03")), now - timedelta(hours=9), now - HOUR).id
+    post.postman.step()
+    with transaction():
+        kinds = db.session.scalars(sa.select(LedgerEntry.kind).where(LedgerEntry.booking_id == booking_id)).all()
+        assert sorted(kinds) == ["hold", "release", "settle"]
+        assert db.session.scalars(sa.select(Account.balance).where(Account.name == "alice")).one() == 100 * 3600
 
 
 def test_it_brings_the_months_hours_and_serves_the_waiting_list_with_them(post: Post) -> None:

@@ -11,10 +11,11 @@ import pytest
 from app.drivers.base import GiveUp, HostUnreachable, TryAgain
 from app.extensions import db
 from app.models import AuditEvent, Booking, EntryKind, Host, LedgerEntry, User
-from app.services import changes
+from app.services import changes, quota
 from app.services.plan import Trouble
 from tests.factories import make_booking, make_instance, make_user
 from tests.workers.house import NOW, House
+from workers import reconciler
 
 HOUR = timedelta(hours=1)
 
@@ -170,6 +171,29 @@ def test_an_unreachable_host_is_not_an_empty_one(house: House) -> None:
     host = db.session.scalars(db.select(Host).where(Host.name == "lab").execution_options(populate_existing=True)).one()
     assert host.trouble == ""
     assert house.inside("alice") == {"0000:01:00.0"}
+
+
+@pytest.mark.parametrize("again", [False, True], ids=["not at all", "not again"])
+def test_the_books_of_what_ended_are_closed_on_a_host_that_cannot_be_looked_at(
+    house: House, freeze: Freeze, monkeypatch: pytest.MonkeyPatch, again: bool
+) -> None:
+    """Else its hours are held for as long as LXD is away, and their owner can do nothing about it."""
+    booking = make_booking(house.alice, house.gpus[:1], NOW, NOW + HOUR)
+    account_id, gone = house.alice.account_id or 0, HostUnreachable("Connect to LXD", "refused")
+    house.lxd.unreachable(not again)
+    house.run()
+    freeze(NOW + HOUR)
+    with monkeypatch.context() as patch:
+        if again:
+            patch.setattr(reconciler, "_look_again", lambda *_: (_ for _ in ()).throw(gone))
+        for _ in range(2):
+            assert not house.run().ok
+            assert entries(booking) == {"hold": 1, "release": 1, "settle": 1}
+    balance = quota.balance(account_id)
+    assert (balance.held, balance.used) == (0, 3600 if again else 0), "what could not be given costs nothing"
+    house.lxd.unreachable(False)
+    assert house.run().ok
+    assert (entries(booking), audited("booking.settled")) == ({"hold": 1, "release": 1, "settle": 1}, 1)
 
 
 def test_given_back_early_it_goes_at_once(house: House, freeze: Freeze) -> None:
