@@ -79,6 +79,7 @@ def test_usage_counts_what_lies_in_the_span_and_is_past(client: Client, freeze) 
     assert (used["reserved_hours"], used["attached_hours"]) == (2.0, 0.5)
     assert person.get("/usage?from=2026-11-25T00:00:00Z&to=2026-11-26T00:00:00Z").json == []
     assert person.get("/usage?from=2026-11-25T00:00:00Z&to=2026-11-24T00:00:00Z").fields() == ["to"]
+    assert person.get("/usage?from=1971-01-01T00:00:00Z").fields() == ["from"], "that costs seconds of a processor"
     assert len(caller(client, make_admin()).get("/usage?all=1").json) == 2
 
 
