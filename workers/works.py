@@ -149,6 +149,8 @@ def _perform(app: Flask, host_name: str, driver: LxdDriver, operation: Operation
 def _attempt(work: Work) -> str:
     """The error's text, or "" when it worked."""
     try:
+        if work.operation.details.get("start"):  # its host was rebooted meanwhile: see upkeep.after_reboot
+            moving_in.start(work)
         HANDLERS[work.operation.kind](work)
     except DriverError as error:
         return error.sentences()

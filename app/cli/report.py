@@ -62,7 +62,7 @@ def report(start: str, end: str, group: str, form: str, waits: bool, as_json: bo
 
 def _usage(span: Span, by: Group) -> list[dict[str, Any]]:
     found = reports.rows(span, by, Scope())
-    whose = usage.bookings_of(span.start, span.end, [row.key for row in found]) if by == Group.PERSON else {}
+    whose = usage.bookings_of(span.start, span.until, [row.key for row in found]) if by == Group.PERSON else {}
     return [_cells(row, by, whose) for row in found]
 
 

@@ -27,9 +27,10 @@ def count(silence: timedelta) -> int:
     needed = or_(Host.enabled, exists().where(Booking.host_id == Host.id, Booking.settled_at.is_(None)))
     silent = or_(Host.trouble != "", Host.seen_at.is_(None), Host.seen_at < clock.now() - silence)
     held_back = exists().where(Gpu.host_id == Host.id, Gpu.state == GpuState.QUARANTINE)
+    now, old = clock.now(), live_seen.OLD
     lost = exists().where(
         *(Gpu.host_id == Host.id, Gpu.state == GpuState.IN_SERVICE, GpuNow.gpu_id == Gpu.id),
-        *(GpuNow.trouble != "", GpuNow.trouble.not_like(f"{SILENT}%"), GpuNow.seen_at > clock.now() - live_seen.OLD),
+        *(GpuNow.trouble != "", GpuNow.trouble.not_like(f"{SILENT}%"), GpuNow.seen_at.between(now - old, now + old)),
     )
     which = or_(needed & silent, held_back, lost)
     return db.session.scalar(select(func.count()).select_from(Host).where(which)) or 0

@@ -16,7 +16,8 @@ from app.models import Allocation, Block, Booking, Gpu, GpuNow, GpuState, Host, 
 from app.models.base import UtcDateTime
 from app.services import spans
 
-OLD = timedelta(seconds=60)  # what was seen longer ago says nothing about now
+# What was seen longer ago says nothing about now; nor does what was seen so far ahead, by a clock that is wrong.
+OLD = timedelta(seconds=60)
 LOOK_AHEAD = timedelta(days=4)  # for maintenance, as on the calendar
 THROTTLES = ("power", "heat", "hardware")  # what a GPU can say of what keeps it from its clocks
 
@@ -76,7 +77,7 @@ class Seen(NamedTuple):
 
     def is_fresh(self, now: datetime) -> bool:
         """Whether what it was last seen at says something about now."""
-        return self.seen_at is not None and now - self.seen_at <= OLD
+        return self.seen_at is not None and abs(now - self.seen_at) <= OLD
 
     @property
     def processes(self) -> list[dict[str, Any]]:

@@ -10,13 +10,13 @@ from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import select
+from sqlalchemy import or_, select
 from sqlalchemy.dialects.postgresql import insert
 
 from app import clock
 from app.extensions import db
 from app.models import Booking, Consumer, Gpu, GpuNow, UsageBatch
-from app.services import folding
+from app.services import folding, live_seen
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,8 @@ def deliver(host_id: int, name: str, parts: Iterable[Part]) -> int:
 
 
 def show(host_id: int, readings: Iterable[Now]) -> None:
-    """Keep what GPUs are at; an older reading never takes the place of a newer one."""
+    """Keep what GPUs are at; an older reading never takes the place of a newer one, unless that is of a time to come:
+    its host's clock was ahead then."""
     gpus = _gpus(host_id)
     rows = [
         {"gpu_id": gpus[one.pci_address]} | {key: value for key, value in asdict(one).items() if key != "pci_address"}
@@ -82,11 +83,8 @@ def show(host_id: int, readings: Iterable[Now]) -> None:
         return
     statement = insert(GpuNow).values(sorted(rows, key=lambda row: row["gpu_id"]))
     changed = {name: statement.excluded[name] for name in ("seen_at", "values", "processes", "trouble")}
-    db.session.execute(
-        statement.on_conflict_do_update(
-            index_elements=["gpu_id"], set_=changed, where=GpuNow.seen_at < statement.excluded.seen_at
-        )
-    )
+    older = or_(GpuNow.seen_at < statement.excluded.seen_at, GpuNow.seen_at > clock.now() + live_seen.OLD)
+    db.session.execute(statement.on_conflict_do_update(index_elements=["gpu_id"], set_=changed, where=older))
 
 
 def _gpus(host_id: int) -> dict[str, int]:

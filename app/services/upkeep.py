@@ -15,6 +15,11 @@ from app.models import Instance, InstanceStatus, Operation, OperationKind, Sched
 from app.services import instances, operations, snapshots
 
 AGAIN = timedelta(hours=1)  # after one that failed
+# Work beside which a machine runs on, or that needs it to. The other kinds say themselves whether it runs afterwards.
+_BESIDE = (
+    *(OperationKind.BACKUP, OperationKind.SNAPSHOT, OperationKind.FORGET),
+    *(OperationKind.RESIZE, OperationKind.PASSWORD, OperationKind.FREEZE),
+)
 
 
 def due(host_id: int) -> int:
@@ -30,11 +35,19 @@ def due(host_id: int) -> int:
 
 
 def after_reboot(host_id: int) -> int:
-    """Ask for the machines to be started that ran when the host went down; how many."""
-    query = _idle(host_id).where(
-        Instance.status == InstanceStatus.RUNNING, Instance.autostart, Instance.delete_at.is_(None)
+    """Ask for the machines to be started that ran when the host went down; how many. One on which work is under way is
+    started when that is taken up again: a backup may take hours."""
+    ran = (Instance.status == InstanceStatus.RUNNING, Instance.autostart, Instance.delete_at.is_(None))
+    asked = sum(_ask(one, OperationKind.START) for one in db.session.scalars(_idle(host_id).where(*ran)).all())
+    beside = (
+        select(Operation.id)
+        .join(Operation.instance)
+        .where(Operation.host_id == host_id, Operation.state.in_(operations.OPEN), Operation.kind.in_(_BESIDE), *ran)
     )
-    return sum(_ask(instance, OperationKind.START) for instance in db.session.scalars(query).all())
+    busy = db.session.scalars(beside).all()
+    for operation_id in busy:
+        operations.remember(operation_id, start=True)
+    return asked + len(busy)
 
 
 def _ask(instance: Instance, kind: OperationKind) -> bool:

@@ -33,18 +33,20 @@ class BookingUsage:
 
 
 def by_booking(start: datetime, end: datetime, user: User | None = None) -> list[BookingUsage]:
-    """Everybody's or one person's bookings of the span, in order of start; cancelled ones used nothing.
+    """Everybody's or one person's bookings of what is past of the span, in order of start; cancelled ones used nothing.
 
     A minute counts where it begins; hours and minutes that are not kept any more are unknown, not idle."""
+    span, scope = Span.of(start, end, lab_zone(), clock.now()), Scope(user_id=user.id if user else None)
+    if span.until <= start:
+        return []
     query = select(Allocation.booking_id, Allocation.gpu_id).where(
-        Allocation.released_at.is_(None), Allocation.starts_at < end, Allocation.ends_at > start
+        Allocation.released_at.is_(None), Allocation.starts_at < span.until, Allocation.ends_at > start
     )
     if user is not None:
         query = query.join(Booking).where(Booking.user_id == user.id)
     gpus: dict[int, set[int]] = defaultdict(set)
     for booking_id, gpu_id in db.session.execute(query):
         gpus[booking_id].add(gpu_id)
-    span, scope = Span.of(start, end, lab_zone(), clock.now()), Scope(user_id=user.id if user else None)
     found = numbers(span, Key.BOOKING, scope)
     bookings = (
         select(Booking)

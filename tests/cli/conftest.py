@@ -77,9 +77,9 @@ def engine(fresh_db: str) -> Iterator[sa.Engine]:
     made.dispose()
 
 
-def book_now(engine: sa.Engine) -> None:
-    """Two of ws1's GPUs for liwei, two hours ago to in an hour, one of them attached an hour ago."""
-    now = datetime.now(UTC)
+def book_now(engine: sa.Engine, later: timedelta = timedelta(0)) -> None:
+    """Two of ws1's GPUs for liwei, two hours ago to in an hour, one of them attached an hour ago; all that `later`."""
+    now = datetime.now(UTC) + later
     span = {"s": now - timedelta(hours=2), "e": now + timedelta(hours=1), "a": now - timedelta(hours=1)}
     with engine.begin() as connection:
         connection.execute(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+from datetime import timedelta
 
 import pytest
 import sqlalchemy as sa
@@ -22,6 +23,13 @@ def test_the_report_adds_up_by_person(lab: Berth, engine: sa.Engine) -> None:
     assert lab("report", "--from", "2026-01-01", "--to", "2026-01-02", "--json").json() == []
     for wrong in (("--from", "yesterday"), ("--from", "2026-01-02", "--to", "2026-01-01"), ("--format", "xls")):
         assert lab("report", *wrong).status == 2
+
+
+def test_what_has_not_begun_is_not_counted(lab: Berth, engine: sa.Engine) -> None:
+    book_now(engine)
+    book_now(engine, timedelta(hours=24))
+    [row] = lab("report", "--from", "2026-01-01", "--to", "2030-01-01", "--json").json()
+    assert (row["bookings"], row["reserved_hours"]) == (1, pytest.approx(4, abs=0.1))
 
 
 def test_who_waited_is_printed_by_what_a_wish_names(lab: Berth, engine: sa.Engine) -> None:

@@ -10,7 +10,7 @@ import sqlalchemy as sa
 
 from app.extensions import db
 from app.models import Booking, Consumer, GpuNow, Host, UsageMinute
-from app.services import samples
+from app.services import alarms, live_seen, samples
 from app.services.samples import Now, Part
 from tests.factories import gpus_of, make_booking, make_gpu, make_host, make_user
 
@@ -63,3 +63,16 @@ def test_what_a_gpu_is_at_is_never_taken_back_to_what_it_was(host: Host) -> None
         samples.show(host.id, [Now(gpu.pci_address, seen, {"utilisation": share}), Now("0000:ff:00.0", seen)])
     [now] = db.session.scalars(sa.select(GpuNow))
     assert (now.gpu_id, now.values) == (gpu.id, {"utilisation": 80})
+
+
+def test_a_reading_of_a_clock_that_was_ahead_is_not_shown_as_of_now(host: Host) -> None:
+    gpu, host.seen_at = gpus_of(host)[0], MINUTE
+    ahead = MINUTE + timedelta(hours=8)  # as a clock in local time has it, until its host asked for the time
+    samples.show(host.id, [Now(gpu.pci_address, ahead, {"utilisation": 80}, trouble="GPU_IS_LOST")])
+    [seen] = live_seen.gpus([gpu.id])
+    assert not seen.is_fresh(MINUTE)
+    assert seen.is_fresh(ahead - timedelta(seconds=2)), "a little is no reason"
+    assert alarms.count(timedelta(minutes=2)) == 0
+    samples.show(host.id, [Now(gpu.pci_address, MINUTE, {"utilisation": 10})])
+    [seen] = live_seen.gpus([gpu.id])
+    assert (seen.values, seen.is_fresh(MINUTE)) == ({"utilisation": 10}, True)

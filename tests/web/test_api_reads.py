@@ -79,7 +79,18 @@ def test_usage_counts_what_lies_in_the_span_and_is_past(client: Client, freeze) 
     assert (used["reserved_hours"], used["attached_hours"]) == (2.0, 0.5)
     assert person.get("/usage?from=2026-11-25T00:00:00Z&to=2026-11-26T00:00:00Z").json == []
     assert person.get("/usage?from=2026-11-25T00:00:00Z&to=2026-11-24T00:00:00Z").fields() == ["to"]
+    assert person.get("/usage?from=1971-01-01T00:00:00Z").fields() == ["from"], "that costs seconds of a processor"
     assert len(caller(client, make_admin()).get("/usage?all=1").json) == 2
+
+
+def test_usage_has_no_booking_that_has_not_begun(client: Client, freeze) -> None:
+    freeze(NOW)
+    user, gpus = make_user(), gpus_of(make_host())
+    past = make_booking(user, gpus[:1], NOW - timedelta(hours=2), NOW - timedelta(hours=1))
+    make_booking(user, gpus[:1], NOW + timedelta(hours=1), NOW + timedelta(hours=3))
+    person = caller(client, user)
+    assert [one["booking"] for one in person.get("/usage?to=2026-11-25T00:00:00Z").json] == [past.id]
+    assert person.get("/usage?from=2026-11-24T06:00:00Z&to=2026-11-25T00:00:00Z").json == []
 
 
 def test_the_description_is_valid_and_open(client: Client) -> None:

@@ -300,6 +300,34 @@ def test_after_a_reboot_what_ran_is_started(home: Home, house: House, tmp_path: 
     assert operations.last(db.session.scalar(db.select(Instance.id).where(Instance.name == "bob"))) is None
 
 
+@pytest.mark.parametrize("kind", [OperationKind.SNAPSHOT, OperationKind.FREEZE])
+def test_after_a_reboot_a_machine_is_started_before_its_work_goes_on(
+    home: Home, house: House, kind: OperationKind
+) -> None:
+    if kind == OperationKind.SNAPSHOT:
+        snapshots.take(house.alice, home.machine)
+    else:
+        care.freeze(house.alice, home.machine)  # only what runs can be paused
+    begun = operations.claim(house.host.id)
+    home.lxd.stop("alice")  # as LXD left it
+    assert upkeep.after_reboot(house.host.id) == 2, "Bob's too, as ever"
+    operations.requeue_interrupted(house.host.id)
+    after = home.do()
+    assert (after.id, after.state) == (begun.id, OperationState.DONE)
+    frozen = kind == OperationKind.FREEZE
+    assert home.status() == home.machine.status == ("frozen" if frozen else "running")
+    assert len(home.snapshots()) == (not frozen)
+
+
+def test_after_a_reboot_what_was_being_stopped_stays_off(home: Home, house: House) -> None:
+    instances.request(house.alice, home.machine, OperationKind.STOP)
+    home.lxd.stop("alice")
+    assert upkeep.after_reboot(house.host.id) == 1, "Bob's"
+    home.do()
+    assert home.status() == home.machine.status == "stopped"
+    assert home.lxd.calls().count("start") == 1
+
+
 @pytest.mark.parametrize("change", [{"autostart": False}, {"delete_at": NOW}, {"status": InstanceStatus.STOPPED}])
 def test_after_a_reboot_the_rest_stays_as_it_was(home: Home, house: House, change: dict[str, object]) -> None:
     db.session.execute(db.update(Instance).values(**change))

@@ -68,10 +68,10 @@ class Span:
         """Where its usage is: whole days by the day; of what is left the whole hours, and of that the minutes.
 
         Each minute is in exactly one of them. Minutes and hours that are not kept any more are missing: unknown."""
-        whole = [number for number, day in enumerate(self.days) if self._has_all_of(day)]
+        whole = {number for number, day in enumerate(self.days) if self._has_all_of(day)}
         if whole:
-            first, last = self.days[whole[0]], self.days[whole[-1]]
-            yield Source(Table.DAYS, first, last + A_DAY, whole[0])
+            first = min(whole)
+            yield Source(Table.DAYS, self.days[first], self.days[max(whole)] + A_DAY, first)
         for number, day in enumerate(self.days):
             if number not in whole:
                 start, end = max(self.start, midnight(day, self.zone)), min(self.end, midnight(day + A_DAY, self.zone))

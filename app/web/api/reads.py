@@ -11,6 +11,7 @@ from app import clock
 from app.errors import InvalidInput, NotAllowed, NotFound
 from app.models import Instance, InstanceStatus, Port, Purpose
 from app.services import instances, inventory, ports, quota, usage
+from app.services.reports.spans import LONGEST
 from app.web import connect
 from app.web.api.answers import GpuOut, InstanceOut, QuotaOut, UsageOut
 from app.web.api.auth import bearer
@@ -89,6 +90,8 @@ def show_usage(query: PastSpan) -> list[UsageOut]:
     start = query.from_ or end - timedelta(days=30)
     if end <= start:
         raise InvalidInput(_('"to" must be later than "from".'), field="to")
+    if end - start > LONGEST:
+        raise InvalidInput(_("A report covers %(days)s days at most.", days=LONGEST.days), field="from")
     if query.all:
         _only_admins()
     found = usage.by_booking(start, end, None if query.all else bearer().user)
