@@ -213,6 +213,17 @@ def test_maintenance_has_its_way_with_an_offer_too(host: Host) -> None:
     assert offers.accept(person, wait.id).state == WaitState.GRANTED
 
 
+@pytest.mark.parametrize("by_itself", [True, False])
+def test_with_a_notice_it_is_served_as_soon_as_that_is_over(host: Host, by_itself: bool) -> None:
+    person, admin = make_user(), make_admin()
+    kind = classes.create(admin, "planners")
+    classes.change(admin, kind.id, {"notice_minutes": 61})
+    classes.assign(admin, person.account, kind.id)  # type: ignore[arg-type]
+    assert gpus_of(host)
+    flexible(person, 2, NOW + 20 * HOUR, by_itself=by_itself)
+    assert [(made.starts_at, made.ends_at) for made in serving.tend()] == [(NOW + 1.25 * HOUR, NOW + 3.25 * HOUR)]
+
+
 def test_what_was_booked_unasked_can_be_given_back_without_a_fee(host: Host, freeze: Freeze) -> None:
     admin, person = make_admin(), make_user()
     classes.change(admin, classes.of_account(None).id, {"late_hours": 24, "late_percent": 100})
