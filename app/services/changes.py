@@ -114,6 +114,7 @@ def move_end(user: User, booking_id: int, ends_at: datetime, slot: int, *, seen:
     before = booking.ends_at
     if end == before:
         return booking
+    unchangeable.refuse_an_offer(booking)
     unchangeable.refuse_if_changed(before, seen)
     if end > before:
         _extend(user, booking, end, now, slot)

@@ -107,8 +107,8 @@ def spans(start: datetime, end: datetime, now: datetime, viewer: User, named: It
     owners = _owners({row.booking_id for row in rows}, viewer, named)
     found: dict[int, list[Span]] = defaultdict(list)
     for gpu_id, booking_id, starts_at, ends_at, attached in rows:
-        user_id, owner, note = owners.get(booking_id, _UNNAMED)
-        found[gpu_id].append(Span(gpu_id, booking_id, starts_at, ends_at, user_id, owner, attached, note))
+        user_id, owner, *more = owners.get(booking_id, _UNNAMED)
+        found[gpu_id].append(Span(gpu_id, booking_id, starts_at, ends_at, user_id, owner, attached, *more))
     for gpu_id, blocks in maintenance.between(min(start, now), max(end, now + A_MOMENT)).items():
         kept = [_kept(block) for block in blocks]
         found[gpu_id] = sorted([*found[gpu_id], *kept], key=lambda span: span.starts_at)
@@ -121,23 +121,25 @@ def _kept(block: Block) -> Span:
     return Span(block.gpu_id, -number, block.starts_at, block.ends_at, NOBODY, "", note=reason)
 
 
-_UNNAMED = (SOMEBODY, "", "")
+_UNNAMED = (SOMEBODY, "", "", False)
 
 
-def _owners(booking_ids: set[int], viewer: User, hosts: Iterable[int] | None) -> dict[int, tuple[int, str, str]]:
-    """By booking, its person's id, the name that others see, and what for, where the viewer may read that."""
+def _owners(booking_ids: set[int], viewer: User, hosts: Iterable[int] | None) -> dict[int, tuple[int, str, str, bool]]:
+    """By booking, its person's id, the name that others see, what for, where the viewer may read that, and whether it
+    is only offered to the viewer."""
     ids = f"{{{','.join(map(str, booking_ids))}}}"  # as text: psycopg takes a while over a list of hundreds
     note = Booking.note if viewer.is_admin else case((Booking.user_id == viewer.id, Booking.note), else_="")
+    offers = select(Wait.booking_id).where(Wait.user_id == viewer.id, Wait.state == WaitState.OFFERED)
     query = (
-        select(Booking.id, User.id, User.full_name, User.username, note)
+        select(Booking.id, User.id, User.full_name, User.username, note, Booking.id.in_(offers))
         .join(User, User.id == Booking.user_id)
         .where(Booking.id == any_(cast(literal(ids, Text), ARRAY(BigInteger))))
     )
     if hosts is not None:
         query = query.where(or_(Booking.host_id.in_(hosts), Booking.user_id == viewer.id))
     return {
-        booking_id: (user_id, full_name or username, said)
-        for booking_id, user_id, full_name, username, said in db.session.connection().execute(query)
+        booking_id: (user_id, full_name or username, said, offered)
+        for booking_id, user_id, full_name, username, said, offered in db.session.connection().execute(query)
     }
 
 

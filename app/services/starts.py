@@ -55,6 +55,7 @@ def move_start(user: User, booking_id: int, starts_at: datetime, slot: int, *, s
         raise InvalidInput(
             _("The new start must lie before the end."), _("To give all of it back, cancel it."), field="starts_at"
         )
+    unchangeable.refuse_an_offer(booking)
     unchangeable.refuse_if_changed(before, seen)
     if start < before:
         changes.require(booking, changes.widened(booking, window, Window(start, before), now), rules, rules.slot(slot))

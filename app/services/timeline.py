@@ -22,7 +22,7 @@ UNITS = 336  # half-hours of an ordinary week; whatever is shown is as wide
 
 class Span(NamedTuple):  # these are made by the thousand: a frozen dataclass takes four times as long
     """One allocation as the calendar needs it, or a time of maintenance (`booking_id`: its number, negative).
-    `attached`: its GPU was seen in the machine."""
+    `attached`: its GPU was seen in the machine; `offered`: it is the viewer's only once they take it."""
 
     gpu_id: int
     booking_id: int
@@ -32,6 +32,7 @@ class Span(NamedTuple):  # these are made by the thousand: a frozen dataclass ta
     owner: str
     attached: bool = True
     note: str = ""  # what for, where the viewer may read it
+    offered: bool = False
 
     @property
     def is_maintenance(self) -> bool:
@@ -81,6 +82,7 @@ class Bar(NamedTuple):
     after: bool
     state: str
     note: str
+    offered: bool
 
 
 class Gap(NamedTuple):
@@ -208,6 +210,7 @@ def _bar(span: Span, frame: Frame) -> Bar:
         after=span.ends_at > frame.end,
         state=state(span, frame.now),
         note=span.note,
+        offered=span.offered,
     )
 
 

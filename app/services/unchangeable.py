@@ -8,6 +8,7 @@ from flask_babel import gettext as _
 
 from app.errors import Conflict, RuleRefused
 from app.models import Booking, Phase
+from app.services.waits import line
 
 
 def why_not(booking: Booking, now: datetime) -> RuleRefused:
@@ -24,6 +25,13 @@ def why_not(booking: Booking, now: datetime) -> RuleRefused:
             rule="phase",
         )
     return RuleRefused(_("This booking has not started yet."), _('Use "Cancel" to give all of it back.'), rule="phase")
+
+
+def refuse_an_offer(booking: Booking) -> None:
+    """Raise RuleRefused for one that the waiting list offers: at another time it could begin before it is answered, and
+    would still go back for nothing. To be asked with the booking locked."""
+    if line.offered(booking) is not None:
+        raise RuleRefused(_("This is only offered to you yet."), _("Take it first."), rule="offered")
 
 
 def refuse_if_changed(moment: datetime, seen: datetime | None) -> None:

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from app.errors import InvalidInput, QuotaExceeded, RuleRefused
 from app.services import gaps, maintenance, policy, slots
+from app.services.rules import classes
 from app.services.slots import Found, Wish
 from app.services.windows import Window
 from tests.factories import gpus_of, make_admin, make_booking, make_host, make_user
@@ -101,6 +102,22 @@ def test_what_cannot_be_had_says_why() -> None:
         slots.find(poor, Wish(1, 2 * 3600), SLOT)
     with pytest.raises(RuleRefused):
         slots.find(user, Wish(1, (policy.current().max_hours + 1) * 3600), SLOT)
+
+
+@pytest.mark.usefixtures("still")
+def test_with_a_notice_nothing_is_proposed_before_it_is_over() -> None:
+    admin, user = make_admin(), make_user()
+    kind = classes.create(admin, "planners")
+    classes.change(admin, kind.id, {"notice_minutes": 60})
+    classes.assign(admin, user.account, kind.id)  # type: ignore[arg-type]
+    make_host("lab01", gpus=1)
+    earliest = [("lab01", NOON + 1.25 * HOUR)]
+    assert starts(slots.find(user, Wish(1, 3600), SLOT)) == earliest
+    assert starts(slots.find(user, Wish(1, 3600, near=NOW + HOUR / 4), SLOT)) == earliest
+    late = slots.find(user, Wish(1, 3600, before=NOON + 2 * HOUR), SLOT)
+    assert (starts(late), late.late) == (earliest, True)
+    assert starts(slots.find(user, Wish(1, 3600, not_before=NOON + 9 * HOUR), SLOT)) == [("lab01", NOON + 9 * HOUR)]
+    assert slots.free_now(user, SLOT) == []
 
 
 @pytest.mark.usefixtures("still")

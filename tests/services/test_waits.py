@@ -12,7 +12,7 @@ from app import serving
 from app.errors import Conflict, InvalidInput, RuleRefused
 from app.extensions import db
 from app.models import Booking, Host, User, Wait, WaitState
-from app.services import bookings, changes, inventory, maintenance, news, notice_words, notices, openings, quota
+from app.services import bookings, changes, inventory, maintenance, news, notice_words, notices, openings, quota, starts
 from app.services.claims import Ask
 from app.services.rules import classes
 from app.services.waits import joining, line, offers
@@ -175,6 +175,53 @@ def test_an_offer_never_begins_before_it_is_answered(host: Host, freeze: Freeze)
     assert (line.get(person, wait.id).state, bookings.get(person, made.id).ends_at) == (
         WaitState.EXPIRED, made.starts_at + timedelta(seconds=1),
     )  # fmt: skip
+
+
+def test_an_offer_is_at_no_other_time_until_it_is_taken(host: Host) -> None:
+    """Else its GPUs are attached before it is answered, and go back for nothing when it is not."""
+    person, admin = make_user(), make_admin()
+    wait = flexible(person, 2, NOW + 30 * HOUR, by_itself=False)
+    (made,) = serving.tend()
+    times = made.starts_at, made.ends_at
+    moves = (
+        lambda user: starts.move_start(user, made.id, NOW, SLOT),
+        lambda user: changes.move_end(user, made.id, times[1] + HOUR, SLOT),
+        lambda user: changes.move_end(user, made.id, times[1] - HOUR, SLOT),
+        lambda user: starts.move(user, made.id, Window(NOW, times[1]), SLOT),
+    )
+    for move in moves:
+        for user in (person, admin):
+            with pytest.raises(RuleRefused, match="only offered") as refused:
+                move(user)
+            assert refused.value.details["rule"] == "offered"
+    booking = bookings.get(person, made.id)
+    assert (booking.starts_at, booking.ends_at) == times
+    assert quota.free(person.account_id or 0) == 98 * 3600
+    offers.accept(person, wait.id)
+    assert starts.move_start(person, made.id, NOW, SLOT).starts_at == NOW
+    assert changes.move_end(person, made.id, NOW + HOUR, SLOT).ends_at == NOW + HOUR
+
+
+def test_maintenance_has_its_way_with_an_offer_too(host: Host) -> None:
+    person, admin, gpus = make_user(), make_admin(), gpus_of(host)
+    wait = exact(person, by_itself=False)
+    (made,) = serving.tend()
+    window = Window(EIGHT + HOUR, EIGHT + 9 * HOUR)
+    seen = maintenance.fingerprint(maintenance.plan(gpus, window))
+    maintenance.schedule(admin, host, gpus, window, "fans", seen)
+    assert bookings.get(person, made.id).ends_at == EIGHT + HOUR
+    assert offers.accept(person, wait.id).state == WaitState.GRANTED
+
+
+@pytest.mark.parametrize("by_itself", [True, False])
+def test_with_a_notice_it_is_served_as_soon_as_that_is_over(host: Host, by_itself: bool) -> None:
+    person, admin = make_user(), make_admin()
+    kind = classes.create(admin, "planners")
+    classes.change(admin, kind.id, {"notice_minutes": 61})
+    classes.assign(admin, person.account, kind.id)  # type: ignore[arg-type]
+    assert gpus_of(host)
+    flexible(person, 2, NOW + 20 * HOUR, by_itself=by_itself)
+    assert [(made.starts_at, made.ends_at) for made in serving.tend()] == [(NOW + 1.25 * HOUR, NOW + 3.25 * HOUR)]
 
 
 def test_what_was_booked_unasked_can_be_given_back_without_a_fee(host: Host, freeze: Freeze) -> None:

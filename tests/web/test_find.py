@@ -7,7 +7,8 @@ import pytest
 
 from app.extensions import db
 from app.models import Booking, User
-from tests.factories import gpus_of, make_booking, make_host, make_user
+from app.services.rules import classes
+from tests.factories import gpus_of, make_admin, make_booking, make_host, make_user
 from tests.page import Client
 
 NOW = datetime(2026, 11, 4, 12, 3, tzinfo=UTC)  # Wednesday 20:03 in the lab
@@ -102,3 +103,13 @@ def test_what_is_free_this_minute_is_one_click_away(client: Client, woken: list[
     assert "/bookings/" in booked.location
     assert woken == ["lab02"]
     assert "Nothing that you could book is free this minute." in client.get("/find?model=NVIDIA+RTX+A6000").text
+
+
+@pytest.mark.usefixtures("busy")
+def test_who_must_book_ahead_is_told_why_nothing_is_theirs_this_minute(client: Client) -> None:
+    admin = make_admin()
+    classes.change(admin, classes.of_account(None).id, {"notice_minutes": 60})
+    db.session.commit()
+    assert "Free this minute A booking must be made 60 minutes before it starts." in client.get("/find").text
+    found = client.get("/find?find=1&count=1&hours=1")
+    assert found.texts("//ul[@class='offers']/li")[0].startswith("Earliest: 1 GPU on lab02, Wed 4 Nov 21:15 to 22:15")

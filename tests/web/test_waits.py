@@ -108,10 +108,20 @@ def test_an_offer_is_taken(client: Client, user: User, taken: Booking) -> None:
         assert "Offered to you: 1 GPU on lab01" in page.text
         assert "Held for you until Wed 4 Nov 20:30 (in 30 min)" in page.text
     (booking,) = db.session.scalars(db.select(Booking).where(Booking.user_id == user.id))
-    assert "This is an offer of the waiting list." in client.get(f"/bookings/{booking.id}").text
+    held = client.get(f"/bookings/{booking.id}")
+    assert "This is an offer of the waiting list." in held.text
+    assert "Take it" in held.buttons()
+    assert "Change time…" not in held.links()
+    calendar = "/calendar?day=2026-11-05"
+    own = "//li[contains(@class, 'mine')]/a"
+    assert (len(client.get(calendar).all(own)), client.get(calendar).all(f"{own}/@data-end")) == (1, [])
+    moved = client.post(f"/calendar/bookings/{booking.id}/start", {"at": NOW.isoformat()})
+    assert (moved.status, "This is only offered to you yet. Take it first." in moved.text) == (422, True)
     shown = client.follow(client.submit(client.get("/waits").form("Take it")))
     assert "It is yours." in shown.text
     assert "This is an offer" not in shown.text
+    assert "Change time…" in client.get(f"/bookings/{booking.id}").links()
+    assert len(client.get(calendar).all(f"{own}/@data-end")) == 1
     assert state() == ["granted"]
     again = client.post(f"/waits/{db.session.scalars(db.select(Wait.id)).one()}/leave")
     assert again.status == 409

@@ -120,25 +120,27 @@ def _places(wait: Wait, sight: Sight) -> Iterator[Place]:
     if account is None:
         return
     gpus = [gpu for gpu in gpus if account.rules.permits(gpu.model, gpu.host.name)]
-    for place in islice(_free(wait, gpus, sight, account.rules.slot(sight.slot)), TRIED):
+    notice = timedelta(minutes=account.rules.notice_minutes or 0)
+    for place in islice(_free(wait, gpus, sight, account.rules.slot(sight.slot), notice), TRIED):
         price = tariff.price(account.rules, (gpu.model for gpu in place.gpus), lab_zone())
         if price.cost(place.window) <= quota.free(account.id):  # else nothing needs to be locked for it
             yield place
 
 
-def _free(wait: Wait, gpus: Sequence[Gpu], sight: Sight, slot: int) -> Iterator[Place]:
+def _free(wait: Wait, gpus: Sequence[Gpu], sight: Sight, slot: int, notice: timedelta = timedelta()) -> Iterator[Place]:
     own = sight.machines.get(wait.user_id, frozenset())
-    for window in _windows(wait, gpus, sight, slot):
+    for window in _windows(wait, gpus, sight, slot, notice):
         if chosen := openings.choose(gpus, sight.taken, window, wait.count, own):
             yield Place(window, chosen)
 
 
-def _windows(wait: Wait, gpus: Sequence[Gpu], sight: Sight, slot: int) -> Iterator[Window]:
-    """When it could be: the one window, or at once and then wherever enough GPUs of a host are free for so long."""
+def _windows(wait: Wait, gpus: Sequence[Gpu], sight: Sight, slot: int, notice: timedelta) -> Iterator[Window]:
+    """When it could be: the one window, or at once and then wherever enough GPUs of a host are free for so long. Not
+    before the `notice` that the account has to give is over."""
     lead = timedelta() if wait.by_itself else SHORTEST if wait.is_exact else timedelta(minutes=sight.minutes)
     if not wait.by_itself:
         lead += BEFORE_START
-    earliest, length = max(wait.starts_at, sight.now + lead), timedelta(seconds=wait.seconds)
+    earliest, length = max(wait.starts_at, sight.now + max(lead, notice)), timedelta(seconds=wait.seconds)
     if wait.is_exact:
         if earliest <= wait.starts_at:
             yield Window(wait.starts_at, wait.ends_at)

@@ -144,7 +144,7 @@ def bar_class(bar: Bar) -> str:
 
 def bar_hooks(bar: Bar) -> str:
     """What lets one move an edge of one's own booking: where it begins and ends, in minutes since 1970."""
-    if not bar.mine or bar.state == "ended":
+    if not bar.mine or bar.offered or bar.state == "ended":
         return ""
     return f' data-start="{_minutes(bar.starts_at)}" data-end="{_minutes(bar.ends_at)}"'
 
