@@ -71,7 +71,7 @@ class Agent:
         self.pass_began = 0.0  # monotonic; 0 between passes
         self.last_sign = time.monotonic()
         self.looked = threading.Event()  # operations wait for it: after a reboot until a pass could look
-        self.looked.set()
+        self._rebooted_known = False  # whether the host was rebooted since the last agent ran
         self._told = ""
         self._pulse = Pulse(STUCK + settings.tick)
 
@@ -86,7 +86,6 @@ class Agent:
             **side_work(self.app, self.host_name, self.driver, self.hands.evictor, self.sharer, self.stop),
         }
         threads = [threading.Thread(target=target, name=name, daemon=True) for name, target in work.items()]
-        self._after_reboot()
         if self.settings.redis_agent_url:
             Listener(self.settings.redis_agent_url, self.host_name, self.note_refusal).start()
         log.info("agent of %s: started, a pass at least every %d s", self.host_name, self.settings.tick)
@@ -114,7 +113,7 @@ class Agent:
             self.pass_began = self.last_sign = time.monotonic()
             try:
                 with self.app.app_context():
-                    return metrics.counted(run_pass(self.host_name, self.driver, self.hands))
+                    return metrics.counted(run_pass(self.host_name, self.driver, self.hands, self._after_reboot))
             finally:
                 self.pass_began = 0.0
 
@@ -192,11 +191,12 @@ class Agent:
             self._told = result.trouble
 
     def _after_reboot(self) -> None:
-        try:
-            if after_reboot(self.app, self.host_name, self.settings.data_dir):
-                self.looked.clear()  # a GPU that LXD still lists must be out before a machine starts with it
-        except (SQLAlchemyError, NotFound, OSError) as error:
-            log.warning("%s: whether the host was rebooted is not known: %s", self.host_name, error)
+        """Before each pass until the database has answered."""
+        if not self._rebooted_known:
+            asked = after_reboot(self.app, self.host_name, self.settings.data_dir)
+            self._rebooted_known = True
+            if not asked:  # else a GPU that LXD still lists must be out before a machine starts with it
+                self.looked.set()
 
     def _give_sign(self) -> None:
         """A sign of life between two passes, or during a long one."""

@@ -10,6 +10,7 @@ from app.drivers.lifecycle import Size
 from app.extensions import transaction
 from app.services import instances, operations, surveys
 from app.services.snapshots import AUTO
+from workers import moving_in
 
 if TYPE_CHECKING:
     from workers.works import Work
@@ -89,7 +90,7 @@ def restore(work: Work) -> None:
     work.driver.resize(machine.name, Size(machine.cpus, machine.memory_mib, 0))
     if details["ran"]:
         work.progress("starting", 80)
-        work.driver.start(machine.name)
+        moving_in.start_with_keys(work)
     _mirror(work)
 
 
@@ -144,7 +145,7 @@ def _start_again(work: Work) -> None:
     with suppress(DriverError, KeyError):
         name = work.instance.name
         if not work.driver.survey(frozenset({name})).instances[name].gpus:
-            work.driver.start(name)
+            moving_in.start_with_keys(work)
 
 
 def _snapshots(driver: LxdDriver, instance: str) -> list[str]:

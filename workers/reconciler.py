@@ -50,14 +50,18 @@ class PassResult:
         return self.outcome.errors
 
 
-def run_pass(host_name: str, driver: LxdDriver, hands: Hands | None = None) -> PassResult:
+def run_pass(
+    host_name: str, driver: LxdDriver, hands: Hands | None = None, first: Callable[[], None] = lambda: None
+) -> PassResult:
     """One pass over the host. Needs an app context. Expected trouble is in the result, not raised.
 
-    `hands`: what an agent keeps from pass to pass; without, nothing is asked of the host's kernel."""
+    `hands`: what an agent keeps from pass to pass; without, nothing is asked of the host's kernel. `first`: what the
+    database has to be asked before the pass writes there; while it does not answer, the pass goes without it."""
     started = time.monotonic()
     hands = hands or Hands(Evictor(driver, None))
     evictor = hands.evictor
     try:
+        first()
         with transaction():
             host = inventory.host(host_name)
             inventory.saw_agent(host.id)

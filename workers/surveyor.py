@@ -90,11 +90,20 @@ class Surveyor:
 
 
 def after_reboot(app: Flask, host_name: str, data_dir: Path, boot_id: Path = BOOT_ID) -> int:
-    """At an agent's start: if the host was rebooted since the last one ran, ask for what ran then to be started; how
+    """After an agent's start: if the host was rebooted since the last one ran, ask for what ran then to be started; how
     many. LXD must not do it by itself, since it would give GPUs back whose booking is over.
 
-    To be called before the first pass, which writes down that nothing runs any more."""
-    kept, now = data_dir / "agents" / f"{host_name}.boot", boot_id.read_text().strip()
+    To be called before the first pass that has the database, which writes down that nothing runs any more; raises
+    SQLAlchemyError where that does not answer: then again before the next."""
+    try:
+        return _asked_after_reboot(app, host_name, data_dir / "agents" / f"{host_name}.boot", boot_id)
+    except OSError as error:  # that would be no better the next time
+        log.warning("%s: whether the host was rebooted is not known: %s", host_name, error)
+        return 0
+
+
+def _asked_after_reboot(app: Flask, host_name: str, kept: Path, boot_id: Path) -> int:
+    now = boot_id.read_text().strip()
     kept.parent.mkdir(parents=True, exist_ok=True)
     before = kept.read_text().strip() if kept.exists() else now
     asked = 0

@@ -22,8 +22,9 @@ def of(operation: Operation, instance: Instance, error: str) -> None:
             setattr(instance, name, int(operation.details[name]))
     elif operation.kind == OperationKind.RENAME and error and not operation.details.get("renamed"):
         _old_name(instance, str(operation.details["old"]))
-    elif operation.kind == OperationKind.REBUILD and not error:
-        # The account inside is gone with the old disk: the agent makes it anew, and writes the keys.
+    elif operation.kind in {OperationKind.REBUILD, OperationKind.RESTORE}:
+        # The account inside is gone with the old disk, or as it was when the snapshot was taken: the agent makes what
+        # is missing, and writes the keys. Where it ended in an error, the disk may have become another one before.
         instance.password_at, instance.keys_at, instance.health = None, None, {}
     elif operation.kind == OperationKind.MOVE and not error:
         _arrived(instance, int(operation.details["to"]))

@@ -66,6 +66,7 @@ def test_putting_back_and_deleting_say_what_is_lost(client: Client, machine: Ins
     page = client.get("/machines/gamma/snapshots/hand-1/restore")
     assert "Everything that changed on its disk since then is lost." in page.text
     assert "No GPU comes back with it" in page.text
+    assert "The password in it is again the one of that time" in page.text
     client.submit(page.form("Put it back"))
     assert last(machine) == (OperationKind.RESTORE, {"snapshot": "hand-1", "ran": True})
     operations.finish(operations.last(machine.id).id, "agent:lab03")

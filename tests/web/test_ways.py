@@ -61,6 +61,7 @@ def test_the_page_has_what_one_pastes(client: Client, liwei: User, machine: Inst
     assert "Answers SSH, port 22000" in page.text
     assert "Download RDP file (.rdp)" not in page.links(), "this one has no desktop"
     assert "First, your SSH key" not in page.text
+    assert "Berth knows of none. If a snapshot was put back, the password of that time counts again." in page.text
 
 
 def test_shared_directories_are_named_and_whose_number_they_have(

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from flask import Flask
-from sqlalchemy import inspect
+from sqlalchemy import inspect, select
 from sqlalchemy.exc import OperationalError, SQLAlchemyError
 
 from app import create_core
@@ -20,8 +20,8 @@ from app.drivers.fake import FakeLxd
 from app.drivers.fake_kernel import FakeKernel
 from app.errors import NotFound
 from app.extensions import transaction
-from app.models import InstanceStatus, Operation, OperationKind, OperationState
-from app.services import inventory, operations
+from app.models import Instance, InstanceStatus, Operation, OperationKind, OperationState
+from app.services import inventory, operations, upkeep
 from tests.conftest import settings_for
 from tests.factories import gpus_of, make_booking, make_host, make_instance, make_user
 from tests.runtime.running import wait_for
@@ -154,6 +154,35 @@ def _trouble() -> str:
     with transaction() as session:
         session.expire_all()
         return inventory.host("ws1").trouble
+
+
+def test_whether_the_host_was_rebooted_is_asked_until_the_database_answers(
+    core: Flask, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After a power cut the database may come up after the agent: no pass may write down first that nothing runs."""
+    driver = fake(core)
+    driver.create(InstanceSpec("alice", "base", 1, 1024, 5, "alice"), lambda *_: None)
+    driver.stop("alice", force=True)
+    with core.app_context(), transaction():
+        make_instance(make_user("alice"), inventory.host("ws1"), "alice")
+    kept = core.extensions["berth"].data_dir / "agents" / "ws1.boot"
+    kept.parent.mkdir(exist_ok=True)
+    kept.write_text("before")
+    ask, trouble = upkeep.after_reboot, [OperationalError("SELECT", {}, Exception("the database is starting up"))]
+
+    def starting_up(host_id: int) -> int:
+        if trouble:
+            raise trouble.pop()
+        return ask(host_id)
+
+    monkeypatch.setattr(upkeep, "after_reboot", starting_up)
+    agent = Agent(core, "ws1", driver, None)
+    assert not agent.one_pass().ok
+    assert not agent.looked.is_set(), "and no work is done before it is known"
+    with core.app_context(), transaction() as session:
+        assert session.scalar(select(Instance.status)) == InstanceStatus.RUNNING
+    with working(agent):
+        wait_for(lambda: driver.observe().instances["alice"].status == "running", why="started again")
 
 
 def test_only_one_pass_at_a_time(core: Flask) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from app.services import access, desktops, instances, machine_passwords, operati
 from tests.factories import make_host, make_instance, make_user
 from tests.services.test_ssh_keys import GOOD
 from workers import doorman as doormen
+from workers import scripts
 from workers.doorman import Doorman
 from workers.works import Work, _attempt
 
@@ -105,6 +107,45 @@ def test_keys_are_written_whenever_they_change(house: House) -> None:
     ssh_keys.add("test", house.alice, GOOD)
     house.step()
     assert not access.has_keys(house.machine.id), "it did not work, and is done again"
+
+
+def test_a_snapshot_put_back_brings_no_removed_key_back(house: House) -> None:
+    key = ssh_keys.add("test", house.alice, GOOD)
+    house.step()
+    house.lxd.snapshot("alice", "hand-1")
+    ssh_keys.remove("test", house.alice, key.id)
+    house.step()
+    assert access.has_keys(house.machine.id)
+    instances.request(None, house.machine, OperationKind.RESTORE, snapshot="hand-1", ran=True)
+    assert [argv[-1] for argv in _ran(house, house.work)] == [scripts.KEYS], "before anybody can come by the old one"
+    assert not access.has_keys(house.machine.id), "nothing is held to be on that disk"
+    assert [argv[-1] for argv in _ran(house, house.step)] == [scripts.SETTLE, scripts.KEYS]
+    assert access.has_keys(house.machine.id)
+
+
+def test_a_machine_without_ways_in_gets_no_keys_by_a_restore(house: House) -> None:
+    ssh_keys.add("test", house.alice, GOOD)
+    ports.release(house.machine.id)
+    house.lxd.snapshot("alice", "hand-1")
+    instances.request(None, house.machine, OperationKind.RESTORE, snapshot="hand-1", ran=True)
+    assert _ran(house, house.work) == []
+    assert house.lxd.restored("alice") == "hand-1"
+
+
+def test_a_restore_whose_port_is_taken_in_between(house: House) -> None:
+    house.step()
+    house.lxd.snapshot("alice", "hand-1")
+    house.lxd.occupy(house.port().number)
+    instances.request(None, house.machine, OperationKind.RESTORE, snapshot="hand-1", ran=True)
+    assert house.work().state == OperationState.DONE
+    assert house.lxd.observe().instances["alice"].status == "running"
+
+
+def _ran(house: House, act: Callable[[], object]) -> list[list[str]]:
+    """The commands that are run in the machine while that is done."""
+    before = len(house.lxd.ran("alice"))
+    act()
+    return house.lxd.ran("alice")[before:]
 
 
 def test_a_busy_port_is_said_and_heals(house: House) -> None:

@@ -164,15 +164,33 @@ def test_a_snapshot_is_made_shown_put_back_and_deleted(home: Home, house: House)
     snapshots.take(house.alice, home.machine)
     assert home.do().state == OperationState.DONE
     (made,) = snapshots.of(home.machine)
+    home.set(password_at=NOW, keys_at=NOW, health={"account": "ok"})
     home.lxd.plug("alice", "gpu-0000-01-00-0", "0000:01:00.0", tag="v1 1 1 1")
     snapshots.restore(house.alice, home.machine, made.name)
     assert home.do().state == OperationState.DONE
     assert (home.lxd.restored("alice"), home.status()) == (made.name, "running")
     assert home.lxd.observe().instances["alice"].devices == ()
     assert home.machine.status == InstanceStatus.RUNNING
+    assert _inside(home.machine) == (None, None, {})
     snapshots.forget(house.alice, home.machine, made.name)
     assert home.do().state == OperationState.DONE
     assert snapshots.of(home.machine) == []
+
+
+def test_a_restore_that_ended_in_an_error_may_have_put_the_disk_back(home: Home, house: House) -> None:
+    home.set(observed={"snapshots": [{"name": "hand-1", "at": 1, "size": None}]})
+    home.set(password_at=NOW, keys_at=NOW, health={"account": "ok"})
+    home.lxd.snapshot("alice", "hand-1")
+    home.lxd.fail_next("start", GiveUp("Start", "its port is taken"))
+    snapshots.restore(house.alice, home.machine, "hand-1")
+    assert "port is taken" in home.do().error
+    assert home.lxd.restored("alice") == "hand-1"
+    assert _inside(home.machine) == (None, None, {})
+
+
+def _inside(machine: Instance) -> tuple[object, ...]:
+    """What Berth holds to be on its disk."""
+    return machine.password_at, machine.keys_at, machine.health
 
 
 def test_a_restore_in_vain_starts_it_again(home: Home, house: House) -> None:
@@ -255,6 +273,11 @@ def test_a_rebuild_leaves_it_running_without_the_password_of_before(home: Home, 
     db.session.commit()
     home.lxd.snapshot("alice", "hand-1")
     home.lxd.stop("alice")
+    home.lxd.fail_next("rebuild", GiveUp("Rebuild", "the new disk does not start"))
+    care.rebuild(house.alice, home.machine)
+    assert home.do().state == OperationState.FAILED
+    assert _inside(home.machine) == (None, None, {}), "the disk may be the new one already"
+    home.set(password_at=NOW, keys_at=NOW)
     care.rebuild(house.alice, home.machine)
     assert home.do().state == OperationState.DONE
     assert (home.status(), home.machine.status, snapshots.of(home.machine)) == ("running", "running", [])
