@@ -73,6 +73,18 @@ def test_an_end_in_the_second_of_the_two_hours_says_so(client: Client, user: Use
     assert quota.held_for(booking.id) == 2 * 2.5 * 3600
 
 
+def test_an_edge_that_is_not_changed_stays_in_the_second_of_the_two_hours(client: Client, user: User) -> None:
+    _text, booking = _book(client, "2027-10-31 01:00", "2027-10-31 02:30")
+    end = datetime(2027, 10, 31, 1, 30, tzinfo=UTC)
+    changes.move_end(user, booking.id, end, 900)
+    form = client.get(f"/bookings/{booking.id}/change").form("Change time").fill(**{"Start time": "1:30"})
+    client.submit(form)
+    assert (booking.starts_at, booking.ends_at) == (datetime(2027, 10, 30, 23, 30, tzinfo=UTC), end)
+    form = client.get(f"/bookings/{booking.id}/change").form("Change time").fill(**{"End time": "02:15"})
+    client.submit(form)
+    assert booking.ends_at == datetime(2027, 10, 31, 0, 15, tzinfo=UTC), "of two, the first"
+
+
 def test_somebody_elsewhere_sees_both_clocks_and_their_distance_changes(client: Client, user: User) -> None:
     user.timezone = "Asia/Shanghai"
     db.session.flush()
