@@ -322,6 +322,8 @@ def test_hours_that_a_move_gives_up_late_are_charged(host: Host, alice: User) ->
     rules(late_hours=24, late_percent=50)
     made = making.create(alice, wish(replace(NIGHT, until=NIGHT.first_day)), SLOT)  # begins in 22 h
     ids = [booking.id for booking in made.bookings]
+    (shown,) = later.preview(alice, made.series, NOW, (23 * 3600, 32 * 3600), SLOT)
+    assert (shown.more, shown.fee) == (-3 * 3600, 3600)
     later.move(alice, made.series, NOW, (23 * 3600, 32 * 3600), SLOT, ids)
     assert quota.free(alice.account_id or 0) == (100 - 9 - 1) * 3600  # 2 of the 3 h lie within the next 24
 

@@ -24,12 +24,14 @@ from app.services.windows import Window, floor_to_grid
 
 @dataclass(frozen=True)
 class Move:
-    """One booking's way to other hours, or why it stays. `more`: what that costs, in GPU-seconds; below 0: gives."""
+    """One booking's way to other hours, or why it stays. In GPU-seconds, `more`: what that costs, below 0 what it gives
+    back; `fee`: what its owner pays beside that for giving back late."""
 
     booking_id: int
     before: Window
     after: Window
     more: int = 0
+    fee: int = 0
     refused: DomainError | None = None
 
 
@@ -114,11 +116,13 @@ def _day(pattern: Pattern, start: datetime, grid: int) -> date:
 
 def _one(user: User, booking: Booking, after: Window, slot: int, series_id: int) -> Move:
     before, cost = Window(booking.starts_at, booking.ends_at), tariff.cost(booking)
+    charged = quota.charged_for(booking.id)
     try:
         rescheduling.move(user, booking, after, slot, series=series_id)
     except DomainError as error:
         return Move(booking.id, before, after, refused=error)
-    return Move(booking.id, before, Window(booking.starts_at, booking.ends_at), tariff.cost(booking) - cost)
+    after, fee = Window(booking.starts_at, booking.ends_at), quota.charged_for(booking.id) - charged
+    return Move(booking.id, before, after, tariff.cost(booking) - cost, fee)
 
 
 def _apart(series: Series, found: list[Booking], hours: tuple[int, int], slot: int) -> Series:

@@ -164,7 +164,7 @@ def _checked(booking: Booking, series: Series, form: HoursForm, changed: Conflic
         "lead": _("%(fits)s of %(count)s fit", fits=len(fits), count=len(moves))
         if len(fits) < len(moves)
         else ngettext("It fits", "All %(num)s fit", len(moves)),
-        "price": costs.more(sum(move.more for move in fits)),
+        "price": _price(series, fits),
         "role": "refused" if changed or not fits else "in-use" if len(fits) == len(moves) else "attention",
         "only": ",".join(str(move.booking_id) for move in fits),
         "button": ngettext("Change this one", "Change all %(num)s", len(moves))
@@ -180,6 +180,11 @@ def _row(move: Move) -> dict[str, str]:
         "span": words.span(move.after.starts_at, move.after.ends_at),
         "reason": str(move.refused or ""),
     }
+
+
+def _price(series: Series, moves: list[Move]) -> str:
+    more, fee = costs.more(sum(move.more for move in moves)), sum(move.fee for move in moves)
+    return f"{more} {costs.late(series.account_id, fee)}" if fee else more
 
 
 def _page(booking: Booking, series: Series, form: HoursForm, *, status: int = 200, **context: Any) -> Response:
