@@ -7,7 +7,7 @@ is not in it any more, and programs that read it again drop it.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from urllib.parse import urlsplit
 from zoneinfo import ZoneInfo
 
@@ -69,11 +69,11 @@ def _bookings(feed: Feed) -> Sequence[Booking]:
             joinedload(Booking.host, innerjoin=True),
             joinedload(Booking.user, innerjoin=True),
         )
-        .order_by(Booking.starts_at, Booking.id)
-        .limit(MOST)
+        .order_by(Booking.ends_at.desc(), Booking.id.desc())
+        .limit(MOST)  # what is long over goes first
     )
     own = Booking.user_id == feed.user_id if feed.host_id is None else Booking.host_id == feed.host_id
-    return db.session.scalars(query.where(own)).all()
+    return sorted(db.session.scalars(query.where(own)), key=lambda booking: (booking.starts_at, booking.id))
 
 
 def _changed(found: Sequence[Booking]) -> dict[int, tuple[int, datetime]]:
@@ -93,6 +93,14 @@ def _stamp(entry: Entry, times: int, last: datetime) -> None:
     entry.add("DTSTAMP", last)  # the same, in a calendar that is read and not sent
 
 
+def _add_times(entry: Entry, of: Booking | Maintenance, zone: ZoneInfo) -> None:
+    """Start and end by the zone's clock; in UTC where that shows an hour again, for it would mean the first (RFC 5545,
+    3.3.5)."""
+    for name, moment in (("DTSTART", of.starts_at), ("DTEND", of.ends_at)):
+        local = moment.astimezone(zone)
+        entry.add(name, moment.astimezone(UTC) if local.fold else local)
+
+
 def _maintenances(feed: Feed) -> Sequence[Maintenance]:
     host = db.session.get(Host, feed.host_id) if feed.host_id is not None else None
     return maintenance.to_come(host) if host is not None else []
@@ -102,8 +110,7 @@ def _of_work(work: Maintenance, url: str, zone: ZoneInfo) -> Entry:
     entry = Entry()
     entry.add("UID", f"maintenance-{work.id}@{urlsplit(url).hostname}")
     _stamp(entry, 0, work.created_at)
-    entry.add("DTSTART", work.starts_at.astimezone(zone))
-    entry.add("DTEND", work.ends_at.astimezone(zone))
+    _add_times(entry, work, zone)
     entry.add("SUMMARY", _("Maintenance: %(reason)s", reason=clean(work.reason)) if work.reason else _("Maintenance"))
     entry.add("LOCATION", f"{work.host.name}, {gpu_list(block.gpu for block in work.blocks)}")
     return entry
@@ -117,8 +124,7 @@ def _entry(booking: Booking, url: str, zone: ZoneInfo, *, whose: bool) -> Entry:
     page = f"{url}/bookings/{booking.id}"
     entry = Entry()
     entry.add("UID", f"booking-{booking.id}@{urlsplit(url).hostname}")
-    entry.add("DTSTART", booking.starts_at.astimezone(zone))
-    entry.add("DTEND", booking.ends_at.astimezone(zone))
+    _add_times(entry, booking, zone)
     entry.add("SUMMARY", title)
     entry.add("LOCATION", f"{booking.host.name}, {gpu_list(gpus)}")
     if not whose:  # what somebody computes is nobody else's business; their own page says it

@@ -134,8 +134,17 @@ def charge(booking: Booking, amount: int, *, key: str, actor: str) -> None:
 
 def held_for(booking_id: int) -> int:
     """What a booking holds at the moment, in GPU-seconds."""
+    return _cost(booking_id, EntryKind.HOLD, EntryKind.RELEASE)
+
+
+def charged_for(booking_id: int) -> int:
+    """What a booking was charged for good, in GPU-seconds: until it is settled, fees alone."""
+    return _cost(booking_id, EntryKind.SETTLE)
+
+
+def _cost(booking_id: int, *kinds: EntryKind) -> int:
     query = select(func.coalesce(func.sum(LedgerEntry.amount), 0)).where(
-        LedgerEntry.booking_id == booking_id, LedgerEntry.kind.in_([EntryKind.HOLD, EntryKind.RELEASE])
+        LedgerEntry.booking_id == booking_id, LedgerEntry.kind.in_(kinds)
     )
     return -int(db.session.scalar(query) or 0)
 

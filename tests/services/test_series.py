@@ -297,10 +297,33 @@ def test_nights_that_touch_make_room_for_each_other(host: Host, alice: User) -> 
         assert [one.refused for one in shown] == [None] * 4
 
 
+def test_the_days_stay_where_the_grid_pulls_a_start_over_midnight(host: Host, alice: User) -> None:
+    rules(grid_minutes=60)
+    zone = ZoneInfo("Asia/Kolkata")  # half an hour beside the grid
+    week = Pattern(WORKDAYS, 0, 8 * 3600, str(zone), date(2026, 11, 5), date(2026, 11, 11))
+    made = making.create(alice, wish(week), SLOT)
+    assert made.bookings[0].starts_at.astimezone(zone).time() == time(23, 30)
+
+    def moved(series: Series, since: datetime, hours: tuple[int, int]) -> tuple[Series, list[date]]:
+        ids = [booking.id for booking in later.upcoming(series, since)]
+        series, _moves = later.move(alice, series, since, hours, SLOT, ids)
+        return series, [one.starts_at.astimezone(zone).date() for one in reading.members(series.id)]
+
+    days = week.days()
+    _series, found = moved(made.series, NOW, (10 * 3600, 14 * 3600))
+    assert found == days
+    series, found = moved(made.series, made.bookings[1].starts_at, (0, 8 * 3600))
+    assert [day + timedelta(days=1) for day in found] == days[1:]
+    assert series.first_day == days[1]
+    assert moved(series, NOW, (9 * 3600, 10 * 3600))[1] == days[1:]
+
+
 def test_hours_that_a_move_gives_up_late_are_charged(host: Host, alice: User) -> None:
     rules(late_hours=24, late_percent=50)
     made = making.create(alice, wish(replace(NIGHT, until=NIGHT.first_day)), SLOT)  # begins in 22 h
     ids = [booking.id for booking in made.bookings]
+    (shown,) = later.preview(alice, made.series, NOW, (23 * 3600, 32 * 3600), SLOT)
+    assert (shown.more, shown.fee) == (-3 * 3600, 3600)
     later.move(alice, made.series, NOW, (23 * 3600, 32 * 3600), SLOT, ids)
     assert quota.free(alice.account_id or 0) == (100 - 9 - 1) * 3600  # 2 of the 3 h lie within the next 24
 

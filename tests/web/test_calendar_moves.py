@@ -8,9 +8,10 @@ import pytest
 
 from app.extensions import db
 from app.models import Booking, User
-from app.services import bookings
+from app.services import bookings, quota
 from app.services.bookings import Ask
-from tests.factories import gpus_of, make_booking, make_host, make_user
+from app.services.rules import classes
+from tests.factories import gpus_of, make_admin, make_booking, make_host, make_user
 from tests.page import Client, Page
 
 NOW = datetime(2026, 11, 4, 12, 3, tzinfo=UTC)  # Wednesday 20:03 in the lab
@@ -51,6 +52,41 @@ def test_an_end_is_moved_and_undone(client: Client, booking: Booking, woken: lis
     assert "shortened, it ends Wed 4 Nov 22:00, 6 GPU-hours given back." in shorter.text
     assert "Undo" in shorter.buttons()
     assert woken == []
+
+
+def test_what_costs_a_late_fee_asks_first(client: Client, booking: Booking) -> None:
+    """Also the undo of what was done just now: it gives back as late as anything else."""
+    account = booking.account_id
+    classes.change(make_admin(), classes.default().id, {"late_hours": 24, "late_percent": 50})
+    longer = move(client, booking.id, NINE + 6 * HOUR, htmx=True)
+    free = quota.free(account)
+    for asked, ends in (
+        (client.submit(longer.form("Undo")).location, NINE + 4 * HOUR),
+        (move(client, booking.id, NINE + 4 * HOUR, htmx=True).headers["HX-Redirect"], NINE + 4 * HOUR),
+        (move(client, booking.id, NINE + 5 * HOUR).location, NINE + 5 * HOUR),
+    ):
+        assert (booking.ends_at, quota.free(account)) == (NINE + 6 * HOUR, free)
+        page = client.get(asked)
+        gives = (NINE + 6 * HOUR - ends) // HOUR * 2
+        assert f"{gives} GPU-hours are given back." in page.text
+        assert f"{gives // 2} GPU-hours are charged: 50% of what is given back less than 24 hours" in page.text
+        assert page.form("Change time").values["end_time"] == f"{ends + 8 * HOUR:%H:%M}"
+    again = client.submit(page.form("Change time").fill(**{"End time": "00:00"}))  # the fee that it named is another
+    assert (booking.ends_at, quota.free(account)) == (NINE + 6 * HOUR, free)
+    page = client.follow(client.submit(client.get(again.location).form("Change time")))
+    assert "it ends Thu 5 Nov 00:00, 6 GPU-hours given back. 3 GPU-hours are charged: 50%" in page.text
+    assert (booking.ends_at, quota.free(account)) == (NINE + 3 * HOUR, free + 3 * 3600)
+    earlier = client.post(f"/calendar/bookings/{booking.id}/start", {"at": (NINE + HOUR).isoformat()})
+    assert "1 GPU-hours are charged" in client.get(earlier.location).text
+    assert client.get(f"{earlier.location}&agreed=x").status == 200
+
+
+def test_hours_given_back_count_as_they_were_paid(client: Client, user: User) -> None:
+    host = make_host("lab03", gpus=1)
+    classes.change(make_admin(), classes.default().id, {"weights": {gpus_of(host)[0].model: 200}})
+    made = bookings.create(user, Ask(ends_at=NINE + 4 * HOUR, starts_at=NINE), 900)
+    shorter = client.get(move(client, made.id, NINE + 3 * HOUR).location)
+    assert "shortened, it ends Thu 5 Nov 00:00, 2 GPU-hours given back." in shorter.text
 
 
 def test_a_start_is_moved_and_undone_but_not_over_a_change_that_was_not_seen(client: Client, booking: Booking) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -12,8 +12,9 @@ from app.config import Settings
 from app.extensions import db
 from app.models import Booking, Host, User
 from app.services import changes, policy, quota
+from app.services.rules import classes
 from tests.conftest import settings_for
-from tests.factories import make_host, make_user
+from tests.factories import make_admin, make_host, make_user
 from tests.page import Client
 
 
@@ -71,6 +72,34 @@ def test_an_end_in_the_second_of_the_two_hours_says_so(client: Client, user: Use
     changes.move_end(user, booking.id, datetime(2027, 10, 31, 1, 30, tzinfo=UTC), 900)
     assert "02:30 CET" in client.get(f"/bookings/{booking.id}").text
     assert quota.held_for(booking.id) == 2 * 2.5 * 3600
+
+
+def test_an_edge_that_is_not_changed_stays_in_the_second_of_the_two_hours(client: Client, user: User) -> None:
+    _text, booking = _book(client, "2027-10-31 01:00", "2027-10-31 02:30")
+    end = datetime(2027, 10, 31, 1, 30, tzinfo=UTC)
+    changes.move_end(user, booking.id, end, 900)
+    form = client.get(f"/bookings/{booking.id}/change").form("Change time").fill(**{"Start time": "1:30"})
+    client.submit(form)
+    assert (booking.starts_at, booking.ends_at) == (datetime(2027, 10, 30, 23, 30, tzinfo=UTC), end)
+    form = client.get(f"/bookings/{booking.id}/change").form("Change time").fill(**{"End time": "02:15"})
+    client.submit(form)
+    assert booking.ends_at == datetime(2027, 10, 31, 0, 15, tzinfo=UTC), "of two, the first"
+
+
+def test_what_asks_first_asks_for_the_second_of_the_two_hours(
+    client: Client, user: User, freeze: Callable[[datetime], None]
+) -> None:
+    _text, booking = _book(client, "2027-10-31 01:00", "2027-10-31 02:30")
+    end = datetime(2027, 10, 31, 1, 30, tzinfo=UTC)
+    changes.move_end(user, booking.id, end, 900)
+    classes.change(make_admin(), classes.default().id, {"late_hours": 24, "late_percent": 50})
+    freeze(end - timedelta(hours=9))
+    client.login_as(user)
+    at = (end - timedelta(minutes=15)).isoformat()
+    page = client.get(client.post(f"/calendar/bookings/{booking.id}/end", {"at": at}).location)
+    assert "0.25 GPU-hours are charged" in page.text
+    client.submit(page.form("Change time"))
+    assert booking.ends_at == end - timedelta(minutes=15)
 
 
 def test_somebody_elsewhere_sees_both_clocks_and_their_distance_changes(client: Client, user: User) -> None:

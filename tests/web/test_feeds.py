@@ -13,7 +13,7 @@ from icalendar import Calendar
 
 from app.extensions import db
 from app.models import AuditEvent, Host, User, UserState
-from app.services import changes, feeds, maintenance
+from app.services import changes, feeds, ical, maintenance
 from app.services.windows import Window
 from tests.factories import gpus_of, make_admin, make_booking, make_host, make_user
 from tests.page import Client
@@ -70,6 +70,29 @@ def test_a_booking_over_the_change_of_clocks_is_where_it_is(
     own = zone.to_tz(lookup_tzid=False)
     for moment in (start, start + timedelta(hours=10)):
         assert moment.astimezone(own).utcoffset() == moment.astimezone(ZoneInfo("Europe/Berlin")).utcoffset()
+
+
+def test_an_edge_in_the_second_of_the_two_hours_is_where_it_is(
+    app: Flask, client: Client, host: Host, alice: User
+) -> None:
+    start = datetime(2026, 10, 25, 0, 45, tzinfo=UTC)  # 02:45 on summer's clock; half an hour later it is 02:15
+    make_booking(alice, gpus_of(host)[:1], start, start + timedelta(minutes=30))
+    (entry,) = _read(app, _address(client))[0].walk("VEVENT")
+    assert [entry.decoded(name).astimezone(UTC) for name in ("DTSTART", "DTEND")] == [
+        start,
+        start + timedelta(minutes=30),
+    ]
+
+
+def test_where_there_are_too_many_the_oldest_are_left_out(
+    app: Flask, client: Client, host: Host, alice: User, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ical, "MOST", 2)
+    starts = [NOW - timedelta(days=9), NOW - timedelta(days=8), NOW + timedelta(days=1)]
+    for start in starts:
+        make_booking(alice, gpus_of(host)[:1], start, start + timedelta(hours=1))
+    entries = _read(app, _address(client))[0].walk("VEVENT")
+    assert [entry.decoded("DTSTART").astimezone(UTC) for entry in entries] == starts[1:]
 
 
 def test_nothing_that_somebody_typed_becomes_a_property(app: Flask, client: Client, host: Host, alice: User) -> None:

@@ -9,7 +9,8 @@ import pytest
 from app.extensions import db
 from app.models import Booking, Host, User
 from app.services import quota
-from tests.factories import gpus_of, make_booking, make_host, make_instance, make_user
+from app.services.rules import classes
+from tests.factories import gpus_of, make_admin, make_booking, make_host, make_instance, make_user
 from tests.page import Client, Page
 
 NOW = datetime(2026, 11, 3, 4, 3, 20, tzinfo=UTC)  # Tuesday 12:03:20 in the lab
@@ -180,6 +181,14 @@ def test_the_later_ones_are_moved_as_shown(client: Client, host: Host) -> None:
     assert "Not changed 1 of 2 bookings is not possible." in refused.text
     client.follow(client.submit(refused.form("Change the one that fits")))
     assert [one.starts_at for one in bookings() if one.series_id][-1] == at(10, 19)
+
+
+@pytest.mark.usefixtures("host", "user")
+def test_the_page_that_asks_names_the_fee_for_giving_back_late(client: Client) -> None:
+    classes.change(make_admin(), classes.default().id, {"late_hours": 48, "late_percent": 50})
+    book(client)
+    page = client.get(f"/bookings/{bookings()[0].id}/later/change?start_time=21:00&end_time=07:00")
+    assert "10 GPU-hours are given back. 1 GPU-hours are charged: 50% of what is given back less than" in page.text
 
 
 @pytest.mark.usefixtures("host")

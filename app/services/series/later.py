@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import date, datetime, timedelta
 
 from flask_babel import gettext as _
 from sqlalchemy import select
@@ -15,20 +15,23 @@ from app.errors import Conflict, DomainError, RuleRefused
 from app.extensions import db
 from app.models import Allocation, Booking, Gpu, Series, User
 from app.services import audit, changes, quota, rescheduling
-from app.services.rules import tariff
+from app.services.rules import classes, tariff
 from app.services.series import making, patterns, reading, trial
+from app.services.series.patterns import Pattern
 from app.services.series.trial import NotAll
-from app.services.windows import Window
+from app.services.windows import Window, floor_to_grid
 
 
 @dataclass(frozen=True)
 class Move:
-    """One booking's way to other hours, or why it stays. `more`: what that costs, in GPU-seconds; below 0: gives."""
+    """One booking's way to other hours, or why it stays. In GPU-seconds, `more`: what that costs, below 0 what it gives
+    back; `fee`: what its owner pays beside that for giving back late."""
 
     booking_id: int
     before: Window
     after: Window
     more: int = 0
+    fee: int = 0
     refused: DomainError | None = None
 
 
@@ -88,37 +91,48 @@ def move(
         moves = _moved(user, series, found, hours, slot)
         if refused := [one.refused for one in moves if one.refused is not None]:
             raise NotAll(refused, len(moves))
-        made = _apart(series, found, hours)
+        made = _apart(series, found, hours, slot)
         audit.record(user.username, "series.changed", reading.target(made), before=series.id, **making.summary(found))
     return made, moves
 
 
 def _moved(user: User, series: Series, found: list[Booking], hours: tuple[int, int], slot: int) -> list[Move]:
-    pattern = replace(reading.pattern_of(series), opens=hours[0], closes=hours[1])
-    patterns.checked(pattern)
-    ways = [(booking, pattern.on(pattern.day_of(booking.starts_at))) for booking in found]
+    was = reading.pattern_of(series)
+    pattern = patterns.checked(replace(was, opens=hours[0], closes=hours[1]))
+    grid = classes.rules_for(series.account_id).slot(slot)
+    ways = [(booking, pattern.on(_day(was, booking.starts_at, grid))) for booking in found]
     # So that one that moves makes room for the next that follows it.
     onwards = ways[0][1].starts_at > ways[0][0].starts_at
     moves = [_one(user, booking, after, slot, series.id) for booking, after in (ways[::-1] if onwards else ways)]
     return moves[::-1] if onwards else moves
 
 
+def _day(pattern: Pattern, start: datetime, grid: int) -> date:
+    """The day that a start is for: the next one where the grid, in seconds, pulled its start over midnight."""
+    day = pattern.day_of(start)
+    following = day + timedelta(days=1)
+    return following if floor_to_grid(pattern.on(following).starts_at, grid) == start else day
+
+
 def _one(user: User, booking: Booking, after: Window, slot: int, series_id: int) -> Move:
     before, cost = Window(booking.starts_at, booking.ends_at), tariff.cost(booking)
+    charged = quota.charged_for(booking.id)
     try:
         rescheduling.move(user, booking, after, slot, series=series_id)
     except DomainError as error:
         return Move(booking.id, before, after, refused=error)
-    return Move(booking.id, before, Window(booking.starts_at, booking.ends_at), tariff.cost(booking) - cost)
+    after, fee = Window(booking.starts_at, booking.ends_at), quota.charged_for(booking.id) - charged
+    return Move(booking.id, before, after, tariff.cost(booking) - cost, fee)
 
 
-def _apart(series: Series, found: list[Booking], hours: tuple[int, int]) -> Series:
+def _apart(series: Series, found: list[Booking], hours: tuple[int, int], slot: int) -> Series:
     """The series of those that were moved: itself where all were."""
     if len(found) == len(reading.members(series.id)):
         series.opens, series.closes = hours
         db.session.flush()
         return series
-    first = reading.pattern_of(series).day_of(found[0].starts_at)
+    pattern = replace(reading.pattern_of(series), opens=hours[0], closes=hours[1])
+    first = _day(pattern, found[0].starts_at, classes.rules_for(series.account_id).slot(slot))
     kept = ("user_id", "account_id", "zone", "weekdays", "until", "gpu_ids", "count", "model", "host", "note")
     values = {name: getattr(series, name) for name in kept}
     made = Series(**values, first_day=min(first, series.until), opens=hours[0], closes=hours[1])

@@ -6,23 +6,21 @@ from datetime import datetime
 
 from flask import Response, flash, request, url_for
 from flask_babel import gettext as _
-from flask_babel import lazy_gettext as _l
-from wtforms import StringField
 
 from app import clock
 from app.errors import DomainError, InvalidInput, NotFound
 from app.extensions import transaction
 from app.models import Booking, Phase
-from app.services import bookings, changes, starts
+from app.services import bookings, changes, priced, starts
 from app.services.idle import keeping
-from app.services.rules import classes, fees, tariff
+from app.services.priced import Price
+from app.services.rules import fees, tariff
 from app.services.windows import Window, hours_text
-from app.web import local_times, times
+from app.web.bookings import costs, show, shown, words
 from app.web.bookings import form as forms
-from app.web.bookings import show, shown, words
 from app.web.bookings.blueprint import ID, bp, slot
+from app.web.bookings.times_form import TimesForm, asking, fields, sent
 from app.web.errors import status_of
-from app.web.forms import PageForm
 from app.web.render import go, render
 from app.web.security import comes_back
 from app.web.sessions import me
@@ -30,29 +28,19 @@ from app.web.times import moment_text
 from app.web.wakes import wake_if_due
 
 
-class TimesForm(PageForm):
-    """Another start, while it has not begun, and another end."""
-
-    start_date = StringField(_l("Start date"))
-    start_time = StringField(_l("Start time"))
-    end_date = StringField(_l("End date"))
-    end_time = StringField(_l("End time"))
-
-    def refuse(self, error: InvalidInput) -> None:
-        """The services speak of moments."""
-        error.field = {"starts_at": "start_time", "ends_at": "end_time"}.get(error.field, error.field)
-        super().refuse(error)
-
-
 @bp.get(f"/{ID}/change")
 def ask_change(booking_id: int) -> Response:
-    """The form for another start and end."""
+    """The form for another start and end; where its address fills it in, with what that costs late."""
     booking = bookings.get(me(), booking_id)
-    zone, values = times.viewer_zone(), {}
-    for edge, moment in (("start", booking.starts_at), ("end", booking.ends_at)):
-        values[f"{edge}_date"] = local_times.date_text(moment, zone)
-        values[f"{edge}_time"] = local_times.time_text(moment, zone)
-    return _change_page(booking, TimesForm(formdata=request.args if "end_time" in request.args else None, **values))
+    form = TimesForm(formdata=request.args if "end_time" in request.args else None, **fields(_window(booking)))
+    if "end_time" not in request.args:
+        return _change_page(booking, form)
+    try:
+        window = form.window(booking, sent("agreed"))
+        price = priced.preview(booking_id, lambda: starts.move(me(), booking_id, window, slot()))
+    except DomainError:  # why is said once it is sent
+        return _change_page(bookings.get(me(), booking_id), form)
+    return _change_page(bookings.get(me(), booking_id), form, late=price if price.fee > 0 else None, asked=window)
 
 
 def _again() -> str:
@@ -68,8 +56,7 @@ def change(booking_id: int) -> Response:
     booking = bookings.get(me(), booking_id)
     form = TimesForm(formdata=request.form)
     try:
-        start = booking.starts_at if form.start_time.data is None else _typed(form, "start", booking.starts_at)
-        return _moved(booking, Window(start, _typed(form, "end", booking.ends_at)))
+        return _moved(booking, form.window(booking, sent("agreed")))
     except InvalidInput as error:
         form.refuse(error)
         return _change_page(bookings.get(me(), booking_id), form, 422)
@@ -77,15 +64,6 @@ def change(booking_id: int) -> Response:
         raise
     except DomainError as error:
         return _change_page(bookings.get(me(), booking_id), form, status_of(error), refused=error)
-
-
-def _typed(form: TimesForm, edge: str, moment: datetime) -> datetime:
-    """What the fields of one edge say; seconds that no field shows stay as they are."""
-    date, time = form[f"{edge}_date"], form[f"{edge}_time"]
-    day = local_times.parse_date(date.data or "", date.name)
-    since_midnight = local_times.parse_time(time.data or "", time.name)
-    typed = local_times.moment(day, since_midnight, times.viewer_zone(), time.name)
-    return moment if typed == moment.replace(second=0, microsecond=0) else typed
 
 
 @bp.post(f"/{ID}/extend")
@@ -174,36 +152,39 @@ def keep(booking_id: int) -> Response:
 
 def _given_back(booking: Booking, since: datetime) -> list[str]:
     """What giving the rest back returns, and what that costs where it is late."""
-    facts = [_("%(hours)s GPU-hours are given back.", hours=hours_text(tariff.rest(booking, since)))]
+    facts = [costs.given_back(tariff.rest(booking, since))]
     fee = fees.late(booking, max(since, booking.starts_at), booking.ends_at, clock.now())
     if fee and booking.user_id == me().id:
-        rules = classes.rules_for(booking.account_id)
-        late = _(
-            "%(hours)s GPU-hours are charged: %(percent)s%% of what is given back less than %(limit)s hours ahead.",
-            hours=hours_text(fee),
-            percent=rules.late_percent,
-            limit=rules.late_hours,
-        )
-        facts.append(late)
+        facts.append(costs.late(booking.account_id, fee))
     return facts
 
 
 def _moved(booking: Booking, window: Window) -> Response:
-    before, cost = Window(booking.starts_at, booking.ends_at), tariff.cost(booking)
-    with transaction():
-        booking = starts.move(me(), booking.id, window, slot(), seen=_seen())
+    """Move it; where that costs a fee, only if the form named it for just this time."""
+    booking_id, before, agreed = booking.id, _window(booking), sent("agreed") == window
+    with transaction() as session:
+        booking, price = priced.made(
+            booking_id, lambda: starts.move(me(), booking_id, window, slot(), seen=sent("seen"))
+        )
+        if price.fee > 0 and not agreed:
+            session.rollback()
+            return go(asking(booking_id, window))
     wake_if_due(booking)
-    flash(_told(booking, before, cost))
+    flash(_told(booking, before, price))
     return go(url_for("bookings.show", booking_id=booking.id))
 
 
-def _seen() -> Window | None:
-    """Start and end as the form's page showed them; None where it does not say."""
-    found = [forms.sent_moment(text, "ends_at") for text in request.form.get("seen", "").split()]
-    return Window(found[0], found[1]) if len(found) == 2 else None
+def _window(booking: Booking) -> Window:
+    return Window(booking.starts_at, booking.ends_at)
 
 
-def _told(booking: Booking, before: Window, cost: int) -> str:
+def _told(booking: Booking, before: Window, price: Price) -> str:
+    told = _became(booking, before, hours_text(-price.more))
+    return f"{told} {costs.late(booking.account_id, price.fee)}" if price.fee > 0 else told
+
+
+def _became(booking: Booking, before: Window, hours: str) -> str:
+    """`hours`: what was given back, where it became shorter."""
     seconds = int((booking.ends_at - before.ends_at).total_seconds())
     end = moment_text(booking.ends_at)
     if booking.starts_at != before.starts_at:
@@ -211,7 +192,6 @@ def _told(booking: Booking, before: Window, cost: int) -> str:
     if seconds > 0:
         return _("Extended by %(length)s: it ends %(end)s.", length=words.length(seconds), end=end)
     if seconds < 0:
-        hours = hours_text(cost - tariff.cost(booking))
         return _("Shortened: it ends %(end)s, %(hours)s GPU-hours given back.", end=end, hours=hours)
     return _("Nothing changed: it ends %(end)s.", end=end)
 
@@ -223,7 +203,15 @@ def _refused(booking_id: int, error: DomainError) -> Response:
     return show.page(bookings.get(me(), booking_id), refused=error, status=status_of(error))
 
 
-def _change_page(booking: Booking, form: TimesForm, status: int = 200, refused: DomainError | None = None) -> Response:
+def _change_page(
+    booking: Booking,
+    form: TimesForm,
+    status: int = 200,
+    refused: DomainError | None = None,
+    late: Price | None = None,
+    asked: Window | None = None,
+) -> Response:
+    """`late`: what the time that is `asked` for costs, where that is a fee too."""
     return render(
         "bookings/change.html",
         booking=booking,
@@ -234,5 +222,7 @@ def _change_page(booking: Booking, form: TimesForm, status: int = 200, refused: 
         form=form,
         errors_found=bool(form.errors),
         refused=refused,
+        late=[costs.more(late.more), costs.late(booking.account_id, late.fee)] if late else [],
+        agreed=shown.as_text(asked) if late and asked else "",
         status=status,
     )

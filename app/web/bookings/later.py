@@ -15,14 +15,14 @@ from app.errors import Conflict, DomainError, InvalidInput, NotFound
 from app.extensions import transaction
 from app.models import Booking, Series
 from app.services import bookings
-from app.services.rules import classes, fees, tariff
+from app.services.rules import fees, tariff
 from app.services.series import later, reading
 from app.services.series.later import Move
 from app.services.series.patterns import DAY
 from app.services.windows import hours_text
 from app.web import local_times
+from app.web.bookings import costs, repeat, series_page, show, words
 from app.web.bookings import form as forms
-from app.web.bookings import repeat, series_page, show, words
 from app.web.bookings.blueprint import ID, bp, slot
 from app.web.errors import status_of
 from app.web.forms import PageForm
@@ -133,20 +133,11 @@ def _none_left() -> DomainError:
 
 def _given_back(series: Series, found: list[Booking]) -> list[str]:
     """What giving them back returns, and what that costs where it is late."""
-    whole = sum(tariff.cost(one) for one in found)
-    facts = [_("%(hours)s GPU-hours are given back.", hours=hours_text(whole))]
+    facts = [costs.given_back(sum(tariff.cost(one) for one in found))]
     now = clock.now()
     fee = sum(fees.late(one, one.starts_at, one.ends_at, now) for one in found)
     if fee and series.user_id == me().id:
-        rules = classes.rules_for(series.account_id)
-        facts.append(
-            _(
-                "%(hours)s GPU-hours are charged: %(percent)s%% of what is given back less than %(limit)s hours ahead.",
-                hours=hours_text(fee),
-                percent=rules.late_percent,
-                limit=rules.late_hours,
-            )
-        )
+        facts.append(costs.late(series.account_id, fee))
     return facts
 
 
@@ -173,7 +164,7 @@ def _checked(booking: Booking, series: Series, form: HoursForm, changed: Conflic
         "lead": _("%(fits)s of %(count)s fit", fits=len(fits), count=len(moves))
         if len(fits) < len(moves)
         else ngettext("It fits", "All %(num)s fit", len(moves)),
-        "price": _price(sum(move.more for move in fits)),
+        "price": _price(series, fits),
         "role": "refused" if changed or not fits else "in-use" if len(fits) == len(moves) else "attention",
         "only": ",".join(str(move.booking_id) for move in fits),
         "button": ngettext("Change this one", "Change all %(num)s", len(moves))
@@ -191,10 +182,9 @@ def _row(move: Move) -> dict[str, str]:
     }
 
 
-def _price(more: int) -> str:
-    if more > 0:
-        return _("Costs %(hours)s GPU-hours more.", hours=hours_text(more))
-    return _("%(hours)s GPU-hours are given back.", hours=hours_text(-more)) if more else _("Costs the same.")
+def _price(series: Series, moves: list[Move]) -> str:
+    more, fee = costs.more(sum(move.more for move in moves)), sum(move.fee for move in moves)
+    return f"{more} {costs.late(series.account_id, fee)}" if fee else more
 
 
 def _page(booking: Booking, series: Series, form: HoursForm, *, status: int = 200, **context: Any) -> Response:

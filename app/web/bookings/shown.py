@@ -9,6 +9,7 @@ from flask_babel import gettext as _
 
 from app.models import Allocation, Booking, Phase
 from app.services.rules import tariff
+from app.services.windows import Window
 from app.services.words import when
 from app.web import states, times
 from app.web.bookings import words
@@ -152,7 +153,12 @@ def shared_with(booking: Booking) -> list[int]:
 
 def seen(booking: Booking) -> str:
     """Its start and end, for a form that must not change it once they are others."""
-    return f"{booking.starts_at.isoformat()} {booking.ends_at.isoformat()}"
+    return as_text(Window(booking.starts_at, booking.ends_at))
+
+
+def as_text(window: Window) -> str:
+    """A window for a hidden field."""
+    return f"{window.starts_at.isoformat()} {window.ends_at.isoformat()}"
 
 
 def short_end(end: datetime, reference: datetime) -> str:

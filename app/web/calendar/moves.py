@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
 from flask import Response, request
@@ -12,11 +12,13 @@ from app import clock
 from app.errors import DomainError
 from app.extensions import transaction
 from app.models import Booking, Phase
-from app.services import bookings, changes, starts
-from app.services.windows import hours_text
+from app.services import bookings, changes, priced, starts
+from app.services.rules import tariff
+from app.services.windows import LONGEST, Window, hours_text
 from app.web.bookings import form as forms
 from app.web.bookings import words
 from app.web.bookings.blueprint import ID, slot
+from app.web.bookings.times_form import asking
 from app.web.calendar.blueprint import bp, compact
 from app.web.calendar.page import page
 from app.web.calendar.view import read
@@ -64,12 +66,16 @@ class Moved:
 def move(booking_id: int, edge: str) -> Response:
     """Move the start or the end of a booking and show the calendar again, as the address asks for it."""
     view = read()
-    before = _edge_of(bookings.get(me(), booking_id), edge)
+    was = bookings.get(me(), booking_id)
+    window, before = Window(was.starts_at, was.ends_at), _edge_of(was, edge)
     try:
         moment = forms.sent_moment(request.form.get("at", ""), "at")
         seen = forms.sent_moment(request.form["seen"], "at") if "seen" in request.form else None
-        with transaction():
-            booking = MOVE[edge](me(), booking_id, moment, slot(), seen=seen)
+        with transaction() as session:
+            booking, price = priced.made(booking_id, lambda: MOVE[edge](me(), booking_id, moment, slot(), seen=seen))
+            if price.fee > 0:  # what costs that asks first, also where it takes back what was done just now
+                session.rollback()
+                return go_to(asking(booking_id, replace(window, **{f"{edge}s_at": moment})))
     except DomainError as error:
         return page(
             view, fragment="calendar/_calendar.html", status=status_of(error), refused=error, refused_id=booking_id
@@ -93,6 +99,8 @@ def of_address() -> Moved | None:
         before = forms.sent_moment(request.args.get("before", ""), "at")
     except DomainError:
         return None
+    if abs(before - _edge_of(booking, edge)) > LONGEST:
+        return None
     return told(booking, edge, before, undone=request.args.get("undone") == "1")
 
 
@@ -104,17 +112,20 @@ def told(booking: Booking, edge: str, before: datetime, *, undone: bool) -> Move
     now = clock.now()
     phases = {Phase.UPCOMING} if edge == "start" else {Phase.UPCOMING, Phase.RUNNING}
     can = not undone and longer and before > now and booking.phase(now) in phases
-    return Moved(booking, _text(booking, edge, change, abs(longer)), edge, before.astimezone(UTC) if can else None)
+    text = _text(booking, edge, change, before)
+    return Moved(booking, text, edge, before.astimezone(UTC) if can else None)
 
 
 def _edge_of(booking: Booking, edge: str) -> datetime:
     return booking.starts_at if edge == "start" else booking.ends_at
 
 
-def _text(booking: Booking, edge: str, change: str, seconds: int) -> str:
+def _text(booking: Booking, edge: str, change: str, before: datetime) -> str:
+    window = Window(booking.starts_at, booking.ends_at)
+    was = replace(window, **{f"{edge}s_at": before})
     return str(TOLD[edge][change]) % {
         "what": words.what_of(booking),
         "moment": moment_text(_edge_of(booking, edge)),
-        "length": words.length(seconds),
-        "hours": hours_text(seconds * len(booking.allocations)),
+        "length": words.length(abs(window.seconds - was.seconds)),
+        "hours": hours_text(tariff.of(booking).cost(was) - tariff.cost(booking)),
     }
