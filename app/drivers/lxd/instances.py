@@ -128,14 +128,16 @@ def strip(wire: Wire, name: str, body: Json) -> None:
 
 
 def remove(wire: Wire, name: str, what: str) -> None:
-    """Remove a stopped one. LXD that is still making it, or is at taking it away itself, fails at this for a while."""
+    """Remove a stopped one, on whichever member of the cluster. LXD that is still making it, or is at taking it away
+    itself, fails at this for a while. A copy that was not stripped yet is protected as what it is one of."""
     deadline, trouble = time.monotonic() + _REMOVAL, ""
     while time.monotonic() < deadline:
         try:
+            wire.send("patch", "instances", name, json={"config": {shapes.PROTECTED: "false"}}, limit=POWER_TIMEOUT)
             wire.send("delete", "instances", name, limit=POWER_TIMEOUT)
         except RefusedError as error:
             trouble = str(error)
-        if wire.find(name)[0] is None:
+        if wire.find_anywhere(name)[0] is None:
             return
         time.sleep(0.5)
     raise TryAgain(what, trouble or "LXD still lists it")
