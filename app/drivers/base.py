@@ -239,7 +239,7 @@ class LxdDriver(DoorDriver, ImageDriver, LibraryDriver, LifecycleDriver, ShareDr
         """Stop and start it."""
 
     def delete(self, instance: str) -> None:
-        """Stop and remove it; a missing one is fine."""
+        """Stop and remove it, and what a half-done rebuild or move has left of it; a missing one is fine."""
 
     def tell(self, instance: str, title: str, text: str) -> None:
         """Show a message on every terminal and every desktop of the running instance, within a few seconds. Raises

@@ -34,7 +34,7 @@ from app.drivers.fake_lifecycle import FakeLifecycle
 from app.drivers.fake_shares import FakeShares
 from app.drivers.inside import Answer, Command, Heard
 from app.drivers.libraries import Brought, Way, Why
-from app.drivers.simulated import OWNER, State, instance_of, new_instance
+from app.drivers.simulated import OWNER, State, clear, instance_of, new_instance
 from app.drivers.survey import ServerInfo
 
 _CREATION = [("preparing", 0, 0.2), *(("copying", done, 0.25) for done in (0, 25, 50, 75)), ("copying", 100, 0.0)]
@@ -148,12 +148,13 @@ class FakeLxd(FakeDoors, FakeImages, FakeLifecycle, FakeShares):
         self._power(instance, "restart", "running")
 
     def delete(self, instance: str) -> None:
-        """Remove it, if it is Berth's."""
+        """Remove it, if it is Berth's, and what is beside it."""
         with self._call("delete") as state:
             item = state["instances"].get(instance)
             what = f"Delete {instance}"
             if item and not item["config"].get(OWNER):
                 raise GiveUp(what, f"it has no {OWNER}: Berth did not make it", "Delete it with lxc delete.")
+            clear(state, instance)
             state["instances"].pop(instance, None)
 
     def bring_libraries(self, wanted: Way | None = None) -> Brought:

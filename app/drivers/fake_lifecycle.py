@@ -10,7 +10,7 @@ from pathlib import Path
 from app.drivers.base import TAG_PREFIX, GiveUp, InstanceSpec, Progress, TryAgain
 from app.drivers.lifecycle import Size
 from app.drivers.readout import plain
-from app.drivers.simulated import OWNER, SimulatedHost, State, instance_of
+from app.drivers.simulated import OWNER, SimulatedHost, State, clear, instance_of
 from app.drivers.survey import BERTH, HAND, HostUse, InstanceUse, NetworkUse, PoolUse, ProfileUse, SnapshotSeen
 
 _USED = 3_100_000_000  # bytes of each simulated disk
@@ -115,13 +115,15 @@ class FakeLifecycle(SimulatedHost):
         """Nothing is on a simulated disk; the snapshots go."""
         with self._call("rebuild") as state:
             what = f"Rebuild {spec.name}"
-            item = instance_of(state, what, spec.name)
-            if spec.image not in {image["alias"] for image in state["images"]}:
+            name = spec.name if spec.name in state["instances"] else f"{spec.name}-OLD"  # as far as it came before
+            item = instance_of(state, what, name)
+            if name == spec.name and spec.image not in {image["alias"] for image in state["images"]}:
                 raise GiveUp(what, f"no image {spec.image!r} on this host", "Import it there, or choose another one.")
         progress("carrying", 40)
         self._pause(1.0)
         with self._open() as state:
-            item = instance_of(state, what, spec.name)
+            item = instance_of(state, what, name)
+            clear(state, spec.name)
             gone = set(item["devices"])
             item["config"] = {key: text for key, text in item["config"].items() if key[len(TAG_PREFIX) :] not in gone}
             item |= {"devices": {}, "nodes": [], "snapshots": {}, "status": "running", "started": time.time()}
@@ -171,6 +173,8 @@ class FakeLifecycle(SimulatedHost):
         self._pause(1.0)
         with SimulatedHost(target)._open() as there:  # noqa: SLF001 - its own kind
             if item is None:
+                if moved := there["instances"].pop(f"{instance}-MOVED", None):  # as far as it came before
+                    there["instances"][instance] = moved
                 instance_of(there, what, instance)
                 return
             gone = set(item["devices"])

@@ -148,6 +148,12 @@ def instance_of(state: State, what: str, name: str) -> State:
     return item
 
 
+def clear(state: State, name: str) -> None:
+    """Remove what a rebuild or a move of it would leave on a real host, where it can fail half-way."""
+    for end in ("-NEW", "-OLD", "-MOVED"):
+        state["instances"].pop(name + end, None)
+
+
 def _due(state: State, method: str) -> DriverError | None:
     """The error that this call was told to fail with."""
     if state["unreachable"]:

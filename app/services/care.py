@@ -11,7 +11,7 @@ from sqlalchemy.exc import IntegrityError
 from app import clock
 from app.errors import Conflict, InvalidInput, NotAllowed, RuleRefused
 from app.extensions import db
-from app.models import Instance, InstanceStatus, Operation, OperationKind, Template, TemplateState, User
+from app.models import Instance, InstanceStatus, Operation, OperationKind, OperationState, Template, TemplateState, User
 from app.services import audit, instances, names, operations, policy
 
 ON = frozenset({InstanceStatus.RUNNING, InstanceStatus.FROZEN})
@@ -62,11 +62,15 @@ def resize(actor: User, instance: Instance, *, cpus: int, memory_gib: int, disk_
 
 
 def rebuild(actor: User, instance: Instance) -> Operation:
-    """Make it anew from its image, with /home kept. Raises RuleRefused while a booking runs, InvalidInput."""
-    require_there(instance)
+    """Make it anew from its image, with /home kept, or go on with that where it failed half-way. Raises RuleRefused
+    while a booking runs, Conflict."""
+    begun = halfway(instance)
+    goes_on = begun is not None and begun.kind == OperationKind.REBUILD
+    if not goes_on:
+        require_there(instance)
     if instances.holds_gpu(instance):
         raise RuleRefused(_("A booking with this machine is running."), _("End the booking first."), rule="booked")
-    if not _has_image(instance):
+    if not goes_on and not _has_image(instance):
         refused = _("%(host)s has no image %(image)s.", host=instance.host.name, image=instance.image)
         raise RuleRefused(refused, _("Ask an admin to bring it back."), rule="image")
     return instances.request(actor, instance, OperationKind.REBUILD)
@@ -117,6 +121,16 @@ def keep(actor: User, instance: Instance) -> None:
         instance.delete_at = None
         db.session.flush()
         audit.record(actor.username, "instance.kept", f"instance:{instance.name}")
+
+
+def halfway(instance: Instance) -> Operation | None:
+    """The rebuild or move that failed on the way and took a machine's name from it: what is left of the machine on its
+    host is called otherwise, and only the same work once more ends that."""
+    if instance.status != InstanceStatus.MISSING:
+        return None
+    kinds = (OperationKind.REBUILD, OperationKind.MOVE)
+    newest = operations.last(instance.id, (Operation.kind.in_(kinds)) | (Operation.state == OperationState.DONE))
+    return newest if newest is not None and newest.state == OperationState.FAILED else None
 
 
 def require_there(instance: Instance) -> None:

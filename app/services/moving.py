@@ -33,8 +33,13 @@ def why_nowhere(host: Host) -> str:
 def request(actor: User | None, instance: Instance, target: Host) -> Operation:
     """Ask for a machine to be moved; its host must be loaded. `actor` None: the command line.
 
+    One that failed half-way goes on where it stopped, to the same host and no other.
+
     Raises InvalidInput for a host that it cannot go to, RuleRefused while bookings need it where it is, Conflict."""
-    care.require_there(instance)
+    begun = care.halfway(instance)
+    if begun is None or begun.kind != OperationKind.MOVE or begun.details["to"] != target.id:
+        begun = None
+        care.require_there(instance)
     if target.id == instance.host_id:
         raise InvalidInput(_("%(name)s is there already.", name=instance.name), field="host")
     if not instance.host.cluster or target.cluster != instance.host.cluster:
@@ -46,9 +51,20 @@ def request(actor: User | None, instance: Instance, target: Host) -> Operation:
     if not target.enabled:
         raise InvalidInput(_("%(host)s is out of service.", host=target.name), field="host")
     refuse_booked(instance)
-    ran = instance.status in care.ON
+    ran = begun.details["ran"] if begun else instance.status in care.ON
     details = {"member": target.member, "to": target.id, "host": target.name, "ran": ran}
     return instances.request(actor, instance, OperationKind.MOVE, **details)
+
+
+def retry(actor: User, instance: Instance) -> Operation:
+    """Ask once more for the making of a machine, its rebuild or its move, whichever failed and left none of its name on
+    its host; the host must be loaded. Raises what these raise."""
+    begun = care.halfway(instance)
+    if begun is None:
+        return instances.request(actor, instance, OperationKind.CREATE)
+    if begun.kind == OperationKind.REBUILD:
+        return care.rebuild(actor, instance)
+    return request(actor, instance, db.session.get_one(Host, begun.details["to"]))
 
 
 def refuse_booked(instance: Instance) -> None:

@@ -73,9 +73,9 @@ def _noun(target: Instance | Template) -> str:
     return "instance" if isinstance(target, Instance) else "template"
 
 
-def last(instance_id: int) -> Operation | None:
-    """The newest operation on a machine."""
-    query = select(Operation).where(Operation.instance_id == instance_id).order_by(Operation.id.desc()).limit(1)
+def last(instance_id: int, *such: ColumnElement[bool]) -> Operation | None:
+    """The newest operation on a machine, of `such` ones."""
+    query = select(Operation).where(Operation.instance_id == instance_id, *such).order_by(Operation.id.desc()).limit(1)
     return db.session.scalar(query)
 
 

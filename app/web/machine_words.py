@@ -12,7 +12,7 @@ from flask_babel import lazy_gettext as _l
 from app import clock
 from app.extensions import settings
 from app.models import Allocation, Host, Instance, Operation, OperationKind
-from app.services import attachments, inventory, operations
+from app.services import attachments, care, inventory, operations
 from app.web.operation_words import Worked
 from app.web.times import ago
 
@@ -107,6 +107,7 @@ class Card(Worked):
     operation: Operation | None  # the newest, open or not
     gpus: tuple[Allocation, ...]
     silence: str
+    halfway: bool  # a rebuild or a move of it failed on the way, and goes on when it is asked for again
 
     @property
     def busy(self) -> bool:
@@ -142,13 +143,20 @@ class Card(Worked):
 
 
 def cards(machines: list[Instance]) -> list[Card]:
-    """The machines (host loaded) with what their cards need, in three queries at most."""
+    """The machines (host loaded) with what their cards need, in three queries at most; and one for each that its host
+    lacks."""
     if not machines:
         return []
     newest = operations.latest({machine.id for machine in machines})
     gpus = attachments.by_machine(machines)
     return [
-        Card(machine, newest.get(machine.id), tuple(gpus.get(machine.id, ())), silence_of(machine.host))
+        Card(
+            machine,
+            newest.get(machine.id),
+            tuple(gpus.get(machine.id, ())),
+            silence_of(machine.host),
+            care.halfway(machine) is not None,
+        )
         for machine in machines
     ]
 

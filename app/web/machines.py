@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from flask import Blueprint, Response, flash, request, url_for
@@ -12,8 +13,8 @@ from wtforms import BooleanField, StringField
 from app import queue
 from app.errors import Conflict, DomainError, InvalidInput, NotFound
 from app.extensions import transaction
-from app.models import Instance, InstanceStatus, OperationKind
-from app.services import care, instances, policy, templates, visits
+from app.models import Instance, InstanceStatus, Operation, OperationKind
+from app.services import care, instances, moving, policy, templates, visits
 from app.web import live, machine_form, machine_words, survey_words, ways
 from app.web.forms import PageForm
 from app.web.render import go, is_fragment, render
@@ -119,13 +120,15 @@ def ask(name: str, what: str) -> Response:
 @bp.post("/<name>/<any(start, stop, restart):what>")
 def switch(name: str, what: str) -> Response:
     """Start, stop or restart a machine."""
-    return _request(instances.get(me(), name), SWITCHES[what])
+    machine = instances.get(me(), name)
+    return _request(machine, lambda: instances.request(me(), machine, SWITCHES[what]))
 
 
 @bp.post("/<name>/retry")
 def retry(name: str) -> Response:
-    """Try once more to make a machine whose creation failed."""
-    return _request(instances.get(me(), name), OperationKind.CREATE)
+    """Try once more what failed and left no machine: its creation, its rebuild, its move."""
+    machine = instances.get(me(), name)
+    return _request(machine, lambda: moving.retry(me(), machine))
 
 
 @bp.get("/<name>/delete")
@@ -153,11 +156,11 @@ def delete(name: str) -> Response:
     return go(url_for("machines.show", name=machine.name))
 
 
-def _request(machine: Instance, kind: OperationKind) -> Response:
+def _request(machine: Instance, ask: Callable[[], Operation]) -> Response:
     """Ask the machine's host for work; to its page, which shows how far it is."""
     try:
         with transaction():
-            instances.request(me(), machine, kind)
+            ask()
     except Conflict as error:
         flash(str(error), "error")
         return _page(instances.get(me(), machine.name), 409)

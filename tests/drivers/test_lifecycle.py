@@ -145,6 +145,33 @@ def test_a_rebuild_starts_from_the_image_and_brings_no_gpu(subject: Subject) -> 
     assert subject.driver.observe().instances.keys() & set(subject.made) == {spec.name}
 
 
+def test_a_rebuild_goes_on_where_it_failed_and_counts_on_nothing_that_an_older_one_left(subject: Subject) -> None:
+    spec = subject.spec()
+    old, new = f"{spec.name}-OLD", f"{spec.name}-NEW"
+    subject.made += [old, new]
+    for name in (old, new):  # as far as one came that failed after the first of them had lost its name
+        subject.driver.create(replace(spec, name=name), NO_PROGRESS)
+    subject.driver.stop(old, force=True)
+    subject.driver.rebuild(replace(spec, image="no-such"), NO_PROGRESS)
+    assert subject.driver.observe().instances.keys() & set(subject.made) == {spec.name}
+    subject.driver.snapshot(spec.name, "hand-1")
+    subject.driver.create(replace(spec, name=old), NO_PROGRESS)  # one that failed when all but this was done
+    subject.driver.rebuild(spec, NO_PROGRESS)
+    assert snapshots(subject, spec.name) == [], "it is another one"
+    assert subject.driver.observe().instances.keys() & set(subject.made) == {spec.name}
+
+
+def test_what_is_left_of_a_machine_is_deleted_with_it_also_where_that_is_all(subject: Subject) -> None:
+    spec = subject.spec()
+    beside = [f"{spec.name}-{end}" for end in ("NEW", "OLD", "MOVED")]
+    subject.made += beside
+    for names in ((spec.name, beside[2]), beside[:2]):
+        for name in names:
+            subject.driver.create(replace(spec, name=name), NO_PROGRESS)
+        subject.driver.delete(spec.name)
+        assert not subject.driver.observe().instances.keys() & set(subject.made)
+
+
 CALLS: list[Callable[[LxdDriver, str], object]] = [
     lambda driver, name: driver.freeze(name),
     lambda driver, name: driver.rename(name, "other"),

@@ -379,3 +379,22 @@ def test_a_member_of_a_cluster_has_its_own_instances_only(server: Server, driver
     with pytest.raises(GiveUp, match="it is on m2"):
         driver.move("t2", "m3", lambda *_: None)
     assert {method for method, _path in server.requests} == {"GET"}
+
+
+def test_what_a_rebuild_or_a_move_has_left_is_deleted_on_whichever_member_it_is(
+    server: Server, driver: PylxdDriver
+) -> None:
+    server.answers[("GET", "/1.0")]["environment"] |= {"server_clustered": True, "server_name": "m1"}
+    for end, status in (("NEW", "Running"), ("MOVED", "Stopped")):
+        left = instance(name=f"t1-{end}", status=status, location="m2", config={"user.berth.owner": "alice"})
+        looks = 2 if status == "Running" else 1  # the stop looks too
+        server.answers["GET", f"/1.0/instances/t1-{end}"] = [*[left] * looks, (404, "not found")]
+        server.answers["DELETE", f"/1.0/instances/t1-{end}"] = (202, "op")
+    server.answers["PUT", "/1.0/instances/t1-NEW/state"] = (202, "op")
+    server.answers["GET", "/1.0/operations/op/wait"] = DONE
+    driver.delete("t1")
+    assert [request for request in server.requests if request[0] != "GET"] == [
+        ("PUT", "/1.0/instances/t1-NEW/state"),
+        ("DELETE", "/1.0/instances/t1-NEW"),
+        ("DELETE", "/1.0/instances/t1-MOVED"),
+    ]

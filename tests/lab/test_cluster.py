@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from app.drivers.base import GiveUp, GpuInfo, InstanceSpec, Tag, TryAgain
-from app.drivers.lxd import PylxdDriver, move
+from app.drivers.lxd import PylxdDriver, backups, move
+from app.drivers.lxd.wire import Wire
 from app.extensions import transaction
 from app.models import Instance, Operation, OperationKind, OperationState
 from app.services import accounts, instances, moving, operations, ports, snapshots
@@ -82,6 +83,30 @@ def test_each_agent_sees_and_makes_the_instances_of_its_own_member(members: tupl
                 refused()
         driver(two).delete(names[0])
         assert names[0] in seen(one), "what another member has is not this one's to delete"
+    finally:
+        one.remove(*names)
+
+
+def test_a_backups_copy_stays_on_its_member_and_one_that_went_astray_is_taken_away(
+    members: tuple[Lab, Lab], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, _two = members
+    names = [make(one), make(one)]  # the next one LXD would put where there is none
+    copies = "list", "-c", "L", "-f", "csv", "--project", backups.PROJECT
+
+    def back_up(file: Path) -> None:
+        assert driver(one).backup(names[0], "", file, 4 << 30, NO_PROGRESS) == file.stat().st_size
+        assert one.lxc(*copies) == ""
+
+    try:
+        back_up(tmp_path / "first")
+        with monkeypatch.context() as patch:
+            patch.setattr(Wire, "here", lambda _wire: {})
+            patch.setattr(backups, "_remove", lambda *_: None)
+            with pytest.raises(AssertionError):
+                back_up(tmp_path / "none")
+        assert one.lxc(*copies).split() == ["cl2"]
+        back_up(tmp_path / "second")
     finally:
         one.remove(*names)
 

@@ -17,14 +17,15 @@ from types import SimpleNamespace
 
 import pytest
 import requests
+from flask import Flask
 from sqlalchemy.orm import undefer
 
 from app import clock
-from app.drivers.base import GiveUp, InstanceSpec
+from app.drivers.base import GiveUp, HostUnreachable, InstanceSpec
 from app.drivers.lxd import rebuild
 from app.drivers.lxd.backups import PROJECT
 from app.extensions import db, transaction
-from app.models import Host, Instance, Operation, OperationKind, OperationState, Readable, Reading
+from app.models import Host, Instance, InstanceStatus, Operation, OperationKind, OperationState, Readable, Reading
 from app.services import (
     accounts,
     adoption,
@@ -37,13 +38,15 @@ from app.services import (
     snapshots,
     surveys,
 )
-from tests.factories import make_admin
+from tests.factories import make_admin, make_host, make_instance, make_user
 from tests.lab.fixtures import Hosts
 from tests.lab.lab import Lab
 from tests.lab.looking import connect
 from tests.lab.scene import AS_BERTH_DOES, Scene, scene
 from tests.runtime.running import wait_for
+from tests.workers.house import Now
 from workers.surveyor import Surveyor
+from workers.works import run_operations
 
 pytestmark = pytest.mark.lab
 
@@ -303,6 +306,38 @@ def test_a_rebuild_keeps_home_with_its_owners_and_goes_on_where_it_was_killed(
     config = life.host.lxc("config", "show", name)
     assert "type: proxy" in config
     assert "gpu" not in config
+    left = life.host.lxc("list", "-c", "n", "-f", "csv").split()
+    assert [one for one in left if one.startswith(name)] == [name]
+
+
+def test_a_rebuild_that_lxd_left_half_way_is_asked_for_again(
+    life: Life, app: Flask, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By an agent of its own, in this process."""
+    driver, name = connect(life.host), life.host.unique("r")
+    life.here.machines += [(life.host, f"{name}{end}") for end in ("", "-NEW", "-OLD")]
+    driver.create(InstanceSpec(name, "base", 1, 512, 3, name), lambda *_: None)
+    life.host.run(name, "sh", "-c", "echo kept > /home/note; echo gone > /root/note")
+    host = make_host("lab", gpus=0, endpoint=str(life.host.socket), images=[{"alias": "base"}])
+    machine = make_instance(make_user(name), host, name, image="base", cpus=1, memory_mib=512, disk_gib=3)
+    number = machine.id
+    monkeypatch.setattr("workers.works.threading.Thread", Now)  # the test has one connection only
+
+    def rebuilt() -> Operation:
+        found = instances.get(None, name)
+        asked = care.rebuild(found.owner, found).id
+        db.session.commit()
+        run_operations(app, "lab", driver)
+        db.session.expire_all()
+        return db.session.get_one(Operation, asked)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(rebuild, "_dress", lambda *_: (_ for _ in ()).throw(HostUnreachable("Connect", "it restarts")))
+        assert "it restarts" in rebuilt().error
+    instances.record_statuses(host.id, {one.name: one.status for one in driver.observe().instances.values()})
+    assert db.session.get_one(Instance, number).status == InstanceStatus.MISSING
+    assert rebuilt().error == ""
+    assert life.host.run(name, "sh", "-c", "cat /home/note; ls /root").strip() == "kept"
     left = life.host.lxc("list", "-c", "n", "-f", "csv").split()
     assert [one for one in left if one.startswith(name)] == [name]
 

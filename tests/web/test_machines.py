@@ -136,6 +136,32 @@ def test_work_that_ends_while_its_page_is_made(
         assert client.get("/machines/liwei", htmx=True).status == 204
 
 
+@pytest.mark.parametrize("kind", [OperationKind.REBUILD, OperationKind.MOVE])
+def test_a_rebuild_or_a_move_that_left_no_machine_can_be_tried_again(
+    client: Client, woken: list[str], kind: OperationKind
+) -> None:
+    at = host()
+    at.member, at.cluster = "m3", "c1"
+    other = make_host("lab04", member="m4", cluster="c1")
+    user = make_user("liwei")
+    machine = make_instance(user, at, "liwei", status=InstanceStatus.MISSING)
+    client.login_as(user)
+    lost = "does not have this machine any more"
+    assert lost in client.get("/machines/liwei").text
+    first = operations.enqueue(user, machine, kind, to=other.id, host="lab04", member="m4", ran=True)
+    operations.finish(first.id, "agent:lab03", "Connect to LXD: it went away in the middle of it.")
+    page = client.get("/machines/liwei")
+    assert "it went away in the middle of it" in page.text
+    assert "Try again, and it goes on from there." in page.text
+    assert lost not in page.text
+    assert client.submit(page.form("Try again")).location == "/machines/liwei"
+    again = operation_on("liwei")
+    assert (again.kind, again.state, woken) == (kind, OperationState.QUEUED, ["lab03"])
+    assert client.post("/machines/liwei/retry").status == 409
+    operations.finish(again.id, "agent:lab03")
+    assert machine_of("liwei").host_id == (other.id if kind == OperationKind.MOVE else at.id)
+
+
 def test_retry_is_for_failed_creations_only(client: Client) -> None:
     user = make_user("liwei")
     make_instance(user, host(), "liwei")

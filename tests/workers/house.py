@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import UTC, datetime
 from types import SimpleNamespace
 
@@ -41,3 +42,16 @@ class House(SimpleNamespace):
         return db.session.scalars(
             db.select(Allocation).where(Allocation.booking_id == booking.id).execution_options(populate_existing=True)
         ).one()
+
+
+class Now:
+    """A thread that has ended when it starts."""
+
+    def __init__(self, *, target: Callable[..., None], args: tuple[object, ...], **_more: object) -> None:
+        self._run = lambda: target(*args)
+
+    def start(self) -> None:
+        self._run()
+
+    def is_alive(self) -> bool:
+        return False

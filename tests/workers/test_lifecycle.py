@@ -12,13 +12,14 @@ from flask import Flask
 from sqlalchemy.orm import joinedload
 
 from app import clock
-from app.drivers.base import GiveUp, TryAgain
+from app.drivers.base import GiveUp, HostUnreachable, TryAgain
 from app.drivers.fake import FakeLxd
+from app.errors import Conflict
 from app.extensions import db
 from app.models import Backup, Host, Instance, InstanceStatus, Operation, OperationKind, OperationState, Schedule
 from app.services import adoption, care, instances, moving, operations, snapshots, surveys, upkeep
 from tests.factories import make_host
-from tests.workers.house import NOW, House
+from tests.workers.house import NOW, House, Now
 from workers.surveyor import Surveyor, after_reboot
 from workers.works import run_operations
 
@@ -65,21 +66,8 @@ class Home:
 
 @pytest.fixture
 def home(app: Flask, house: House, monkeypatch: pytest.MonkeyPatch) -> Home:
-    monkeypatch.setattr("workers.works.threading.Thread", _Now)  # the test has one connection only
+    monkeypatch.setattr("workers.works.threading.Thread", Now)  # the test has one connection only
     return Home(app, house)
-
-
-class _Now:
-    """A thread that has ended when it starts."""
-
-    def __init__(self, *, target: Callable[..., None], args: tuple[object, ...], **_more: object) -> None:
-        self._run = lambda: target(*args)
-
-    def start(self) -> None:
-        self._run()
-
-    def is_alive(self) -> bool:
-        return False
 
 
 def test_pause_and_resize(home: Home, house: House) -> None:
@@ -282,6 +270,61 @@ def test_a_rebuild_leaves_it_running_without_the_password_of_before(home: Home, 
     assert home.do().state == OperationState.DONE
     assert (home.status(), home.machine.status, snapshots.of(home.machine)) == ("running", "running", [])
     assert (home.machine.password_at, home.machine.keys_at) == (None, None)
+
+
+def test_a_rebuild_that_failed_half_way_is_tried_again_and_another_is_not(home: Home, house: House) -> None:
+    home.set(image="base")
+    house.host.images = [{"alias": "base"}]
+    db.session.commit()
+    home.lxd.fail_next("rebuild", HostUnreachable("Connect to LXD", "it is gone", ""))
+    care.rebuild(house.alice, home.machine)
+    assert "it is gone" in home.do().error
+    home.lxd.stop("alice")
+    home.lxd.rename("alice", "alice-OLD")  # so far it came
+    house.host.images = []
+    house.run()
+    house.alice = instances.possible_owners()[0]
+    assert home.machine.status == InstanceStatus.MISSING
+    with pytest.raises(Conflict, match="not on its host"):
+        care.resize(house.alice, home.machine, cpus=1, memory_gib=1, disk_gib=1)
+    instances.request(house.alice, home.machine, OperationKind.RESTART)
+    assert "no such instance" in home.do().error
+    again = moving.retry(house.alice, home.machine)
+    assert home.do().state == OperationState.DONE
+    assert (again.kind, home.machine.status, home.status()) == (OperationKind.REBUILD, "running", "running")
+    home.lxd.delete("alice")  # by hand
+    house.run()
+    house.alice = instances.possible_owners()[0]
+    with pytest.raises(Conflict, match="not on its host"):
+        care.rebuild(house.alice, home.machine)
+    with pytest.raises(Conflict, match="exists already"):
+        moving.retry(house.alice, home.machine)
+
+
+def test_a_move_that_failed_half_way_goes_on_to_the_same_host_and_is_started_there(home: Home, house: House) -> None:
+    home.survey()
+    there = FakeLxd(house.lxd._path.with_name("lab2.json"), pace=0)
+    there.gpus()
+    target, third = (make_host(name, endpoint="sim:", member=name, cluster="simulated") for name in ("lab2", "lab3"))
+    home.lxd.fail_next("move", HostUnreachable("Connect to LXD", "it is gone", ""))
+    moving.request(house.alice, home.machine, target)
+    assert "it is gone" in home.do().error
+    there.add_instance("alice-MOVED", "stopped", owner="alice")  # so far it came
+    home.lxd.delete("alice")
+    numbers = target.id, third.id
+    house.run()
+    house.alice = instances.possible_owners()[0]
+    assert home.machine.status == InstanceStatus.MISSING
+    for refused in (
+        lambda: moving.request(house.alice, home.machine, db.session.get_one(Host, numbers[1])),
+        lambda: care.rebuild(house.alice, home.machine),
+    ):
+        with pytest.raises(Conflict, match="not on its host"):
+            refused()
+    moving.retry(house.alice, home.machine)
+    after = home.do()
+    assert (after.kind, after.host_id, home.machine.host_id) == (OperationKind.START, numbers[0], numbers[0])
+    assert there.observe().instances.keys() == {"alice"}
 
 
 def test_what_was_made_by_hand_is_taken_over(home: Home, house: House) -> None:

@@ -133,7 +133,8 @@ class PylxdDriver(WaysIn, TemplateSide, Lifecycle):
         instances.power(self._wire, instance, "restart")
 
     def delete(self, instance: str) -> None:
-        """Stop and remove it; a missing one is fine."""
+        """Stop and remove it and what a rebuild or a move of it has left; a missing one is fine."""
+        instances.clear(self._wire, instance)
         instances.delete(self._wire, instance)
 
     def bring_libraries(self, wanted: Way | None = None) -> Brought:

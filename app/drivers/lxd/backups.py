@@ -77,7 +77,7 @@ def _copy(side: Wire, source: Json, origin: str) -> None:
         "devices": {"root": {"type": "disk", "path": "/", **disk}},
     }
     with instances.alone(side):
-        side.send("post", "instances", json=body, limit=instances.COPY_TIMEOUT)
+        side.send("post", "instances", json=body, limit=instances.COPY_TIMEOUT, params=side.here())
     instances.strip(side, str(source["name"]), body)
 
 
@@ -121,10 +121,11 @@ def _held(wire: Wire, name: str) -> int:
 
 
 def _remove(side: Wire, name: str, what: str) -> None:
-    """Take the copy away, once LXD has let go of it: what was begun for somebody who is gone goes on."""
+    """Take the copy away, on whichever member of the cluster it is, once LXD has let go of it: what was begun for
+    somebody who is gone goes on."""
     with suppress(RefusedError):
         instances.join(side, name)
-    if side.find(name)[0] is not None:
+    if side.find_anywhere(name)[0] is not None:
         instances.remove(side, name, what)
 
 

@@ -25,6 +25,8 @@ COPY_TIMEOUT = 900.0  # the first instance of an image has to unpack it
 _KEPT = ("volatile.", "image.")  # LXD's own keys of an instance
 _INSIDE = "Executing command"  # what LXD calls it
 _REMOVAL = 30.0  # seconds within which LXD has let go of an instance
+# What a rebuild or a move calls theirs until it is done. No machine of a person's is called so.
+BESIDE = ("-NEW", "-OLD", "-MOVED")
 _making: dict[tuple[int, str], threading.Lock] = {}  # by process too: a fork may copy a held one
 
 
@@ -43,11 +45,11 @@ def alone(wire: Wire) -> Iterator[None]:
         yield
 
 
-def power(wire: Wire, name: str, action: str, *, force: bool = False) -> None:
+def power(wire: Wire, name: str, action: str, *, force: bool = False, anywhere: bool = False) -> None:
     """start, stop, restart, freeze; what is so already is fine. A restart is forced where a clean one is not obeyed."""
     what = f"{action.capitalize()} {name}"
     with as_driver_errors(what):
-        current = wire.find(name)[0]
+        current = _found(wire, name, anywhere)
         if current is None:
             raise GiveUp(what, "the host has no such instance", "Create the instance anew.")
         status = current["status"].lower()
@@ -91,17 +93,27 @@ def _switch(wire: Wire, name: str, request: Json) -> None:
             return
 
 
-def delete(wire: Wire, name: str) -> None:
-    """Stop and remove it, if it is Berth's; a missing one is fine."""
+def delete(wire: Wire, name: str, *, anywhere: bool = False) -> None:
+    """Stop and remove it, if it is Berth's; a missing one is fine. `anywhere`: on another member of the cluster too."""
     what = f"Delete {name}"
     with as_driver_errors(what):
-        turns.look_and_act(lambda: _delete(wire, name, what))
-        if wire.find(name)[0]:
+        turns.look_and_act(lambda: _delete(wire, name, what, anywhere))
+        if _found(wire, name, anywhere):
             raise TryAgain(what, "LXD still lists it")
 
 
-def _delete(wire: Wire, name: str, what: str) -> None:
-    current = wire.find(name)[0]
+def clear(wire: Wire, name: str) -> None:
+    """Remove what rebuilds and moves of it that failed half-way have left, wherever in the cluster it was then."""
+    for end in BESIDE:
+        delete(wire, name + end, anywhere=True)
+
+
+def _found(wire: Wire, name: str, anywhere: bool) -> Json | None:
+    return (wire.find_anywhere if anywhere else wire.find)(name)[0]
+
+
+def _delete(wire: Wire, name: str, what: str, anywhere: bool) -> None:
+    current = _found(wire, name, anywhere)
     if current is None:
         return
     if not current["config"].get(shapes.OWNER):
@@ -110,7 +122,7 @@ def _delete(wire: Wire, name: str, what: str) -> None:
         with suppress(RefusedError):  # the one who asked for it may be gone
             join(wire, name)
     if current["status"].lower() != "stopped":
-        power(wire, name, "stop", force=True)
+        power(wire, name, "stop", force=True, anywhere=anywhere)
     if current["config"].get(shapes.PROTECTED):
         _unprotect(wire, name)
     wire.send("delete", "instances", name, limit=POWER_TIMEOUT)
@@ -128,14 +140,16 @@ def strip(wire: Wire, name: str, body: Json) -> None:
 
 
 def remove(wire: Wire, name: str, what: str) -> None:
-    """Remove a stopped one. LXD that is still making it, or is at taking it away itself, fails at this for a while."""
+    """Remove a stopped one, on whichever member of the cluster. LXD that is still making it, or is at taking it away
+    itself, fails at this for a while. A copy that was not stripped yet is protected as what it is one of."""
     deadline, trouble = time.monotonic() + _REMOVAL, ""
     while time.monotonic() < deadline:
         try:
+            wire.send("patch", "instances", name, json={"config": {shapes.PROTECTED: "false"}}, limit=POWER_TIMEOUT)
             wire.send("delete", "instances", name, limit=POWER_TIMEOUT)
         except RefusedError as error:
             trouble = str(error)
-        if wire.find(name)[0] is None:
+        if wire.find_anywhere(name)[0] is None:
             return
         time.sleep(0.5)
     raise TryAgain(what, trouble or "LXD still lists it")

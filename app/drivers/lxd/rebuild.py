@@ -4,7 +4,8 @@ the one writes to tar in the other, each as root in its own.
 
 The old one is kept, as NAME-OLD, until the new one, NAME-NEW until then, has its name. No machine of a person's is
 called so: their names have no capitals. Whatever is killed half-way, a look at which of the three there are says how to
-go on.
+go on: without one of that name, the new one has to get it. One that has it has all of /home: what is beside it was left
+by another try, perhaps long ago, and counts for nothing.
 """
 
 from __future__ import annotations
@@ -41,9 +42,8 @@ def rebuild(wire: Wire, update: Update, spec: InstanceSpec, progress: Progress) 
     """See above. What fails before the old one has lost its name leaves that as it was, and running."""
     what, new, old = f"Rebuild {spec.name}", f"{spec.name}-NEW", f"{spec.name}-OLD"
     with as_driver_errors(what):
-        if wire.find(old)[0] is None:
-            if wire.find(spec.name)[0] is None:
-                raise GiveUp(what, "the host has no such instance", "Create the instance anew.")
+        if wire.find(spec.name)[0] is not None:
+            instances.clear(wire, spec.name)
             try:
                 _prepare(wire, what, replace(spec, name=new), spec.name, progress)
             except HostUnreachable:
@@ -54,10 +54,11 @@ def rebuild(wire: Wire, update: Update, spec: InstanceSpec, progress: Progress) 
                 raise
             _halt(wire, spec.name)
             _rename(wire, spec.name, old)
-        if wire.find(spec.name)[0] is None:
-            _halt(wire, new)
-            _dress(wire, update, old, new, what)
-            _rename(wire, new, spec.name)
+        elif wire.find(old)[0] is None:
+            raise GiveUp(what, "the host has no such instance", "Create the instance anew.")
+        _halt(wire, new)
+        _dress(wire, update, old, new, what)
+        _rename(wire, new, spec.name)
         progress("starting", 90)
         instances.power(wire, spec.name, "start")
         instances.delete(wire, old)
