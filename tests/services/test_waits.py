@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from flask import Flask
+from sqlalchemy import event
 
 from app import serving
 from app.errors import Conflict, InvalidInput, RuleRefused
@@ -61,6 +62,24 @@ def woken(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     found: list[str] = []
     monkeypatch.setattr("app.queue.wake", found.append)
     return found
+
+
+def test_what_is_granted_while_one_looks_is_in_the_list_once(host: Host) -> None:
+    """The worker that serves the line is another process."""
+    full(host)
+    person = make_user()
+    wait = exact(person)
+
+    def grant(connection: Any, cursor: Any, statement: str, *_rest: Any) -> None:
+        if "FROM waits" in statement:
+            cursor.connection.execute(f"UPDATE waits SET state = 'granted', closed_at = now() WHERE id = {wait.id}")
+
+    event.listen(db.engine, "after_cursor_execute", grant)
+    try:
+        found = line.mine(person)
+    finally:
+        event.remove(db.engine, "after_cursor_execute", grant)
+    assert [one.id for one in found] == [wait.id]
 
 
 def test_first_come_first_served_and_whoever_cannot_use_it_keeps_the_place(host: Host) -> None:

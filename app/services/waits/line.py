@@ -46,13 +46,18 @@ def everybody() -> list[Wait]:
 
 
 def mine(user: User, *, over: bool = True) -> list[Wait]:
-    """A person's own: those that are open, first come first, then the latest that are `over`."""
-    own = select(Wait).where(Wait.user_id == user.id).options(*_WHOLE)
-    still = list(db.session.scalars(_fresh(own.where(Wait.state.in_(OPEN)).order_by(Wait.id))))
-    if not over:
-        return still
-    closed = own.where(Wait.state.not_in(OPEN)).order_by(Wait.closed_at.desc(), Wait.id.desc()).limit(KEPT)
-    return [*still, *db.session.scalars(_fresh(closed))]
+    """A person's own: those that are open, first come first, then the latest that are `over`.
+
+    In one statement: what is granted between two would be in both."""
+    own, is_open = Wait.user_id == user.id, Wait.state.in_(OPEN)
+    closed = select(Wait.id).where(own, ~is_open).order_by(Wait.closed_at.desc(), Wait.id.desc()).limit(KEPT)
+    asked = or_(is_open, Wait.id.in_(closed)) if over else is_open
+    found = db.session.scalars(_fresh(select(Wait).where(own, asked).options(*_WHOLE).order_by(Wait.id))).all()
+    ended = [wait for wait in found if wait.state not in OPEN]
+    return [
+        *(wait for wait in found if wait.state in OPEN),
+        *sorted(ended, key=lambda wait: (wait.closed_at, wait.id), reverse=True),
+    ]
 
 
 def get(user: User, wait_id: int) -> Wait:
