@@ -107,8 +107,8 @@ def spans(start: datetime, end: datetime, now: datetime, viewer: User, named: It
     owners = _owners({row.booking_id for row in rows}, viewer, named)
     found: dict[int, list[Span]] = defaultdict(list)
     for gpu_id, booking_id, starts_at, ends_at, attached in rows:
-        user_id, owner, *more = owners.get(booking_id, _UNNAMED)
-        found[gpu_id].append(Span(gpu_id, booking_id, starts_at, ends_at, user_id, owner, attached, *more))
+        user_id, owner, note, offered = owners.get(booking_id, _UNNAMED)
+        found[gpu_id].append(Span(gpu_id, booking_id, starts_at, ends_at, user_id, owner, attached, note, offered))
     for gpu_id, blocks in maintenance.between(min(start, now), max(end, now + A_MOMENT)).items():
         kept = [_kept(block) for block in blocks]
         found[gpu_id] = sorted([*found[gpu_id], *kept], key=lambda span: span.starts_at)

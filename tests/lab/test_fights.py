@@ -41,7 +41,8 @@ BATCHES = {
         Fight("keeps-deleted", meddle=(("delete", "--force", "{}"),)),
         # LXD may be at its start for longer than a GPU may take to be free: for that long nobody gets it.
         Fight("keeps-renamed", ends=EITHER, true="busy running",
-              meddle=(("stop", "--force", "{}"), ("rename", "{}", "{}-x"), ("start", "{}-x"), ("delete", "--force", "{}-x"))),
+              meddle=(("stop", "--force", "{}"), ("rename", "{}", "{}-x"), ("start", "{}-x"),
+                      ("delete", "--force", "{}-x"))),
     ],
 }  # fmt: skip
 # Where LXD hides its nodes, as from a snap, the way to them is another one; all else is the same there.
