@@ -157,8 +157,10 @@ def _page(template: Template, form: UseForm | None = None, status: int = 200) ->
     sight = template_words.Sight(template, operations.last_of_template(template.id))
     if is_fragment() and not sight.busy:  # this answer ends the polling: say aloud how it went
         ready = template.state == TemplateState.READY and template.retired_at is None
-        ended = sight.failure if sight.failed else str(sight.state[1])
-        flash(_("%(name)s is ready.", name=template.name) if ready else ended)
+        if sight.failed:
+            flash(sight.failure, "error")
+        else:
+            flash(_("%(name)s is ready.", name=template.name) if ready else str(sight.state[1]))
     return render(
         "templates/show.html",
         fragment="templates/_state.html",
