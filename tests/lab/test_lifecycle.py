@@ -321,7 +321,8 @@ def test_a_rebuild_that_lxd_left_half_way_is_asked_for_again(
     host = make_host("lab", gpus=0, endpoint=str(life.host.socket), images=[{"alias": "base"}])
     machine = make_instance(make_user(name), host, name, image="base", cpus=1, memory_mib=512, disk_gib=3)
     number = machine.id
-    monkeypatch.setattr("workers.works.threading.Thread", Now)  # the test has one connection only
+    here = SimpleNamespace(Thread=Now, Event=threading.Event)  # the test has one connection only
+    monkeypatch.setattr("workers.works.threading", here)
 
     def rebuilt() -> Operation:
         found = instances.get(None, name)
