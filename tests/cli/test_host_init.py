@@ -33,7 +33,7 @@ def test_it_says_first_and_does_it_when_told(berth: Berth, system: PaperSystem) 
     done = berth("host", "init", "--name", "lab01", "--loop", "20", "--yes", "--json")
     assert {row["state"] for row in done.json()} == {"done"}
     assert done.status == 0
-    assert system.hosts == ["lab01"]
+    assert system.hosts == {"lab01": "22000-22999"}
     again = berth("host", "init", "--name", "lab01", "--yes", "--json")
     assert {row["state"] for row in again.json()} == {"already so"}
 
@@ -43,7 +43,7 @@ def test_what_cannot_be_done_is_an_error_and_the_end_is_doctors(berth: Berth, sy
     assert failed.status == 1
     assert [row["state"] for row in failed.json()] == ["done"] * 3 + ["failed"] + ["not done"] * 6
     system.broken["/"] = "FAIL agent: never seen"  # `berth doctor` finds something
-    system.hosts.append("lab01")
+    system.hosts["lab01"] = "22000-22999"
     assert berth("host", "init", "--name", "lab01", "--loop", "20", "--no-agent", "--yes").status == 1
 
 
