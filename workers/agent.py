@@ -144,7 +144,8 @@ class Agent:
             if done == before and not todo.quiet:  # in vain: the events of its own doing would keep it at that for ever
                 self.stop.wait(min(IN_VAIN, until_next(began, clock.now(), boundary, self.settings.tick)))
             before = done
-            LOOK.wait(until_next(began, clock.now(), boundary, self.settings.tick))
+            left = until_next(began, clock.now(), boundary, self.settings.tick)
+            LOOK.wait(0 if self.stop.is_set() else left)  # its own wake may have been cleared above
 
     def work(self, *, wait: bool) -> int:
         """Do the host's queued operations; how many. Raises Held if somebody else is at it and `wait` is False."""
@@ -165,7 +166,7 @@ class Agent:
                 log.debug("no operations now: %s", error)
             except Exception:
                 log.exception("an operation on %s failed", self.host_name)
-            WORK.wait(self.settings.tick)
+            WORK.wait(0 if self.stop.is_set() else self.settings.tick)
 
     def _events(self) -> None:
         """Look whenever LXD says that something happened to an instance: started, restored, copied, changed by hand."""

@@ -95,7 +95,9 @@ def run_operations(app: Flask, host_name: str, driver: LxdDriver) -> int:
     ended = threading.Event()
     while True:
         ended.clear()
-        under_way = {thread: operation for thread, operation in under_way.items() if thread.is_alive()}
+        alive = {thread: operation for thread, operation in under_way.items() if thread.is_alive()}
+        lost |= len(alive) < len(under_way)  # maybe the database did not take its end
+        under_way = alive
         try:
             if lost:
                 _requeue(app, host_name, under_way.values())
@@ -135,7 +137,14 @@ def _perform(app: Flask, host_name: str, driver: LxdDriver, operation: Operation
     """Do one operation and close it. What the database does not take now is done again by the next agent."""
     try:
         with app.app_context():
-            error = _attempt(Work(operation, driver))
+            if operation.details.get("start"):  # its host was rebooted meanwhile: see upkeep.after_reboot
+                error = _attempt(Work(operation, driver), moving_in.start)
+                if not error:
+                    with transaction():
+                        operations.put_back(operation.id)
+                    return
+            else:
+                error = _attempt(Work(operation, driver), HANDLERS[operation.kind])
             with transaction():
                 operations.finish(operation.id, f"agent:{host_name}", error)
             if operation.kind == OperationKind.MOVE and not error:
@@ -146,12 +155,10 @@ def _perform(app: Flask, host_name: str, driver: LxdDriver, operation: Operation
         ended.set()
 
 
-def _attempt(work: Work) -> str:
+def _attempt(work: Work, handler: Callable[[Work], None]) -> str:
     """The error's text, or "" when it worked."""
     try:
-        if work.operation.details.get("start"):  # its host was rebooted meanwhile: see upkeep.after_reboot
-            moving_in.start(work)
-        HANDLERS[work.operation.kind](work)
+        handler(work)
     except DriverError as error:
         return error.sentences()
     except DomainError as error:

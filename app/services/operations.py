@@ -124,9 +124,10 @@ def claim(host_id: int, *, heavy: bool = True) -> Operation | None:
     """Take the host's oldest queued operation, with its machine and owner or its template; None when there is none.
     `heavy`: one of HEAVY may be taken too. An image is removed only when nothing is made from it any more."""
     without = [] if heavy else HEAVY
+    may = or_(Operation.kind.not_in(without), Operation.details["start"].as_boolean())  # no more than that for now
     query = (
         select(Operation)
-        .where(Operation.host_id == host_id, Operation.state == OperationState.QUEUED, Operation.kind.not_in(without))
+        .where(Operation.host_id == host_id, Operation.state == OperationState.QUEUED, may)
         .where(or_(Operation.kind != OperationKind.DISCARD, ~needing(Operation.template_id)))
         .options(joinedload(Operation.instance).joinedload(Instance.owner), joinedload(Operation.template))
         .order_by(Operation.id)
@@ -181,6 +182,13 @@ def remember(operation_id: int, **details: Any) -> None:
     if operation is not None:
         operation.details = operation.details | details
         db.session.flush()
+
+
+def put_back(operation_id: int) -> None:
+    """Its machine was started, which was to come first; the work itself is in the queue again."""
+    operation = db.session.get_one(Operation, operation_id)
+    operation.state, operation.details = OperationState.QUEUED, operation.details | {"start": False}
+    db.session.flush()
 
 
 def finish(operation_id: int, actor: str, error: str = "") -> None:

@@ -29,6 +29,8 @@ def move(user: User, booking_id: int, window: Window, slot: int, *, seen: Window
             _("Make a new booking, then cancel this one."),
             field="starts_at",
         )
+    if window.ends_at == booking.ends_at:  # it stays, also where it lies beside the account's grid
+        return move_start(user, booking_id, window.starts_at, slot, seen=began)
     if window.starts_at < booking.starts_at:
         changes.move_end(user, booking_id, window.ends_at, slot, seen=ended)
         return move_start(user, booking_id, window.starts_at, slot, seen=began)

@@ -36,7 +36,7 @@ def due(host_id: int) -> int:
 
 def after_reboot(host_id: int) -> int:
     """Ask for the machines to be started that ran when the host went down; how many. One on which work is under way is
-    started when that is taken up again: a backup may take hours."""
+    started before that is taken up again, and before its turn: a backup may take hours."""
     ran = (Instance.status == InstanceStatus.RUNNING, Instance.autostart, Instance.delete_at.is_(None))
     asked = sum(_ask(one, OperationKind.START) for one in db.session.scalars(_idle(host_id).where(*ran)).all())
     beside = (

@@ -18,7 +18,7 @@ from tests.services.hostinit.paper import PaperSystem
 
 pytestmark = pytest.mark.lab
 
-REAL = {"lxc", "lsblk", "wipefs", "ip", "lxd", "nft"}
+REAL = {"lxc", "lsblk", "wipefs", "ip", "lxd"}
 
 
 class HalfReal(PaperSystem):

@@ -137,6 +137,14 @@ def test_doctor_finds_nothing_bad_and_a_second_run_nothing_to_do(site: Site, run
     assert found["restrictions"]["ok"]
 
 
+def test_the_rules_are_there_again_whatever_becomes_of_nftables(site: Site, runs: dict[str, Any]) -> None:
+    assert runs["done"][0] == 0
+    assert "flush ruleset" in site.host.must("cat", "/etc/nftables.conf"), "as Debian has it"
+    for what in ("start", "reload", "restart", "stop"):
+        site.host.must("systemctl", what, "nftables")
+        wait_for(lambda: site.host.run("nft", "list", "table", "inet", "berth").returncode == 0, 10, what)
+
+
 def test_lxd_refuses_what_undoes_a_machine(site: Site, runs: dict[str, Any]) -> None:
     assert runs["done"][0] == 0
     _import(site)

@@ -54,6 +54,14 @@ def test_earlier_it_holds_more_and_later_it_gives_back(booking: Booking, alice: 
     assert [kind for kind, _amount in ledger(booking)] == ["hold", "hold", "release"]
 
 
+def test_an_end_that_stays_is_not_snapped_to_a_grid_that_came_later(booking: Booking, alice: User) -> None:
+    changes.move_end(alice, booking.id, NOW + 6.25 * HOUR, SLOT)
+    set_rules(make_admin("boss"), alice, grid_minutes=60)
+    starts.move(alice, booking.id, Window(NOW + 5 * HOUR, booking.ends_at), SLOT)
+    assert (booking.starts_at, booking.ends_at) == (NOW + 5 * HOUR, NOW + 6.25 * HOUR)
+    assert free(alice) == 20 - 2 * 1.25
+
+
 def test_what_cannot_be_changes_nothing(booking: Booking, alice: User, freeze: Freeze) -> None:
     make_booking(make_user("bob"), gpus_of(booking.host)[:1], NOW + HOUR, NOW + 2 * HOUR)
     with pytest.raises(SlotTaken, match="Bob"):

@@ -156,6 +156,16 @@ def test_this_and_all_later_ones_are_cancelled(client: Client, user: User) -> No
     assert "Nothing of this series is to come from there on." in again.text
 
 
+def test_what_later_ones_are_charged_is_told_before_and_afterwards(client: Client, host: Host) -> None:
+    book(client)
+    classes.change(make_admin("boss"), classes.default().id, {"late_hours": 48, "late_percent": 50})
+    page = client.get(f"/bookings/{bookings()[0].id}/later/change?start_time=21:00&end_time=08:00")
+    charged = "0.5 GPU-hours are charged: 50% of what is given back less than 48 hours ahead."
+    assert charged in page.text
+    done = client.follow(client.submit(page.form("Change all 5")))
+    assert f"5 bookings changed. {charged}" in done.text
+
+
 def test_the_later_ones_are_moved_as_shown(client: Client, host: Host) -> None:
     book(client)
     first, second, third, *_rest = bookings()

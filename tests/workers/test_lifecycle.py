@@ -21,7 +21,7 @@ from app.services import adoption, care, instances, moving, operations, snapshot
 from tests.factories import make_host
 from tests.workers.house import NOW, House, Now
 from workers.surveyor import Surveyor, after_reboot
-from workers.works import run_operations
+from workers.works import HANDLERS, run_operations
 
 Freeze = Callable[..., None]
 
@@ -383,6 +383,27 @@ def test_after_a_reboot_a_machine_is_started_before_its_work_goes_on(
     frozen = kind == OperationKind.FREEZE
     assert home.status() == home.machine.status == ("frozen" if frozen else "running")
     assert len(home.snapshots()) == (not frozen)
+
+
+def test_after_a_reboot_no_machine_waits_for_anothers_backup(
+    home: Home, house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is heavy is done one at a time; and what was started for it is not started for it again."""
+    seen, snapshot = [], OperationKind.SNAPSHOT
+    monkeypatch.setattr(operations, "HEAVY", frozenset({snapshot}))
+    monkeypatch.setitem(
+        HANDLERS, snapshot, lambda work: seen.append((work.instance.name, home.status(), home.status("bob")))
+    )
+    bobs = db.session.scalars(db.select(Instance).where(Instance.name == "bob")).one()
+    asked = [operations.enqueue(house.alice, one, snapshot).id for one in (home.machine, bobs)]
+    assert operations.claim(house.host.id).id == asked[0]
+    home.lxd.stop("alice")
+    home.lxd.stop("bob")
+    assert upkeep.after_reboot(house.host.id) == 2
+    home.do()
+    assert seen == [("alice", "running", "running"), ("bob", "running", "running")]
+    assert home.lxd.calls().count("start") == 2
+    assert [operations.outcome(one)[0] for one in asked] == [OperationState.DONE] * 2
 
 
 def test_after_a_reboot_what_was_being_stopped_stays_off(home: Home, house: House) -> None:

@@ -60,7 +60,7 @@ class Firewall:
 
     def look(self, system: System) -> str:
         """Whether the rules are those, and in force."""
-        same = system.read(RULES) == self._rules and system.read(self._unit.path) == self._unit.text
+        same = all(system.read(file.path) == file.text for file in self._files)
         # The unit stays active when somebody flushes all rules.
         loaded = system.run(["nft", "list", "table", "inet", firewall.TABLE]).ok
         in_force = same and loaded and _runs(system, "berth-firewall.service")
@@ -68,16 +68,20 @@ class Firewall:
 
     def actions(self, _system: System) -> list[Action]:
         """Write and load them."""
-        return [File(RULES, self._rules), self._unit, *_enable("berth-firewall.service")]
+        return [*self._files, *_enable("berth-firewall.service")]
 
     @property
     def _rules(self) -> str:
         return firewall.rules(self.wish.bridge, self.wish.opened, self.wish.closed, rate=self.wish.rate)
 
     @property
-    def _unit(self) -> File:
-        text = units.FIREWALL.format(rules=RULES, table=firewall.TABLE)
-        return File(f"{_UNITS}/berth-firewall.service", text)
+    def _files(self) -> list[File]:
+        unit = units.FIREWALL.format(rules=RULES, table=firewall.TABLE)
+        return [
+            File(RULES, self._rules),
+            File(f"{_UNITS}/berth-firewall.service", unit),
+            File(f"{_UNITS}/nftables.service.d/berth.conf", units.BESIDE_NFTABLES),
+        ]
 
 
 @dataclass(frozen=True)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-# Debian's /etc/nftables.conf begins with `flush ruleset`: whenever nftables.service loads it, the table is gone, and is
-# made again after it.
 FIREWALL = """\
 # Made by `berth host init`.
 [Unit]
@@ -13,7 +11,6 @@ DefaultDependencies=no
 Before=network-pre.target lxd.service snap.lxd.daemon.service shutdown.target
 Wants=network-pre.target
 After=local-fs.target nftables.service
-PartOf=nftables.service
 ReloadPropagatedFrom=nftables.service
 Conflicts=shutdown.target
 
@@ -25,7 +22,16 @@ ExecReload=/usr/sbin/nft -f {rules}
 ExecStop=/usr/sbin/nft delete table inet {table}
 
 [Install]
-WantedBy=sysinit.target nftables.service
+WantedBy=sysinit.target
+"""
+
+# For nftables.service: Debian's /etc/nftables.conf begins with `flush ruleset`, so whenever that is loaded or given up,
+# the table of Berth's is gone too, and its unit stays active.
+BESIDE_NFTABLES = """\
+# Made by `berth host init`.
+[Service]
+ExecStartPost=-/usr/bin/systemctl --no-block try-restart berth-firewall.service
+ExecStopPost=-/usr/bin/systemctl --no-block try-restart berth-firewall.service
 """
 
 # Root, since it looks into processes and cgroups of all machines; of root's powers it has what that takes, and nothing
