@@ -257,6 +257,40 @@ def test_long_work_is_not_begun_twice_when_the_database_hiccups(core: Flask, mon
         assert [operations.outcome(one) for one in (long, lost)] == [(OperationState.DONE, "")] * 2
 
 
+def test_work_whose_end_the_database_did_not_take_is_done_again_beside_long_work(
+    core: Flask, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with core.app_context(), transaction():
+        user, host = make_user("alice"), inventory.host("ws1")
+        machines = [make_instance(user, host, name, status=InstanceStatus.CREATING) for name in ("long", "short")]
+        long, short = [operations.enqueue(user, machine, OperationKind.CREATE).id for machine in machines]
+    may_end, finish, lost = threading.Event(), operations.finish, [short]
+
+    def create(work: Work) -> None:
+        assert work.operation.id == short or may_end.wait(30)
+
+    def end(operation_id: int, *words: str) -> None:
+        if operation_id in lost:
+            lost.remove(operation_id)
+            raise OperationalError("COMMIT", {}, Exception("server closed the connection unexpectedly"))
+        finish(operation_id, *words)
+
+    def outcomes() -> list[str]:
+        with core.app_context():
+            return [operations.outcome(one)[0] for one in (long, short)]
+
+    monkeypatch.setitem(works.HANDLERS, OperationKind.CREATE, create)
+    monkeypatch.setattr(operations, "finish", end)
+    at_work = threading.Thread(target=Agent(core, "ws1", fake(core), None).work, kwargs={"wait": False})
+    at_work.start()
+    try:
+        wait_for(lambda: outcomes() == [OperationState.RUNNING, OperationState.DONE], why="the short one is done")
+    finally:
+        may_end.set()
+        at_work.join(30)
+    assert (outcomes(), lost) == ([OperationState.DONE] * 2, [])
+
+
 def test_operations_are_one_process_at_a_time(core: Flask) -> None:
     agent = Agent(core, "ws1", fake(core), None)
     with exclusive(agent.settings.run_dir / "operations-ws1.lock"), pytest.raises(Held):
