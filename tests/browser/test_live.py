@@ -149,21 +149,22 @@ def test_the_suite_would_notice(reader: Reader, demo: Demo) -> None:
 
 @BOTH
 def test_live_gpus_renew_themselves_and_stop_for_a_pause(reader: Reader, demo: Demo) -> None:
-    """The browser's clock is put forward; the readings are so far ahead that none of the agent's takes their place."""
-    name = demo.person(machine_on="sim1")
+    """The browser's clock is put forward; the readings are so far ahead that none of the agent's takes their place for a
+    while; a minute ahead they would be a wrong clock's."""
+    name, ahead = demo.person(machine_on="sim1"), timedelta(seconds=50)
     booking = demo.book(name, hours=3, host="sim1")
     demo.attached(booking)
-    number = demo.measured(booking, ahead=timedelta(minutes=10), utilisation=41)
     reader.page.clock.install()
     reader.sign_in(name)
+    number = demo.measured(booking, ahead=ahead, utilisation=41)
     reader.nav("Live GPUs")
     row = reader.page.get_by_role("table", name="GPUs of sim1").get_by_role("row", name=f"GPU {number}")
     expect(row).to_contain_text("41 %")
-    demo.measured(booking, ahead=timedelta(minutes=20), utilisation=77)
+    demo.measured(booking, ahead=ahead, utilisation=77)
     reader.page.clock.run_for(15_000)
     expect(row).to_contain_text("77 %")
     reader.click("button", "Pause")
-    demo.measured(booking, ahead=timedelta(minutes=30), utilisation=12)
+    demo.measured(booking, ahead=ahead, utilisation=12)
     reader.page.clock.run_for(60_000)
     on = reader.page.get_by_role("button", name="Go on", exact=True)
     expect(on).to_be_focused()
