@@ -149,8 +149,8 @@ def test_the_suite_would_notice(reader: Reader, demo: Demo) -> None:
 
 @BOTH
 def test_live_gpus_renew_themselves_and_stop_for_a_pause(reader: Reader, demo: Demo) -> None:
-    """The browser's clock is put forward; the readings are so far ahead that none of the agent's takes their place soon,
-    and less than a minute, which would be a wrong clock's."""
+    """The browser's clock is put forward; the readings are so far ahead that none of the agent's takes their place at
+    once, and less than a minute, which would be a wrong clock's."""
     name, ahead = demo.person(machine_on="sim1"), timedelta(seconds=50)
     booking = demo.book(name, hours=3, host="sim1")
     demo.attached(booking)
