@@ -144,7 +144,7 @@ def _perform(app: Flask, host_name: str, driver: LxdDriver, operation: Operation
                         operations.put_back(operation.id)
                     return
             else:
-                error = _attempt(Work(operation, driver), HANDLERS[operation.kind])
+                error = _attempt(Work(operation, driver))
             with transaction():
                 operations.finish(operation.id, f"agent:{host_name}", error)
             if operation.kind == OperationKind.MOVE and not error:
@@ -155,10 +155,10 @@ def _perform(app: Flask, host_name: str, driver: LxdDriver, operation: Operation
         ended.set()
 
 
-def _attempt(work: Work, handler: Callable[[Work], None]) -> str:
-    """The error's text, or "" when it worked."""
+def _attempt(work: Work, handler: Callable[[Work], None] | None = None) -> str:
+    """The error's text, or "" when it worked. `handler`: of its kind, unless another one is given."""
     try:
-        handler(work)
+        (handler or HANDLERS[work.operation.kind])(work)
     except DriverError as error:
         return error.sentences()
     except DomainError as error:
