@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 SNAPSHOT_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")  # others are somebody's own and are left alone
 # On pools of these kinds a smaller size is kept to; but only what is more than is used now can be given back.
 SHRINKABLE = frozenset({"btrfs", "zfs"})
+# What a rebuild or a move calls theirs until it is done. No machine of a person's is called so.
+BESIDE = ("-NEW", "-OLD", "-MOVED")
 FILLED = 0.9  # of the smaller disk that may be used already
 
 

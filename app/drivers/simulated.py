@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from app.drivers.base import TAG_PREFIX, DriverError, GiveUp, HostUnreachable, TryAgain
+from app.drivers.lifecycle import BESIDE
 
 OWNER = TAG_PREFIX + "owner"
 _KINDS = {kind.__name__: kind for kind in (DriverError, GiveUp, HostUnreachable, TryAgain)}
@@ -150,7 +151,7 @@ def instance_of(state: State, what: str, name: str) -> State:
 
 def clear(state: State, name: str) -> None:
     """Remove what a rebuild or a move of it would leave on a real host, where it can fail half-way."""
-    for end in ("-NEW", "-OLD", "-MOVED"):
+    for end in BESIDE:
         state["instances"].pop(name + end, None)
 
 

@@ -124,7 +124,8 @@ def claim(host_id: int, *, heavy: bool = True) -> Operation | None:
     """Take the host's oldest queued operation, with its machine and owner or its template; None when there is none.
     `heavy`: one of HEAVY may be taken too. An image is removed only when nothing is made from it any more."""
     without = [] if heavy else HEAVY
-    may = or_(Operation.kind.not_in(without), Operation.details["start"].as_boolean())  # no more than that for now
+    # Of heavy work whose machine is to be started first (see upkeep.after_reboot), that need not wait for its turn.
+    may = or_(Operation.kind.not_in(without), Operation.details["start"].as_boolean())
     query = (
         select(Operation)
         .where(Operation.host_id == host_id, Operation.state == OperationState.QUEUED, may)
@@ -186,9 +187,8 @@ def remember(operation_id: int, **details: Any) -> None:
 
 def put_back(operation_id: int) -> None:
     """Its machine was started, which was to come first; the work itself is in the queue again."""
-    operation = db.session.get_one(Operation, operation_id)
-    operation.state, operation.details = OperationState.QUEUED, operation.details | {"start": False}
-    db.session.flush()
+    db.session.get_one(Operation, operation_id).state = OperationState.QUEUED
+    remember(operation_id, start=False)
 
 
 def finish(operation_id: int, actor: str, error: str = "") -> None:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TypeVar
 
 from app.extensions import db
-from app.models import Booking
 from app.services import quota
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -19,14 +21,16 @@ class Price:
     fee: int
 
 
-def made(booking_id: int, change: Callable[[], Booking]) -> tuple[Booking, Price]:
-    """Make a change and say what it cost; who has to be asked first gives up the transaction. Raises as it does."""
+def made(booking_id: int, change: Callable[[], T]) -> tuple[T, Price]:
+    """Make a change: what it returns, and what it cost. Raises as it does.
+
+    Whoever has to be asked first gives up the transaction."""
     held, charged = quota.held_for(booking_id), quota.charged_for(booking_id)
-    booking = change()
-    return booking, Price(quota.held_for(booking_id) - held, quota.charged_for(booking_id) - charged)
+    done = change()
+    return done, Price(quota.held_for(booking_id) - held, quota.charged_for(booking_id) - charged)
 
 
-def preview(booking_id: int, change: Callable[[], Booking]) -> Price:
+def preview(booking_id: int, change: Callable[[], object]) -> Price:
     """What a change would cost; nothing stays of it. Raises as it does."""
     attempt = db.session.begin_nested()
     try:

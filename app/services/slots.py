@@ -86,7 +86,7 @@ def find(user: User, wish: Wish, slot: int) -> Found:
     rules = classes.rules_for(user.account_id)
     slot, horizon = rules.slot(slot), now + timedelta(days=rules.horizon_days)
     length = timedelta(seconds=-(-wish.seconds // slot) * slot)
-    first = max(wish.not_before or now, now + timedelta(minutes=rules.notice_minutes or 0))
+    first = max(wish.not_before or now, now + rules.notice)
     search = _Search(wish, length, now, first, min(wish.before or horizon, horizon), slot)
     offers = _tried(user, search, _best(gpus, search))
     if offers or wish.before is None or wish.before >= horizon:

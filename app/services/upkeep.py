@@ -16,10 +16,10 @@ from app.services import instances, operations, snapshots
 
 AGAIN = timedelta(hours=1)  # after one that failed
 # Work beside which a machine runs on, or that needs it to. The other kinds say themselves whether it runs afterwards.
-_BESIDE = (
-    *(OperationKind.BACKUP, OperationKind.SNAPSHOT, OperationKind.FORGET),
-    *(OperationKind.RESIZE, OperationKind.PASSWORD, OperationKind.FREEZE),
-)
+_RUNS_ON = (
+    OperationKind.BACKUP, OperationKind.SNAPSHOT, OperationKind.FORGET,
+    OperationKind.RESIZE, OperationKind.PASSWORD, OperationKind.FREEZE,
+)  # fmt: skip
 
 
 def due(host_id: int) -> int:
@@ -42,7 +42,7 @@ def after_reboot(host_id: int) -> int:
     beside = (
         select(Operation.id)
         .join(Operation.instance)
-        .where(Operation.host_id == host_id, Operation.state.in_(operations.OPEN), Operation.kind.in_(_BESIDE), *ran)
+        .where(Operation.host_id == host_id, Operation.state.in_(operations.OPEN), Operation.kind.in_(_RUNS_ON), *ran)
     )
     busy = db.session.scalars(beside).all()
     for operation_id in busy:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 
 from app.drivers.base import GiveUp, InstanceSpec, TryAgain
+from app.drivers.lifecycle import BESIDE
 from app.drivers.lxd import libraries, network, shapes, turns
 from app.drivers.lxd.errors import RefusedError, as_driver_errors
 from app.drivers.lxd.shapes import Json
@@ -25,8 +26,6 @@ COPY_TIMEOUT = 900.0  # the first instance of an image has to unpack it
 _KEPT = ("volatile.", "image.")  # LXD's own keys of an instance
 _INSIDE = "Executing command"  # what LXD calls it
 _REMOVAL = 30.0  # seconds within which LXD has let go of an instance
-# What a rebuild or a move calls theirs until it is done. No machine of a person's is called so.
-BESIDE = ("-NEW", "-OLD", "-MOVED")
 _making: dict[tuple[int, str], threading.Lock] = {}  # by process too: a fork may copy a held one
 
 

@@ -108,7 +108,7 @@ def _of_a_new_one(asked: Asked, standing: Standing, rules: Rules) -> Iterator[Ru
 
 
 def _notice(asked: Asked, rules: Rules) -> Iterator[RuleRefused]:
-    earliest = asked.now + timedelta(minutes=rules.notice_minutes or 0)
+    earliest = asked.now + rules.notice
     if rules.notice_minutes is not None and asked.window.starts_at < earliest:
         yield RuleRefused(
             _("A booking must be made %(notice)s minutes before it starts.", notice=rules.notice_minutes),

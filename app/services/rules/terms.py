@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields, replace
+from datetime import timedelta
 from typing import Any
 
 from flask_babel import gettext as _
@@ -82,6 +83,11 @@ class Rules:
     def slot(self, lab: int) -> int:
         """The grid that this class books on, in seconds; never finer than the lab's."""
         return max(self.grid_minutes * 60, lab) if self.grid_minutes else lab
+
+    @property
+    def notice(self) -> timedelta:
+        """How long before its start a booking has to be made."""
+        return timedelta(minutes=self.notice_minutes or 0)
 
     def permits(self, model: str, host: str) -> bool:
         """Whether this class may use GPUs of this model on this host."""

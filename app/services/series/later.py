@@ -14,8 +14,8 @@ from app import clock
 from app.errors import Conflict, DomainError, RuleRefused
 from app.extensions import db
 from app.models import Allocation, Booking, Gpu, Series, User
-from app.services import audit, changes, quota, rescheduling
-from app.services.rules import classes, tariff
+from app.services import audit, changes, priced, quota, rescheduling
+from app.services.rules import classes
 from app.services.series import making, patterns, reading, trial
 from app.services.series.patterns import Pattern
 from app.services.series.trial import NotAll
@@ -115,14 +115,12 @@ def _day(pattern: Pattern, start: datetime, grid: int) -> date:
 
 
 def _one(user: User, booking: Booking, after: Window, slot: int, series_id: int) -> Move:
-    before, cost = Window(booking.starts_at, booking.ends_at), tariff.cost(booking)
-    charged = quota.charged_for(booking.id)
+    before = Window(booking.starts_at, booking.ends_at)
     try:
-        rescheduling.move(user, booking, after, slot, series=series_id)
+        _none, price = priced.made(booking.id, lambda: rescheduling.move(user, booking, after, slot, series=series_id))
     except DomainError as error:
         return Move(booking.id, before, after, refused=error)
-    after, fee = Window(booking.starts_at, booking.ends_at), quota.charged_for(booking.id) - charged
-    return Move(booking.id, before, after, tariff.cost(booking) - cost, fee)
+    return Move(booking.id, before, Window(booking.starts_at, booking.ends_at), price.more, price.fee)
 
 
 def _apart(series: Series, found: list[Booking], hours: tuple[int, int], slot: int) -> Series:

@@ -123,7 +123,7 @@ def _require_sense(ask: Ask, window: Window, seconds: int, rules: Rules) -> None
     """Refuse what nobody could be given with all GPUs free and all hours left."""
     gpus = claims.named_gpus(ask, rules) if ask.gpu_ids else claims.enough_gpus(ask, rules)
     now, slot_of = clock.now(), rules.slot(1)
-    first = max(window.starts_at, ceil_to_grid(now + timedelta(minutes=rules.notice_minutes or 0), slot_of))
+    first = max(window.starts_at, ceil_to_grid(now + rules.notice, slot_of))
     start = window.starts_at if window.seconds == seconds else first
     asked = Asked(
         Window(start, start + timedelta(seconds=seconds)), len(set(ask.gpu_ids)) or ask.count, now,

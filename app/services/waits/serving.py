@@ -120,8 +120,8 @@ def _places(wait: Wait, sight: Sight) -> Iterator[Place]:
     if account is None:
         return
     gpus = [gpu for gpu in gpus if account.rules.permits(gpu.model, gpu.host.name)]
-    notice = timedelta(minutes=account.rules.notice_minutes or 0)
-    for place in islice(_free(wait, gpus, sight, account.rules.slot(sight.slot), notice), TRIED):
+    slot, notice = account.rules.slot(sight.slot), account.rules.notice
+    for place in islice(_free(wait, gpus, sight, slot, notice), TRIED):
         price = tariff.price(account.rules, (gpu.model for gpu in place.gpus), lab_zone())
         if price.cost(place.window) <= quota.free(account.id):  # else nothing needs to be locked for it
             yield place
