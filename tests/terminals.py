@@ -21,6 +21,7 @@ from tests.runtime.running import wait_for
 from workers.terminals import Terminals
 
 ORIGIN = "https://berth.example.org"
+PATIENCE = 30.0  # seconds, for a busy machine
 
 
 @dataclass
@@ -69,7 +70,7 @@ class Screen:
         self.text, self.states = "", list[str]()
         self.shows = True
 
-    def hear(self, seconds: float = 5.0) -> bool:
+    def hear(self, seconds: float = PATIENCE) -> bool:
         """One message; whether there can be more. Raises TimeoutError."""
         try:
             message = self.connection.recv(timeout=seconds)
@@ -84,14 +85,17 @@ class Screen:
                     self.connection.send(json.dumps({"shown": len(message)}))
         return True
 
-    def until(self, text: str, seconds: float = 8.0) -> str:
+    def until(self, text: str, seconds: float = PATIENCE) -> str:
         """Until it shows this."""
         deadline = time.monotonic() + seconds
         while text not in self.text:
-            assert self.hear(deadline - time.monotonic()), f"closed: {self.states} {self.text!r}"
+            try:
+                assert self.hear(deadline - time.monotonic()), f"closed: {self.states} {self.text!r}"
+            except TimeoutError as error:
+                raise AssertionError(f"no {text!r} within {seconds} s: {self.states} {self.text!r}") from error
         return self.text
 
-    def until_closed(self, seconds: float = 8.0) -> str:
+    def until_closed(self, seconds: float = PATIENCE) -> str:
         """Until it is closed; why."""
         deadline = time.monotonic() + seconds
         while self.hear(max(0.1, deadline - time.monotonic())):

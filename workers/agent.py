@@ -66,7 +66,7 @@ class Agent:
         self.app, self.host_name, self.driver, self.settings = app, host_name, driver, settings
         self.kernel = kernel
         self.sharer = Sharer(app, host_name, driver, directories or NoDirectories())
-        self.hands = Hands(Evictor(driver, kernel), settings.tick)
+        self.hands = Hands(Evictor(driver, kernel), settings.tick, LOOK.set)
         self.stop = threading.Event()
         self.pass_began = 0.0  # monotonic; 0 between passes
         self.last_sign = time.monotonic()
@@ -185,7 +185,7 @@ class Agent:
 
     def _tell(self, result: PassResult) -> None:
         """Log what changed: what was done, and trouble when it begins and ends."""
-        for line in describe(result) if result.plan.detaches or result.plan.attaches else []:
+        for line in [] if result.plan.quiet and not result.outcome.belated else describe(result):
             log.info("%s: %s (pass of %d ms)", self.host_name, line, result.milliseconds)
         if result.trouble != self._told:
             log.warning("%s: %s", self.host_name, result.trouble or "all is well again")

@@ -6,7 +6,7 @@ import logging
 import math
 import time
 from collections import defaultdict
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field, replace
 
@@ -41,6 +41,9 @@ class Outcome:
     intruded: set[str] = field(default_factory=set)  # GPUs that somebody held who had no booking
     trouble: str = ""
     late: list[Late] = field(default_factory=list)  # what this pass wrote down as attached or free
+    belated: list[Detach | Attach] = field(
+        default_factory=list
+    )  # what earlier passes began, and got done after they were over
 
     def asked_of(self, watch: Watch) -> set[int]:
         """The allocations whose holders were asked to end, or ended."""
@@ -58,15 +61,22 @@ class _Chain:
         ends = bool(self.detaches) or pci in watch.endings or pci in watch.want.quarantined
         return bool(self.attaches) and not ends and all(is_in(item.want, watch.seen) for item in self.attaches)
 
+    def done(self, verdict: Verdict | None, errors: Errors) -> list[Detach | Attach]:
+        """What of it was done."""
+        if verdict is not None and verdict.state != State.FREE:
+            return []
+        return [*self.detaches, *(item for item in self.attaches if item.want.tag.allocation_id not in errors)]
+
 
 class Hands:
     """Threads that outlive a pass: one that LXD, or a container, keeps waiting must not keep the others."""
 
-    def __init__(self, evictor: Evictor, patience: float = PATIENCE) -> None:
-        """`patience`: no longer than between two passes, else the others are late for one."""
+    def __init__(self, evictor: Evictor, patience: float = PATIENCE, wake: Callable[[], None] = lambda: None) -> None:
+        """`patience`: no longer than between two passes, else the others are late for one. `wake`: has a pass made soon
+        once something is done that a pass did not wait for: the next in line waits for that."""
         self.evictor = evictor
-        self._patience = min(patience, PATIENCE)
-        self._late: dict[str, Future[Done]] = {}  # of earlier passes, by GPU
+        self._patience, self._wake = min(patience, PATIENCE), wake
+        self._late: dict[str, tuple[Future[Done], _Chain]] = {}  # of earlier passes, by GPU
         self._why: dict[str, str] = {}  # by GPU, what keeps it from being free; "" once it is
         self._since: dict[str, float] = {}  # by GPU, the last step towards that, by the monotonic clock
         self._pool = ThreadPoolExecutor(max_workers=AT_ONCE, thread_name_prefix="gpu")
@@ -74,7 +84,8 @@ class Hands:
     def act(self, watch: Watch, todo: Plan, also: Collection[str] = ()) -> Outcome:
         """Do the plan, and see that the GPUs in `also` are free."""
         chains = _chains(todo, also)
-        outcome, belated = Outcome(), self._belated()
+        outcome = Outcome()
+        belated = self._belated(outcome)
         futures: dict[Future[Done], str] = {}
         for pci, chain in chains.items():
             if pci in self.evictor.busy or pci in self.evictor.begun:
@@ -90,7 +101,8 @@ class Hands:
             outcome.errors |= errors
         for future in late:
             log.warning("GPU %s: still at it, going on without", futures[future])
-            self._late[futures[future]] = future
+            self._late[futures[future]] = future, chains[futures[future]]
+            future.add_done_callback(lambda _: self._wake())
             self._not_done(outcome, watch, futures[future], chains[futures[future]])
         for pci, verdict in belated.items():
             outcome.verdicts[pci] = _with_earlier(verdict, outcome.verdicts.get(pci, Verdict(State.WAITING)))
@@ -102,12 +114,19 @@ class Hands:
         left = (coming - clock.now()).total_seconds() if coming else self._patience
         return max(MOMENT, min(left, self._patience))
 
-    def _belated(self) -> dict[str, Verdict]:
+    def _belated(self, outcome: Outcome) -> dict[str, Verdict]:
         """What came of GPUs that an earlier pass did not wait for, where there is something to put on record."""
-        done = {pci: future for pci, future in self._late.items() if future.done()}
-        self._late = {pci: future for pci, future in self._late.items() if pci not in done}
-        ended = {pci: one.result()[0] for pci, one in done.items() if not one.cancelled() and one.exception() is None}
-        return {pci: old for pci, old in ended.items() if old and (old.ended or old.stopped or old.quarantine)}
+        done = {pci: late for pci, late in self._late.items() if late[0].done()}
+        self._late = {pci: late for pci, late in self._late.items() if pci not in done}
+        verdicts: dict[str, Verdict] = {}
+        for pci, (future, chain) in done.items():
+            if future.cancelled() or future.exception() is not None:
+                continue
+            old, errors = future.result()
+            outcome.belated += chain.done(old, errors)
+            if old and (old.ended or old.stopped or old.quarantine):
+                verdicts[pci] = old
+        return verdicts
 
     def close(self) -> None:
         """Start nothing more."""

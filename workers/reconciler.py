@@ -115,7 +115,9 @@ def _ask_ahead(hands: Hands, watch: Watch, outcome: Outcome) -> None:
 
 def _sweep(hands: Hands, watch: Watch, outcome: Outcome) -> None:
     if intruded := hands.evictor.sweep(watch) - outcome.verdicts.keys():
-        outcome.verdicts |= hands.act(watch, Plan(), intruded).verdicts
+        more = hands.act(watch, Plan(), intruded)
+        outcome.verdicts |= more.verdicts
+        outcome.belated += more.belated
         outcome.intruded |= intruded
 
 

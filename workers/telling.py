@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from app.services.plan import Detach
+from app.services.plan import Attach, Detach
 from workers.handover import Outcome
 from workers.reconciler import PassResult
 from workers.verdicts import State
@@ -12,12 +12,9 @@ MOST = 20  # processes that are named
 
 def describe(result: PassResult) -> list[str]:
     """What a pass did, a line each, for a terminal."""
-    lines = [_detached(item, result.outcome) for item in result.plan.detaches]
-    lines += [
-        f"attached {item.want.device} to {item.want.instance}"
-        for item in result.plan.attaches
-        if item.want.tag.allocation_id not in result.errors
-    ]
+    lines = [_done(item) for item in result.outcome.belated]
+    lines += [_detached(item, result.outcome) for item in result.plan.detaches]
+    lines += [_done(item) for item in result.plan.attaches if item.want.tag.allocation_id not in result.errors]
     lines += [f"not attached {item.want.device}: {item.trouble}" for item in result.plan.waits]
     lines += [f"not attached (allocation {key}): {why} {text}" for key, (why, text) in result.errors.items()]
     lines += [f"foreign {item.device} on {item.instance}, left alone" for item in result.plan.foreign]
@@ -37,4 +34,10 @@ def _detached(item: Detach, outcome: Outcome) -> str:
     verdict = outcome.verdicts.get(item.pci_address or item.device)
     if verdict is not None and verdict.state == State.HELD:
         return f"not free yet, {item.device} of {item.instance}: {verdict.text}"
-    return f"detached {item.device} from {item.instance}"
+    return _done(item)
+
+
+def _done(item: Detach | Attach) -> str:
+    if isinstance(item, Detach):
+        return f"detached {item.device} from {item.instance}"
+    return f"attached {item.want.device} to {item.want.instance}"

@@ -164,7 +164,7 @@ class Demo:
         with self.app.app_context():
             for host in hosts:
                 queue.wake(host)
-        wait_for(lambda: clock.now() >= over, 5, "what had just begun is over: it runs for a second")
+        wait_for(lambda: clock.now() >= over, 20, "what had just begun is over: it runs for a second")
 
     @property
     def berth_zone(self):

@@ -29,7 +29,7 @@ def test_typed_in_a_browser_and_seen_there(
         with demo.app.app_context(), transaction():
             (host,) = inventory.hosts()
             make_instance(accounts.get(person), host, machine, status=InstanceStatus.RUNNING)
-        wait_for(lambda: _served(demo.app), 15, "the agent serves terminals")
+        wait_for(lambda: _served(demo.app), 30, "the agent serves terminals")
         reader = Reader(window(demo.url).new_page()).sign_in(person)
         reader.page.goto(f"/machines/{machine}")
         reader.click("link", "Terminal in the browser")
@@ -44,7 +44,7 @@ def test_typed_in_a_browser_and_seen_there(
         with demo.app.app_context(), transaction():
             signins.end_all(accounts.get(person))
         expect(reader.page.get_by_text("Closed: you are signed out")).to_be_visible()
-        wait_for(lambda: _audited(demo.app) == ["opened", "closed"] * 2, 10, "all of it is on record")
+        wait_for(lambda: _audited(demo.app) == ["opened", "closed"] * 2, 30, "all of it is on record")
 
 
 def _served(app) -> bool:

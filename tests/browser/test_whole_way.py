@@ -128,7 +128,7 @@ def _shorten(real: Demo, visitor: Reader, name: str, watch: Watch, lab: Hosts) -
     visitor.sees(re.compile("Shortened: it ends"))
     visitor.sees_heading(re.compile("1 GPU on ws2 · Ended"))  # by itself
     booking = newest(real, name)
-    wait_for(lambda: not watch.now, 5, "taken away")
+    wait_for(lambda: not watch.now, 20, "taken away")
     report("shortened, gone after its end", watch.moment(set()) - booking.ends_at.timestamp(), watch)
     assert configured(lab.ws2, name) == set()
     visitor.sees("GPUs taken back")
@@ -151,7 +151,7 @@ def _book_ahead(real: Demo, visitor: Reader, name: str, watch: Watch, lab: Hosts
     visitor.sees_heading(re.compile("1 GPU on ws2 · (In use|Ends soon)"))  # by itself
     assert watch.now == {minor}
     report("booked ahead, attached after its start", watch.moment({minor}) - start.timestamp(), watch)
-    wait_for(lambda: not watch.now, 15, "taken away")
+    wait_for(lambda: not watch.now, 25, "taken away")
     report("booked ahead, gone after its end", watch.moment(set()) - end.timestamp(), watch)
     assert configured(lab.ws2, name) == set()
     visitor.sees_heading(re.compile("1 GPU on ws2 · Ended"))

@@ -83,7 +83,7 @@ def nobody_else(berth: Scene, agent: int) -> Iterator[None]:
     for pid in processes(old.data).keys() - keep:  # the database, Valkey, the portal, the supervisor's own agent
         with_its_end(pid)
     old.process.wait()
-    wait_for(lambda: not processes(old.data).keys() - keep, 5, "all of it is gone")
+    wait_for(lambda: not processes(old.data).keys() - keep, 20, "all of it is gone")
     try:
         yield
     finally:

@@ -92,11 +92,11 @@ def test_killed_in_the_middle_of_a_pass(berth: Scene, pair: list[str], lab: Host
     with Watch((host, one), (host, other)) as watch:
         numbers = [berth.book(one, host, 0, begin, due), berth.book(other, host, 0, due, due + 600)]
         berth.wake(host)
-        watch.until(lambda have: minor in have[one], 10)
+        watch.until(lambda have: minor in have[one], 25)
         pid, unwritten = victim(berth, who), berth.berth.output.count(UNWRITTEN)
         # Detached or just attached, and nothing of it is written down.
         watch.kill_when(one if moment == "gone" else other, minor, here=moment == "here", pid=pid)
-        wait_for(lambda: not Path(f"/proc/{pid}").exists(), 10, "killed")
+        wait_for(lambda: not Path(f"/proc/{pid}").exists(), 25, "killed")
         if who == "agent":
             assert not recorded(berth, numbers[0], Allocation.detached_at), "the pass was over: killed too late"
             assert not recorded(berth, numbers[1], Allocation.attached_at)

@@ -65,7 +65,7 @@ def test_it_is_shown_on_the_desktop(desktop: tuple[Lab, str], missing: str) -> N
     def shown() -> str:
         return host.run(name, "cat", "/tmp/shown").partition(title)[2]
 
-    wait_for(lambda: "script_count" in shown(), 5, "the notification")
+    wait_for(lambda: "script_count" in shown(), why="the notification")
     assert "At 14:00 ‹b›python‹/b› + others are ended.\n14:00 收回。" in shown()
     assert "urgency: CRITICAL" in shown()
     assert host.run(name, "cat", "/tmp/shown").count(f"summary: '{title}'") == 1

@@ -27,9 +27,9 @@ from tests.runtime.running import wait_for
 pytestmark = [pytest.mark.lab, pytest.mark.holds, pytest.mark.apart]
 
 HOSTS = {"plain": (0, 3), "snap": (3, 2)}  # the place of its first GPU among clinging.DEVICES, and how many it has
-SWEPT = 20.0  # seconds for a holder without a booking to be found, asked and killed
-GIVEN_UP = 15.0  # seconds for a GPU that cannot be freed to be held back
-UP = 15.0  # seconds for a machine to run
+SWEPT = 40.0  # seconds for a holder without a booking to be found, asked and killed
+GIVEN_UP = 40.0  # seconds for a GPU that cannot be freed to be held back
+UP = 40.0  # seconds for a machine to run
 
 
 @pytest.fixture(scope="module")

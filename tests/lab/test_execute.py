@@ -43,7 +43,7 @@ def test_it_has_limits(machine: tuple[Lab, str], script: str) -> None:
     with pytest.raises(TryAgain, match="not done within 1 s or said too much"):
         connect(host).run(name, shell(script, limit=1))
     assert time.monotonic() - began < 5
-    wait_for(lambda: "timeout" not in host.run(name, "ps", "-eo", "args"), 6, "nothing of it is left")
+    wait_for(lambda: "timeout" not in host.run(name, "ps", "-eo", "args"), why="nothing of it is left")
     assert connect(host).run(name, shell("echo on")).text == "on\n"
 
 

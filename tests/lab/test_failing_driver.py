@@ -132,7 +132,7 @@ def test_whichever_call_fails(house: House, freeze: Freeze) -> None:
         house.until(lambda: house.have() == {first}, "the first has it")
         node = f"/dev/dri/card{house.lab.minors[0]}"
         house.lab.run(first, "setsid", "-f", "sh", "-c", DEAF.format(node))
-        wait_for(lambda: grips(house.numbers, [first]) != set(), 5, "it is held")
+        wait_for(lambda: grips(house.numbers, [first]) != set(), why="it is held")
         before = [audited(action) for action in ("gpu.attached", "gpu.detached", "booking.settled")]
         freeze(start + HOUR)
         house.driver.fail_at(call)

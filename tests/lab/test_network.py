@@ -107,7 +107,7 @@ def two(host: Lab) -> list[tuple[str, str]]:
         list(pool.map(lambda name: connect(host).create(spec(name), lambda _step, _percent: None), names))
     found = [(name, host.lxc("config", "device", "get", name, "eth0", "ipv4.address").strip()) for name in names]
     for name, address in found:
-        wait_for(lambda name=name, address=address: address in host.run(name, "hostname", "-I"), 15, f"{name} is there")
+        wait_for(lambda name=name, address=address: address in host.run(name, "hostname", "-I"), 30, f"{name} is there")
     return found
 
 
@@ -117,7 +117,7 @@ def spec(name: str) -> InstanceSpec:
 
 def neighbour(host: Lab, address: str) -> str:
     """Who has the address, as the host's kernel knows."""
-    socket.create_connection((address, 22), timeout=5).close()
+    socket.create_connection((address, 22), timeout=20).close()
     known = ["ip", "-j", "neighbour", "show", address, "dev", host.bridge]
     return json.loads(subprocess.run(known, check=True, capture_output=True).stdout)[0]["lladdr"]
 
@@ -209,7 +209,7 @@ def test_of_the_host_a_machine_reaches_addresses_and_names_alone(host: Lab, two:
         with walled(host):
             assert knock(host, name, service, names) == {service: "silence", names: "open"}
             host.run(name, "networkctl", "renew", "eth0")
-            wait_for(lambda: two[0][1] in host.run(name, "hostname", "-I"), 5, "its address is renewed")
+            wait_for(lambda: two[0][1] in host.run(name, "hostname", "-I"), 30, "its address is renewed")
     assert host.run(name, "ls", "/dev/lxd").startswith("ls: cannot access")
 
 
@@ -223,7 +223,7 @@ def test_no_machine_reaches_anothers_doors_or_the_hosts_own_services(host: Lab, 
     places = [f"{address}:{number}" for address in own_addresses(host)]
     try:
         assert len(places) > 1, "the bridge's, and that by which people know the host"
-        wait_for(lambda: knock_here(door) == "", 10, "SSH answers whoever comes to the host")
+        wait_for(lambda: knock_here(door) == "", 30, "SSH answers whoever comes to the host")
         assert set(knock(host, one, *places).values()) == {"open"}, "as on any bridge of LXD's"
         with walled(host), ExitStack() as stack:
             # as the portal, PostgreSQL, Valkey, LXD and an agent's terminals may listen
@@ -242,7 +242,7 @@ def test_beyond_the_host_a_machine_reaches_what_is_not_private(
 ) -> None:
     web, mail = f"{away}:8080", f"{away}:25"
     name = two[0][0]
-    wait_for(lambda: knock(host, name, web, mail) == {web: "open", mail: "open"}, 10, "it answers, through NAT")
+    wait_for(lambda: knock(host, name, web, mail) == {web: "open", mail: "open"}, 30, "it answers, through NAT")
     with walled(host):
         assert knock(host, name, web) == {web: "silence"}
     with walled(host, f"{away}/32"):
@@ -254,7 +254,7 @@ def test_a_machine_gets_no_more_than_its_share_of_the_cable(host: Lab, two: list
         return float(host.run(name, "python3", "-c", SEND, away, "8080", str(megabytes * 1_000_000), timeout=60))
 
     name = two[0][0]
-    wait_for(lambda: knock(host, name, f"{away}:8080") == {f"{away}:8080": "open"}, 10, "it answers, through NAT")
+    wait_for(lambda: knock(host, name, f"{away}:8080") == {f"{away}:8080": "open"}, 30, "it answers, through NAT")
     with walled(host, f"{away}/32", rate=32) as table:
         assert (this_host.rate(table), this_host.walled(table)) == (32, {host.bridge})
         limited = seconds(name, 16)  # 4 MB/s, and 4 MB at once

@@ -41,7 +41,8 @@ pytestmark = [pytest.mark.lab, pytest.mark.timed]
 
 SPEED = 20
 SECONDS = 25.0  # for which processes come and go
-ERROR = 2 / 3600  # of the time: two seconds an hour
+ERROR = 2.0  # seconds an hour: of so much shorter a time the root of its share in that, since NVML's whole per cents
+#              are as often too much as too little
 AHEAD = 50_000  # microseconds by which NVML is told what will be, so that it never says what is not so any more
 NEVER = 1 << 60
 
@@ -108,6 +109,7 @@ class Stage:
         default_factory=lambda: {0: [(1, 0, 1, 1)], 1: [(1, 0, 1, 1)]}
     )
     alive: dict[int, set[int]] = field(default_factory=lambda: {0: set(), 1: set()})
+    late: float = 0.0  # seconds of a whole GPU for which NVML was not told yet what was so: nobody can know of them
 
     def turn(self, actor: Actor, *, end: bool = False) -> None:
         """The actor's process begins, or ends."""
@@ -120,7 +122,7 @@ class Stage:
             self.alive[actor.gpu].add(actor.pid)
             actor.began = _now() + AHEAD
             self.spans[actor.gpu].append((actor.pid, actor.began, NEVER, actor.share))
-            self.tell()
+            self.tell(actor.began, actor.share)
             actor.due = time.monotonic() + self.chance.uniform(*actor.runs)
 
     def _end(self, actor: Actor) -> None:
@@ -128,7 +130,7 @@ class Stage:
         spans = self.spans[actor.gpu]
         spans[spans.index((actor.pid, actor.began, NEVER, actor.share))] = (actor.pid, actor.began, until, actor.share)
         self.alive[actor.gpu].discard(actor.pid)
-        self.tell()
+        self.tell(until, actor.share)
         actor.busy += (until - actor.began) / 1e6 * actor.share / 100
         time.sleep(max(0.0, until / 1e6 - time.time()))
         os.kill(actor.pid, signal.SIGKILL)
@@ -136,7 +138,8 @@ class Stage:
             os.waitpid(actor.pid, 0)
         actor.pid = 0
 
-    def tell(self) -> None:
+    def tell(self, moment: int = NEVER, share: int = 0) -> None:
+        """Tell NVML, of what begins or ends at that moment at so many per cent."""
         self.stub.say(*[
             whole(
                 gpu + 1, compute=sorted(self.alive[gpu]), spans=self.spans[gpu][-400:],
@@ -144,6 +147,7 @@ class Stage:
             )
             for gpu in (0, 1)
         ])  # fmt: skip
+        self.late += max(0, _now() - moment) / 1e6 * share / 100
 
 
 def _now() -> int:
@@ -215,10 +219,10 @@ def test_busy_time_is_whose_processes_it_was(lab: Hosts, people: dict[str, Room]
         sampled = sum(part.sampled_ms for part in parts if part.pci_address == gpu.pci_address) / 1000
         span = (last[gpu.pci_address] - first[gpu.pci_address]) / 1000
         assert span - 0.1 <= sampled <= span + 0.5, "all of the time is somebody's, and none of it twice"
-    judge(actors, parts, time.monotonic() - began)
+    judge(actors, parts, time.monotonic() - began, stage.late)
 
 
-def judge(actors: list[Actor], parts: list[Part], wall: float) -> None:
+def judge(actors: list[Actor], parts: list[Part], wall: float, late: float) -> None:
     """Each consumer's busy seconds against what their processes were told to be."""
     found, truth = Counter[Whose](), Counter[Whose]()
     for part in parts:
@@ -227,7 +231,11 @@ def judge(actors: list[Actor], parts: list[Part], wall: float) -> None:
         truth[actor.whose] += actor.busy
     errors = {whose: found[whose] - truth[whose] for whose in found.keys() | truth.keys()}
     told = [f"{one.booking} {one.instance}: {truth[one]:.3f} s {error:+.4f} s" for one, error in errors.items()]
-    print(f"{'; '.join(told)}: {max(map(abs, errors.values())) / wall * 3600:.2f} s an hour at most")
+    print(
+        f"{'; '.join(told)}: {max(map(abs, errors.values())) / wall * 3600:.2f} s an hour at most, "
+        f"of {late:.4f} s nobody could know"
+    )
     assert truth.keys() == found.keys()
-    most = {whose: ERROR * wall * (1 if whose.booking else 2) for whose in errors}
+    allowed = ERROR * (wall * SPEED / 3600) ** 0.5 / SPEED
+    most = {whose: allowed * (1 if whose.booking else 2) + late for whose in errors}
     assert {whose: error for whose, error in errors.items() if abs(error) > most[whose]} == {}

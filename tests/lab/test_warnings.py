@@ -126,7 +126,7 @@ def test_a_hanging_shell_is_left_to_itself(lab: Hosts, launch: Launch) -> None:
     )
     with at_most(telling.LIMIT + 2), pytest.raises(TryAgain, match="timed out"):
         driver.tell(name, TITLE, TEXT)
-    wait_for(lambda: not waiting_for(name), 5, "nothing of LXD's that waits for it")
+    wait_for(lambda: not waiting_for(name), why="nothing of LXD's that waits for it")
 
 
 def test_one_that_floods_fills_nothing(lab: Hosts, launch: Launch) -> None:

@@ -142,7 +142,7 @@ def test_the_rules_are_there_again_whatever_becomes_of_nftables(site: Site, runs
     assert "flush ruleset" in site.host.must("cat", "/etc/nftables.conf"), "as Debian has it"
     for what in ("start", "reload", "restart", "stop"):
         site.host.must("systemctl", what, "nftables")
-        wait_for(lambda: site.host.run("nft", "list", "table", "inet", "berth").returncode == 0, 10, what)
+        wait_for(lambda: site.host.run("nft", "list", "table", "inet", "berth").returncode == 0, 30, what)
 
 
 def test_lxd_refuses_what_undoes_a_machine(site: Site, runs: dict[str, Any]) -> None:
@@ -169,11 +169,11 @@ def test_a_gpu_comes_and_goes_by_an_agent_that_may_do_no_more_than_its_unit_says
         make_booking(accounts.get("liwei"), [gpu], *window)
         number, minor = gpu.id, gpu.minor
     node = f"/dev/nvidia{minor}"
-    wait_for(lambda: _inside(site, "test", "-c", node), 10, "the GPU is in the machine")
+    wait_for(lambda: _inside(site, "test", "-c", node), 30, "the GPU is in the machine")
     site.host.must("lxc", "exec", "beta", "--", "systemd-run", "--unit=hold", "python3", "-c", HOLD.format(minor))
-    wait_for(lambda: _inside(site, "systemctl", "is-active", "hold"), 5, "somebody holds it")
-    wait_for(lambda: not _inside(site, "test", "-c", node), 20, "the GPU is taken away")
-    wait_for(lambda: not _inside(site, "systemctl", "is-active", "hold"), 10, "who held it is ended")
+    wait_for(lambda: _inside(site, "systemctl", "is-active", "hold"), 20, "somebody holds it")
+    wait_for(lambda: not _inside(site, "test", "-c", node), 40, "the GPU is taken away")
+    wait_for(lambda: not _inside(site, "systemctl", "is-active", "hold"), 30, "who held it is ended")
 
     def settled() -> str | None:
         with site.app.app_context():
@@ -181,7 +181,7 @@ def test_a_gpu_comes_and_goes_by_an_agent_that_may_do_no_more_than_its_unit_says
             over = db.session.scalars(db.select(Allocation).where(Allocation.gpu_id == number)).one()
             return found.state if found and over.detached_at else None
 
-    assert wait_for(settled, 20, "the booking is over") == GpuState.IN_SERVICE
+    assert wait_for(settled, 40, "the booking is over") == GpuState.IN_SERVICE
 
 
 def test_the_unit_leaves_the_agent_what_it_needs_and_little_more(site: Site, runs: dict[str, Any]) -> None:

@@ -44,7 +44,7 @@ class Watch:
         )  # fmt: skip
         self._thread = threading.Thread(target=self._read, daemon=True)
         self._thread.start()
-        self.until(lambda _have: True, 10)
+        self.until(lambda _have: True, 30)
         return self
 
     def __exit__(

@@ -81,9 +81,12 @@ def test_a_detach_that_hangs_delays_nobody_and_nobody_gets_the_gpu(
     assert house.allocation(first).detached_at is None
     why = db.session.scalar(db.select(Gpu.quarantine_reason).where(Gpu.id == house.gpus[0].id))
     assert why == f"{FIRST} is still being detached from alice"
+    woken = threading.Event()
+    monkeypatch.setattr(house.hands, "_wake", woken.set)
     goes_on.set()
-    settled(house)
-    house.run()
+    assert woken.wait(15), "who is next is not kept waiting for the tick"
+    said = describe(house.run())
+    assert f"detached {FIRST} from alice" in said, "said at last"
     assert (state_of(house), audited("gpu.quarantined")) == (GpuState.IN_SERVICE, 1)
     assert house.allocation(first).detached_at is not None
 
