@@ -8,6 +8,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import pytest
 import sqlalchemy as sa
 from argon2 import PasswordHasher
@@ -81,6 +82,10 @@ def shared_engine(shared_db: str) -> Iterator[sa.Engine]:
     engine = sa.create_engine(shared_db)
     yield engine
     engine.dispose()
+
+
+hypothesis.settings.register_profile("berth", deadline=None)  # what a busy machine takes is no counter-example
+hypothesis.settings.load_profile("berth")
 
 
 def settings_for(database_url: str, data_dir: Path, **changes: str) -> Settings:

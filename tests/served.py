@@ -60,7 +60,7 @@ def portal(database_url: str, data: Path, **more: str) -> Iterator[Portal]:
 
 def _wait_for_both(served: Portal) -> None:
     """Until two processes are there and have imported the application: each has taken time and one answers."""
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 120
     while len(served.workers()) < 2 or served.cpu_seconds() < 0.5:
         assert time.monotonic() < deadline, "the portal does not start"
         time.sleep(0.05)

@@ -14,7 +14,7 @@ from app.drivers.kernel import Holder
 from app.extensions import db
 from app.models import Allocation, Booking, Gpu, GpuState, Host
 from app.services import audit, quarantine
-from workers.handover import Outcome
+from workers.outcome import Outcome
 from workers.verdicts import State, Verdict
 from workers.watch import Watch
 

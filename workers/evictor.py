@@ -133,11 +133,11 @@ class Evictor:
             if device.name == item.device and (device.configured or device.node == Node.PRESENT):
                 raise DriverError(f"{item.device} is still in {item.instance}", "LXD said that it was removed")
 
-    def clear(self, watch: Watch, pci: str, on_round: Callable[[], None] = lambda: None) -> Verdict:
-        """End what holds a GPU and should not, if it is time; whether it is free now. `on_round`: before each look."""
+    def clear(self, watch: Watch, pci: str, on_round: Callable[[], None], ended: list[Holder]) -> Verdict:
+        """End what holds a GPU and should not, if it is time; whether it is free now. `on_round`: before each look.
+        `ended` grows by whom it ended, whatever then goes wrong. Raises DriverError."""
         if self.kernel is None:
             return Verdict(State.FREE)
-        ended: list[Holder] = []
         ending = watch.endings.get(pci)
         where = {ending.instance} if ending and ending.instance else set()
         verdict = Verdict(State.HELD, text="it is taken up again and again")

@@ -12,9 +12,10 @@ from dataclasses import dataclass, field, replace
 
 from app import clock
 from app.drivers.base import DriverError, TryAgain
+from app.drivers.kernel import Holder
 from app.services.plan import Attach, Detach, Plan, Trouble, is_in
-from app.services.recording import Late
 from workers.evictor import Evictor
+from workers.outcome import Errors, Outcome, Unrecorded
 from workers.verdicts import State, Verdict
 from workers.watch import Watch
 
@@ -25,30 +26,8 @@ PATIENCE = 4.0  # seconds that a pass waits for its GPUs; what takes longer goes
 AT_LAST = 8.0  # after which a GPU is given up at which nothing goes on: a host may be slow, and get there in the end
 MOMENT = 0.5  # which it waits also where another GPU is due before
 
-Errors = dict[int, tuple[Trouble, str]]
-"""By allocation id, why its GPU was not plugged in."""
 Done = tuple[Verdict | None, Errors]
 """What came of one GPU; no verdict where there was nothing to take back."""
-
-
-@dataclass
-class Outcome:
-    """What came of a plan. `verdicts`: by PCI address, for each GPU that was to be free or to change hands."""
-
-    errors: Errors = field(default_factory=dict)
-    verdicts: dict[str, Verdict] = field(default_factory=dict)
-    asked: set[int] = field(default_factory=set)  # allocations whose holders were asked to end ahead of time
-    intruded: set[str] = field(default_factory=set)  # GPUs that somebody held who had no booking
-    trouble: str = ""
-    late: list[Late] = field(default_factory=list)  # what this pass wrote down as attached or free
-    belated: list[Detach | Attach] = field(
-        default_factory=list
-    )  # what earlier passes began, and got done after they were over
-
-    def asked_of(self, watch: Watch) -> set[int]:
-        """The allocations whose holders were asked to end, or ended."""
-        ended = {pci for pci, verdict in self.verdicts.items() if verdict.ended or verdict.state == State.WAITING}
-        return self.asked | {watch.endings[pci].tag.allocation_id for pci in ended & watch.endings.keys()}
 
 
 @dataclass
@@ -77,6 +56,7 @@ class Hands:
         self.evictor = evictor
         self._patience, self._wake = min(patience, PATIENCE), wake
         self._late: dict[str, tuple[Future[Done], _Chain]] = {}  # of earlier passes, by GPU
+        self.unrecorded = Unrecorded()
         self._why: dict[str, str] = {}  # by GPU, what keeps it from being free; "" once it is
         self._since: dict[str, float] = {}  # by GPU, the last step towards that, by the monotonic clock
         self._pool = ThreadPoolExecutor(max_workers=AT_ONCE, thread_name_prefix="gpu")
@@ -85,7 +65,7 @@ class Hands:
         """Do the plan, and see that the GPUs in `also` are free."""
         chains = _chains(todo, also)
         outcome = Outcome()
-        belated = self._belated(outcome)
+        self._catch_up(outcome)
         futures: dict[Future[Done], str] = {}
         for pci, chain in chains.items():
             if pci in self.evictor.busy or pci in self.evictor.begun:
@@ -95,17 +75,15 @@ class Hands:
             self._since[pci] = time.monotonic()
             futures[self._pool.submit(self._hand_over, watch, pci, chain)] = pci
         done, late = wait(futures, timeout=self._time(watch))
-        for future in done:
-            verdict, errors = future.result()
-            outcome.verdicts |= {futures[future]: verdict} if verdict else {}
-            outcome.errors |= errors
         for future in late:
             log.warning("GPU %s: still at it, going on without", futures[future])
             self._late[futures[future]] = future, chains[futures[future]]
             future.add_done_callback(lambda _: self._wake())
             self._not_done(outcome, watch, futures[future], chains[futures[future]])
-        for pci, verdict in belated.items():
-            outcome.verdicts[pci] = _with_earlier(verdict, outcome.verdicts.get(pci, Verdict(State.WAITING)))
+        for future in done:
+            verdict, errors = future.result()
+            outcome.verdicts |= {futures[future]: verdict} if verdict else {}
+            outcome.errors |= errors
         return outcome
 
     def _time(self, watch: Watch) -> float:
@@ -114,19 +92,17 @@ class Hands:
         left = (coming - clock.now()).total_seconds() if coming else self._patience
         return max(MOMENT, min(left, self._patience))
 
-    def _belated(self, outcome: Outcome) -> dict[str, Verdict]:
-        """What came of GPUs that an earlier pass did not wait for, where there is something to put on record."""
+    def _catch_up(self, outcome: Outcome) -> None:
+        """What came of GPUs that an earlier pass did not wait for."""
         done = {pci: late for pci, late in self._late.items() if late[0].done()}
         self._late = {pci: late for pci, late in self._late.items() if pci not in done}
-        verdicts: dict[str, Verdict] = {}
         for pci, (future, chain) in done.items():
             if future.cancelled() or future.exception() is not None:
                 continue
-            old, errors = future.result()
-            outcome.belated += chain.done(old, errors)
-            if old and (old.ended or old.stopped or old.quarantine):
-                verdicts[pci] = old
-        return verdicts
+            verdict, errors = future.result()
+            outcome.belated += chain.done(verdict, errors)
+            if verdict is not None:
+                self.unrecorded.add(pci, verdict)
 
     def close(self) -> None:
         """Start nothing more."""
@@ -181,7 +157,12 @@ class Hands:
                 failed = Verdict(State.HELD, text=str(error), instances=(item.instance,))
         why = failed.text if failed else "what holds it is still being looked for, and ended"
         # Also after a detach that failed: the fence holds, holders can end.
-        verdict = self.evictor.clear(watch, pci, lambda: self._at(pci, why))
+        ended: list[Holder] = []
+        try:
+            verdict = self.evictor.clear(watch, pci, lambda: self._at(pci, why), ended)
+        except DriverError as error:
+            log.warning("GPU %s: %s", pci, error)
+            verdict = Verdict(State.HELD, text=str(error), ended=tuple(ended))
         if failed is not None and verdict.state == State.FREE:
             verdict = replace(failed, ended=verdict.ended)
         self._at(pci, verdict.text if verdict.state == State.HELD else "")
@@ -195,6 +176,7 @@ class Hands:
         """Stop the instance that does not let go, if the admins' rules allow that; else nobody gets the GPU."""
         for name in verdict.instances if watch.want.force_stop else ():
             log.warning("GPU %s: stopping %s, which does not let go of it: %s", pci, name, verdict.text)
+            self._at(pci, f"{name} is still being stopped")
             try:
                 self.evictor.driver.stop(name, force=True)
             except DriverError as error:
@@ -223,16 +205,6 @@ class Hands:
 def _is_due(watch: Watch, pci: str) -> bool:
     """Whether somebody's time with the GPU is over, and it is not given up yet."""
     return pci in watch.endings and pci not in watch.want.quarantined
-
-
-def _with_earlier(old: Verdict, now: Verdict) -> Verdict:
-    """Whom an earlier pass ended and stopped has to be on record, and that it could not prove the GPU free, unless this
-    one has. That it is free, only a new look can tell."""
-    held = old.quarantine and now.state != State.FREE
-    return replace(
-        now, ended=old.ended + now.ended, stopped=now.stopped or old.stopped, quarantine=now.quarantine or held,
-        text=old.text if old.stopped or held else now.text,
-    )  # fmt: skip
 
 
 def _chains(todo: Plan, also: Collection[str]) -> dict[str, _Chain]:

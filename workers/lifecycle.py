@@ -5,6 +5,7 @@ from __future__ import annotations
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
+from app import clock
 from app.drivers.base import DriverError, GiveUp, HostUnreachable, LxdDriver, TryAgain
 from app.drivers.lifecycle import Size
 from app.extensions import transaction
@@ -155,7 +156,8 @@ def _snapshots(driver: LxdDriver, instance: str) -> list[str]:
 
 def _mirror(work: Work) -> None:
     """Show at once what changed; what cannot be seen now, the next slow look shows."""
+    began = clock.now()
     with suppress(DriverError):
         found = work.driver.survey(frozenset({work.instance.name}))
         with transaction():
-            surveys.record_one(work.instance.id, found)
+            surveys.record_one(work.instance.id, found, began)

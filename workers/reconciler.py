@@ -16,7 +16,6 @@ from sqlalchemy.exc import DBAPIError
 
 from app import clock
 from app.drivers.base import DriverError, HostSeen, LxdDriver
-from app.drivers.kernel import Scan
 from app.extensions import db, transaction
 from app.models import Host
 from app.services import drift, enforcement, inventory, noshows, recording
@@ -24,7 +23,8 @@ from app.services.plan import Desired, Plan, from_tags, plan
 from app.services.recording import Late
 from workers import aftermath
 from workers.evictor import Evictor
-from workers.handover import Errors, Hands, Outcome
+from workers.handover import Hands
+from workers.outcome import Errors, Outcome
 from workers.verdicts import State
 from workers.watch import Watch
 
@@ -81,9 +81,10 @@ def run_pass(
         if not todo.quiet or outcome.verdicts:
             evictor.seen = seen = _look_again(driver, seen, todo, outcome)
     except DriverError as error:  # what was done but not seen, the next pass sees and writes down
+        _write_down(host_name, hands, watch, outcome)
         _not_seen(host_name, want, str(error))
         return PassResult(False, todo, outcome, _next(want, outcome), _since(started), str(error))
-    unwritten = _record(host_name, watch, seen, outcome, started, proven=evictor.kernel is not None, scan=evictor.scan)
+    unwritten = _record(host_name, hands, watch, seen, outcome, started)
     trouble = unwritten or outcome.trouble
     return PassResult(
         not trouble, todo, outcome, _next(want, outcome), _since(started), trouble, looked=not unwritten
@@ -106,6 +107,7 @@ def _act(hands: Hands, watch: Watch, todo: Plan) -> Outcome:
             log.warning("the host's kernel: %s", error)
             outcome.trouble = inventory.UNSEEN + error.sentences()
             evictor.swept = 0.0  # the next pass looks again, however soon: till one could, it is in trouble
+    hands.unrecorded.bring_up(outcome)
     return outcome
 
 
@@ -121,11 +123,9 @@ def _sweep(hands: Hands, watch: Watch, outcome: Outcome) -> None:
         outcome.intruded |= intruded
 
 
-def _record(
-    host_name: str, watch: Watch, seen: HostSeen, outcome: Outcome, started: float, *, proven: bool, scan: Scan | None
-) -> str:
+def _record(host_name: str, hands: Hands, watch: Watch, seen: HostSeen, outcome: Outcome, started: float) -> str:
     """Write what was seen and done; why it could not be written, or ""."""
-    want = watch.want
+    want, proven, scan = watch.want, hands.evictor.kernel is not None, hands.evictor.scan
     free = {pci: verdict.at or clock.now() for pci, verdict in outcome.verdicts.items() if verdict.state == State.FREE}
 
     late: list[Late] = []
@@ -133,18 +133,27 @@ def _record(
     def write(host: Host) -> None:
         late[:] = recording.record(host, want, seen, outcome.errors, free if proven else None)
         recording.record_asked(outcome.asked_of(watch))
-        recording.looked(host, _since(started), seen, outcome.trouble)
+        recording.looked(host, _since(started), seen, want.at, outcome.trouble)
         report = drift.report(want, seen, scan, gpus=watch.gpus)
         if (news := drift.news(host.observed, report)) is not None:
             host.observed = news
 
     trouble = _note(host_name, write)
     outcome.late += [] if trouble else late
-    if not trouble and (outcome.verdicts or want.quarantined):
-        trouble = _note(host_name, lambda host: aftermath.record(host, watch, outcome))
+    trouble = _write_down(host_name, hands, watch, outcome) or trouble
     if not trouble:
         _note(host_name, noshows.end_next)
     return trouble or _note(host_name, recording.settle_ended)
+
+
+def _write_down(host_name: str, hands: Hands, watch: Watch, outcome: Outcome) -> str:
+    """Whom this pass ended, what it stopped and gave up; why it could not be written, or "": then the next one does."""
+    if not outcome.verdicts and not watch.want.quarantined:
+        return ""
+    trouble = _note(host_name, lambda host: aftermath.record(host, watch, outcome))
+    if trouble:
+        hands.unrecorded.keep(outcome)
+    return trouble
 
 
 def _note(host_name: str, write: Callable[[Host], object]) -> str:
@@ -186,7 +195,9 @@ def _look_again(driver: LxdDriver, before: HostSeen, todo: Plan, outcome: Outcom
 
 def _pass_blind(host_name: str, hands: Hands, want: Desired, started: float, trouble: str) -> PassResult:
     """A pass without LXD: nothing can be plugged or unplugged, but the kernel still says no and ends what holds."""
-    outcome = _act(hands, hands.evictor.watch(want, None), Plan())
+    watch = hands.evictor.watch(want, None)
+    outcome = _act(hands, watch, Plan())
+    _write_down(host_name, hands, watch, outcome.blind())
     _not_seen(host_name, want, trouble)
     return PassResult(False, outcome=outcome, next_boundary=_next(want, outcome), milliseconds=_since(started),
                       trouble=trouble)  # fmt: skip
@@ -205,6 +216,7 @@ def _pass_alone(host_name: str, hands: Hands, started: float, error: Exception) 
     watch = evictor.watch(want, seen)
     todo = replace(plan(want, seen), attaches=())
     outcome = _act(hands, watch, todo)
+    hands.unrecorded.keep(outcome)
     return PassResult(False, todo, outcome, _next(want, outcome), _since(started), "the database is away")
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from flask import Flask
 from sqlalchemy.exc import SQLAlchemyError
 
+from app import clock
 from app.config import Settings
 from app.drivers.base import DriverError, LxdDriver
 from app.drivers.image_files import ImageFiles
@@ -56,6 +57,7 @@ class Surveyor:
 
     def step(self) -> HostUse:
         """One look, written down, and what is due asked for."""
+        began = clock.now()
         found, version, images = self.driver.survey(), self.driver.server().version, self.driver.images()
         cpu = self._cpus(found)
         files = self._files.names()
@@ -63,7 +65,7 @@ class Surveyor:
             try:
                 with transaction():
                     host = inventory.host(self.host_name)
-                    surveys.record(host, found, cpu)
+                    surveys.record(host, found, cpu, began)
                     inventory.saw_lxd(host, version, images)
                     inventory.saw_image_files(host, str(self._files.directory), files)
                 with transaction():

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from app.services.plan import Attach, Detach
-from workers.handover import Outcome
+from workers.outcome import Outcome
 from workers.reconciler import PassResult
 from workers.verdicts import State
 

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 _POLL = 0.25  # seconds between two looks for progress
+GONE = 0.2  # seconds for a killed one to be gone, unless it waits within the kernel
 _PACKAGE = Path(__file__).resolve().parents[1]
 
 
@@ -78,7 +79,7 @@ class Asked:
             if pipe is not None:
                 pipe.close()
         try:
-            self.process.wait(0.2)
+            self.process.wait(GONE)
         except subprocess.TimeoutExpired:
             return False
         return True

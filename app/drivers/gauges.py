@@ -11,6 +11,7 @@ from app.drivers.nvml_asked import NvmlAsked
 
 PATIENCE = 2.0  # seconds for an answer; all calls of NVML wait for one lock in the driver
 SILENT = "NVML says nothing"  # how the trouble begins that is all GPUs'
+ENDING = "the process that asked it last is still there"
 ANEW = 60.0  # seconds after which a GPU that fell off the bus is looked for again, with NVML started anew
 
 
@@ -75,7 +76,7 @@ class NvmlGauges(NvmlAsked):
         self._addresses = wanted
         answer = self._question({"read": wanted, "processes": processes}, self.patience) if wanted else None
         if answer is None:
-            return tuple(Gauge(address, trouble=f"{SILENT}: {self.why}") for address in wanted)
+            return tuple(Gauge(address, trouble=f"{SILENT}: {self.why or ENDING}") for address in wanted)
         gauges = tuple(_gauge(one) for one in answer["gauges"])
         self._look_for_lost(gauges)
         return gauges

@@ -49,6 +49,8 @@ class NvmlAsked:
         try:
             if self._child is None or self._ends_soon():
                 self._end()
+                if self._still_hangs():
+                    return None
                 self._child, patience = self._start(), max(patience, READY_WITHIN)
             answer = self._child.ask(request, patience)
         except (OSError, ValueError) as error:

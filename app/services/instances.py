@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import datetime
 from typing import Any
 
 from flask_babel import gettext as _
-from sqlalchemy import func, select
+from sqlalchemy import func, or_, select
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import joinedload
 
@@ -149,8 +150,9 @@ def spec(instance: Instance) -> InstanceSpec:
     )
 
 
-def record_statuses(host_id: int, seen: dict[str, str]) -> None:
-    """Write what the host showed of its machines: name → LXD's status, lower case. Missing ones are marked so."""
+def record_statuses(host_id: int, seen: dict[str, str], began: datetime) -> None:
+    """Write what the host showed of its machines: name → LXD's status, lower case. Missing ones are marked so. What has
+    been done to a machine since the look began is known better than by that."""
     busy = select(Operation.instance_id).where(
         Operation.host_id == host_id,
         Operation.state.in_(operations.OPEN),
@@ -162,6 +164,7 @@ def record_statuses(host_id: int, seen: dict[str, str]) -> None:
         Instance.deleted_at.is_(None),
         Instance.status.not_in([InstanceStatus.CREATING, InstanceStatus.FAILED]),
         Instance.id.not_in(busy),
+        or_(Instance.status_at.is_(None), Instance.status_at <= began),
     )
     for instance in db.session.scalars(query):
         status = seen.get(instance.name, "missing")

@@ -130,11 +130,11 @@ def settle_ended(host: Host, limit: int = 100, ago: timedelta = timedelta(0)) ->
     return len(ended)
 
 
-def looked(host: Host, milliseconds: int, seen: HostSeen, trouble: str = "") -> None:
-    """Note that a pass could look at the host, how long it took, and how its machines are. `trouble`: why it could not
-    be told who holds its GPUs."""
+def looked(host: Host, milliseconds: int, seen: HostSeen, began: datetime, trouble: str = "") -> None:
+    """Note that a pass, which began then, could look at the host, how long it took, and how its machines are.
+    `trouble`: why it could not be told who holds its GPUs."""
     host.pass_at, host.pass_ms, host.trouble = clock.now(), milliseconds, trouble[:500]
-    instances.record_statuses(host.id, {name: instance.status for name, instance in seen.instances.items()})
+    instances.record_statuses(host.id, {name: instance.status for name, instance in seen.instances.items()}, began)
 
 
 def could_not_look(host: Host, want: Desired, text: str) -> None:

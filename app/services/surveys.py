@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from datetime import datetime
 from typing import Any
 
 from flask_babel import gettext as _
@@ -17,20 +18,27 @@ from app.extensions import db
 from app.models import Host, Instance
 
 PAGE = 50
+_WORKED = "worked"  # among what is observed of a machine: when it was looked at after work on it, seconds since 1970
 FOREIGN = "-"  # in place of an owner's name, which has no hyphen in front: instances that are not Berth's
 
 
-def record(host: Host, found: HostUse, cpu: Mapping[str, float]) -> None:
-    """Write down a slow look: each machine's part with the machine, all else with the host. `cpu`: CPUs in use."""
+def record(host: Host, found: HostUse, cpu: Mapping[str, float], began: datetime) -> None:
+    """Write down a slow look that began then: each machine's part with the machine, unless what was done to it has been
+    looked at since; all else with the host. `cpu`: CPUs in use."""
     query = (
-        select(Instance.id, Instance.name)
+        select(Instance.id, Instance.name, Instance.observed[_WORKED].as_float())
         .where(Instance.host_id == host.id, Instance.deleted_at.is_(None))
         .order_by(Instance.id)
+        .with_for_update(key_share=True)
     )
-    ours = {name: number for number, name in db.session.execute(query)}
+    ours = {name: (number, worked or 0.0) for number, name, worked in db.session.execute(query)}
     drivers = {pool.name: pool.driver for pool in found.pools}
     seen = {name: _shown(use, drivers, cpu.get(name)) for name, use in found.instances.items()}
-    rows = [{"id": number, "observed": seen[name]} for name, number in ours.items() if name in seen]
+    rows = [
+        {"id": number, "observed": seen[name]}
+        for name, (number, worked) in ours.items()
+        if name in seen and worked <= began.timestamp()
+    ]
     host.member, host.cluster = found.member[:63], found.cluster[:64]
     host.survey = {
         "instances": {name: one for name, one in seen.items() if name not in ours},
@@ -47,13 +55,14 @@ def record(host: Host, found: HostUse, cpu: Mapping[str, float]) -> None:
         db.session.execute(update(Instance), rows)
 
 
-def record_one(instance_id: int, found: HostUse) -> None:
-    """Write down what one machine has after work on it."""
+def record_one(instance_id: int, found: HostUse, began: datetime) -> None:
+    """Write down what one machine has after work on it, by a look that began then."""
     instance = db.session.get(Instance, instance_id)
     use = found.instances.get(instance.name) if instance is not None else None
     if instance is not None and use is not None:
         drivers = {pool.name: pool.driver for pool in found.pools}
-        instance.observed = _shown(use, drivers, instance.observed.get("cpu"))
+        shown = _shown(use, drivers, instance.observed.get("cpu"))
+        instance.observed = shown | {_WORKED: began.timestamp()}
         db.session.flush()
 
 

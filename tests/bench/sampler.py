@@ -89,6 +89,8 @@ class Bench:
         stop.set()
         for thread in threads:
             thread.join()
+        while self.kernel.gauges._still_hangs():  # killed, and on its way out
+            time.sleep(0.05)
         return share
 
     def live(self, begin: datetime, hours: float) -> datetime:

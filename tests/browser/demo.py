@@ -203,6 +203,8 @@ def running(**more: str) -> Iterator[Demo]:
         try:
             yield Demo(berth.ready())
         finally:
-            if berth.process.poll() is None:
-                berth.stop()
-            berth.kill()
+            try:
+                if berth.process.poll() is None:
+                    berth.stop()
+            finally:
+                berth.kill()

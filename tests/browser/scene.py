@@ -109,6 +109,7 @@ class Scene:
     upcoming: int
     ended: int
     stuck: int
+    idle: int
     broken: str
     student: int
     team: int
@@ -120,12 +121,13 @@ class Scene:
 
     def samples(self) -> list[Sample]:
         """Every page, with the people who may see it."""
-        with self.demo.app.app_context():
+        with self.demo.app.app_context(), transaction():
+            still = db.update(Idling).where(Idling.booking_id == self.idle)  # the postman may have judged since
+            db.session.execute(still.values(outcome=Outcome.OPEN, closed_at=None))
             token = db.session.scalars(db.select(ApiToken.id)).first()
             key = db.session.scalars(db.select(SshKey.id)).first()
             channel = db.session.scalars(db.select(Channel.id)).first()
             feed = db.session.scalars(db.select(Feed.id)).first()
-            idle = db.session.scalars(db.select(Idling.booking_id).where(Idling.outcome == Outcome.OPEN)).first()
             refusal = db.session.scalars(db.select(Refusal.id)).first()
             gpu = db.session.scalars(db.select(Gpu.id).order_by(Gpu.id)).first()
             held_back = db.session.scalars(db.select(Gpu.id).where(Gpu.state == GpuState.QUARANTINE)).first()
@@ -212,7 +214,7 @@ class Scene:
             ("admin-live", "/live"),
             ("admin-booking-stuck", f"/bookings/{self.stuck}"),
             ("admin-machine-new", "/machines/new"),
-            ("admin-booking-idle", f"/bookings/{idle}"),
+            ("admin-booking-idle", f"/bookings/{self.idle}"),
             ("people", "/people"),
             ("person", f"/people/{self.user}"),
             ("person-waiting", f"/people/{self.waiting}"),
@@ -321,7 +323,7 @@ def make(demo: Demo) -> Scene:
     _measured(demo, [user, other, stranger])
     made = (*series, *made, _waits(demo, user))
     _idle(demo, idle, ended)
-    return Scene(demo, user, other, admin, waiting, running, upcoming, ended, stuck, broken, student, team, *made)
+    return Scene(demo, user, other, admin, waiting, running, upcoming, ended, stuck, idle, broken, student, team, *made)
 
 
 def unmake(demo: Demo) -> None:

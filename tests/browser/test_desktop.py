@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import BrowserContext, expect
 
+from app.services import instances
 from tests.browser import remote
 from tests.browser.reader import Reader
 from tests.browser.test_whole_way import _register
@@ -68,6 +69,7 @@ def test_from_nothing_to_a_desktop(
     _create(kitchen, visitor, name)
     key = _add_key(visitor, name, tmp_path)
     password = _password(visitor, name)
+    wait_for(lambda: kitchen.berth.ask(lambda: instances.get(None, name).password_at), 60, "the password counts")
     with visitor.page.expect_download() as download:
         visitor.click("link", "Download RDP file (.rdp)")
     rdp = tmp_path / download.value.suggested_filename
@@ -153,11 +155,10 @@ def _see_the_desktop(kitchen: Kitchen, name: str, rdp: Path, password: str, fold
         assert client.poll() is None, screen.said()
         picture = folder / "desktop.png"
         wait_for(lambda: screen.picture(picture, PANEL) > 20, 30, "the panel, with its buttons and the clock")
-        assert screen.picture(picture) > 1000, "and the desktop below it"
+        wait_for(lambda: screen.picture(picture) > 1000, 30, "and the desktop below it")
         look = f"DISPLAY=:10 XAUTHORITY=/home/{name}/.Xauthority xwininfo -root -tree"
-        shown = kitchen.host.run(name, "sh", "-c", look)
-        assert '"xfce4-panel"' in shown, shown
-        assert '"xfdesktop"' in shown, shown
+        for window in ('"xfce4-panel"', '"xfdesktop"'):
+            wait_for(lambda one=window: one in kitchen.host.run(name, "sh", "-c", look), 30, window)
 
 
 def _install_a_package(kitchen: Kitchen, visitor: Reader, name: str, key: Path, folder: Path) -> None:

@@ -39,6 +39,7 @@ def test_typed_in_a_browser_and_seen_there(
         reader.check()  # no word of the console's: the page's policy holds with all of it
         reader.page.keyboard.type("exit\n")
         reader.sees("The shell has ended.")
+        wait_for(lambda: _audited(demo.app) == ["opened", "closed"], 30, "its end is on record")
         reader.click("button", "Open again")
         reader.sees("Connected.")
         with demo.app.app_context(), transaction():

@@ -15,6 +15,7 @@ from typing import Self
 from tests.lab.lab import Lab
 
 PERIOD = 0.01  # seconds between two looks
+LONGEST = 0.5  # seconds without a look before a change whose moment is asked for
 NVIDIA = 195
 
 
@@ -26,7 +27,7 @@ class Watch:
         self.dev = Path(f"/proc/{state['pid']}/root/dev")
         self.minors = host.minors
         self.changes: list[tuple[float, frozenset[int]]] = []
-        self.slowest = 0.0
+        self.gaps: list[float] = []  # seconds from the look before to each of them
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, daemon=True)
 
@@ -46,17 +47,19 @@ class Watch:
 
     def moment(self, minors: set[int]) -> float:
         """When it came to be exactly these, last."""
-        return next(at for at, found in reversed(self.changes) if found == minors)
+        place = max(number for number, (_at, found) in enumerate(self.changes) if found == minors)
+        assert self.gaps[place] < LONGEST, "the machine was too busy to measure"
+        return self.changes[place][0]
 
     def _run(self) -> None:
         last = time.time()
         while not self._stop.wait(PERIOD):
             found = self._look()
             at = time.time()
-            self.slowest = max(self.slowest, at - last)
-            last = at
             if not self.changes or self.changes[-1][1] != found:
+                self.gaps.append(at - last)
                 self.changes.append((at, found))
+            last = at
 
     def _look(self) -> frozenset[int]:
         found = set()

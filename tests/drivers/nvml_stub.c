@@ -16,7 +16,7 @@
 
 #define MOST 64
 #define MOST_SPANS 4096
-#define BUFFER 1024 /* samples that are kept */
+#define BUFFER 8192 /* samples that are kept */
 #define NOT_SUPPORTED 3
 #define NOT_FOUND 6
 #define INSUFFICIENT_SIZE 7

@@ -61,7 +61,7 @@ def test_a_port_that_is_taken_is_refused_at_once(subject: Subject) -> None:
         began = time.monotonic()
         with pytest.raises(PortTaken, match="somebody else has it") as refused:
             subject.driver.open_door(name, ssh)
-        assert time.monotonic() - began < 3, "LXD itself tries for six seconds"
+        assert time.monotonic() - began < 5.5, "LXD itself tries for six seconds"
         assert refused.value.reason == BUSY
         assert not subject.driver.doorways()[name].doors
     subject.driver.open_door(name, ssh)

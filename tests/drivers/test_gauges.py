@@ -73,6 +73,7 @@ def test_each_value_is_asked_for_alone(stub: Stub, gauges: NvmlGauges) -> None:
 def test_it_is_the_mean_of_what_was_since_the_last_reading(stub: Stub, gauges: NvmlGauges) -> None:
     stub.environment["NVML_PERIOD"] = "5000"  # a sample every 5 ms
     stub.say(whole(1, compute=[11], known={11: Process()}, spans=[(11, 0, 1 << 60, 1)]))
+    before = time.time_ns() // 1000
     read(gauges, ONE)
     began = time.time_ns() // 1000
     spans = [(11, began, began + 150_000, 60), (12, began + 150_000, began + 300_000, 90)]
@@ -80,10 +81,12 @@ def test_it_is_the_mean_of_what_was_since_the_last_reading(stub: Stub, gauges: N
     time.sleep(max(0.0, began / 1e6 + 0.6 - time.time()))  # half of it busy: a point now would say that nothing runs
     took = time.time_ns() / 1000 - began
     (found,) = read(gauges, ONE).values()
-    assert found.busy == pytest.approx((150_000 * 60 + 150_000 * 90) / 100 / took, rel=0.1)
+    after, worked = time.time_ns() / 1000, (150_000 * 60 + 150_000 * 90) / 100
+    assert found.busy is not None
+    assert 0.97 * worked / (after - before) <= found.busy <= 1.03 * worked / took
     assert found.processes is not None
     shares = {one.pid: one.utilisation or 0.0 for one in found.processes}
-    assert shares[12] / shares[11] == pytest.approx(1.5, rel=0.1)
+    assert shares[12] == pytest.approx(1.5 * shares[11], abs=1.3), "NVML says whole per cents"
 
 
 def test_one_that_falls_off_the_bus_leaves_the_others(
@@ -150,14 +153,14 @@ def test_without_the_library_there_is_one_try_and_no_noise(stub: Stub, caplog: p
 def test_one_that_hangs_is_given_up(
     stub: Stub, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    gauges = stub.gauges(patience=0.3)
+    gauges = stub.gauges(patience=2.0)
     stub.say(whole(1, 10))
     read(gauges, ONE)
     stub.say(whole(1, errors={"power": HANGS}))
     began = time.monotonic()
     for _ in range(3):
         assert "no answer" in read(gauges, ONE)[ONE].trouble
-    assert time.monotonic() - began < 2.0, "it is waited for once"
+    assert time.monotonic() - began < 3 * gauges.patience, "it is waited for once"
     assert (gauges.own, len(caplog.records)) == (frozenset(), 1)
     end = Asked.end
     gauges._silent_until = 0.0

@@ -163,7 +163,7 @@ def test_one_that_does_not_listen_is_killed(kernel: HostKernel, run: Run) -> Non
 def test_one_that_lets_go_may_go_on(kernel: HostKernel, run: Run) -> None:
     process = run(f"{OPEN_FULL}\nsignal.signal(15, lambda *_: os.close(f))")
     (found,) = holders(kernel, HostSeen(), process.pid)
-    assert kernel.end_on_host(found, 0.3) == Parted.LET_GO
+    assert kernel.end_on_host(found, 2.0) == Parted.LET_GO
     assert process.poll() is None
 
 

@@ -199,7 +199,7 @@ def test_only_the_holder_is_ended(kernel: HostKernel, box: Box) -> None:
 def test_who_ignores_being_asked_stays_and_is_told_of(kernel: HostKernel, box: Box) -> None:
     deaf = box.run(f"import signal; signal.signal(15, signal.SIG_IGN); {OPEN_FULL}")
     polite = box.run(OPEN_FULL)
-    left = kernel.ask(holders(kernel, box), 0.5)
+    left = kernel.ask(holders(kernel, box), 2)
     assert [one.pid for one in left] == [deaf]
     assert not box.alive(polite)
     assert kernel.kill(left, 5) == ()
@@ -212,17 +212,23 @@ def test_a_number_that_passed_to_another_process_is_left_alone(kernel: HostKerne
     assert box.alive(pid)
 
 
-def test_more_than_there_are_descriptors_for_are_ended(kernel: HostKernel, box: Box) -> None:
+def test_more_than_there_are_descriptors_for_are_ended(box: Box, monkeypatch: pytest.MonkeyPatch) -> None:
+    unhurried = (
+        "sys.modules['app.drivers.holders.scan'].Shares.left = lambda *_: 60.0; main()"  # not its time is at stake
+    )
+    monkeypatch.setattr(scanning, "_PROGRAM", scanning._PROGRAM.replace("main()", unhurried))
+    kernel = HostKernel(lambda: None, Scanner(patience=60.0))
     box.run(OPEN_FULL + "\nfor _ in range(600):\n    if not os.fork(): import time; time.sleep(600)\n")
     found = holders(kernel, box)
     before = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (400, before[1]))
     try:
         assert len(found) == 601
-        assert kernel.kill(found, 5) == ()
+        assert kernel.kill(found, 30) == ()
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, before)
     assert holders(kernel, box) == []
+    kernel.close()
 
 
 def test_where_there_is_no_descriptor_to_be_had_nobody_is_taken_for_gone(

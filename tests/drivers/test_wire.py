@@ -263,6 +263,26 @@ def test_a_creation_that_somebody_else_asks_for_first_is_joined(
     assert json.loads(server.bodies[server.requests.index(asked[1])])["config"]["user.berth.making"] == ""
 
 
+def test_half_of_what_lxd_died_at_is_not_taken_for_the_whole(
+    server: Server, driver: PylxdDriver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is back so soon that nobody saw it away, and knows nothing of what it was asked for."""
+    monkeypatch.setattr(turns, "PAUSE", 0)
+    half = instance(config={"user.berth.owner": "alice", "user.berth.making": "true"})
+    server.answers |= {
+        ("GET", "/1.0/instances/t1"): [(404, "not found"), half],
+        ("GET", "/1.0/operations"): {},
+        ("GET", "/1.0/images"): [[{"type": "container", "aliases": [{"name": "base"}]}]],
+        ("GET", "/1.0/networks"): [[]],
+        ("GET", "/1.0/profiles/default"): {"devices": {"root": {"type": "disk", "path": "/", "pool": "pool"}}},
+        ("POST", "/1.0/instances"): (202, "ours"),
+        ("GET", "/1.0/operations/ours/wait"): (404, "not found"),
+    }
+    with pytest.raises(TryAgain, match="LXD went away in the middle of it"):
+        driver.create(InstanceSpec("t1", "base", 1, 256, 1, "alice"), lambda _step, _percent: None)
+    assert [method for method, _path in server.requests if method != "GET"] == ["POST"], "the mark stays"
+
+
 def test_what_somebody_else_has_done_since_the_look_is_done(
     server: Server, driver: PylxdDriver, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -21,7 +21,7 @@ from tests.runtime.running import wait_for
 Outcomes = dict[str, Outcome]
 LEADS = (3.0, 12.0, 40.0)  # seconds from writing the ends down to the end; the more if those are not enough
 LONG = 3600  # seconds of a booking that is not to end by itself
-HERE = 30.0  # seconds within which booked GPUs are there
+HERE = 90.0  # seconds within which booked GPUs are there
 GONE = 45.0  # seconds after the end within which Berth has proven that a GPU is free, or given up
 
 

@@ -37,7 +37,10 @@ def _instance(process: Path) -> str | None:
 
 
 def _files(process: Path) -> Iterator[Path]:
-    for folder in (*process.glob("task/*/fd"), process / "map_files"):
+    folders = [process / "map_files"]
+    with suppress(OSError):  # it ends in this moment, and then it holds nothing
+        folders += process.glob("task/*/fd")
+    for folder in folders:
         with suppress(OSError):
             yield from folder.iterdir()
 

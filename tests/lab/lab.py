@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from app.drivers.base import GpuInfo
 
 MODEL = "NVIDIA RTX A6000"
-BUSY = 10.0  # seconds for which LXD may be at something else with an instance
+BUSY = 40.0  # seconds for which LXD may be at something else with an instance
 # A start of LXD 5.0 fails so now and then, and goes on when it is asked for again: as in app.drivers.lxd.instances.
 STARTS, HALF_WAY = {"launch", "start", "restart"}, ("lxd forkstart", "Failed to change ownership of")
 REMOVALS = 4  # times that BUSY: a change that hangs has an instance to itself for 30 s

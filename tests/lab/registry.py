@@ -7,7 +7,7 @@ import json
 import os
 import stat
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -43,8 +43,11 @@ def start_time(pid: int) -> int:
 
 def records() -> list[Record]:
     """All labs that have not been taken down."""
-    found = sorted(FOLDER.glob("*.json")) if FOLDER.is_dir() else []
-    return [Record(**json.loads(path.read_text())) for path in found]
+    found = []
+    for path in sorted(FOLDER.glob("*.json")) if FOLDER.is_dir() else []:
+        with suppress(FileNotFoundError):  # taken down in this moment
+            found.append(Record(**json.loads(path.read_text())))
+    return found
 
 
 def find(directory: Path) -> Record | None:
@@ -61,7 +64,7 @@ def write(record: Record) -> None:
 
 def enter(directory: Path, count: int, first_minor: int | None, *, owned: bool, readable: bool) -> Record:
     """Write a lab down and make its device nodes; without a first minor, the lowest that nobody uses."""
-    with _locked():
+    with locked():
         taken = {minor for record in records() for minor in record.minors}
         taken |= {int(path.name[6:]) for path in Path("/dev").glob("nvidia[0-9]*") if path.name[6:].isdigit()}
         first = first_minor
@@ -81,7 +84,7 @@ def enter(directory: Path, count: int, first_minor: int | None, *, owned: bool, 
 
 def leave(record: Record) -> None:
     """Strike a lab off and remove the nodes that only it used."""
-    with _locked():
+    with locked():
         _path(record.directory).unlink(missing_ok=True)
         others = records()
         kept = {f"nvidia{minor}" for other in others for minor in other.minors} | {n for o in others for n in o.made}
@@ -106,8 +109,9 @@ def _path(directory: str) -> Path:
 
 
 @contextmanager
-def _locked() -> Iterator[None]:
+def locked(name: str = "lock") -> Iterator[None]:
+    """One program at a time."""
     FOLDER.mkdir(parents=True, exist_ok=True)
-    with (FOLDER / "lock").open("w") as lock:
+    with (FOLDER / name).open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield

@@ -48,9 +48,10 @@ def down(directory: Path | str) -> None:
 
 def sweep() -> list[str]:
     """Take down the labs whose program is gone; returns their directories."""
-    orphans = [record.directory for record in registry.records() if record.orphaned]
-    for directory in orphans:
-        down(directory)
+    with registry.locked("sweeping"):  # of several test runs beside each other, one
+        orphans = [record.directory for record in registry.records() if record.orphaned]
+        for directory in orphans:
+            down(directory)
     return orphans
 
 

@@ -43,7 +43,7 @@ class Scene:
             for host in hosts[1:]:
                 with transaction():
                     inventory.add_host("test", host.name, str(host.socket), PylxdDriver(str(host.socket)))
-        wait_for(lambda: len(berth.pids("workers agent")) == len(hosts), 15, "an agent for each host")
+        wait_for(lambda: len(berth.pids("workers agent")) == len(hosts), 60, "an agent for each host")
 
     def people(self, host: Lab, number: int, options: tuple[str, ...] = SLEEPING) -> list[str]:
         """So many people with a machine each on that host; username and machine have the same name."""

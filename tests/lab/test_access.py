@@ -238,11 +238,11 @@ def test_an_lxd_that_dies_in_the_middle_leaves_nothing_that_stands_in_the_way(ac
         assert name in access.host.lxc("list", "-f", "csv", "-c", "n"), "half of it is there"
         with access.berth.app.app_context(), transaction():
             instances.request(None, instances.get(None, name), OperationKind.CREATE)
-        (agent,) = access.berth.berth.pids("workers agent")
+        agent = min(access.berth.berth.pids("workers agent"))
         access.wake()
         wait_for(lambda: access.step(name) == "copying", 60, "the next try")
         os.kill(agent, signal.SIGKILL)
-        wait_for(lambda: access.done(name), 60, "the next agent takes it up")
+        wait_for(lambda: access.done(name), 180, "the next agent takes it up")
         wait_for(lambda: access.health(name, "ssh") == "", 60, "SSH answers")
         assert access.host.lxc("config", "get", name, "user.berth.making").strip() == ""
         assert access.host.lxc("config", "get", name, "security.protection.delete").strip() == "true"

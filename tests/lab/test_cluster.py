@@ -168,7 +168,7 @@ def test_a_machine_moves_with_its_owner_and_gets_ports_of_its_new_host(members: 
     with berth.app.app_context(), transaction():
         instances.request_create(None, make_user(name), name=name, host=berth.row(one), image="base", **SMALL)
     berth.wake(one)
-    wait_for(lambda: _answers(berth, name), 60, "SSH answers on its first host")
+    wait_for(lambda: _answers(berth, name), 180, "SSH answers on its first host")
     before = _numbers(berth, name)
     one.run(name, "sh", "-c", "echo mine > /root/note")
     began = time.monotonic()
@@ -176,8 +176,8 @@ def test_a_machine_moves_with_its_owner_and_gets_ports_of_its_new_host(members: 
         owner = accounts.get(name)
         moving.request(owner, instances.get(owner, name), berth.row(two))
     berth.wake(one)
-    wait_for(lambda: _moved(berth, two, name), 60, "it runs on its new host")
-    wait_for(lambda: _answers(berth, name), 30, "SSH answers on its new host")
+    wait_for(lambda: _moved(berth, two, name), 180, "it runs on its new host")
+    wait_for(lambda: _answers(berth, name), 90, "SSH answers on its new host")
     print(f"\n  SSH answers {time.monotonic() - began:.1f} s after the click on Move")
     after = _numbers(berth, name)
     assert all(FIRST <= number < FIRST + 20 for number in before)
@@ -187,7 +187,7 @@ def test_a_machine_moves_with_its_owner_and_gets_ports_of_its_new_host(members: 
     with berth.app.app_context(), transaction():  # its new agent does the next work on it
         snapshots.take(accounts.get(name), instances.get(None, name))
     berth.wake(two)
-    wait_for(lambda: _last(berth, name).state == OperationState.DONE, 20, "a snapshot there")
+    wait_for(lambda: _last(berth, name).state == OperationState.DONE, 60, "a snapshot there")
 
 
 def _machine(berth: Scene, name: str) -> Instance:

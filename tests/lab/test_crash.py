@@ -22,14 +22,15 @@ from tests.runtime.running import wait_for
 
 pytestmark = [pytest.mark.lab, pytest.mark.holds]
 
-AGAIN = 20.0  # seconds for what was killed to be back, and for a pass after that
+AGAIN = 60.0  # seconds for what was killed to be back, and for a pass after that
+LEADS = (5.0, 15.0, 40.0)  # seconds to the end, the more if it cannot be written down as quickly
 UNWRITTEN = "is not recorded yet"  # the agent says so of a pass that lost the database half-way
 VICTIMS = {"agent": "workers agent", "valkey": "valkey", "postgres": "bin/postgres -D"}
 
 
 @pytest.fixture(scope="module")
 def berth(lab: Hosts) -> Iterator[Scene]:
-    with scene(lab.ws1, BERTH_TICK="1") as made:
+    with scene(lab.ws1, BERTH_TICK="5") as made:
         yield made
 
 
@@ -87,15 +88,18 @@ def settled(berth: Scene, numbers: list[int]) -> bool:
 )
 def test_killed_in_the_middle_of_a_pass(berth: Scene, pair: list[str], lab: Hosts, who: str, moment: str) -> None:
     host, (one, other), minor = lab.ws1, pair, lab.ws1.minors[0]
-    begin = second_from_now(1.5)
-    due = begin + 2
     with Watch((host, one), (host, other)) as watch:
-        numbers = [berth.book(one, host, 0, begin, due), berth.book(other, host, 0, due, due + 600)]
+        begin = second_from_now(0)
+        numbers = [berth.book(one, host, 0, begin, begin + 600)]
         berth.wake(host)
-        watch.until(lambda have: minor in have[one], 25)
+        watch.until(lambda have: minor in have[one], AGAIN)
+        wait_for(lambda: recorded(berth, numbers[0], Allocation.attached_at), AGAIN, "the pass is over")
         pid, unwritten = victim(berth, who), berth.berth.output.count(UNWRITTEN)
         # Detached or just attached, and nothing of it is written down.
         watch.kill_when(one if moment == "gone" else other, minor, here=moment == "here", pid=pid)
+        due = berth.end([(one, numbers[0])], LEADS)
+        numbers.append(berth.book(other, host, 0, due, due + 600))
+        berth.wake(host)
         wait_for(lambda: not Path(f"/proc/{pid}").exists(), 25, "killed")
         if who == "agent":
             assert not recorded(berth, numbers[0], Allocation.detached_at), "the pass was over: killed too late"

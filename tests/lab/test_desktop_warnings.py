@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from app.drivers.lxd import tell
 from tests.lab.desktop_image import desktop_image
 from tests.lab.fixtures import Hosts
 from tests.lab.lab import Lab
@@ -13,6 +14,17 @@ from tests.lab.looking import connect
 from tests.runtime.running import wait_for
 
 pytestmark = pytest.mark.lab
+
+
+@pytest.fixture(autouse=True)
+def unhurried(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is told is at stake, not how long it may take: on a busy machine each step gets the time it needs."""
+    script = tell._SCRIPT.replace("timeout 1 ", "timeout 20 ").replace("-k 0.2 2 ", "-k 0.2 20 ")
+    monkeypatch.setattr(tell, "_SCRIPT", script.replace("-k 0.2 1 ", "-k 0.2 20 "))
+    monkeypatch.setattr(tell, "_COMMAND", ["40" if word == "4" else word for word in tell._COMMAND])
+    monkeypatch.setattr(tell, "LIMIT", 45.0)
+    monkeypatch.setattr(tell, "PATIENCE", 20.0)
+
 
 BUS = "unix:path=/tmp/bus"
 SESSION = f"""

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from app.drivers import lxd
 from app.drivers.base import DENIED_CALLS, GiveUp, GpuInfo, InstanceSpec, Node, device_name
 from app.drivers.lxd import PylxdDriver, instances
 from app.drivers.lxd.shapes import new_instance
@@ -23,6 +24,12 @@ from tests.lab.fixtures import Hosts
 from tests.lab.looking import TAG, Launch, connect, only, seen
 
 pytestmark = pytest.mark.lab
+
+
+@pytest.fixture(autouse=True)
+def unhurried(monkeypatch: pytest.MonkeyPatch) -> None:
+    """LXD on a busy machine may take longer than the agent waits for it."""
+    monkeypatch.setattr(lxd, "DETACH_TIMEOUT", 40.0)
 
 
 def test_exactly_the_booked_gpu_is_in_the_container_and_then_is_not(lab: Hosts, launch: Launch) -> None:
@@ -211,6 +218,7 @@ def test_one_driver_serves_threads_and_a_fork(lab: Hosts, launch: Launch) -> Non
     assert driver.observe(frozenset({name})).instances.keys() == {name}
 
 
+@pytest.mark.timed
 def test_figures(lab: Hosts, launch: Launch, capsys: pytest.CaptureFixture[str]) -> None:
     host, driver, name = lab.ws1, connect(lab.ws1), launch(lab.ws1)
     gpu = host.gpus[0]

@@ -29,7 +29,7 @@ def machine(lab: Hosts, launch: Callable[..., str]) -> tuple[Lab, str]:
 def test_it_answers_with_status_and_both_streams(machine: tuple[Lab, str]) -> None:
     host, name = machine
     heard: list[str] = []
-    script = 'cat; echo "$WHO ü"; sleep 0.3; echo wrong >&2; exit 3'
+    script = 'cat; echo "$WHO ü"; sleep 2; echo wrong >&2; exit 3'
     answer = connect(host).run(name, shell(script, stdin=b"secret\n", WHO="li"), heard.append)
     assert (answer.status, answer.text) == (3, "secret\nli ü\nwrong\n")
     assert "".join(heard) == answer.text
@@ -42,7 +42,7 @@ def test_it_has_limits(machine: tuple[Lab, str], script: str) -> None:
     began = time.monotonic()
     with pytest.raises(TryAgain, match="not done within 1 s or said too much"):
         connect(host).run(name, shell(script, limit=1))
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < 30, "without the limit it would not end"
     wait_for(lambda: "timeout" not in host.run(name, "ps", "-eo", "args"), why="nothing of it is left")
     assert connect(host).run(name, shell("echo on")).text == "on\n"
 

@@ -81,12 +81,12 @@ if "agent" in sys.orig_argv:
 """
 # One adds a GPU by hand that somebody else has; one keeps a GPU open past the end, and somebody else comes next.
 CAUGHT = [
-    Step("book", (0, 0, 1, 4), 0.0),
-    Step("relay", (1, 2, 1, 1, 2), 0.0),
-    Step("hold", (1, 2), 0.0),
+    Step("book", (0, 0, 1, 14), 0.0),
+    Step("relay", (1, 2, 1, 1, 9), 0.0),
+    Step("hold", (1, 2), 2.0),
     Step("wait", (), 1.0),
     Step("add_foreign", (3, 0), 1.0),
-    Step("wait", (), 3.0),
+    Step("wait", (), 11.0),
 ]
 
 

@@ -19,7 +19,7 @@ from sqlalchemy import make_url
 from app import create_core
 from app.extensions import db, transaction
 from app.models import Allocation, Gpu, GpuState
-from app.services import accounts
+from app.services import accounts, changes
 from app.services.hostinit import State, units
 from tests import postgres
 from tests.conftest import settings_for
@@ -42,7 +42,7 @@ UNIT = f"/etc/systemd/system/{AGENT}"
 IMPATIENT = "[Service]\nWatchdogSec=6\n"  # so that a test need not wait for the minutes it has
 HOLD = "import time; kept = open('/dev/dri/card{}'); print('held', flush=True); time.sleep(600)"
 SHARED = "/srv/team"  # to write into together
-BOOKED = 6  # seconds
+BOOKED = 3600  # seconds, if nobody ends it before
 
 
 @dataclass
@@ -166,12 +166,15 @@ def test_a_gpu_comes_and_goes_by_an_agent_that_may_do_no_more_than_its_unit_says
         assert gpu is not None
         start = second_from_now(0)
         window = (datetime.fromtimestamp(moment, UTC) for moment in (start, start + BOOKED))
-        make_booking(accounts.get("liwei"), [gpu], *window)
+        booking = make_booking(accounts.get("liwei"), [gpu], *window).id
         number, minor = gpu.id, gpu.minor
     node = f"/dev/nvidia{minor}"
     wait_for(lambda: _inside(site, "test", "-c", node), 30, "the GPU is in the machine")
     site.host.must("lxc", "exec", "beta", "--", "systemd-run", "--unit=hold", "python3", "-c", HOLD.format(minor))
-    wait_for(lambda: _inside(site, "systemctl", "is-active", "hold"), 20, "somebody holds it")
+    held = "journalctl --unit=hold | grep --quiet held"
+    wait_for(lambda: _inside(site, "sh", "-c", held), 20, "somebody holds it")
+    with site.app.app_context(), transaction():
+        changes.end_now(accounts.get("liwei"), booking)
     wait_for(lambda: not _inside(site, "test", "-c", node), 40, "the GPU is taken away")
     wait_for(lambda: not _inside(site, "systemctl", "is-active", "hold"), 30, "who held it is ended")
 

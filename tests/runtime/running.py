@@ -138,7 +138,7 @@ class Berth:
     def stop(self, number: signal.Signals = signal.SIGINT) -> int:
         """End it in peace; the exit status."""
         self.process.send_signal(number)
-        return self.process.wait(30)
+        return self.process.wait(120)
 
     def kill(self) -> None:
         """End it and everything that belongs to it, for a test that failed."""

@@ -43,6 +43,6 @@ def sampler(app: Flask, house: House) -> Sampler:
 
 @pytest.fixture
 def kernel(stub: Stub) -> Iterator[Kernel]:  # noqa: F811 - pytest brings it by its name
-    made = Kernel(stub.gauges(patience=0.4))
+    made = Kernel(stub.gauges())
     yield made
     made.gauges.close()

@@ -20,6 +20,7 @@ from app.models import AuditEvent, Backup, Download, Instance, Operation, SignIn
 from app.services import accounts, backups, instances, inventory, operations, signins
 from tests.conftest import settings_for
 from tests.factories import make_admin, make_instance, make_user
+from tests.runtime.running import wait_for
 from tests.terminals import Desk, serving
 from workers.surveyor import Surveyor
 from workers.works import run_operations
@@ -93,10 +94,14 @@ def test_made_downloaded_once_and_on_record(place: Place) -> None:
     for spent in (key, "", "x" * 43):
         again = place.fetch(spent)
         assert again.status_code == 403, spent
-    with place.core.app_context():
-        query = db.select(AuditEvent).where(AuditEvent.action.like("backup.%")).order_by(AuditEvent.id)
-        events = [(one.actor, one.action, one.target) for one in db.session.scalars(query)]
-    assert events == [("li", "backup.fetched", "instance:mine"), ("li", "backup.fetch.ended", "instance:mine")]
+
+    def events() -> list[tuple[str, str, str]]:
+        with place.core.app_context():
+            query = db.select(AuditEvent).where(AuditEvent.action.like("backup.%")).order_by(AuditEvent.id)
+            return [(one.actor, one.action, one.target) for one in db.session.scalars(query)]
+
+    wait_for(lambda: len(events()) == 2)
+    assert events() == [("li", "backup.fetched", "instance:mine"), ("li", "backup.fetch.ended", "instance:mine")]
 
 
 def test_a_ticket_goes_with_the_sign_in_the_right_and_the_minute(place: Place) -> None:
@@ -148,5 +153,5 @@ def test_a_machine_is_looked_after_meanwhile(place: Place) -> None:
             machine = instances.get(None, "mine")
             operations.enqueue(None, machine, "backup", backup=0, snapshot="")  # type: ignore[arg-type]
         with transaction():
-            instances.record_statuses(machine.host_id, {"mine": "stopped"})
+            instances.record_statuses(machine.host_id, {"mine": "stopped"}, clock.now())
         assert instances.get(None, "mine").status == "stopped"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import datetime, timedelta
@@ -16,6 +15,7 @@ from app.drivers.base import Tag
 from app.drivers.kernel import Scan
 from app.extensions import db
 from app.models import Gpu, GpuState
+from app.services import policy
 from app.services.plan import Trouble
 from tests.factories import make_booking
 from tests.runtime.running import wait_for
@@ -35,7 +35,7 @@ Freeze = Callable[[datetime], None]
 @pytest.fixture(autouse=True)
 def quick(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(evictor, "SHORT", 0.0)
-    monkeypatch.setattr(house.hands, "_patience", 0.3)
+    monkeypatch.setattr(house.hands, "_patience", 2.0)
 
 
 @pytest.fixture
@@ -97,6 +97,7 @@ def test_a_gpu_that_is_slowly_but_surely_freed_is_not_given_up(
     """Each of four looks takes 3 s and all but the last find another process: longer than a single look may take."""
     make_booking(house.alice, house.gpus[:1], NOW, NOW + HOUR)
     house.run()
+    monkeypatch.setattr(evictor, "SWEEP_EVERY", 3600.0)  # no look but those
     scan, may_look, looks, seconds = house.kernel.scan, threading.Semaphore(0), [0], [0.0]
 
     def slow(*words: Any, **more: Any) -> Scan:
@@ -120,6 +121,37 @@ def test_a_gpu_that_is_slowly_but_surely_freed_is_not_given_up(
     settled(house)
 
 
+def test_a_gpu_is_not_given_up_while_its_machine_is_being_stopped(
+    house: House, freeze: Freeze, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """LXD may take longer for that than for anything else."""
+    policy.current().force_stop = True
+    make_booking(house.alice, house.gpus[:1], NOW, NOW + HOUR)
+    house.run()
+    house.kernel.add_process("alice", (195, 0), stubborn=True, immortal=True)
+    freeze(NOW + HOUR + timedelta(seconds=20))
+    house.run()
+    seconds, begun, may_end, stop = [0.0], threading.Event(), threading.Event(), house.lxd.stop
+
+    def slow(instance: str, *, force: bool = False) -> None:
+        seconds[0] += handover.AT_LAST  # what came before it took long, too
+        begun.set()
+        assert may_end.wait(20)
+        stop(instance, force=force)
+
+    monkeypatch.setattr(house.lxd, "stop", slow)
+    monkeypatch.setattr(handover, "time", SimpleNamespace(monotonic=lambda: seconds[0]))
+    freeze(NOW + HOUR + timedelta(seconds=20) + PROVE_WITHIN)
+    house.run()
+    assert begun.wait(15)
+    house.run()
+    assert state_of(house) == GpuState.IN_SERVICE
+    may_end.set()
+    settled(house)
+    house.run()
+    assert (state_of(house), audited("instance.force_stopped")) == (GpuState.IN_SERVICE, 1)
+
+
 def test_what_a_pass_did_not_wait_for_is_put_on_record_by_the_next(
     house: House, freeze: Freeze, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -129,10 +161,12 @@ def test_what_a_pass_did_not_wait_for_is_put_on_record_by_the_next(
     house.kernel.add_process("alice", (195, 0), stubborn=True, immortal=True)
     freeze(NOW + HOUR + timedelta(seconds=20))
     house.run()
-    scan = house.kernel.scan
-    monkeypatch.setattr(house.kernel, "scan", lambda *words, **more: (time.sleep(0.2), scan(*words, **more))[1])
+    scan, may_look = house.kernel.scan, threading.Event()
+    monkeypatch.setattr(evictor, "SWEEP_EVERY", 3600.0)
+    monkeypatch.setattr(house.kernel, "scan", lambda *words, **more: (may_look.wait(20), scan(*words, **more))[1])
     freeze(NOW + HOUR + timedelta(seconds=20) + PROVE_WITHIN)
     house.run()
+    may_look.set()
     settled(house)
     assert state_of(house) == GpuState.IN_SERVICE, "nobody was told yet"
     house.run()
@@ -173,7 +207,7 @@ def test_a_pass_waits_no_longer_than_to_what_is_due_next(
     make_booking(house.bob, house.gpus[1:2], NOW + HOUR + timedelta(seconds=1), NOW + 2 * HOUR)
     house.run()
     freeze(NOW + HOUR)
-    assert house.run().milliseconds < 5000
+    assert house.run().milliseconds < 15_000
     assert not goes_on.is_set()
 
 

@@ -12,7 +12,7 @@ from flask import Flask
 from sqlalchemy.orm import joinedload
 
 from app import clock
-from app.drivers.base import GiveUp, HostUnreachable, TryAgain
+from app.drivers.base import GiveUp, HostUnreachable, ServerInfo, TryAgain
 from app.drivers.fake import FakeLxd
 from app.errors import Conflict
 from app.extensions import db
@@ -218,6 +218,32 @@ def _date(home: Home, name: str) -> None:
     """The simulated host's clock is not the frozen one."""
     with home.lxd._open() as state:
         state["instances"]["alice"]["snapshots"][name]["at"] = clock.now().timestamp()
+
+
+def test_a_look_that_was_slower_than_work_does_not_take_back_what_that_showed(
+    home: Home, house: House, freeze: Freeze, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else one that is due by the calendar would be made twice, and the oldest forgotten for it."""
+    snapshots.set_schedule(house.alice, home.machine, Schedule.DAILY, keep=1)
+    home.survey()
+    server = home.lxd.server
+
+    def meanwhile() -> ServerInfo:
+        freeze(NOW + timedelta(seconds=1))
+        home.do()
+        return server()
+
+    with monkeypatch.context() as patch:
+        patch.setattr(home.lxd, "server", meanwhile)
+        home.survey()
+    assert [one.name for one in snapshots.of(home.machine)] == home.snapshots()
+    assert len(home.snapshots()) == 1
+    assert home.do().state == OperationState.DONE, "and no other one is asked for"
+    assert len(db.session.scalars(db.select(Operation)).all()) == 1
+    home.lxd.forget("alice", home.snapshots()[0])
+    freeze(NOW + timedelta(seconds=2))
+    home.survey()
+    assert snapshots.of(home.machine) == [], "a look that began since is believed"
 
 
 def test_a_schedule_with_no_room_for_more_is_said_and_not_tried_all_the_time(home: Home, house: House) -> None:

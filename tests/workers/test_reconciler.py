@@ -279,9 +279,12 @@ def test_without_the_database_what_is_over_ends_and_nothing_begins(
         assert not result.ok
         assert result.next_boundary == NOW + HOUR
         assert house.inside("alice") == {"0000:01:00.0"}
-        freeze(NOW + HOUR)
+        house.kernel.add_process("alice", (195, 0), stubborn=True)
+        freeze(NOW + HOUR + timedelta(seconds=20))
         house.run()
         assert (house.inside("alice"), house.inside("bob")) == (set(), set())
+        assert house.kernel.processes() == []
     house.run()
+    assert audited("gpu.process_ended") == 1, "who was ended meanwhile is on record"
     assert house.inside("bob") == {"0000:01:00.0"}
     assert (audited("gpu.attached"), audited("gpu.detached"), audited("booking.settled")) == (2, 1, 1)

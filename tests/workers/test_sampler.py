@@ -181,10 +181,11 @@ def test_nvml_that_hangs_holds_nobody_up_and_its_time_is_not_known(
     stub.say(one, whole(two.minor, error=LOST), *rest)
     steps(sampler, house, freeze, NOW, 2, kernel)
     assert sampler.now[two.pci_address].trouble
+    kernel.gauges.patience = 1.0
     stub.say(whole(one.minor, errors={"power": HANGS}), two, *rest)
     began = time.monotonic()
     steps(sampler, house, freeze, NOW + timedelta(seconds=4), 8, kernel)
-    assert time.monotonic() - began < 3, "it was waited for once"
+    assert time.monotonic() - began < 6, "it was waited for once, not eight times"
     assert {now.trouble for now in sampler.now.values()} == {"NVML says nothing: no answer, or not in time"}
     sampler._write([part for pci in list(sampler._periods) for part in sampler._close(pci, [], None)])
     kept = [part for path in sampler.journal.seal() for part in sampler.journal.read(path)]

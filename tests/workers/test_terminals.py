@@ -34,7 +34,7 @@ class Slow(FakeLxd):
 
     def terminal(self, instance: str, columns: int, rows: int) -> FakePty:
         self.asked.set()
-        assert self.go.wait(10)
+        assert self.go.wait(30)
         pty, closed = super().terminal(instance, columns, rows), self.closed
 
         def close() -> None:
@@ -163,7 +163,7 @@ def test_it_ends_with_the_right_to_it(desk: Desk, how: str) -> None:
             row.seen_at = clock.now() - timedelta(hours=9)
     began = time.monotonic()
     assert screen.until_closed() == "revoked"
-    assert time.monotonic() - began < 3
+    assert time.monotonic() - began < 20
     (closed,) = wait_for(lambda: audited(desk.core, "terminal.closed"))
     assert closed.details["why"] == "revoked"
 
@@ -224,10 +224,10 @@ def slow(core: Flask, tmp_path: Path) -> Iterator[tuple[Slow, Desk]]:
 def test_no_shell_stays_for_a_page_that_left_while_it_was_opened(slow: tuple[Slow, Desk]) -> None:
     driver, desk = slow
     screen = desk.open(desk.ticket(desk.sign_in("li"), "mine"))
-    assert driver.asked.wait(5)
+    assert driver.asked.wait(30)
     screen.connection.close()
     driver.go.set()
-    assert driver.closed.wait(2)
+    assert driver.closed.wait(20)
     (closed,) = wait_for(lambda: audited(desk.core, "terminal.closed"))
     assert closed.details["why"] == "left"
 
@@ -238,6 +238,6 @@ def test_no_shell_stays_after_a_message_of_brackets_alone(slow: tuple[Slow, Desk
     screen = desk.open(desk.ticket(desk.sign_in("li"), "mine"))
     screen.until("root@mine")
     screen.connection.send("[" * 1024)
-    assert driver.closed.wait(2)
+    assert driver.closed.wait(20)
     screen.until_closed()
     assert wait_for(lambda: audited(desk.core, "terminal.closed"))[0].details["why"] == "left"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import suppress
 from functools import partial
 
-from app.drivers.base import DriverError, GiveUp, InstanceSpec, Progress
+from app.drivers.base import DriverError, GiveUp, InstanceSpec, Progress, TryAgain
 from app.drivers.inside import shell
 from app.drivers.libraries import INSIDE
 from app.drivers.lxd import execute, instances, libraries, shapes, turns
@@ -66,7 +66,9 @@ def _make(wire: Wire, spec: InstanceSpec, what: str, progress: Progress) -> None
         del body["config"][shapes.PROTECTED]  # of half an instance it could not be taken back
         body["config"][shapes.MAKING] = "true"
         told = partial(progress, "copying")
-        wire.send("post", "instances", json=body, limit=instances.COPY_TIMEOUT, params=wire.here(), progress=told)
+        limit, here = instances.COPY_TIMEOUT, wire.here()
+        if not wire.send("post", "instances", json=body, limit=limit, params=here, progress=told):
+            raise TryAgain(what, "LXD went away in the middle of it", TryAgain.AGAIN)  # there may be half of it
 
 
 def _link_libraries(wire: Wire, name: str) -> None:

@@ -168,7 +168,7 @@ def _remove(wire: Wire, name: str, template: int) -> None:
     instances.remove(wire, name, what)
 
 
-def _forgiving(call: Callable[[], None]) -> None:
+def _forgiving(call: Callable[[], object]) -> None:
     """What is gone already was to be removed."""
     try:
         call()

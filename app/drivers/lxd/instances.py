@@ -160,23 +160,25 @@ def _unprotect(wire: Wire, name: str) -> None:
     while True:
         try:
             body = {"config": {shapes.PROTECTED: "false"}}
-            return wire.send("patch", "instances", name, json=body, limit=POWER_TIMEOUT)
+            wire.send("patch", "instances", name, json=body, limit=POWER_TIMEOUT)
         except RefusedError as error:
             if not error.busy or time.monotonic() > deadline:
                 raise
+        else:
+            return
         time.sleep(0.1)
 
 
 def join(wire: Wire, name: str, progress: Callable[[int], None] | None = None) -> bool:
     """Wait for what LXD is still doing with an instance: it goes on when the one who asked is gone. Whether it was, up
-    to a moment ago: LXD lists what it has done for 5 s more. A program that runs inside is not LXD's doing."""
+    to a moment ago, and got done: LXD lists what it has done for 5 s more. What runs inside is not LXD's doing."""
     found = False
     listed = wire.get("operations", recursion=1)
-    for operation in (listed.get("running") or []) + (listed.get("success") or []):
+    done = listed.get("success") or []
+    for operation in (listed.get("running") or []) + done:
         inside = operation.get("class") != "task" or operation.get("description") == _INSIDE
         if not inside and f"/1.0/instances/{name}" in (operation.get("resources") or {}).get("instances", []):
-            wire.join(operation["id"], COPY_TIMEOUT, progress)
-            found = True
+            found = wire.join(operation["id"], COPY_TIMEOUT, progress) or operation in done
     return found
 
 

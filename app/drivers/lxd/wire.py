@@ -119,12 +119,13 @@ class Wire:
         etag: str = "",
         params: dict[str, str] | None = None,
         progress: Callable[[int], None] | None = None,
-    ) -> None:
-        """Ask for a change and wait for its end, at most `limit` seconds."""
+    ) -> bool:
+        """Ask for a change and wait for its end, at most `limit` seconds. Whether LXD said that it is done (`join`)."""
         headers = {"If-Match": etag} if etag else {}
         answer = self._call(method, path, json=json, headers=headers, params=params or {}).json()
-        if answer.get("type") == "async":
-            self.join(answer["operation"].partition("?")[0].rpartition("/")[2], limit, progress)
+        if answer.get("type") != "async":
+            return True
+        return self.join(answer["operation"].partition("?")[0].rpartition("/")[2], limit, progress)
 
     def fetch(self, *path: str, into: Path, limit: float, told: Callable[[int, int], None]) -> int:
         """Write a file of LXD's, which may be large, into one that nobody else reads: its bytes. `told`: how many so
@@ -154,9 +155,10 @@ class Wire:
         """Ask for background work and leave it at that: LXD's description of it."""
         return dict(self._call("post", path, json=json).json()["metadata"])
 
-    def join(self, operation: str, limit: float, progress: Callable[[int], None] | None = None) -> None:
-        """Wait `limit` seconds for a background operation. One that LXD has forgotten is over; a look will tell how it
-        ended. Raises RefusedError if it failed, UnfinishedError if it goes on."""
+    def join(self, operation: str, limit: float, progress: Callable[[int], None] | None = None) -> bool:
+        """Wait `limit` seconds for a background operation; whether LXD said that it is done. One that it has forgotten,
+        a while after its end or since it was restarted, is over: a look will tell how it ended. Raises RefusedError if
+        it failed, UnfinishedError if it goes on."""
         deadline = time.monotonic() + limit
         while (left := deadline - time.monotonic()) > 0:
             pause = math.ceil(min(left, 1) if progress else left)
@@ -165,11 +167,11 @@ class Wire:
                 answer = self._call("get", path, params={"timeout": pause}, timeout=pause + self._timeout)
             except RefusedError as error:
                 if error.code == 404:
-                    return
+                    return False
                 raise
             state = answer.json()["metadata"]
             if state["status_code"] == 200:
-                return
+                return True
             if state["status_code"] >= 400:
                 raise RefusedError(str(state.get("err") or state.get("status")))
             if progress and (percent := _PERCENT.search(str(state.get("metadata")))):
