@@ -14,8 +14,8 @@ from app.drivers.kernel import Holder
 from app.extensions import db
 from app.models import Allocation, Booking, Gpu, GpuState, Host
 from app.services import audit, quarantine
-from workers.outcome import Outcome
-from workers.verdicts import State, Verdict
+from workers.outcome import Ended, Outcome
+from workers.verdicts import State
 from workers.watch import Watch
 
 MOST = 50  # processes that are written down one by one
@@ -25,10 +25,13 @@ def record(host: Host, watch: Watch, outcome: Outcome) -> None:
     """Write it down, and give those whose GPU is held back another one where there is one."""
     actor = f"agent:{host.name}"
     gpus = {gpu.pci_address: gpu for gpu in db.session.scalars(select(Gpu).where(Gpu.host_id == host.id))}
+    for one in outcome.earlier:
+        if one.pci in gpus:
+            _record_ended(actor, host, gpus[one.pci], one)
     for pci, verdict in sorted(outcome.verdicts.items()):
         if pci not in gpus:
             continue
-        _record_ended(actor, host, gpus[pci], watch, verdict)
+        _record_ended(actor, host, gpus[pci], Ended(pci, verdict.ended, watch.endings.get(pci)))
         if verdict.stopped:
             key = f"stopped:{host.id}:{verdict.stopped}:{clock.now():%Y%m%dT%H%M%S}"
             audit.record(
@@ -42,12 +45,12 @@ def record(host: Host, watch: Watch, outcome: Outcome) -> None:
     _replace(host, clock.now())
 
 
-def _record_ended(actor: str, host: Host, gpu: Gpu, watch: Watch, verdict: Verdict) -> None:
+def _record_ended(actor: str, host: Host, gpu: Gpu, ended: Ended) -> None:
     """Each process that was ended for the GPU, once. No blame: a descriptor may have been planted on its holder.
 
     Of thousands, some: with the last of these it says how many more there were."""
-    ending = watch.endings.get(gpu.pci_address)
-    listed, more = verdict.ended[:MOST], len(verdict.ended[MOST:])
+    ending = ended.ending
+    listed, more = ended.holders[:MOST], len(ended.holders[MOST:])
     for holder in listed:
         rightly = ending is not None and holder.instance == ending.instance
         details = _details(host, gpu, holder) | ({"more": more} if more and holder is listed[-1] else {})

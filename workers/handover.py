@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from app import clock
 from app.drivers.base import DriverError, TryAgain
 from app.drivers.kernel import Holder
-from app.services.plan import Attach, Detach, Plan, Trouble, is_in
+from app.services.plan import Attach, Detach, Ending, Plan, Trouble, is_in
 from workers.evictor import Evictor
 from workers.outcome import Errors, Outcome, Unrecorded
 from workers.verdicts import State, Verdict
@@ -55,7 +55,7 @@ class Hands:
         once something is done that a pass did not wait for: the next in line waits for that."""
         self.evictor = evictor
         self._patience, self._wake = min(patience, PATIENCE), wake
-        self._late: dict[str, tuple[Future[Done], _Chain]] = {}  # of earlier passes, by GPU
+        self._late: dict[str, tuple[Future[Done], _Chain, Ending | None]] = {}  # of earlier passes, by GPU
         self.unrecorded = Unrecorded()
         self._why: dict[str, str] = {}  # by GPU, what keeps it from being free; "" once it is
         self._since: dict[str, float] = {}  # by GPU, the last step towards that, by the monotonic clock
@@ -76,10 +76,11 @@ class Hands:
             futures[self._pool.submit(self._hand_over, watch, pci, chain)] = pci
         done, late = wait(futures, timeout=self._time(watch))
         for future in late:
-            log.warning("GPU %s: still at it, going on without", futures[future])
-            self._late[futures[future]] = future, chains[futures[future]]
+            pci = futures[future]
+            log.warning("GPU %s: still at it, going on without", pci)
+            self._late[pci] = future, chains[pci], watch.endings.get(pci)
             future.add_done_callback(lambda _: self._wake())
-            self._not_done(outcome, watch, futures[future], chains[futures[future]])
+            self._not_done(outcome, watch, pci, chains[pci])
         for future in done:
             verdict, errors = future.result()
             outcome.verdicts |= {futures[future]: verdict} if verdict else {}
@@ -96,13 +97,13 @@ class Hands:
         """What came of GPUs that an earlier pass did not wait for."""
         done = {pci: late for pci, late in self._late.items() if late[0].done()}
         self._late = {pci: late for pci, late in self._late.items() if pci not in done}
-        for pci, (future, chain) in done.items():
+        for pci, (future, chain, ending) in done.items():
             if future.cancelled() or future.exception() is not None:
                 continue
             verdict, errors = future.result()
             outcome.belated += chain.done(verdict, errors)
             if verdict is not None:
-                self.unrecorded.add(pci, verdict)
+                self.unrecorded.add(pci, verdict, ending)
 
     def close(self) -> None:
         """Start nothing more."""

@@ -148,11 +148,11 @@ def _record(host_name: str, hands: Hands, watch: Watch, seen: HostSeen, outcome:
 
 def _write_down(host_name: str, hands: Hands, watch: Watch, outcome: Outcome) -> str:
     """Whom this pass ended, what it stopped and gave up; why it could not be written, or "": then the next one does."""
-    if not outcome.verdicts and not watch.want.quarantined:
+    if not outcome.verdicts and not outcome.earlier and not watch.want.quarantined:
         return ""
     trouble = _note(host_name, lambda host: aftermath.record(host, watch, outcome))
     if trouble:
-        hands.unrecorded.keep(outcome)
+        hands.unrecorded.keep(watch, outcome)
     return trouble
 
 
@@ -216,7 +216,7 @@ def _pass_alone(host_name: str, hands: Hands, started: float, error: Exception) 
     watch = evictor.watch(want, seen)
     todo = replace(plan(want, seen), attaches=())
     outcome = _act(hands, watch, todo)
-    hands.unrecorded.keep(outcome)
+    hands.unrecorded.keep(watch, outcome)
     return PassResult(False, todo, outcome, _next(want, outcome), _since(started), "the database is away")
 
 

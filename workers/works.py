@@ -8,7 +8,7 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
 from flask import Flask
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.exc import DataError, SQLAlchemyError
 
 from app import queue
 from app.drivers.base import DriverError, LxdDriver
@@ -21,6 +21,7 @@ from workers import backups, lifecycle, moving_in, templates
 log = logging.getLogger(__name__)
 
 HANDS = 4  # operations at once; LXD itself makes several instances side by side
+FAILED = "Berth itself failed at this. The log of the host's agent says how."
 ASK_EVERY = 0.25  # seconds between two looks for more, while some are under way
 
 
@@ -145,14 +146,23 @@ def _perform(app: Flask, host_name: str, driver: LxdDriver, operation: Operation
                     return
             else:
                 error = _attempt(Work(operation, driver))
-            with transaction():
-                operations.finish(operation.id, f"agent:{host_name}", error)
+            _finish(operation, host_name, error)
             if operation.kind == OperationKind.MOVE and not error:
                 queue.wake(str(operation.details["host"]))  # it goes on there
     except SQLAlchemyError as error:
         log.warning("%s: operation %d has to be done again: %s", host_name, operation.id, error)
     finally:
         ended.set()
+
+
+def _finish(operation: Operation, host_name: str, error: str) -> None:
+    try:
+        with transaction():
+            operations.finish(operation.id, f"agent:{host_name}", error)
+    except DataError as refused:  # it would be the next time, too
+        log.error("%s: operation %d: %s", host_name, operation.id, refused)  # noqa: TRY400 - it is in the text
+        with transaction():
+            operations.finish(operation.id, f"agent:{host_name}", FAILED)
 
 
 def _attempt(work: Work, handler: Callable[[Work], None] | None = None) -> str:
@@ -167,5 +177,5 @@ def _attempt(work: Work, handler: Callable[[Work], None] | None = None) -> str:
         raise
     except Exception:
         log.exception("operation %d (%s) failed", work.operation.id, work.operation.kind)
-        return "Berth itself failed at this. The log of the host's agent says how."
+        return FAILED
     return ""

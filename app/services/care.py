@@ -15,6 +15,7 @@ from app.models import Instance, InstanceStatus, Operation, OperationKind, Opera
 from app.services import audit, instances, names, operations, policy
 
 ON = frozenset({InstanceStatus.RUNNING, InstanceStatus.FROZEN})
+_SEEN_WITHIN = timedelta(hours=1)  # after the failure: what is missing later had its name again
 THERE = frozenset({*ON, InstanceStatus.STOPPED})
 
 
@@ -66,11 +67,12 @@ def rebuild(actor: User, instance: Instance) -> Operation:
     while a booking runs, Conflict."""
     begun = halfway(instance)
     goes_on = begun is not None and begun.kind == OperationKind.REBUILD
-    if not goes_on:
-        require_there(instance)
+    if goes_on:  # no GPU can be in what is left of it
+        return instances.request(actor, instance, OperationKind.REBUILD)
+    require_there(instance)
     if instances.holds_gpu(instance):
         raise RuleRefused(_("A booking with this machine is running."), _("End the booking first."), rule="booked")
-    if not goes_on and not _has_image(instance):
+    if not _has_image(instance):
         refused = _("%(host)s has no image %(image)s.", host=instance.host.name, image=instance.image)
         raise RuleRefused(refused, _("Ask an admin to bring it back."), rule="image")
     return instances.request(actor, instance, OperationKind.REBUILD)
@@ -130,7 +132,9 @@ def halfway(instance: Instance) -> Operation | None:
         return None
     kinds = (OperationKind.REBUILD, OperationKind.MOVE)
     newest = operations.last(instance.id, (Operation.kind.in_(kinds)) | (Operation.state == OperationState.DONE))
-    return newest if newest is not None and newest.state == OperationState.FAILED else None
+    if newest is None or newest.state != OperationState.FAILED or not newest.finished_at or not instance.status_at:
+        return None
+    return newest if instance.status_at - newest.finished_at < _SEEN_WITHIN else None
 
 
 def require_there(instance: Instance) -> None:

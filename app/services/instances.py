@@ -152,7 +152,7 @@ def spec(instance: Instance) -> InstanceSpec:
 
 def record_statuses(host_id: int, seen: dict[str, str], began: datetime) -> None:
     """Write what the host showed of its machines: name → LXD's status, lower case. Missing ones are marked so. What has
-    been done to a machine since the look began is known better than by that."""
+    been done to a machine since the look began is known better than by that, unless a clock was ahead."""
     busy = select(Operation.instance_id).where(
         Operation.host_id == host_id,
         Operation.state.in_(operations.OPEN),
@@ -164,7 +164,7 @@ def record_statuses(host_id: int, seen: dict[str, str], began: datetime) -> None
         Instance.deleted_at.is_(None),
         Instance.status.not_in([InstanceStatus.CREATING, InstanceStatus.FAILED]),
         Instance.id.not_in(busy),
-        or_(Instance.status_at.is_(None), Instance.status_at <= began),
+        or_(Instance.status_at.is_(None), Instance.status_at <= began, Instance.status_at > clock.now()),
     )
     for instance in db.session.scalars(query):
         status = seen.get(instance.name, "missing")

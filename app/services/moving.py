@@ -50,7 +50,8 @@ def request(actor: User | None, instance: Instance, target: Host) -> Operation:
         )
     if not target.enabled:
         raise InvalidInput(_("%(host)s is out of service.", host=target.name), field="host")
-    refuse_booked(instance)
+    if begun is None:
+        refuse_booked(instance)
     ran = begun.details["ran"] if begun else instance.status in care.ON
     details = {"member": target.member, "to": target.id, "host": target.name, "ran": ran}
     return instances.request(actor, instance, OperationKind.MOVE, **details)

@@ -193,6 +193,7 @@ def put_back(operation_id: int) -> None:
 
 def finish(operation_id: int, actor: str, error: str = "") -> None:
     """Close an operation and write what it did to the record of its machine or template."""
+    error = error.replace("\0", "")  # a machine may say what it likes; no database takes this
     query = (
         select(Operation)
         .where(Operation.id == operation_id)

@@ -25,6 +25,8 @@ FOREIGN = "-"  # in place of an owner's name, which has no hyphen in front: inst
 def record(host: Host, found: HostUse, cpu: Mapping[str, float], began: datetime) -> None:
     """Write down a slow look that began then: each machine's part with the machine, unless what was done to it has been
     looked at since; all else with the host. `cpu`: CPUs in use."""
+    # The host first, as a pass does: each would wait for the other.
+    db.session.execute(select(Host.id).where(Host.id == host.id).with_for_update(key_share=True))
     query = (
         select(Instance.id, Instance.name, Instance.observed[_WORKED].as_float())
         .where(Instance.host_id == host.id, Instance.deleted_at.is_(None))
@@ -37,7 +39,7 @@ def record(host: Host, found: HostUse, cpu: Mapping[str, float], began: datetime
     rows = [
         {"id": number, "observed": seen[name]}
         for name, (number, worked) in ours.items()
-        if name in seen and worked <= began.timestamp()
+        if name in seen and not began.timestamp() < worked <= clock.now().timestamp()  # unless a clock was ahead
     ]
     host.member, host.cluster = found.member[:63], found.cluster[:64]
     host.survey = {

@@ -175,6 +175,9 @@ def test_a_look_that_is_older_than_what_was_done_says_nothing_of_it(host: Host) 
         assert machine.status == InstanceStatus.RUNNING
     instances.record_statuses(host.id, {"mine": "stopped"}, clock.now())
     assert machine.status == InstanceStatus.STOPPED
+    machine.status, machine.status_at = InstanceStatus.RUNNING, clock.now() + timedelta(hours=8)  # by a clock set since
+    instances.record_statuses(host.id, {"mine": "stopped"}, clock.now())
+    assert machine.status == InstanceStatus.STOPPED
 
 
 def test_who_may_own_one() -> None:

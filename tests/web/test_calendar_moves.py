@@ -81,6 +81,27 @@ def test_what_costs_a_late_fee_asks_first(client: Client, booking: Booking) -> N
     assert client.get(f"{earlier.location}&agreed=x").status == 200
 
 
+def test_a_late_fee_that_has_grown_since_it_was_named_is_named_again(
+    client: Client, user: User, freeze: Callable[[datetime], None]
+) -> None:
+    make_host("lab03", gpus=2)
+    classes.change(make_admin(), classes.default().id, {"late_hours": 24, "late_percent": 100})
+    start = NINE + 22 * HOUR
+    booking = bookings.create(user, Ask(ends_at=start + 4 * HOUR, starts_at=start, count=2), 900)
+    free = quota.free(booking.account_id)
+    page = client.get(move(client, booking.id, start + HOUR).location)
+    assert "0.1 GPU-hours are charged" in page.text, "so much lies within 24 hours"
+    freeze(NOW + 2 * HOUR)
+    asked = client.submit(page.form("Change time"))
+    assert (booking.ends_at, quota.free(booking.account_id)) == (start + 4 * HOUR, free)
+    page = client.get(asked.location)
+    assert "4.1 GPU-hours are charged" in page.text
+    freeze(NOW + 2 * HOUR + timedelta(minutes=4))
+    client.submit(page.form("Change time"))
+    back = 6 * 3600 - 2 * (2 * 3600 + 7 * 60)  # all but what lies before 14:07
+    assert (booking.ends_at, quota.free(booking.account_id)) == (start + HOUR, free + back)
+
+
 def test_hours_given_back_count_as_they_were_paid(client: Client, user: User) -> None:
     host = make_host("lab03", gpus=1)
     classes.change(make_admin(), classes.default().id, {"weights": {gpus_of(host)[0].model: 200}})

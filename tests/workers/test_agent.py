@@ -12,10 +12,10 @@ from pathlib import Path
 import pytest
 from flask import Flask
 from sqlalchemy import inspect, select
-from sqlalchemy.exc import OperationalError, SQLAlchemyError
+from sqlalchemy.exc import DataError, OperationalError, SQLAlchemyError
 
 from app import create_core
-from app.drivers.base import DriverError, HostUnreachable, InstanceSpec, TryAgain
+from app.drivers.base import DriverError, GiveUp, HostUnreachable, InstanceSpec, TryAgain
 from app.drivers.fake import FakeLxd
 from app.drivers.fake_kernel import FakeKernel
 from app.errors import NotFound
@@ -256,6 +256,36 @@ def test_long_work_is_not_begun_twice_when_the_database_hiccups(core: Flask, mon
     assert apart == [True, True], "no rollback and no other thread touches what a thread works at"
     with core.app_context():
         assert [operations.outcome(one) for one in (long, lost)] == [(OperationState.DONE, "")] * 2
+
+
+@pytest.mark.parametrize("kind", [OperationKind.RESTART, OperationKind.STOP])
+def test_what_no_database_takes_fails_once(core: Flask, monkeypatch: pytest.MonkeyPatch, kind: OperationKind) -> None:
+    """A machine answers what its root likes; done again for ever, it would take a hand from all others."""
+    with core.app_context(), transaction():
+        machine = make_instance(make_user("alice"), inventory.host("ws1"), "mine")
+        number = operations.enqueue(None, machine, kind).id
+    begun, finish = [], operations.finish
+
+    def refused(_work: Work) -> None:
+        begun.append(1)
+        raise GiveUp("Ask it", "no\0")
+
+    def odd(number: int, actor: str, error: str = "") -> None:
+        if kind == OperationKind.STOP and "Ask it" in error:
+            raise DataError("UPDATE", {}, Exception("something else that it does not take"))
+        finish(number, actor, error)
+
+    monkeypatch.setitem(works.HANDLERS, kind, refused)
+    monkeypatch.setattr(operations, "finish", odd)
+    at_work = threading.Thread(target=Agent(core, "ws1", fake(core), None).work, kwargs={"wait": False}, daemon=True)
+    at_work.start()
+    at_work.join(30)
+    assert not at_work.is_alive()
+    assert begun == [1]
+    with core.app_context():
+        state, error = operations.outcome(number)
+    assert state == OperationState.FAILED
+    assert ("Ask it" in error) == (kind == OperationKind.RESTART)
 
 
 def test_work_whose_end_the_database_did_not_take_is_done_again_beside_long_work(

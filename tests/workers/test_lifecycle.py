@@ -18,7 +18,7 @@ from app.errors import Conflict
 from app.extensions import db
 from app.models import Backup, Host, Instance, InstanceStatus, Operation, OperationKind, OperationState, Schedule
 from app.services import adoption, care, instances, moving, operations, snapshots, surveys, upkeep
-from tests.factories import make_host
+from tests.factories import gpus_of, make_booking, make_host
 from tests.workers.house import NOW, House, Now
 from workers.surveyor import Surveyor, after_reboot
 from workers.works import HANDLERS, run_operations
@@ -315,6 +315,7 @@ def test_a_rebuild_that_failed_half_way_is_tried_again_and_another_is_not(home: 
         care.resize(house.alice, home.machine, cpus=1, memory_gib=1, disk_gib=1)
     instances.request(house.alice, home.machine, OperationKind.RESTART)
     assert "no such instance" in home.do().error
+    make_booking(house.alice, gpus_of(house.host)[:1], NOW, NOW + timedelta(hours=1))  # no GPU can come meanwhile
     again = moving.retry(house.alice, home.machine)
     assert home.do().state == OperationState.DONE
     assert (again.kind, home.machine.status, home.status()) == (OperationKind.REBUILD, "running", "running")
@@ -325,6 +326,22 @@ def test_a_rebuild_that_failed_half_way_is_tried_again_and_another_is_not(home: 
         care.rebuild(house.alice, home.machine)
     with pytest.raises(Conflict, match="exists already"):
         moving.retry(house.alice, home.machine)
+
+
+def test_a_rebuild_that_failed_and_harmed_nothing_is_not_half_way(home: Home, house: House, freeze: Freeze) -> None:
+    home.set(image="base")
+    house.host.images = [{"alias": "base"}]
+    db.session.commit()
+    home.lxd.fail_next("rebuild", GiveUp("Rebuild", "the disk is full", ""))
+    care.rebuild(house.alice, home.machine)
+    assert "the disk is full" in home.do().error
+    house.run()
+    assert home.machine.status == InstanceStatus.RUNNING
+    freeze(NOW + timedelta(days=9))
+    home.lxd.delete("alice")  # by hand
+    house.run()
+    assert home.machine.status == InstanceStatus.MISSING
+    assert care.halfway(home.machine) is None
 
 
 def test_a_move_that_failed_half_way_goes_on_to_the_same_host_and_is_started_there(home: Home, house: House) -> None:
@@ -347,6 +364,7 @@ def test_a_move_that_failed_half_way_goes_on_to_the_same_host_and_is_started_the
     ):
         with pytest.raises(Conflict, match="not on its host"):
             refused()
+    make_booking(house.alice, gpus_of(house.host)[:1], NOW + timedelta(hours=1), NOW + timedelta(hours=2))
     moving.retry(house.alice, home.machine)
     after = home.do()
     assert (after.kind, after.host_id, home.machine.host_id) == (OperationKind.START, numbers[0], numbers[0])

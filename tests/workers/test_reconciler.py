@@ -7,11 +7,12 @@ from collections.abc import Callable
 from datetime import datetime, timedelta
 
 import pytest
+from sqlalchemy.exc import OperationalError
 
 from app.drivers.base import GiveUp, HostUnreachable, TryAgain
 from app.extensions import db
 from app.models import AuditEvent, Booking, EntryKind, Host, LedgerEntry, User
-from app.services import changes, quota
+from app.services import changes, inventory, quota
 from app.services.plan import Trouble
 from tests.factories import make_booking, make_instance, make_user
 from tests.workers.house import NOW, House
@@ -262,19 +263,37 @@ def test_a_quiet_pass_writes_little_and_asks_lxd_once(house: House, count_querie
     assert all("hosts" in line for line in written), written
 
 
+def test_who_was_ended_without_the_database_is_no_intruder_afterwards(
+    house: House, freeze: Freeze, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Their own next booking keeps the GPU, and by then nothing ends any more."""
+    make_booking(house.alice, house.gpus[:1], NOW, NOW + HOUR)
+    make_booking(house.alice, house.gpus[:1], NOW + HOUR, NOW + 2 * HOUR)
+    house.run()
+    house.kernel.add_process("alice", (195, 0), stubborn=True)
+    with monkeypatch.context() as patch:
+        patch.setattr(inventory, "host", away)
+        house.run()
+        freeze(NOW + HOUR + timedelta(seconds=20))
+        house.run()
+    assert house.kernel.processes() == []
+    house.run()
+    assert (audited("gpu.process_ended"), audited("gpu.intruder")) == (1, 0)
+    assert house.inside("alice") == {"0000:01:00.0"}
+
+
+def away(_name: str) -> Host:
+    raise OperationalError("select", {}, Exception("the server is away"))
+
+
 def test_without_the_database_what_is_over_ends_and_nothing_begins(
     house: House, freeze: Freeze, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from sqlalchemy.exc import OperationalError
-
-    from app.services import inventory
-
     make_booking(house.alice, house.gpus[:1], NOW, NOW + HOUR)
     make_booking(house.bob, house.gpus[:1], NOW + HOUR, NOW + 2 * HOUR)
     result = house.run()
     with monkeypatch.context() as patch:
-        gone = OperationalError("select", {}, Exception("the server is away"))
-        patch.setattr(inventory, "host", lambda _name: (_ for _ in ()).throw(gone))
+        patch.setattr(inventory, "host", away)
         result = house.run()
         assert not result.ok
         assert result.next_boundary == NOW + HOUR

@@ -19,7 +19,7 @@ from app.services.windows import Window, hours_text
 from app.web.bookings import costs, show, shown, words
 from app.web.bookings import form as forms
 from app.web.bookings.blueprint import ID, bp, slot
-from app.web.bookings.times_form import TimesForm, asking, fields, sent
+from app.web.bookings.times_form import TimesForm, asking, fee_named, fields, sent
 from app.web.errors import status_of
 from app.web.render import go, render
 from app.web.security import comes_back
@@ -160,13 +160,13 @@ def _given_back(booking: Booking, since: datetime) -> list[str]:
 
 
 def _moved(booking: Booking, window: Window) -> Response:
-    """Move it; where that costs a fee, only if the form named it for just this time."""
+    """Move it; where that costs a fee, only if the form named it for just this time, and no less than it is now."""
     booking_id, before, agreed = booking.id, _window(booking), sent("agreed") == window
     with transaction() as session:
         booking, price = priced.made(
             booking_id, lambda: starts.move(me(), booking_id, window, slot(), seen=sent("seen"))
         )
-        if price.fee > 0 and not agreed:
+        if price.fee > 0 and not (agreed and price.fee <= fee_named(booking)):
             session.rollback()
             return go(asking(booking_id, window))
     wake_if_due(booking)
@@ -224,5 +224,6 @@ def _change_page(
         refused=refused,
         late=[costs.more(late.more), costs.late(booking.account_id, late.fee)] if late else [],
         agreed=shown.as_text(asked) if late and asked else "",
+        fee=late.fee if late else 0,
         status=status,
     )

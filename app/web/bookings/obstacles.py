@@ -8,7 +8,7 @@ from flask import url_for
 from flask_babel import gettext as _
 
 from app.models import Allocation, Booking, Instance
-from app.services import instances, policy
+from app.services import care, instances, policy
 from app.services.words import gpu_label
 
 PROOF_SECONDS = 5  # from the kill to the proof that nobody holds the GPU any more
@@ -58,21 +58,22 @@ def _of_machine(host: str, machine: Instance | None) -> dict[str, Obstacle]:
             _("Your machine %(name)s is paused. The GPU is attached as soon as it runs.", name=name),
             **to_machine,
         ),
-        "missing": Obstacle(
-            _("machine missing"),
-            _(
-                "%(host)s does not have your machine %(name)s any more. Ask an admin what became of it.",
-                host=host,
-                name=name,
-            ),
-            **to_machine,
-        ),
+        "missing": Obstacle(_("machine missing"), _missing(machine, host), **to_machine),
         "privileged": Obstacle(
             _("machine not isolated"),
             _("Your machine %(name)s is privileged; such machines get no GPUs. Ask an admin to change it.", name=name),
             **to_machine,
         ),
     }
+
+
+def _missing(machine: Instance | None, host: str) -> str:
+    name = machine.name if machine else ""
+    if machine is not None and care.halfway(machine) is not None:
+        return _("The work on your machine %(name)s stopped half-way. Try it again on its page.", name=name)
+    return _(
+        "%(host)s does not have your machine %(name)s any more. Ask an admin what became of it.", host=host, name=name
+    )
 
 
 def _of_host(host: str, gpu: str) -> dict[str, Obstacle]:

@@ -17,6 +17,8 @@ from app.web.bookings import form as forms
 from app.web.bookings.shown import as_text
 from app.web.forms import PageForm
 
+READING = 300  # seconds from when a fee is named to when it is agreed to
+
 
 class TimesForm(PageForm):
     """Another start, while it has not begun, and another end."""
@@ -68,6 +70,13 @@ def sent(name: str) -> Window | None:
     """A window from a hidden field or the address; None where there is none. Raises InvalidInput for nonsense."""
     found = [forms.sent_moment(text, "ends_at") for text in request.values.get(name, "").split()]
     return Window(found[0], found[1]) if len(found) == 2 else None
+
+
+def fee_named(booking: Booking) -> int:
+    """The fee that the form was sent with, in GPU-seconds, and what that may have grown by while it was read."""
+    text = request.form.get("fee", "")
+    named = int(text) if text.isascii() and text.isdigit() and len(text) < 12 else 0
+    return named + READING * len(booking.allocations)
 
 
 def asking(booking_id: int, window: Window) -> str:
