@@ -79,8 +79,9 @@ class Allocation(Base):
 
     `released_at`: withdrawn (the booking was cancelled), so it blocks nobody. `attached_at` and `detached_at` are
     what a pass *saw* on the host, the latter with the proof that nobody holds the GPU any more; `trouble` is a code for
-    why the GPU is not attached yet (see services.enforcement). `ready_at`: when a pass first would have attached it but
-    for its owner's machine (see services.rules.fees). `asked_at`: when what held it was asked to end.
+    why the GPU is not attached yet (see services.enforcement), since `trouble_at`; while only its owner's machine is
+    awaited, since the last outage at the earliest (see services.rules.noshow). `ready_at`: when a pass first would have
+    attached it but for that machine (see services.rules.fees). `asked_at`: when what held it was asked to end.
     `warned`: the last warning given, in minutes before the end. `holders`: what was last seen to hold it (see
     services.warnings). `instead_of_id`: the GPU that was booked, where it could not be freed and this one was given.
     """

@@ -12,12 +12,12 @@ from sqlalchemy.orm import selectinload
 
 from app import clock
 from app.drivers.base import HostSeen, Node, device_name
-from app.extensions import db
+from app.extensions import db, settings
 from app.models import Allocation, Booking, Host
 from app.services import audit, charges, instances, quota
 from app.services.enforcement import not_gone, on
 from app.services.plan import Desired, Trouble, is_in, plan
-from app.services.rules.fees import OWN_TROUBLE
+from app.services.rules.fees import OWN_TROUBLE, PROMPT
 
 T = TypeVar("T")
 
@@ -41,7 +41,7 @@ def record(
     How late each was that is seen attached or gone for the first time; without those that something kept waiting.
 
     `free`: by PCI address, when each GPU was proven free; None where LXD's word has to do."""
-    left, late = plan(want, seen), list[Late]()
+    left, late, anew = plan(want, seen), list[Late](), _after_an_outage(host)
     waits = {item.want.tag.allocation_id: item.trouble for item in left.waits}
     wants = {item.tag.allocation_id: item for item in want.wants}
     for allocation in _loaded(wants):
@@ -52,7 +52,7 @@ def record(
             _record_attached(allocation, wanted.instance or "", f"agent:{host.name}")
         else:
             trouble, text = waits.get(allocation.id, Trouble.NO_NODE), ""
-            _record_trouble(allocation, *errors.get(allocation.id, (trouble, text)))
+            _record_trouble(allocation, *errors.get(allocation.id, (trouble, text)), anew=anew)
     return late + record_gone(host, want, seen, free)
 
 
@@ -171,9 +171,18 @@ def _record_attached(allocation: Allocation, instance: str, actor: str) -> None:
     _record_trouble(allocation, Trouble.NONE, "")
 
 
-def _record_trouble(allocation: Allocation, trouble: Trouble, text: str) -> None:
+def _after_an_outage(host: Host) -> bool:
+    """Whether nobody looked at the host for longer than there is between two passes: no machine could take a GPU."""
+    longest = PROMPT + timedelta(seconds=settings().tick)
+    return host.pass_at is not None and clock.now() - host.pass_at > longest
+
+
+def _record_trouble(allocation: Allocation, trouble: Trouble, text: str, *, anew: bool = False) -> None:
+    """`anew`: where it waits for its owner's machine, that begins now, though it did before (see rules.noshow)."""
+    goes_on = (allocation.trouble, allocation.trouble_text) == (trouble, text[:500])
     if trouble in OWN_TROUBLE and allocation.attached_at is None:
         allocation.ready_at = allocation.ready_at or clock.now()
-    if (allocation.trouble, allocation.trouble_text) != (trouble, text[:500]):
-        allocation.trouble, allocation.trouble_text = trouble, text[:500]
+        goes_on = allocation.trouble in OWN_TROUBLE and not anew  # stopped, paused or gone: one and the same wait
+    allocation.trouble, allocation.trouble_text = trouble, text[:500]
+    if not goes_on:
         allocation.trouble_at = clock.now() if trouble else None

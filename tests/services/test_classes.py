@@ -11,6 +11,7 @@ import pytest
 from flask import Flask
 
 from app import clock
+from app.drivers.base import HostSeen, InstanceSeen
 from app.errors import Conflict, InvalidInput, RuleRefused
 from app.extensions import db, lab_zone
 from app.models import AccountClass, Booking, Gpu, LedgerEntry, Phase, User
@@ -18,6 +19,7 @@ from app.services import (
     audit,
     bookings,
     changes,
+    enforcement,
     news,
     noshows,
     notice_words,
@@ -30,7 +32,16 @@ from app.services import (
 )
 from app.services.claims import Ask
 from app.services.rules import classes, fees, noshow, tariff, trial
-from tests.factories import attach, gpus_of, make_admin, make_booking, make_gpu, make_host, make_user
+from tests.factories import (
+    attach,
+    gpus_of,
+    make_admin,
+    make_booking,
+    make_gpu,
+    make_host,
+    make_instance,
+    make_user,
+)
 
 NOW = datetime(2026, 11, 24, 4, tzinfo=UTC)  # Tuesday, noon in Shanghai, the lab's zone
 HOUR = timedelta(hours=1)
@@ -299,6 +310,56 @@ def test_who_got_the_chance_late_has_as_long_to_come(
         assert noshow.ends_at(booking, NOW + timedelta(minutes=minutes)) == NOW + timedelta(minutes=70)
     freeze(NOW + timedelta(minutes=70))
     assert noshows.end_next(booking.host) == booking.id
+
+
+STEP = timedelta(seconds=64)  # between two passes, neither of which is late
+
+
+def ended(booking: Booking, status: str = "stopped") -> int | None:
+    """What a pass ends that finds the owner's machine so."""
+    want, look = enforcement.desired(booking.host), HostSeen({"own": InstanceSeen("own", status)})
+    recording.record(booking.host, want, look, {})
+    recording.looked(booking.host, 1, look, clock.now())
+    return noshows.end_next(booking.host)
+
+
+@pytest.mark.parametrize("told", [True, False], ids=["LXD is away", "the agent is away"])
+def test_an_outage_within_their_time_to_come_begins_it_anew(
+    student: User, boss: User, gpus: list[Gpu], freeze: Freeze, *, told: bool
+) -> None:
+    """Nothing that they started in it could take the GPU; what it costs stays as it is."""
+    set_rules(boss, student, noshow_minutes=30)
+    booking = bookings.create(student, ask(gpus[:1], 0, 4), SLOT)
+    make_instance(student, booking.host, "own")
+    assert ended(booking) is None
+    freeze(NOW + timedelta(minutes=2))
+    if told:
+        recording.could_not_look(booking.host, enforcement.desired(booking.host), "no route")
+    else:
+        assert ended(booking) is None
+    for number in range(29):
+        freeze(NOW + timedelta(minutes=40) + number * STEP)
+        assert ended(booking) is None
+        assert noshow.due(booking.host) is None, "it stands before no other"
+        assert noshow.ends_at(booking, clock.now()) == NOW + timedelta(minutes=70)
+    freeze(NOW + timedelta(minutes=70))
+    assert ended(booking) == booking.id
+    assert fees.given_from(booking.allocations[0]) == NOW
+
+
+def test_without_an_outage_their_time_to_come_is_not_renewed(
+    student: User, boss: User, gpus: list[Gpu], freeze: Freeze
+) -> None:
+    """Whatever else they do with the machine but let it run."""
+    set_rules(boss, student, noshow_minutes=30)
+    booking = bookings.create(student, ask(gpus[:1], 0, 4), SLOT)
+    make_instance(student, booking.host, "own")
+    for number in range(29):
+        freeze(NOW + number * STEP)
+        assert ended(booking, "frozen" if number > 20 else "stopped") is None
+        assert noshow.ends_at(booking, clock.now()) == NOW + timedelta(minutes=30)
+    freeze(NOW + timedelta(minutes=30))
+    assert ended(booking, "frozen") == booking.id
 
 
 def test_who_got_another_gpu_later_keeps_no_other_no_show(

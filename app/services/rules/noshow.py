@@ -1,6 +1,7 @@
 """Bookings whose owner did not come: no running machine of theirs took a GPU for so long that the rules end it.
 
-For so long as Berth could have given it: where Berth itself was late, their time to come begins then."""
+For so long as Berth could have given it: where Berth itself was late, or away in between, their time to come begins
+then. What it costs does not: that is for `fees`."""
 
 from __future__ import annotations
 
@@ -20,7 +21,7 @@ def ends_at(booking: Booking, now: datetime) -> datetime | None:
     minutes = classes.rules_for(booking.account_id).noshow_minutes
     if minutes is None or booking.phase(now) != Phase.RUNNING or not is_one(booking):
         return None
-    moment = max(fees.given_from(one) for one in booking.allocations) + timedelta(minutes=minutes)
+    moment = max(map(_awaited_from, booking.allocations)) + timedelta(minutes=minutes)
     return moment if moment < booking.ends_at else None
 
 
@@ -36,6 +37,12 @@ def is_one(booking: Booking) -> bool:
     return all(one.attached_at is None and one.trouble in OWN_TROUBLE for one in booking.allocations)
 
 
+def _awaited_from(allocation: Allocation) -> datetime:
+    """Since when it waits for nothing but its owner's machine, without an outage; `_query` says the same in SQL."""
+    since, given = allocation.trouble_at, fees.given_from(allocation)
+    return max(given, since) if since is not None and since - allocation.starts_at > PROMPT else given
+
+
 def due(host: Host) -> int | None:
     """The host's first running booking that the rules end now, if any."""
     return db.session.scalar(_query(host, clock.now()))
@@ -43,7 +50,7 @@ def due(host: Host) -> int | None:
 
 def _query(host: Host, now: datetime) -> Select[int]:
     patience = func.make_interval(0, 0, 0, 0, 0, AccountClass.rules["noshow_minutes"].astext.cast(Integer))
-    ready = func.coalesce(Allocation.ready_at, Allocation.ends_at)
+    ready = func.greatest(func.coalesce(Allocation.ready_at, Allocation.ends_at), Allocation.trouble_at)
     given_late = and_(ready - Allocation.starts_at > PROMPT, ready + patience > now)
     moved = Allocation.starts_at + patience > now  # to another GPU, for what was left
     excused = select(Allocation.id).where(
