@@ -62,7 +62,7 @@ def _stop(work: Work) -> None:
 
 def _delete(work: Work) -> None:
     work.progress("deleting", 10)
-    work.driver.delete(work.instance.name)
+    work.driver.delete(work.instance.name, anywhere=bool(work.operation.details.get("anywhere")))
 
 
 HANDLERS: dict[OperationKind, Callable[[Work], None]] = {

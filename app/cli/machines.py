@@ -10,7 +10,7 @@ from app.cli.base import json_option, only_of_host, print_json, show, with_app
 from app.cli.work import carry_out, silence
 from app.extensions import db, transaction
 from app.models import Instance, OperationKind, Template
-from app.services import accounts, instances, inventory, moving, operations, placing, templates
+from app.services import accounts, care, instances, inventory, moving, operations, placing, templates
 
 
 @click.group()
@@ -101,7 +101,10 @@ def stop(name: str, force: bool, as_json: bool) -> None:
 @with_app
 def delete(name: str) -> None:
     """Remove a machine with everything in it."""
-    _switch(name, OperationKind.DELETE)
+    with transaction():
+        found = instances.get(None, name)
+        operation = care.delete_now(None, found)
+    carry_out(operation, found.host)
     click.echo(f"{name} is deleted.")
 
 

@@ -238,8 +238,8 @@ class LxdDriver(DoorDriver, ImageDriver, LibraryDriver, LifecycleDriver, ShareDr
     def restart(self, instance: str) -> None:
         """Stop and start it."""
 
-    def delete(self, instance: str) -> None:
-        """Stop and remove it, and what a half-done rebuild or move has left of it; a missing one is fine."""
+    def delete(self, instance: str, *, anywhere: bool = False) -> None:
+        """Stop and remove it and what rebuilds and moves have left of it; none is fine. `anywhere`: in the cluster."""
 
     def tell(self, instance: str, title: str, text: str) -> None:
         """Show a message on every terminal and every desktop of the running instance, within a few seconds. Raises

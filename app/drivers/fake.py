@@ -34,7 +34,7 @@ from app.drivers.fake_lifecycle import FakeLifecycle
 from app.drivers.fake_shares import FakeShares
 from app.drivers.inside import Answer, Command, Heard
 from app.drivers.libraries import Brought, Way, Why
-from app.drivers.simulated import OWNER, State, clear, instance_of, new_instance
+from app.drivers.simulated import OWNER, SimulatedHost, State, clear, instance_of, new_instance
 from app.drivers.survey import ServerInfo
 
 _CREATION = [("preparing", 0, 0.2), *(("copying", done, 0.25) for done in (0, 25, 50, 75)), ("copying", 100, 0.0)]
@@ -147,15 +147,13 @@ class FakeLxd(FakeDoors, FakeImages, FakeLifecycle, FakeShares):
         self._pause(0.5)
         self._power(instance, "restart", "running")
 
-    def delete(self, instance: str) -> None:
+    def delete(self, instance: str, *, anywhere: bool = False) -> None:
         """Remove it, if it is Berth's, and what is beside it."""
         with self._call("delete") as state:
-            item = state["instances"].get(instance)
-            what = f"Delete {instance}"
-            if item and not item["config"].get(OWNER):
-                raise GiveUp(what, f"it has no {OWNER}: Berth did not make it", "Delete it with lxc delete.")
-            clear(state, instance)
-            state["instances"].pop(instance, None)
+            _remove(state, instance)
+        for neighbour in self._path.parent.glob("*.json") if anywhere else ():
+            with SimulatedHost(neighbour)._open() as state:  # noqa: SLF001 - its own kind
+                _remove(state, instance)
 
     def bring_libraries(self, wanted: Way | None = None) -> Brought:
         """Nothing runs in simulated machines: each way is as good."""
@@ -208,6 +206,15 @@ class FakeLxd(FakeDoors, FakeImages, FakeLifecycle, FakeShares):
         for step, done, seconds in steps:
             progress(step, done)
             self._pause(seconds)
+
+
+def _remove(state: State, instance: str) -> None:
+    item = state["instances"].get(instance)
+    if item and not item["config"].get(OWNER):
+        what = f"Delete {instance}"
+        raise GiveUp(what, f"it has no {OWNER}: Berth did not make it", "Delete it with lxc delete.")
+    clear(state, instance)
+    state["instances"].pop(instance, None)
 
 
 def _seen(name: str, item: State) -> InstanceSeen:

@@ -101,7 +101,7 @@ def request_delete(actor: User, instance: Instance, *, at_once: bool = False) ->
         raise NotAllowed(_("Only an admin can delete a machine at once."))
     days = policy.current().delete_days
     if at_once or not days or instance.status not in THERE:
-        return instances.request(actor, instance, OperationKind.DELETE)
+        return delete_now(actor, instance)
     if instances.holds_gpu(instance):
         raise RuleRefused(_("A booking with this machine is running."), _("End the booking first."), rule="booked")
     if instance.delete_at is None:
@@ -112,6 +112,14 @@ def request_delete(actor: User, instance: Instance, *, at_once: bool = False) ->
     if instance.status == InstanceStatus.STOPPED:
         return None
     return operations.enqueue(actor, instance, OperationKind.STOP, force=True)
+
+
+def delete_now(actor: User | None, instance: Instance) -> Operation:
+    """Delete it for good, also where a move that failed half-way has brought it. `actor` None: Berth itself, or the
+    command line. Raises RuleRefused while a booking runs, Conflict."""
+    begun = halfway(instance)
+    away = {"anywhere": True} if begun is not None and begun.kind == OperationKind.MOVE else {}
+    return instances.request(actor, instance, OperationKind.DELETE, **away)
 
 
 def keep(actor: User, instance: Instance) -> None:

@@ -12,7 +12,7 @@ from app import clock
 from app.errors import DomainError
 from app.extensions import db
 from app.models import Instance, InstanceStatus, Operation, OperationKind, Schedule
-from app.services import instances, operations, snapshots
+from app.services import care, instances, operations, snapshots
 
 AGAIN = timedelta(hours=1)  # after one that failed
 # Work beside which a machine runs on, or that needs it to. The other kinds say themselves whether it runs afterwards.
@@ -59,6 +59,8 @@ def _ask(instance: Instance, kind: OperationKind) -> bool:
         with db.session.begin_nested():
             if kind == OperationKind.SNAPSHOT:
                 snapshots.take(None, instance, auto=True)
+            elif kind == OperationKind.DELETE:
+                care.delete_now(None, instance)
             else:
                 instances.request(None, instance, kind)
     except DomainError:

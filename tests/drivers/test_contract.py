@@ -193,11 +193,12 @@ def test_a_gpu_that_the_host_lacks_cannot_be_attached(subject: Subject) -> None:
 
 def test_only_what_berth_made_is_deleted(subject: Subject) -> None:
     foreign, own = subject.put("stopped"), subject.machine()
-    with pytest.raises(GiveUp, match="Berth did not make it"):
-        subject.driver.delete(foreign)
+    for anywhere in (False, True):
+        with pytest.raises(GiveUp, match="Berth did not make it"):
+            subject.driver.delete(foreign, anywhere=anywhere)
     assert foreign in subject.driver.observe().instances
-    for _ in range(2):
-        subject.driver.delete(own)
+    for anywhere in (True, False):
+        subject.driver.delete(own, anywhere=anywhere)
         assert own not in subject.driver.observe().instances
 
 

@@ -371,6 +371,35 @@ def test_a_move_that_failed_half_way_goes_on_to_the_same_host_and_is_started_the
     assert there.observe().instances.keys() == {"alice"}
 
 
+@pytest.mark.parametrize("asked", [True, False], ids=["asked for", "its days are over"])
+def test_a_machine_whose_move_failed_when_all_was_done_is_deleted_where_it_is(
+    home: Home, house: House, monkeypatch: pytest.MonkeyPatch, *, asked: bool
+) -> None:
+    home.survey()
+    there = FakeLxd(house.lxd._path.with_name("lab2.json"), pace=0)
+    there.gpus()
+    target = make_host("lab2", endpoint="sim:", member="lab2", cluster="simulated")
+    whole = home.lxd.move
+
+    def unheard(*arguments: object) -> None:
+        whole(*arguments)
+        raise HostUnreachable("Connect to LXD", "it is gone", "")
+
+    monkeypatch.setattr(home.lxd, "move", unheard)
+    moving.request(house.alice, home.machine, target)
+    assert "it is gone" in home.do().error
+    house.run()
+    house.alice = instances.possible_owners()[0]
+    assert (home.machine.status, there.observe().instances.keys()) == (InstanceStatus.MISSING, {"alice"})
+    if asked:
+        care.request_delete(house.alice, home.machine)
+    else:
+        home.set(delete_at=NOW)  # as of a stopped one while its move is under way
+        home.survey()
+    assert home.do().state == OperationState.DONE
+    assert "alice" not in {*home.lxd.observe().instances, *there.observe().instances}
+
+
 def test_what_was_made_by_hand_is_taken_over(home: Home, house: House) -> None:
     home.lxd.add_instance("by-hand")
     home.survey()

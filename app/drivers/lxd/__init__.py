@@ -132,10 +132,10 @@ class PylxdDriver(WaysIn, TemplateSide, Lifecycle):
         """Stop and start it."""
         instances.power(self._wire, instance, "restart")
 
-    def delete(self, instance: str) -> None:
+    def delete(self, instance: str, *, anywhere: bool = False) -> None:
         """Stop and remove it and what a rebuild or a move of it has left; a missing one is fine."""
         instances.clear(self._wire, instance)
-        instances.delete(self._wire, instance)
+        instances.delete(self._wire, instance, anywhere=anywhere)
 
     def bring_libraries(self, wanted: Way | None = None) -> Brought:
         """Have NVIDIA's libraries ready for machines."""

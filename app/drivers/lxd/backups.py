@@ -38,10 +38,10 @@ def backup(wire: Wire, source: Json, snapshot: str, into: Path, most: int, progr
         _refuse_without_room(wire, name, into, most, what)
         try:
             progress("keeping", 5)
-            _copy(side, source, f"{name}/{snapshot}" if snapshot else name)
+            _copy(side, source, f"{name}/{snapshot}" if snapshot else name, what)
             _refuse_without_room(side, name, into, most, what)  # a snapshot may hold more than the machine does now
             progress("packing", 10)
-            _pack(side, name, lambda done: progress("packing", 10 + done * (PACKED - 10) // 100))
+            _pack(side, name, what, lambda done: progress("packing", 10 + done * (PACKED - 10) // 100))
             told = partial(_tell, progress)
             return side.fetch("instances", name, "backups", _FILE, "export", into=into, limit=FETCH_LIMIT, told=told)
         finally:
@@ -64,7 +64,7 @@ def _tell(progress: Progress, done: int, size: int) -> None:
     progress("packing", PACKED + (100 - PACKED) * done // max(size, done, 1))
 
 
-def _copy(side: Wire, source: Json, origin: str) -> None:
+def _copy(side: Wire, source: Json, origin: str, what: str) -> None:
     """A stopped copy with a disk and nothing else."""
     _name, root = shapes.root_disk(source)
     disk = {key: root[key] for key in ("pool", "size") if key in root}
@@ -73,15 +73,15 @@ def _copy(side: Wire, source: Json, origin: str) -> None:
         "type": "container",
         "source": {"type": "copy", "source": origin, "project": "default", "instance_only": True},
         "profiles": ["default"],  # the project's: so that it has that of whatever LXD takes it in
-        "config": dict(shapes.ALWAYS),
+        "config": {**shapes.ALWAYS, shapes.PROTECTED: "false"},  # else its original's: half of it could not be removed
         "devices": {"root": {"type": "disk", "path": "/", **disk}},
     }
     with instances.alone(side):
-        side.send("post", "instances", json=body, limit=instances.COPY_TIMEOUT, params=side.here())
+        side.finish(what, "post", "instances", json=body, limit=instances.COPY_TIMEOUT, params=side.here())
     instances.strip(side, str(source["name"]), body)
 
 
-def _pack(side: Wire, name: str, told: Callable[[int], None]) -> None:
+def _pack(side: Wire, name: str, what: str, told: Callable[[int], None]) -> None:
     request = {
         "name": _FILE,
         "expires_at": (datetime.now(UTC) + timedelta(days=1)).isoformat(),
@@ -89,7 +89,7 @@ def _pack(side: Wire, name: str, told: Callable[[int], None]) -> None:
         "optimized_storage": False,  # so that any pool takes it back, and tar reads it
         "compression_algorithm": "gzip",
     }
-    side.send("post", "instances", name, "backups", json=request, limit=PACK_LIMIT, progress=told)
+    side.finish(what, "post", "instances", name, "backups", json=request, limit=PACK_LIMIT, progress=told)
 
 
 def _refuse_without_room(wire: Wire, name: str, into: Path, most: int, what: str) -> None:
@@ -125,8 +125,7 @@ def _remove(side: Wire, name: str, what: str) -> None:
     somebody who is gone goes on."""
     with suppress(RefusedError):
         instances.join(side, name)
-    if side.find_anywhere(name)[0] is not None:
-        instances.remove(side, name, what)
+    instances.remove(side, name, what)
 
 
 def _gib(size: int) -> str:

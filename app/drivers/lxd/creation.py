@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import suppress
 from functools import partial
 
-from app.drivers.base import DriverError, GiveUp, InstanceSpec, Progress, TryAgain
+from app.drivers.base import DriverError, GiveUp, InstanceSpec, Progress
 from app.drivers.inside import shell
 from app.drivers.libraries import INSIDE
 from app.drivers.lxd import execute, instances, libraries, shapes, turns
@@ -67,8 +67,7 @@ def _make(wire: Wire, spec: InstanceSpec, what: str, progress: Progress) -> None
         body["config"][shapes.MAKING] = "true"
         told = partial(progress, "copying")
         limit, here = instances.COPY_TIMEOUT, wire.here()
-        if not wire.send("post", "instances", json=body, limit=limit, params=here, progress=told):
-            raise TryAgain(what, "LXD went away in the middle of it", TryAgain.AGAIN)  # there may be half of it
+        wire.finish(what, "post", "instances", json=body, limit=limit, params=here, progress=told)
 
 
 def _link_libraries(wire: Wire, name: str) -> None:

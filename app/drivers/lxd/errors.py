@@ -16,6 +16,7 @@ _BUSY = re.compile(
     re.IGNORECASE,
 )
 _TAKEN = re.compile(r"matching non-reusable operation|is busy running", re.IGNORECASE)
+AWAY = "LXD went away in the middle of it"
 _FULL = re.compile(r"no space left|quota exceeded|not enough space|ENOSPC", re.IGNORECASE)
 # pylxd looks for the pinned certificate under the address: the remote has to be called by it.
 _REMOTE_ADD = "lxc remote add ADDRESS https://ADDRESS:8443, as the user Berth runs as."
@@ -76,7 +77,7 @@ def _explain(error: Exception) -> tuple[type[DriverError], str, str]:
         return GiveUp, f"unexpected answer: {error!r}", "Is that LXD, version 5 or later?"
     if not isinstance(error, RefusedError):
         aborted = isinstance(error, requests.ConnectionError) and "Connection aborted" in str(error)
-        detail = "LXD went away in the middle of it" if aborted else str(error)
+        detail = AWAY if aborted else str(error)
         return HostUnreachable, detail, "Try again when it is back." if aborted else _way_back(detail)
     return _refused(error)
 

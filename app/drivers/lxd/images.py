@@ -49,7 +49,7 @@ def prepare(wire: Wire, template: int, origin: Origin, progress: Progress) -> st
             body = _body(wire, what, template, name) | {"source": source}
             if not _has_network(wire, body):
                 body["devices"] |= build_network.nic(wire, template)
-            _make(wire, body, lambda done: progress("copying", done))
+            _make(wire, what, body, lambda done: progress("copying", done))
         if origin.instance:
             instances.strip(wire, name, body)
         instances.power(wire, name, "start")
@@ -73,7 +73,7 @@ def publish(wire: Wire, template: int, description: str, progress: Progress) -> 
         }
         progress("publishing", 0)
         told = partial(progress, "publishing")
-        wire.send("post", "images", json=request, limit=_PUBLISH_TIMEOUT, progress=told)
+        wire.finish(what, "post", "images", json=request, limit=_PUBLISH_TIMEOUT, progress=told)
         _remove(wire, name, template)
         build_network.remove(wire, template)
         _try_out(wire, template, progress)
@@ -100,7 +100,7 @@ def _try_out(wire: Wire, template: int, progress: Progress) -> None:
     progress("trying", 0)
     with instances.alone(wire):
         body = _body(wire, what, template, name) | {"source": {"type": "image", "alias": image_alias(template)}}
-        _make(wire, body, lambda done: progress("trying", done))
+        _make(wire, what, body, lambda done: progress("trying", done))
     instances.power(wire, name, "start")
     instances.await_init(wire, name, what)
     _remove(wire, name, template)
@@ -117,9 +117,9 @@ def _own_driver(wire: Wire, name: str) -> str:
 def _body(wire: Wire, what: str, template: int, name: str) -> Json:
     """The request for an instance as anybody's, but nobody's, and with all the processors and disk that there are."""
     body = instances.blank(wire, what, InstanceSpec(name, "", 1, 1, 1, ""))
-    for key in (shapes.OWNER, shapes.PROTECTED, "limits.cpu", "limits.memory"):
+    for key in (shapes.OWNER, "limits.cpu", "limits.memory"):
         body["config"].pop(key, None)
-    body["config"][BUILDER] = str(template)
+    body["config"] |= {BUILDER: str(template), shapes.PROTECTED: "false"}  # a copy would have its original's
     body["devices"]["root"].pop("size", None)
     return body
 
@@ -150,8 +150,9 @@ def _source(wire: Wire, what: str, template: int, origin: Origin, progress: Prog
         yield {"type": "image", "alias": origin.alias}
 
 
-def _make(wire: Wire, body: Json, progress: Callable[[int], None]) -> None:
-    wire.send("post", "instances", json=body, limit=instances.COPY_TIMEOUT, params=wire.here(), progress=progress)
+def _make(wire: Wire, what: str, body: Json, progress: Callable[[int], None]) -> None:
+    limit, here = instances.COPY_TIMEOUT, wire.here()
+    wire.finish(what, "post", "instances", json=body, limit=limit, params=here, progress=progress)
 
 
 def _remove(wire: Wire, name: str, template: int) -> None:

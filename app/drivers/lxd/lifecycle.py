@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 from app.drivers.base import GiveUp, InstanceSpec, Progress, TryAgain
 from app.drivers.lifecycle import FILLED, SHRINKABLE, SNAPSHOT_NAME, Size
 from app.drivers.lxd import backups, instances, move, rebuild, shapes, turns
-from app.drivers.lxd.errors import RefusedError, as_driver_errors
+from app.drivers.lxd.errors import AWAY, RefusedError, as_driver_errors
 from app.drivers.lxd.readout import Readout
 from app.drivers.lxd.shapes import Json
 from app.drivers.lxd.survey import Surveyor, size_of
@@ -42,7 +44,8 @@ class Lifecycle(Readout):
                 raise GiveUp(what, "the host has an instance of that name", "Choose another name.")
             if current["status"].lower() != "stopped":
                 raise TryAgain(what, f"it is {current['status'].lower()}", "Stop it first.")
-            self._wire.send("post", "instances", instance, json={"name": new}, limit=MOVE_TIMEOUT)
+            if not self._wire.send("post", "instances", instance, json={"name": new}, limit=MOVE_TIMEOUT):
+                raise RefusedError(AWAY, 404)  # another look tells which name it has
 
         with as_driver_errors(what):
             turns.look_and_act(act)
@@ -72,7 +75,11 @@ class Lifecycle(Readout):
             instances.join(self._wire, instance)  # one that is listed may be half copied yet
             if self._snapshot(instance, name, what) is None:
                 body = {"name": name, "stateful": False}
-                self._wire.send("post", "instances", instance, "snapshots", json=body, limit=SNAPSHOT_TIMEOUT)
+                path = "instances", instance, "snapshots"
+                if not self._wire.send("post", *path, json=body, limit=SNAPSHOT_TIMEOUT):
+                    with suppress(RefusedError):  # half of one is listed like a whole one
+                        self._wire.send("delete", *path, name, limit=SNAPSHOT_TIMEOUT)
+                    raise TryAgain(what, AWAY)
 
         with as_driver_errors(what):
             turns.look_and_act(act)
@@ -87,8 +94,8 @@ class Lifecycle(Readout):
                 raise GiveUp(what, f"there is no snapshot {name}", "Choose another one.")
             if kept["status"].lower() != "stopped":
                 raise TryAgain(what, f"it is {kept['status'].lower()}", "Stop it first.")
-            body = {"restore": name}
-            turns.look_and_act(lambda: self._wire.send("put", "instances", instance, json=body, limit=SNAPSHOT_TIMEOUT))
+            request = partial(self._wire.finish, what, "put", "instances", instance, json={"restore": name})
+            turns.look_and_act(lambda: request(limit=SNAPSHOT_TIMEOUT))
         config, devices = shapes.without_gpus(kept)
 
         def change(_current: Json, body: Json) -> bool:

@@ -9,7 +9,6 @@ where, says how to go on. The original is gone only when the whole copy was seen
 from __future__ import annotations
 
 import json
-import time
 from contextlib import suppress
 from functools import partial
 
@@ -22,7 +21,6 @@ from app.drivers.lxd.wire import Wire
 NICS = TAG_PREFIX + "nics"  # on the copy: what is to be put back
 MOVE_LIMIT = 7200.0  # seconds for a disk over the network
 STEP_LIMIT = 60.0
-BUSY_FOR = 30.0  # seconds that LXD may be at something else with the instance
 
 
 def move(wire: Wire, name: str, member: str, progress: Progress) -> None:
@@ -36,19 +34,19 @@ def move(wire: Wire, name: str, member: str, progress: Progress) -> None:
             return
         if current is not None:
             _refuse(wire, current, member, what)
-            _scrap(wire, moved)  # what an earlier try left may be half a copy
+            _scrap(wire, moved, what)  # what an earlier try left may be half a copy
             try:
                 _copy(wire, current, moved, member, progress)
             except HostUnreachable:
                 raise
             except DriverError:
                 with suppress(DriverError, RefusedError):  # nothing is left over; the first error is the one to tell of
-                    _scrap(wire, moved)
+                    _scrap(wire, moved, what)
                 raise
-            _scrap(wire, name)
+            _scrap(wire, name, what)
         progress("renaming", 90)
         _dress(wire, moved, what)
-        wire.send("post", "instances", moved, json={"name": name}, limit=STEP_LIMIT)
+        wire.finish(what, "post", "instances", moved, json={"name": name}, limit=STEP_LIMIT)
 
 
 def _refuse(wire: Wire, current: Json, member: str, what: str) -> None:
@@ -68,6 +66,8 @@ def _copy(wire: Wire, current: Json, moved: str, member: str, progress: Progress
     own. Its NICs are kept in a note until the original is gone: no two may have one address."""
     config, every = shapes.without_gpus(current)
     config |= {key: value for key, value in current["config"].items() if key.startswith("image.")}
+    if shapes.PROTECTED in config:
+        config[shapes.PROTECTED] = "false"  # of half a copy it could not be taken back
     nics = {key: one for key, one in every.items() if one.get("type") == "nic"}
     devices = {key: one for key, one in every.items() if one.get("path") == "/" or one.get("type") == "none"}
     body = {
@@ -81,9 +81,9 @@ def _copy(wire: Wire, current: Json, moved: str, member: str, progress: Progress
         "source": {"type": "copy", "source": current["name"]},
     }
     progress("moving", 10)
-    told = partial(progress, "moving")
-    wire.send("post", "instances", json=body, limit=MOVE_LIMIT, params={"target": member}, progress=told)
-    found, what = wire.find_anywhere(moved)[0], f"Move {current['name']}"
+    told, what = partial(progress, "moving"), f"Move {current['name']}"
+    wire.finish(what, "post", "instances", json=body, limit=MOVE_LIMIT, params={"target": member}, progress=told)
+    found = wire.find_anywhere(moved)[0]
     if found is None or found["location"] != member:
         raise TryAgain(what, "LXD says done, and there is no copy")
     if _snapshots(wire, current["name"]) - _snapshots(wire, moved):
@@ -91,7 +91,7 @@ def _copy(wire: Wire, current: Json, moved: str, member: str, progress: Progress
 
 
 def _dress(wire: Wire, moved: str, what: str) -> None:
-    """Its NICs as they were."""
+    """Its NICs and its protection as they were."""
     current, etag = wire.find_anywhere(moved)
     if current is None:
         raise GiveUp(what, "the cluster has no such instance", "Create the instance anew.")
@@ -100,23 +100,13 @@ def _dress(wire: Wire, moved: str, what: str) -> None:
     body = shapes.writable(current)
     body["devices"] |= json.loads(kept)
     del body["config"][NICS]
-    wire.send("put", "instances", moved, json=body, etag=etag, limit=STEP_LIMIT)
+    if shapes.PROTECTED in body["config"]:
+        body["config"][shapes.PROTECTED] = "true"
+    wire.finish(what, "put", "instances", moved, json=body, etag=etag, limit=STEP_LIMIT)
 
 
-def _scrap(wire: Wire, name: str) -> None:
-    """Remove an instance on whichever member it is."""
-    if wire.find_anywhere(name)[0] is None:
-        return
-    deadline = time.monotonic() + BUSY_FOR
-    while True:
-        try:
-            wire.send("patch", "instances", name, json={"config": {shapes.PROTECTED: "false"}}, limit=STEP_LIMIT)
-            wire.send("delete", "instances", name, limit=STEP_LIMIT)
-            break
-        except RefusedError as error:  # LXD is at a stop for a moment longer than it says
-            if not error.busy or time.monotonic() > deadline:
-                raise
-        time.sleep(0.1)
+def _scrap(wire: Wire, name: str, what: str) -> None:
+    instances.remove(wire, name, what)
 
 
 def _snapshots(wire: Wire, name: str) -> set[str]:

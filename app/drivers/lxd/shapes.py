@@ -50,7 +50,16 @@ def writable(instance: Json) -> Json:
 
 def privileged(instance: Json) -> bool:
     """Whether root in there is root on the host."""
-    return str(instance.get("expanded_config", {}).get("security.privileged", "")).lower() in {"true", "1", "yes", "on"}
+    return _is_on(instance, "security.privileged")
+
+
+def protected(instance: Json) -> bool:
+    """Whether LXD refuses to remove it."""
+    return _is_on(instance, PROTECTED)
+
+
+def _is_on(instance: Json, key: str) -> bool:
+    return str(instance.get("expanded_config", {}).get(key, "")).lower() in {"true", "1", "yes", "on"}
 
 
 def root_disk(instance: Json) -> tuple[str, Json]:

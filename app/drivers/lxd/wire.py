@@ -19,8 +19,8 @@ import requests
 from pylxd.client import CERTS_PATH, DEFAULT_CERTS, DEFAULT_SCHEME, Client, _UnixAdapter, get_session_for_url
 from pylxd.exceptions import ClientConnectionFailed, LXDAPIException
 
-from app.drivers.base import GiveUp, HostUnreachable
-from app.drivers.lxd.errors import RefusedError, UnfinishedError
+from app.drivers.base import GiveUp, HostUnreachable, TryAgain
+from app.drivers.lxd.errors import AWAY, RefusedError, UnfinishedError
 from app.drivers.lxd.shapes import Json, cluster_of
 
 CALL_TIMEOUT = 10.0  # seconds for one request
@@ -126,6 +126,11 @@ class Wire:
         if answer.get("type") != "async":
             return True
         return self.join(answer["operation"].partition("?")[0].rpartition("/")[2], limit, progress)
+
+    def finish(self, what: str, method: str, *path: str, limit: float, **more: Any) -> None:
+        """`send`, for what leaves half of it where LXD dies: only what LXD says is done is whole. Else TryAgain."""
+        if not self.send(method, *path, limit=limit, **more):
+            raise TryAgain(what, AWAY)
 
     def fetch(self, *path: str, into: Path, limit: float, told: Callable[[int, int], None]) -> int:
         """Write a file of LXD's, which may be large, into one that nobody else reads: its bytes. `told`: how many so
