@@ -402,16 +402,18 @@ def test_an_original_that_lxd_died_at_removing_is_gone_before_its_copy_has_its_n
     server.answers |= {
         ("GET", "/1.0/operations"): {},
         ("GET", "/1.0/cluster/members"): [[{"server_name": "m1"}, {"server_name": "m2"}]],
-        ("GET", "/1.0/instances/t1"): [there, there, freed, GONE],
-        ("PATCH", "/1.0/instances/t1"): None,
-        ("DELETE", "/1.0/instances/t1"): [(202, "gone"), (202, "op")],
+        ("GET", "/1.0/instances/t1"): instance(status="Stopped", location="m1"),
+        ("POST", "/1.0/instances/t1"): (202, "op"),
+        ("GET", "/1.0/instances/t1-OLD"): [GONE, there, freed, GONE],
+        ("PATCH", "/1.0/instances/t1-OLD"): None,
+        ("DELETE", "/1.0/instances/t1-OLD"): [(202, "gone"), (202, "op")],
         ("GET", "/1.0/instances/t1-MOVED"): [GONE, instance(name="t1-MOVED", location="m2")],
         ("POST", "/1.0/instances/t1-MOVED"): (202, "op"),
         ("GET", "/1.0/operations/op/wait"): DONE,
     }
     driver.move("t1", "m2", lambda *_: None)
     asked = [method for method, _path in server.requests if method != "GET"]
-    assert asked == ["PATCH", "DELETE", "DELETE", "POST"]
+    assert asked == ["POST", "PATCH", "DELETE", "DELETE", "POST"]
 
 
 @pytest.mark.parametrize("step", ["PUT", "POST"])
@@ -423,6 +425,7 @@ def test_a_copy_whose_last_steps_lxd_died_at_is_not_called_moved(
     moved = instance(name="t1-MOVED", status="Stopped", location="m2", config=config)
     server.answers |= {
         ("GET", "/1.0/operations"): {},
+        ("GET", "/1.0/instances/t1-OLD"): GONE,
         ("GET", "/1.0/instances/t1-MOVED"): moved,
         ("PUT", "/1.0/instances/t1-MOVED"): (202, "gone" if step == "PUT" else "op"),
         ("POST", "/1.0/instances/t1-MOVED"): (202, "gone"),

@@ -127,12 +127,13 @@ def test_a_move_goes_on_where_it_was_killed_and_brings_no_gpu(
         here.stop(name, force=True)
         with pytest.raises(GiveUp, match="no such member"):
             here.move(name, "cl9", NO_PROGRESS)
-        for step in ("_scrap", "_dress"):
+        left = {f"{name}-MOVED"}
+        for step, times, also in (("_scrap", 1, {name}), ("_scrap", 2, {f"{name}-OLD"}), ("_dress", 0, set())):
             with monkeypatch.context() as patch:
-                patch.setattr(move, step, _after(getattr(move, step), 1 if step == "_scrap" else 0))
+                patch.setattr(move, step, _after(getattr(move, step), times))
                 with pytest.raises(KilledError):
                     here.move(name, "cl2", NO_PROGRESS)
-            assert seen(one) | seen(two) in ({name, f"{name}-MOVED"}, {f"{name}-MOVED"})
+            assert seen(one) | seen(two) == left | also
         for _again in range(2):
             here.move(name, "cl2", NO_PROGRESS)
         assert (seen(one), seen(two)) == (set(), {name})
@@ -145,7 +146,7 @@ def test_a_move_goes_on_where_it_was_killed_and_brings_no_gpu(
         assert two.run(name, "cat", "/root/note").strip() == "kept"
         assert two.gpu_nodes(name) == set()
     finally:
-        one.remove(name, f"{name}-MOVED")
+        one.remove(name, f"{name}-MOVED", f"{name}-OLD")
 
 
 def _after(step, times: int):  # type: ignore[no-untyped-def]

@@ -2,8 +2,9 @@
 
 LXD's own move goes by a name that nobody knows if it is interrupted, and brings GPUs and ports of the old host along.
 So a copy is made there, as NAME-MOVED: no machine of a person's is called so, their names have no capitals. Then the
-original is deleted, and the copy gets its name. Whatever is killed half-way, a look at which of the two there are, and
-where, says how to go on. The original is gone only when the whole copy was seen.
+original becomes NAME-OLD and is deleted, and the copy gets its name. Whatever is killed half-way, a look at which of
+them there are, and where, says how to go on: as long as there is NAME, nobody knows of a whole copy, and one is made
+anew; what is called otherwise, maybe half deleted, nobody could have started and worked in since.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ STEP_LIMIT = 60.0
 
 def move(wire: Wire, name: str, member: str, progress: Progress) -> None:
     """See above. What fails before the copy is whole leaves the original as it was, and nothing else."""
-    what, moved = f"Move {name} to {member}", f"{name}-MOVED"
+    what, moved, old = f"Move {name} to {member}", f"{name}-MOVED", f"{name}-OLD"
     with as_driver_errors(what):
         with suppress(RefusedError):  # copying or renaming for one who is gone
             instances.join(wire, moved)
@@ -43,8 +44,10 @@ def move(wire: Wire, name: str, member: str, progress: Progress) -> None:
                 with suppress(DriverError, RefusedError):  # nothing is left over; the first error is the one to tell of
                     _scrap(wire, moved, what)
                 raise
-            _scrap(wire, name, what)
+            _scrap(wire, old, what)  # what a rebuild may have left
+            wire.finish(what, "post", "instances", name, json={"name": old}, limit=STEP_LIMIT)
         progress("renaming", 90)
+        _scrap(wire, old, what)
         _dress(wire, moved, what)
         wire.finish(what, "post", "instances", moved, json={"name": name}, limit=STEP_LIMIT)
 
