@@ -52,9 +52,7 @@ def test_a_drag_opens_the_form_filled_in(reader: Reader, demo: Demo) -> None:
     page = tomorrow(reader, demo)
     first, second = lane(page, "sim1 GPU 1"), lane(page, "sim1 GPU 2")
     form, took = page.get_by_role("dialog"), []
-    while not took or (
-        min(took) > MOST_MS and len(took) < 20
-    ):  # the best of them counts
+    while not took or (min(took) > MOST_MS and len(took) < 20):  # the best of them counts
         page.keyboard.press("Escape")
         drag(page, at(first, 10.05), at(second, 13.9))
         page.evaluate(WATCH_LETTING_GO)
