@@ -14,6 +14,6 @@ with app.app_context():
         with transaction():
             zones.write(settings().timezone)
     except SQLAlchemyError:
-        logging.getLogger(__name__).warning("no database: agents go by the zone that was written down before")
+        logging.getLogger(__name__).warning("no database: agents go by the zone that was written down last")
     db.session.remove()
     db.engine.dispose()  # a server may make its processes of this one, and no connection is for two
