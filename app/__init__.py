@@ -18,6 +18,7 @@ def create_app(settings: Settings | None = None) -> Flask:
     from app import web  # noqa: PLC0415 - an agent needs no pages, and does not stop when one of them is broken
 
     app = _bare(settings or Settings.load())
+    app.extensions["zone"] = lambda: app.extensions["berth"].zone
     if app.extensions["berth"].https:
         app.wsgi_app = ProxyFix(app.wsgi_app, x_for=1, x_proto=1)  # type: ignore[method-assign]
     login.init_app(app, add_context_processor=False)  # it would ask the database on pages that must not
@@ -30,7 +31,10 @@ def create_app(settings: Settings | None = None) -> Flask:
 
 def create_core(settings: Settings | None = None) -> Flask:
     """The database and the settings for agents and commands: no pages, no sessions. Raises BadSettings."""
+    from app.services import zones  # noqa: PLC0415 - who is the portal asks nobody
+
     app = _bare(settings or Settings.load())
+    app.extensions["zone"] = zones.Written(app.extensions["berth"].zone)
     babel.init_app(app)
     return app
 

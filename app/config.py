@@ -58,7 +58,13 @@ class Settings:
     tick: int = field(
         metadata={"env": "BERTH_TICK", "doc": "seconds between two passes that nobody asked for (default: 5)"}
     )
-    timezone: str = field(metadata={"env": "BERTH_TZ", "doc": "the lab's time zone (default: the machine's, else UTC)"})
+    timezone: str = field(
+        metadata={
+            "env": "BERTH_TZ",
+            "doc": "the lab's time zone: agents and commands go by the portal's; days that were counted stay"
+            " (default: the machine's, else UTC)",
+        }
+    )
     https: bool = field(
         metadata={"env": "BERTH_HTTPS", "doc": "1 behind a TLS proxy: secure cookies and HSTS (default: 0)"}
     )

@@ -62,8 +62,10 @@ def settings() -> Settings:
 
 
 def lab_zone() -> ZoneInfo:
-    """The lab's zone: by its clock days, weeks, months and peak hours are counted."""
-    return settings().zone
+    """The lab's zone: by its clock days, weeks, months and peak hours are counted. The portal's own; who is not the
+    portal asks what it wrote down, now and then, and needs the database for that."""
+    found: ZoneInfo = current_app.extensions["zone"]()
+    return found
 
 
 # At a ROLLBACK psycopg drops what it has prepared, and every request that only reads ends with one: all would be

@@ -15,6 +15,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
+from zoneinfo import ZoneInfo
 
 import sqlalchemy as sa
 from flask import Flask
@@ -25,7 +26,7 @@ from app.config import Settings
 from app.drivers import mail, messengers, outward
 from app.drivers.base import DriverError
 from app.drivers.mail import Letter
-from app.extensions import db, transaction
+from app.extensions import db, lab_zone, transaction
 from app.services import folding, news, notice_words, outbox, quota, reminders, sealing, summaries
 from app.services.outbox import Batch
 from workers import bookkeeper, reclaimer
@@ -73,7 +74,7 @@ class Postman:
         postal = bool(self.settings.smtp)
         with transaction():
             news.collect(mail=postal)
-        self._seldom("months", SELDOM, partial(quota.renew_due, self.settings.zone))
+        self._seldom("months", SELDOM, lambda: quota.renew_due(lab_zone()))
         if self._is_time("line", LINE_EVERY):
             serving.tend()
         self._seldom("bookings", REMIND_EVERY, partial(reminders.of_bookings, mail=postal))
@@ -87,10 +88,10 @@ class Postman:
         if self._is_time("idle", SELDOM):
             reclaimer.tend()
         with transaction():
-            batches = outbox.claim()
+            batches, zone = outbox.claim(), lab_zone()
         if not batches:
             return 0
-        results = run_all([self._prepared(batch) for batch in batches], DEADLINE)
+        results = run_all([self._prepared(batch, zone) for batch in batches], DEADLINE)
         self._write_down(batches, results)
         return len(batches)
 
@@ -107,18 +108,18 @@ class Postman:
                 look()
             self._next_look[name] = time.monotonic() + every
 
-    def _prepared(self, batch: Batch) -> Callable[[], str]:
+    def _prepared(self, batch: Batch, zone: ZoneInfo) -> Callable[[], str]:
         """The task; one that cannot be made fails by itself, and keeps no other one back."""
         try:
-            return self._task(batch)
+            return self._task(batch, zone)
         except Exception:
             log.exception("a message to person %d cannot be written", batch.way[0])
             return partial(str, AGAIN + "died")
 
-    def _task(self, batch: Batch) -> Callable[[], str]:
+    def _task(self, batch: Batch, zone: ZoneInfo) -> Callable[[], str]:
         """What a child process has to do; all that it needs is read here."""
         user, first = batch.notices[0].user, batch.notices[0]
-        message = notice_words.message(user, batch.notices, self.settings.url, self.settings.zone)
+        message = notice_words.message(user, batch.notices, self.settings.url, zone)
         if first.channel is None and not user.email:
             return partial(str, NEVER + "not_printable")
         if first.channel is None:

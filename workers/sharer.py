@@ -109,22 +109,25 @@ class Sharer:
 
     def _apply(self, wanted: Mapping[str, Mapping[str, Share]]) -> None:
         """Change what is not as it should be, each machine for itself."""
-        troubles = {_number(device): "" for items in wanted.values() for device in items}
+        troubles: dict[int, str] = {}
         seen = self.driver.shares()
         wanted = {name: self._allowed(items, seen[name].shares) for name, items in wanted.items() if name in seen}
         for name, items in wanted.items():
             if seen[name].privileged:
                 troubles |= {_number(device): f"{name}: the instance is privileged" for device in items}
+        there = {name: set(seen[name].shares) for name in wanted}
         for name, items in due(wanted, seen).items():
             try:
                 self.driver.set_shares(name, items)
                 log.info("%s: %s has the shared directories %s", self.host_name, name, sorted(items) or "none")
+                there[name] = set(items)
             except DriverError as error:
                 log.warning("%s: %s", self.host_name, error)
-                troubles |= {_number(device): f"{name}: {error.detail or error}" for device in items}
+                there[name] |= set(items)
+                troubles |= {_number(device): f"{name}: {error.detail or error}" for device in there[name]}
         with transaction():
-            for number, trouble in troubles.items():
-                shares.note_trouble(number, trouble)
+            left = {_number(device) for devices in there.values() for device in devices}
+            shares.settle(inventory.host(self.host_name), troubles, left)
 
     def _allowed(self, items: Mapping[str, Share], there: Mapping[str, Share | None]) -> dict[str, Share]:
         """Those that this process found fit by itself. Where it had no answer yet, what is there stays."""

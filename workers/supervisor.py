@@ -20,7 +20,7 @@ from app.config import Settings
 from app.extensions import transaction
 from app.models import Host
 from app.schema import upgrade
-from app.services import inventory
+from app.services import inventory, zones
 from workers import first_start, portal
 from workers.children import Child, stop_all
 from workers.locks import Held, exclusive
@@ -103,6 +103,8 @@ class Supervisor:
         try:
             upgrade(self.settings.database_url)
             with app.app_context():
+                with transaction():
+                    zones.write(self.settings.timezone)
                 if password := first_start.first_admin(self.settings):
                     self.news.append(f"Sign in as {first_start.ADMIN} with the password  {password}")
                 first_start.forget_changed_password(self.settings)

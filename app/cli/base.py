@@ -13,7 +13,7 @@ import click
 from app.config import Settings
 from app.drivers.base import LxdDriver
 from app.drivers.connect import connect
-from app.extensions import settings
+from app.extensions import lab_zone, settings
 from app.models import Host
 
 ACTOR = "cli"  # nobody can be called so
@@ -54,7 +54,7 @@ def moment(text: str, option: str) -> datetime:
     """A day or a time as typed after an option, in the lab's zone where none is named. Raises click.UsageError."""
     try:
         found = datetime.fromisoformat(text)
-        return (found if found.tzinfo else found.replace(tzinfo=settings().zone)).astimezone(UTC)
+        return (found if found.tzinfo else found.replace(tzinfo=lab_zone())).astimezone(UTC)
     except (ValueError, OverflowError):
         raise click.UsageError(
             f"{option}: {text!r} is neither a day such as 2026-11-24 nor an ISO-8601 time."

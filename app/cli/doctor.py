@@ -20,7 +20,7 @@ from app.drivers.system import System
 from app.extensions import db, transaction
 from app.models import Host
 from app.schema import is_current
-from app.services import checkup, findings, inventory, rdp_signing
+from app.services import checkup, findings, inventory, rdp_signing, zones
 from app.services.checkup import BAD, OK, WARN, Finding, printable
 from app.services.hostinit import watching
 
@@ -58,7 +58,7 @@ def _look(given: Settings) -> Iterator[Finding]:
     from app import create_core  # noqa: PLC0415 - not needed to say that nothing runs
 
     with create_core(given).app_context():
-        yield from _database()
+        yield from _database(given)
         fix = "Start Berth, or set REDIS_URL. Without it, changes wait for the agents' next tick."
         alive = queue.reachable()
         yield _good("valkey", "reachable") if alive else Finding(BAD, "valkey", "not reachable", fix)
@@ -106,11 +106,11 @@ def _portal_reads(path: str) -> bool:
     return asked.returncode == 0
 
 
-def _database() -> Iterator[Finding]:
+def _database(given: Settings) -> Iterator[Finding]:
     try:
         current = is_current(db.engine)
         with transaction():
-            skew = findings.skew()
+            skew, zone = findings.skew(), zones.written() if current else None
     except SQLAlchemyError as error:
         detail = f"not reachable ({type(error).__name__})"
         yield Finding(BAD, "database", detail, "Start Berth with `make run`, or check DATABASE_URL.")
@@ -119,6 +119,20 @@ def _database() -> Iterator[Finding]:
     fix = "Start Berth once: it brings the tables up to date."
     yield _good("schema", "up to date") if current else Finding(BAD, "schema", "not of this version", fix)
     yield checkup.clock(skew)
+    if current:
+        yield _zone(given.timezone, zone)
+
+
+def _zone(own: str, lab: str | None) -> Finding:
+    """By whose clock days and months are counted: the portal's, whatever this machine's own is."""
+    if lab is None:
+        return _good("zone", f"{own}, this machine's own: no portal has written the lab's down yet")
+    if own == lab:
+        return _good("zone", f"{lab}, the lab's")
+    if not os.environ.get("BERTH_TZ"):
+        return _good("zone", f"{lab}, the lab's; that of this machine, {own}, counts for nothing")
+    fix = "Take it out here; or set it where the portal runs, and start that anew."
+    return Finding(WARN, "zone", f"{lab}, the lab's: BERTH_TZ={own} here counts for nothing", fix)
 
 
 def _agent(host: Host) -> Iterator[Finding]:

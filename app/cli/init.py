@@ -13,11 +13,13 @@ from app.cli.base import Failed, json_option, print_json
 from app.drivers.system import System
 from app.services import hostinit
 from app.services.checkup import printable
-from app.services.hostinit import Outcome, State
+from app.services.hostinit import Outcome, State, firewall
+from app.services.hostinit.services import RULES
 
 _SIGNS = {
     State.ALREADY: "ok  ", State.DONE: "done", State.PLANNED: "do  ", State.FAILED: "FAIL", State.LEFT: "left",
 }  # fmt: skip
+_KEPT = "; or none (default: as before)"
 
 
 def _ports(_context: click.Context, _parameter: click.Parameter, text: str) -> tuple[int, int]:
@@ -33,9 +35,11 @@ def _ports(_context: click.Context, _parameter: click.Parameter, text: str) -> t
 @click.option("--loop", "loop_gib", type=click.IntRange(5, 100_000), default=None, metavar="GIB", help="Or a file.")
 @click.option("--erase", is_flag=True, help="Take the disk though there is something on it, which is lost for good.")
 @click.option("--subnet", default="", help="The bridge's address with its mask, 10.77.0.1/24.")
-@click.option("--allow", "opened", multiple=True, metavar="NETWORK", help="A private network that machines may reach.")
-@click.option("--deny", "closed", multiple=True, metavar="NETWORK", help="A public network that they may not.")
-@click.option("--rate", type=click.IntRange(0, 100_000), default=0, metavar="MBIT", help="Of each machine, per second.")
+@click.option("--allow", "opened", multiple=True, metavar="NETWORK", help=f"A private network they may reach{_KEPT}.")
+@click.option("--deny", "closed", multiple=True, metavar="NETWORK", help=f"A public network they may not{_KEPT}.")
+@click.option(
+    "--rate", type=click.IntRange(0, 100_000), metavar="MBIT", help="Of each machine, per second; 0: no limit."
+)
 @click.option("--ports", default="22000-22999", callback=_ports, help="The host's ports for SSH and desktops.")
 @click.option("--no-agent", is_flag=True, help="`berth up` on this machine runs the agent: make no service of it.")
 @click.option("--yes", is_flag=True, help="Do it. Without, or with --dry-run, it only says what it would do.")
@@ -52,6 +56,9 @@ def init(ports: tuple[int, int], no_agent: bool, yes: bool, dry_run: bool, as_js
         raise Failed("Setting a workstation up takes root: sudo berth host init … --yes")
     given["loop_gib"] = given["loop_gib"] or 0
     berth, system = str(Path(sys.executable).with_name("berth")), System()
+    kept = _as_before(system, given)
+    if kept and not as_json:
+        click.echo(f"As before: {printable(kept)}")
     try:
         wish = hostinit.Wish(berth=berth, first_port=ports[0], last_port=ports[1], **given)
     except hostinit.Trouble as trouble:
@@ -64,6 +71,22 @@ def init(ports: tuple[int, int], no_agent: bool, yes: bool, dry_run: bool, as_js
     if as_json:
         print_json([{"step": one.title, "state": one.state, "lines": one.lines, "todo": one.todo} for one in outcomes])
     return _end(outcomes, system, berth, really=really, as_json=as_json)
+
+
+def _as_before(system: System, given: dict[str, Any]) -> str:
+    """Fill in what this call does not say of the firewall with what the last one said; that, as one would type it."""
+    opened, closed, rate = firewall.chosen(system.read(RULES) or "")
+    kept = []
+    for name, option, before in (("opened", "--allow", opened), ("closed", "--deny", closed)):
+        if not given[name]:
+            given[name] = before
+            kept += [f"{option} {network}" for network in before]
+        elif given[name] == ("none",):
+            given[name] = ()
+    if given["rate"] is None:
+        given["rate"] = rate
+        kept += [f"--rate {rate}"] if rate else []
+    return " ".join(kept)
 
 
 def _show(one: Outcome) -> None:

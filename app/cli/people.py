@@ -8,7 +8,7 @@ import click
 
 from app.cli.base import ACTOR, Failed, json_option, print_json, show, with_app
 from app.cli.work import carry_out, silence
-from app.extensions import settings, transaction
+from app.extensions import lab_zone, transaction
 from app.services import accounts, admission, people, policy, quota, tokens
 
 
@@ -36,7 +36,7 @@ def add(name: str, admin: bool, password_stdin: bool, full_name: str, email: str
             name,
             password,
             actor=ACTOR,
-            zone=settings().zone,
+            zone=lab_zone(),
             admin=admin,
             full_name=full_name,
             email=email,
@@ -55,7 +55,7 @@ def approve(name: str, hours: float | None, template: str) -> None:
     with transaction():
         monthly = policy.current().default_hours if hours is None else hours
         admitted = admission.approve(
-            name, monthly, actor=None, actor_name=ACTOR, zone=settings().zone, template=template, silence=silence()
+            name, monthly, actor=None, actor_name=ACTOR, zone=lab_zone(), template=template, silence=silence()
         )
     click.echo(f"{name} can sign in, with {monthly:g} GPU-hours a month.")
     if admitted.refused is not None:
@@ -73,7 +73,7 @@ def list_(as_json: bool) -> None:
     rows: list[people.Row] = []
     with transaction():
         for page in range(1, 1_000_000):
-            found = people.search(settings().zone, page=page)
+            found = people.search(lab_zone(), page=page)
             rows += found.rows
             if not found.rows or len(rows) >= found.total:
                 break

@@ -11,7 +11,7 @@ import click
 
 from app import clock
 from app.cli.base import json_option, moment, show, with_app
-from app.extensions import settings, transaction
+from app.extensions import lab_zone, transaction
 from app.services import people, usage
 from app.services.reports import report as reports
 from app.services.reports.pieces import Scope
@@ -44,7 +44,7 @@ def report(start: str, end: str, group: str, form: str, waits: bool, as_json: bo
     since = moment(start, "--from") if start else until - timedelta(days=30)
     if until <= since or until - since > LONGEST:
         raise click.UsageError(f"--to must be later than --from, by {LONGEST.days} days at most.")
-    by, span = Group(group), Span.of(since, until, settings().zone, clock.now())
+    by, span = Group(group), Span.of(since, until, lab_zone(), clock.now())
     if waits and reports.waited_by(by) != by:
         raise click.UsageError("Those who waited go by person, team, host or model.")
     with transaction():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from typing import Any
 
 import click
@@ -12,7 +13,7 @@ from app.cli import running
 from app.cli.base import ACTOR, Failed, json_option, only_of_host, print_json, show, with_app
 from app.cli.work import ASK_EVERY, is_alive
 from app.extensions import transaction
-from app.models import SharedDirectory
+from app.models import Host, SharedDirectory
 from app.services import accounts, inventory, share_findings, shares
 from app.services.shares import Terms
 
@@ -77,28 +78,45 @@ def remove(name: str, host_name: str) -> None:
     """Take a directory out of all machines; what lies in it stays on the host."""
     with transaction():
         host = inventory.host(host_name)
-        shares.retire(ACTOR, host, shares.get(host, name))
-    queue.wake(host_name)
+        share = shares.get(host, name)
+        shares.retire(ACTOR, host, share)
+    left = _wait(host_name, lambda host: next((one for one in shares.leaving(host) if one.id == share.id), None))
+    if left is not None:
+        why = left.trouble or "nobody has looked"
+        raise Failed(
+            f"{name} is retired, and a machine may still have it ({why}). The agent goes on: berth agent {host_name}"
+        )
     click.echo(f"{name} is retired.")
 
 
 def _looked_at(host_name: str, name: str) -> SharedDirectory:
-    """The directory once the host's agent has looked at it; where none is alive, this looks itself."""
+    """The directory once the host's agent has looked at it."""
+
+    def unseen(host: Host) -> SharedDirectory | None:
+        return None if (found := shares.get(host, name)).checked_at is not None else found
+
+    if _wait(host_name, unseen) is not None:
+        raise Failed(f"{name} is added, and nobody has looked at it. Start the agent: berth agent {host_name}")
+    with transaction():
+        return shares.get(inventory.host(host_name), name)
+
+
+def _wait(host_name: str, left: Callable[[Host], SharedDirectory | None]) -> SharedDirectory | None:
+    """What is `left` for the host's agent to do, None as a rule; where no agent is alive, this does it itself, once."""
     queue.wake(host_name)
     deadline, helped = time.monotonic() + PATIENCE, False
-    while time.monotonic() < deadline:
+    while True:
         with transaction():
             host = inventory.host(host_name)
-            found = shares.get(host, name)
-            if found.checked_at is not None:
-                return found
-            alive = is_alive(host)
-        if not alive and not helped:
+            found, alive = left(host), is_alive(host)
+        if found is None or time.monotonic() > deadline or (helped and not alive):
+            return found
+        if not alive:
             click.echo(f"No agent of {host_name} is alive: looking from here.", err=True)
             running.share(host_name)
             helped = True
-        time.sleep(ASK_EVERY)
-    raise Failed(f"{name} is added, and nobody has looked at it. Start the agent: berth agent {host_name}")
+        else:
+            time.sleep(ASK_EVERY)
 
 
 def _why_not(found: SharedDirectory) -> str:

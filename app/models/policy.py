@@ -66,3 +66,4 @@ class Policy(Base):
     keeps: Mapped[int] = mapped_column(server_default="2")  # how often one may say "keep" for a booking
     keep_minutes: Mapped[int] = mapped_column(server_default="60")  # for how long that holds
     charge: Mapped[Charge] = mapped_column(String(16), server_default=Charge.RECLAIMED.value)
+    zone: Mapped[str | None] = mapped_column(String(64))  # the portal's, as it wrote it down: see services.zones

@@ -27,7 +27,8 @@ class SharedDirectory(Base):
 
     For everybody, or for `users` alone. `findings`: what the host's agent said of it at `checked_at`, codes that the
     pages have words for; it is switched on (`active`) only where nothing speaks against it. `trouble`: what LXD said
-    when it could not be put into a machine.
+    when it could not be put into a machine, or taken out. One that is retired has a `checked_at` again once no machine
+    has it.
     """
 
     __tablename__ = "shared_directories"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -90,8 +90,9 @@ def switch(actor: str, host: Host, share: SharedDirectory, *, on: bool) -> None:
 
 
 def retire(actor: str, host: Host, share: SharedDirectory) -> None:
-    """Take it out of all machines for good. What lies in it stays on the host."""
-    share.retired_at, share.active = clock.now(), False
+    """Take it out of all machines for good. What lies in it stays on the host. Until no machine has it, the host's
+    agent has yet to look: it is among the `leaving`."""
+    share.retired_at, share.active, share.checked_at, share.trouble = clock.now(), False, None, ""
     db.session.flush()
     audit.record(actor, "share.retired", _target(host, share), source=share.source)
 
@@ -131,12 +132,21 @@ def record(share_id: int, found: Sequence[Found], actor: str) -> None:
     db.session.flush()
 
 
-def note_trouble(share_id: int, trouble: str) -> None:
-    """Keep why LXD did not put it into a machine; "" when it did."""
-    share = db.session.get(SharedDirectory, share_id)
-    if share is not None and share.trouble != trouble:
-        share.trouble = trouble
-        db.session.flush()
+def leaving(host: Host) -> list[SharedDirectory]:
+    """Those that are retired, and that a machine of the host may still have, by name."""
+    mine = (SharedDirectory.host_id == host.id, SharedDirectory.retired_at.is_not(None))
+    query = select(SharedDirectory).where(*mine, SharedDirectory.checked_at.is_(None)).order_by(SharedDirectory.name)
+    return list(db.session.scalars(query.execution_options(populate_existing=True)))
+
+
+def settle(host: Host, troubles: Mapping[int, str], there: Collection[int]) -> None:
+    """Keep why a machine has not what it should, by the directory's id; and let go of what is retired and not `there`,
+    in any machine, any more."""
+    for share in (*of_host(host), *leaving(host)):
+        share.trouble = troubles.get(share.id, "")
+        if share.retired_at is not None and share.id not in there:
+            share.checked_at = clock.now()
+    db.session.flush()
 
 
 def of_machine(machine: Instance) -> list[SharedDirectory]:

@@ -310,7 +310,7 @@ document.addEventListener("contextmenu", (event) => {
 
 // ---- keys
 
-const EDGES = { s: "start", e: "end" }; // which one the arrows move
+const EDGES = { s: "start", e: "end" }; // which one the arrows move; single letters, that app.js has switched off or not
 const ARROWS = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
 
 function stops(row) {
@@ -381,7 +381,7 @@ document.addEventListener("keydown", (event) => {
   } else if (event.key === "Enter" && busy) {
     event.preventDefault();
     finish();
-  } else if (event.key in EDGES && canMove(link.closest(".lane li"), EDGES[event.key])) {
+  } else if (event.key in EDGES && !localStorage.getItem(KEYS) && canMove(link.closest(".lane li"), EDGES[event.key])) {
     grab(link.closest("li"), link.closest(".lane"), EDGES[event.key]);
     draw();
   }

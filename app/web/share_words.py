@@ -26,7 +26,7 @@ def state(share: SharedDirectory) -> tuple[str, str]:
     if not share.fit:
         return "failed", _("Not fit to be shared")
     if not share.active:
-        return "free", _("Ready to be switched on")
+        return ("no_data", _("Off, but not everywhere")) if share.trouble else ("free", _("Ready to be switched on"))
     return ("no_data", _("On, but not everywhere")) if share.trouble else ("in_use", _("On"))
 
 

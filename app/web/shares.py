@@ -60,11 +60,12 @@ class ShareForm(PageForm):
 def index(host_name: str) -> Response:
     """A host's shared directories, and what its agent found of them."""
     host = inventory.host(host_name)
-    found = shares.of_host(host)
-    poll = url_for("shares.index", host_name=host.name) if share_words.waiting(found) else ""
+    found, leaving = shares.of_host(host), shares.leaving(host)
+    poll = url_for("shares.index", host_name=host.name) if leaving or share_words.waiting(found) else ""
     return render(
-        "shares/index.html", fragment="shares/_cards.html", host=host, shares=found, words=share_words, poll=poll
-    )
+        "shares/index.html", fragment="shares/_cards.html", host=host, shares=found, leaving=leaving, words=share_words,
+        poll=poll,
+    )  # fmt: skip
 
 
 @bp.get("/new")

@@ -189,6 +189,25 @@ def test_the_start_of_ones_booking_is_dragged_and_undone(reader: Reader, demo: D
     expect(mine("09:30 to 12:00")).to_be_visible()
 
 
+@DESK
+def test_letters_that_are_switched_off_take_no_edge(reader: Reader, demo: Demo) -> None:
+    user = demo.person(machine_on="sim1")
+    demo.book(user, hours=4, start=demo.at(1, 8), host="sim1")
+    reader.sign_in(user)
+    page, ghost = tomorrow(reader, demo), reader.page.locator(".ghost")
+    for key, number in (("s", 1), ("Escape", 0), ("e", 1), ("Escape", 0)):
+        page.get_by_role("link", name=re.compile("^You, ")).focus()
+        page.keyboard.press(key)
+        expect(ghost).to_have_count(number)
+    page.goto("/help")
+    reader.click("button", "Switch the single letters off")
+    page = tomorrow(reader, demo)
+    page.get_by_role("link", name=re.compile("^You, ")).focus()
+    for key in ("s", "e", "Shift+ArrowRight"):
+        page.keyboard.press(key)
+        expect(ghost).to_have_count(int("Shift" in key))
+
+
 def touch_drag(page: Page, start: tuple[float, float], end: tuple[float, float]) -> None:
     """A finger that holds, then moves."""
     touch = page.context.new_cdp_session(page)

@@ -89,6 +89,23 @@ def test_a_certificate_for_rdp_files_that_does_not_do(
     assert "cannot be read" in said()[1]
 
 
+def test_a_zone_of_this_machines_own_is_told_from_the_labs(
+    healthy: Berth, engine: sa.Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def said() -> tuple[str, str]:
+        [one] = [one for one in healthy("doctor", "--json").json() if one["what"] == "zone"]
+        return one["level"], one["detail"]
+
+    assert said()[0] == "ok"  # nothing is written yet
+    with engine.begin() as connection:
+        connection.execute(sa.text("UPDATE policies SET zone = 'Asia/Shanghai'"))
+    assert said() == ("ok", "Asia/Shanghai, the lab's")
+    monkeypatch.setenv("BERTH_TZ", "UTC")
+    assert said() == ("warn", "Asia/Shanghai, the lab's: BERTH_TZ=UTC here counts for nothing")
+    monkeypatch.delenv("BERTH_TZ")
+    assert said()[0] == "ok"
+
+
 def test_a_machine_that_is_not_safe(healthy: Berth, host: FakeLxd) -> None:
     host.add_instance("odd", privileged=True)
     host.plug("odd", "gpu0", "0000:01:00.0")

@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 
 from app.cli import init
+from app.services.hostinit import firewall
+from app.services.hostinit.services import RULES
 from tests.cli.conftest import Berth
 from tests.services.hostinit.paper import PaperSystem
 
@@ -36,6 +38,24 @@ def test_it_says_first_and_does_it_when_told(berth: Berth, system: PaperSystem) 
     assert system.hosts == {"lab01": "22000-22999"}
     again = berth("host", "init", "--name", "lab01", "--yes", "--json")
     assert {row["state"] for row in again.json()} == {"already so"}
+
+
+def test_what_a_later_call_does_not_say_of_the_firewall_stays(berth: Berth, system: PaperSystem) -> None:
+    def init(*options: str) -> tuple[str, dict[str, str]]:
+        said = berth("host", "init", "--name", "lab01", *options).out
+        rules = system.read(RULES)
+        assert rules is not None
+        return rules, {line.split(":")[0]: line for line in said.splitlines()}
+
+    networks = ("--allow", "10.20.0.0/16", "--allow", "10.30.0.0/16", "--deny", "192.0.2.0/24")
+    first, said = init("--loop", "20", *networks, "--rate", "500", "--yes")
+    assert "As before" not in said
+    same, said = init("--yes")
+    assert same == first
+    assert said["As before"] == "As before: --allow 10.20.0.0/16 --allow 10.30.0.0/16 --deny 192.0.2.0/24 --rate 500"
+    less, said = init("--allow", "none", "--rate", "0", "--yes")
+    assert less == firewall.rules("berthbr0", (), ("192.0.2.0/24",))
+    assert said["As before"] == "As before: --deny 192.0.2.0/24"
 
 
 def test_what_cannot_be_done_is_an_error_and_the_end_is_doctors(berth: Berth, system: PaperSystem) -> None:

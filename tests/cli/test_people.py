@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from pathlib import Path
 
+import pytest
 import sqlalchemy as sa
 
+from app import clock
 from app.config import Settings
 from tests.cli.conftest import PASSWORD, Berth
 
@@ -22,6 +25,21 @@ def test_people(berth: Berth) -> None:
         assert (refused.status, refused.out) == (1, "")
     assert berth("user", "add", "liwei", "--password-stdin", stdin=PASSWORD).status == 1
     assert berth("user", "add", "other").status == 2
+
+
+def test_the_first_month_is_the_labs_not_that_of_the_machine_at_which_it_is_typed(
+    berth: Berth, engine: sa.Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("BERTH_TZ", "UTC")
+    with engine.begin() as connection:
+        connection.execute(sa.text("UPDATE policies SET zone = 'Asia/Shanghai'"))
+    with clock.frozen(datetime(2026, 11, 30, 20, tzinfo=UTC)):  # four o'clock on 1 December in the lab
+        assert berth("user", "add", "liwei", "--password-stdin", "--hours", "5", stdin=PASSWORD).status == 0
+    with engine.connect() as connection:
+        [key] = connection.scalars(sa.text("SELECT key FROM ledger_entries WHERE key LIKE 'month:%'"))
+        [renews] = connection.scalars(sa.text("SELECT renews_at FROM accounts WHERE name = 'liwei'"))
+    assert key.endswith(":2026-12")
+    assert renews == datetime(2026, 12, 31, 16, tzinfo=UTC)
 
 
 def test_who_waits_is_approved(berth: Berth, engine: sa.Engine) -> None:

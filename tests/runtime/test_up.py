@@ -19,7 +19,7 @@ from app import clock, queue
 from app.drivers.fake import FakeLxd
 from app.extensions import db, transaction
 from app.models import Allocation, User
-from app.services import accounts, bookings, inventory
+from app.services import accounts, bookings, inventory, zones
 from tests.factories import make_admin, make_instance, make_user
 from tests.receivers import Mailbox
 from tests.runtime.running import ROOT, Berth, environment, free_port, processes, wait_for, wakes
@@ -47,6 +47,7 @@ def test_first_start_says_where_and_with_which_password(berth: Berth) -> None:
         admin = accounts.authenticate("admin", password[1])
         assert admin is not None
         assert admin.is_admin
+        assert zones.written() == "UTC"
     health = berth.health()
     assert (health["status"], health["database"], health["valkey"]) == ("ok", "ok", "ok")
     assert [host["name"] for host in health["hosts"]] == ["sim1", "sim2"]

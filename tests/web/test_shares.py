@@ -63,6 +63,11 @@ def test_the_whole_way(admin: Client, host: Host, woken: list[str]) -> None:
     page = admin.follow(admin.submit(page.form("Retire sets")))
     assert "None yet." in page.text
     assert the_one().retired_at is not None
+    said = "sets is retired, and not out of every machine yet."
+    shares.settle(host, {share.id: "m1: busy"}, {share.id})
+    assert f"{said} m1: busy" in admin.get("/hosts/ws1/shares").text
+    shares.settle(host, {}, set())
+    assert said not in admin.get("/hosts/ws1/shares").text
     assert woken == ["ws1"] * 5
 
 
@@ -90,3 +95,8 @@ def test_a_list_that_waits_asks_again_and_then_stops(admin: Client, host: Host) 
     shares.record(share.id, (), "agent:ws1")
     db.session.commit()
     assert not admin.get("/hosts/ws1/shares").all("//*[@hx-get]")
+    shares.settle(host, {share.id: "m1: busy"}, {share.id})
+    db.session.commit()
+    text = admin.get("/hosts/ws1/shares").text
+    assert "Off, but not everywhere" in text
+    assert "In a machine it is not as it should be: m1: busy" in text

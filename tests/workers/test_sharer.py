@@ -194,6 +194,31 @@ def test_what_lxd_refuses_is_kept_until_it_works(core: Flask, driver: FakeLxd) -
     assert there(driver) == [HERE]
 
 
+def test_what_lxd_does_not_take_out_is_kept_too(core: Flask, driver: FakeLxd) -> None:
+    busy = GiveUp("Share", "the disk is busy", "")
+    sharer = Sharer(core, "ws1", driver, FakeDirectories())
+    sharer.step()
+    switch(core, on=True)
+    sharer.step()
+    switch(core, on=False)
+    driver.fail_next("set_shares", busy)
+    sharer.step()
+    assert trouble(core) == "m1: the disk is busy"
+    sharer.step()
+    assert (trouble(core), there(driver)) == ("", [])
+    switch(core, on=True)
+    sharer.step()
+    with core.app_context(), transaction():
+        host = inventory.host("ws1")
+        shares.retire("test", host, shares.get(host, "common"))
+    driver.fail_next("set_shares", busy)
+    for expected in (["m1: the disk is busy"], []):
+        sharer.step()
+        with core.app_context():
+            assert [one.trouble for one in shares.leaving(inventory.host("ws1"))] == expected
+    assert there(driver) == []
+
+
 def test_a_privileged_machine_gets_nothing_and_that_is_said(core: Flask, driver: FakeLxd) -> None:
     driver.add_instance("m1", privileged=True)
     sharer = Sharer(core, "ws1", driver, FakeDirectories())

@@ -5,6 +5,7 @@ LXD's own rules for the bridge accept; a packet has to please every table, so wh
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 
 TABLE = "berth"
@@ -44,6 +45,8 @@ table inet {table} {{
     }}
 }}
 """
+_ELEMENTS = re.compile(r"set (opened|closed) \{[^{}]*elements = \{ ([^{}]+) \}")
+_LIMIT = re.compile(r"over (\d+) bytes/second")
 
 
 # Not LXD's own limits of a NIC: without act_police in the kernel a machine that has one does not start. What is over is
@@ -67,3 +70,11 @@ def rules(
     sent = _SENT.format(limit=limit) if rate else ""
     every = ", ".join((*CLOSED, *closed))
     return _RULES.format(bridge=bridge, table=table, opened=elements, closed=every, received=received, sent=sent)
+
+
+def chosen(text: str) -> tuple[tuple[str, ...], tuple[str, ...], int]:
+    """What a file of `rules` was made with: opened, closed and rate; nothing where it is no such file."""
+    sets = {name: elements.split(", ") for name, elements in _ELEMENTS.findall(text)}
+    limit = _LIMIT.search(text)
+    closed = tuple(network for network in sets.get("closed", ()) if network not in CLOSED)
+    return tuple(sets.get("opened", ())), closed, int(limit[1]) // 125_000 if limit else 0
