@@ -9,7 +9,7 @@ import click
 from app.cli.base import ACTOR, Failed, json_option, print_json, show, with_app
 from app.cli.work import carry_out, silence
 from app.extensions import lab_zone, transaction
-from app.services import accounts, admission, people, policy, quota, tokens
+from app.services import accounts, admission, lost_passwords, people, policy, quota, tokens
 
 
 @click.group()
@@ -28,9 +28,7 @@ def user() -> None:
 def add(name: str, admin: bool, password_stdin: bool, full_name: str, email: str, hours: float) -> None:
     """Make an account, approved at once."""
     assert password_stdin
-    password = sys.stdin.readline(2000).rstrip("\r\n")
-    if not password:
-        raise Failed("There is no password on stdin. Pipe it in: printf %s PASSWORD | berth user add …")
+    password = _password_from_stdin("add")
     with transaction():
         accounts.add(
             name,
@@ -43,6 +41,19 @@ def add(name: str, admin: bool, password_stdin: bool, full_name: str, email: str
             hours=hours,
         )
     click.echo(f"{name} can sign in.")
+
+
+@user.command()
+@click.argument("name")
+@click.option("--password-stdin", is_flag=True, help="Read it from the first line of stdin; else one is made.")
+@with_app
+def password(name: str, password_stdin: bool) -> None:
+    """Give somebody who lost it a new password, and print it alone; they are signed out everywhere."""
+    typed = _password_from_stdin("password") if password_stdin else ""
+    with transaction():
+        text = typed or lost_passwords.generate(accounts.get(name))
+        lost_passwords.set_password(name, text, actor=ACTOR)
+    click.echo(f"{name} has a new password." if typed else text)
 
 
 @user.command()
@@ -89,6 +100,13 @@ def list_(as_json: bool) -> None:
         for row in rows
     ]
     show(shown, as_json=as_json, empty="Nobody yet.")
+
+
+def _password_from_stdin(command: str) -> str:
+    password = sys.stdin.readline(2000).rstrip("\r\n")
+    if not password:
+        raise Failed(f"There is no password on stdin. Pipe it in: printf %s PASSWORD | berth user {command} …")
+    return password
 
 
 @click.group()

@@ -83,7 +83,7 @@ def account_of(username: str) -> Account:
 
 def approve(username: str, hours: float, *, actor: str, zone: ZoneInfo) -> User:
     """Let a person in who waits (or was refused), with so many hours a month."""
-    user = _locked(username)
+    user = locked(username)
     if user.state not in {UserState.PENDING, UserState.REFUSED}:
         raise Conflict(_("%(name)s is not waiting for approval any more.", name=user.display_name))
     _activate(user, hours, zone, actor)
@@ -103,7 +103,7 @@ def can_undo_approval(user: User) -> bool:
 
 def undo_approval(username: str, *, actor: str, zone: ZoneInfo) -> User:
     """Take an approval back within ten minutes: the person waits again, the hours are gone."""
-    user = _locked(username)
+    user = locked(username)
     if not can_undo_approval(user):
         raise RuleRefused(
             _("The approval of %(name)s cannot be undone any more.", name=user.display_name),
@@ -119,7 +119,7 @@ def undo_approval(username: str, *, actor: str, zone: ZoneInfo) -> User:
 
 def refuse(username: str, reason: str, *, actor: str) -> User:
     """Turn a request down; the person reads the reason when they sign in."""
-    user = _locked(username)
+    user = locked(username)
     if user.state != UserState.PENDING:
         raise Conflict(_("%(name)s is not waiting for approval any more.", name=user.display_name))
     if not reason.strip():
@@ -137,7 +137,7 @@ def refusal_reason(user: User) -> str:
 
 def suspend(username: str, *, actor: str) -> User:
     """Shut a person out: every browser is signed out at once and every token refused. Bookings stay as they are."""
-    user = _locked(username)
+    user = locked(username)
     _refuse_oneself(user, actor)
     if user.state != UserState.ACTIVE:
         raise Conflict(_("%(name)s is not active.", name=user.display_name))
@@ -149,7 +149,7 @@ def suspend(username: str, *, actor: str) -> User:
 
 def restore(username: str, *, actor: str) -> User:
     """Let a suspended person in again."""
-    user = _locked(username)
+    user = locked(username)
     if user.state != UserState.DISABLED:
         raise Conflict(_("%(name)s is not suspended.", name=user.display_name))
     user.state = UserState.ACTIVE
@@ -159,7 +159,7 @@ def restore(username: str, *, actor: str) -> User:
 
 def set_role(username: str, role: Role, *, actor: str) -> User:
     """Make a person an admin, or no longer one; they sign in anew. Nobody can drop themselves, so one admin stays."""
-    user = _locked(username)
+    user = locked(username)
     _refuse_oneself(user, actor)
     if user.role != role:
         user.role = role
@@ -209,7 +209,7 @@ def _activate(user: User, hours: float, zone: ZoneInfo, actor: str) -> None:
     quota.set_monthly(account, hours, zone, actor=actor)
 
 
-def _locked(username: str) -> User:
+def locked(username: str) -> User:
     """The person, so that two admins who decide at once do so one after the other."""
     user = db.session.scalar(
         select(User)

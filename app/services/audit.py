@@ -18,7 +18,7 @@ TOLD = frozenset(
     booking.created booking.moved booking.released booking.cancelled booking.gpu_replaced booking.no_show
     booking.idle_warned booking.reclaimed
     series.created series.changed series.cancelled wait.offered wait.granted wait.expired
-    user.registered user.approved user.refused
+    user.registered user.approved user.refused user.password_set
     gpu.quarantined gpu.intruder gpu.used_unbooked gpu.unreadable instance.force_stopped job.refused
     """.split()  # noqa: SIM905 - a list of words reads better so
 )

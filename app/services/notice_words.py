@@ -118,6 +118,8 @@ def _idle(details: dict[str, Any], place: Place) -> str:
 def _approved(details: dict[str, Any], _place: Place) -> str:
     if details["action"] == "user.approved":
         return _("Your account in Berth is approved")
+    if details["action"] == "user.password_set":
+        return _("An admin set a new password for your account in Berth")
     return _("Your request for an account in Berth was refused")
 
 
@@ -166,8 +168,10 @@ def _lines(notice: Notice, place: Place) -> list[str]:
     if event == Event.TEST:
         return [_("This way works: Berth reaches you here.")]
     if event == Event.APPROVED:
-        reason = [clean(details["reason"])] if details.get("reason") else []
-        return [*reason, _("Sign in: %(url)s", url=f"{place.url}/login")]
+        words = [clean(details["reason"])] if details.get("reason") else []
+        if details["action"] == "user.password_set":
+            words = [_("If you did not ask for it, tell them.")]
+        return [*words, _("Sign in: %(url)s", url=f"{place.url}/login")]
     if event == Event.QUOTA_LOW:
         renews = [_("New hours come %(when)s.", when=place.when(details["renews_at"]))] if details["renews_at"] else []
         return [*renews, _("Where they went: %(url)s", url=f"{place.url}/quota")]

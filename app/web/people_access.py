@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from flask import Response, flash, url_for
+from flask import Response, flash, request, url_for
 from flask_babel import gettext as _
 
-from app.extensions import transaction
-from app.models import Role
-from app.services import accounts
+from app.errors import Conflict
+from app.extensions import limiter, transaction
+from app.models import Role, User, UserState
+from app.services import accounts, lost_passwords
 from app.web.people import bp
 from app.web.render import go, render
 from app.web.security import admin_required
@@ -88,3 +89,50 @@ def role(username: str, role: str) -> Response:
     name = {"name": person.display_name}
     flash(_("%(name)s is an admin now", **name) if person.is_admin else _("%(name)s is no admin any more", **name))
     return go(url_for("people.show", username=username))
+
+
+@bp.get("/<username>/password")
+@admin_required
+def password_form(username: str) -> Response:
+    """Ask whether it is meant."""
+    person = accounts.get(username)
+    lost_passwords.check(person, me().username)
+    return _password_page(person)
+
+
+@bp.post("/<username>/password")
+@admin_required
+@limiter.limit("20 per hour")
+def password(username: str) -> Response:
+    """A new password for somebody who lost theirs, shown this once; sent again, the page sets no other one."""
+    seen = request.form.get("seen", "")
+    try:
+        with transaction():
+            text = lost_passwords.generate(accounts.get(username))
+            person = lost_passwords.set_password(username, text, actor=me().username, seen=seen)
+    except Conflict as error:
+        return _password_page(accounts.get(username), error)
+    return render("people/password.html", person=person, text=text)
+
+
+def _password_page(person: User, problem: Conflict | None = None) -> Response:
+    name = {"name": person.display_name}
+    facts = [
+        _("They are signed out everywhere at once, and their old password opens nothing any more."),
+        _("Their machine and its password, SSH keys, API tokens and calendar addresses stay as they are."),
+        _("Where Berth can reach them by message, they are told."),
+    ]
+    if person.state == UserState.DISABLED:
+        facts.append(_("%(name)s stays suspended until you let them in again.", **name))
+    return render(
+        "people/new_password.html",
+        status=409 if problem else 200,
+        problem=problem,
+        title=_("Set a new password for %(name)s?", **name),
+        lead=_("For somebody who forgot theirs: Berth makes one and shows it to you once."),
+        facts=facts,
+        seen=lost_passwords.mark(person),
+        action=url_for("people.password", username=person.username),
+        button=_("Set a new password"),
+        back_url=url_for("people.show", username=person.username),
+    )

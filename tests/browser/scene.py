@@ -220,6 +220,7 @@ class Scene:
             ("person-waiting", f"/people/{self.waiting}"),
             ("person-refuse", f"/people/{self.waiting}/refuse"),
             ("person-suspend", f"/people/{self.user}/suspend"),
+            ("person-password", f"/people/{self.user}/password"),
             ("person-role", f"/people/{self.user}/role/admin"),
             ("hosts", "/hosts"),
             ("host", "/hosts/sim1"),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -94,3 +96,29 @@ def test_who_waits_is_listed(lab: Berth, engine: sa.Engine) -> None:
     [found] = lab("wait", "list", "--json").json()
     assert (found["user"], found["state"], found["hours"], found["model"]) == ("liwei", "waiting", 2, "NVIDIA L40S")
     assert "NVIDIA L40S" in lab("wait", "list").out
+
+
+def test_a_lost_password_is_replaced_also_the_only_admins(berth: Berth, environment: Path) -> None:
+    from app import create_app
+
+    def signs_in(name: str, password: str) -> bool:
+        client = create_app(replace(Settings.load(), https=False)).test_client()
+        page = client.get("/login").get_data(as_text=True)
+        form = {"username": name, "password": password, "csrf_token": re.findall('csrf_token" value="([^"]+)', page)[0]}
+        return client.post("/login", data=form).status_code == 303
+
+    berth("user", "add", "boss", "--admin", "--password-stdin", stdin=PASSWORD)
+    said = berth("user", "password", "boss")
+    assert (said.status, said.err) == (0, "")
+    [made] = said.out.splitlines()
+    assert (signs_in("boss", made), signs_in("boss", PASSWORD)) == (True, False)
+    said = berth("user", "password", "boss", "--password-stdin", stdin="a berth for the boss\n")
+    assert (said.status, said.out) == (1, ""), "it holds the username"
+    said = berth("user", "password", "boss", "--password-stdin", stdin="a berth for me alone\n")
+    assert (said.status, said.out) == (0, "boss has a new password.\n")
+    assert (signs_in("boss", "a berth for me alone"), signs_in("boss", made)) == (True, False)
+    for name in ("nobody", "", "-"):
+        refused = berth("user", "password", "--", name)
+        assert (refused.status, refused.out) == (1, "")
+    empty = berth("user", "password", "boss", "--password-stdin")
+    assert (empty.status, "berth user password" in empty.err) == (1, True)
