@@ -2,47 +2,78 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from sqlalchemy import ColumnElement, and_, or_, select
+from sqlalchemy import ColumnElement, and_, func, or_, select
 
 from app import clock
 from app.extensions import db
-from app.models import AuditEvent, Instance
+from app.models import AuditEvent, Instance, Template, User
 from app.services import audit
 
 LOOK_BACK = timedelta(days=30)
-MOST = 10
 NAMES = 5  # earlier names of one machine that are gone through
 READ, RENAMED = "instance.read", "instance.renamed"
+KEY = "ssh_key.added"  # to the owner, and so to the machine
+KINDS = """
+    start stop restart freeze resize rebuild move snapshot restore forget backup password mend delete
+    """.split()  # noqa: SIM905 - a list of words reads better so
 ACTIONS = (
     "terminal.opened",
     READ,
     RENAMED,
-    *(
-        f"instance.{kind}.asked"
-        for kind in ("start", "stop", "restart", "freeze", "resize", "rebuild", "restore", "password")
-    ),
+    "instance.schedule",
+    "instance.autostart",
+    "instance.delete_later",
+    "instance.kept",
+    "instance.published",
+    "backup.fetched",
+    *(f"instance.{kind}.asked" for kind in KINDS),
 )
 
 
-def of(instance: Instance) -> list[AuditEvent]:
-    """The newest, by people other than its owner, under its earlier names too; host and owner must be loaded."""
+@dataclass(frozen=True)
+class Visit:
+    """What somebody did, once or `times`, the last time `at`: what is done each night pushes nothing else out."""
+
+    actor: str
+    action: str
+    at: datetime
+    times: int
+
+
+def of(instance: Instance) -> list[Visit]:
+    """What people other than its owner did, the newest first, under its earlier names too; host and owner must be
+    loaded."""
     since = max(clock.now() - LOOK_BACK, instance.created_at)
     here = AuditEvent.details["host"].astext == instance.host.name  # one of another host may have the name, not Berth's
     query = (
-        select(AuditEvent)
+        select(AuditEvent.actor, AuditEvent.action, func.max(AuditEvent.created_at), func.count())
         .where(
-            or_(*_names(instance, since)),
-            AuditEvent.action.in_(ACTIONS),
-            or_(AuditEvent.action != READ, here),
+            or_(
+                and_(
+                    or_(*_names(instance, since)),
+                    AuditEvent.action.in_(ACTIONS),
+                    or_(AuditEvent.action != READ, here),
+                ),
+                and_(AuditEvent.target == f"user:{instance.owner.username}", AuditEvent.action == KEY),
+            ),
             AuditEvent.actor.not_in([instance.owner.username, audit.SYSTEM]),
             AuditEvent.created_at >= since,
         )
-        .order_by(AuditEvent.id.desc())
-        .limit(MOST)
+        .group_by(AuditEvent.actor, AuditEvent.action)
+        .order_by(func.max(AuditEvent.id).desc())
     )
-    return list(db.session.scalars(query))
+    return [Visit(*found) for found in db.session.execute(query)]
+
+
+def publish(actor: User | None, template: Template) -> None:
+    """Note on a machine's own record that a template is made of it, if its host has such a one of Berth's."""
+    source = (Instance.name == template.source, Instance.host_id == template.host_id, Instance.deleted_at.is_(None))
+    if db.session.scalar(select(Instance.id).where(*source)) is not None:
+        who = actor.username if actor else audit.SYSTEM
+        audit.record(who, "instance.published", f"instance:{template.source}", template=template.name)
 
 
 def _names(instance: Instance, since: datetime) -> list[ColumnElement[bool]]:
