@@ -152,7 +152,7 @@ def retry(actor: User | None, template: Template) -> Operation:
 
 def _build(actor: User | None, template: Template) -> Operation:
     if template.kind == TemplateKind.INSTANCE:
-        visits.publish(actor, template)
+        visits.note_template(actor, template)
     return operations.enqueue(actor, template, OperationKind.BUILD)
 
 

@@ -29,6 +29,7 @@ ACTIONS = (
     "instance.kept",
     "instance.published",
     "backup.fetched",
+    "backup.removed",
     *(f"instance.{kind}.asked" for kind in KINDS),
 )
 
@@ -47,7 +48,9 @@ def of(instance: Instance) -> list[Visit]:
     """What people other than its owner did, the newest first, under its earlier names too; host and owner must be
     loaded."""
     since = max(clock.now() - LOOK_BACK, instance.created_at)
-    here = AuditEvent.details["host"].astext == instance.host.name  # one of another host may have the name, not Berth's
+    # One of another host may have the name, not Berth's.
+    host, number = AuditEvent.details["host"].astext, AuditEvent.details["machine"].astext
+    its_own = or_(host == instance.host.name, number == str(instance.id))
     query = (
         select(AuditEvent.actor, AuditEvent.action, func.max(AuditEvent.created_at), func.count())
         .where(
@@ -55,7 +58,7 @@ def of(instance: Instance) -> list[Visit]:
                 and_(
                     or_(*_names(instance, since)),
                     AuditEvent.action.in_(ACTIONS),
-                    or_(AuditEvent.action != READ, here),
+                    or_(AuditEvent.action != READ, its_own),
                 ),
                 and_(AuditEvent.target == f"user:{instance.owner.username}", AuditEvent.action == KEY),
             ),
@@ -68,10 +71,15 @@ def of(instance: Instance) -> list[Visit]:
     return [Visit(*found) for found in db.session.execute(query)]
 
 
-def publish(actor: User | None, template: Template) -> None:
-    """Note on a machine's own record that a template is made of it, if its host has such a one of Berth's."""
-    source = (Instance.name == template.source, Instance.host_id == template.host_id, Instance.deleted_at.is_(None))
-    if db.session.scalar(select(Instance.id).where(*source)) is not None:
+def machine(host_id: int, name: str) -> int | None:
+    """Which machine of Berth's an instance of a host is, if it is one."""
+    query = select(Instance.id).where(Instance.host_id == host_id, Instance.name == name)
+    return db.session.scalar(query.where(Instance.deleted_at.is_(None)))
+
+
+def note_template(actor: User | None, template: Template) -> None:
+    """Note on a machine's own record that a template is made of it."""
+    if machine(template.host_id, template.source) is not None:
         who = actor.username if actor else audit.SYSTEM
         audit.record(who, "instance.published", f"instance:{template.source}", template=template.name)
 

@@ -57,6 +57,7 @@ DEEDS = {  # of services.visits
     "instance.schedule": _l("changed the schedule of its snapshots"),
     "instance.backup.asked": _l("had a backup of it made"),
     "backup.fetched": _l("downloaded a backup of it"),
+    "backup.removed": _l("removed a backup of it"),
     "instance.published": _l("made a template of it, with all its files"),
     "instance.autostart": _l("changed whether it starts by itself"),
     "instance.mend.asked": _l("had the ways into it set up anew"),
