@@ -111,9 +111,7 @@ def has_any(host_id: int) -> bool:
 
 
 def request_build(actor: User | None, host: Host, wish: Wish) -> Operation:
-    """Ask for a template; the host's agent builds it. `actor` None: the command line.
-
-    Raises InvalidInput naming the field."""
+    """Ask for a template; the host's agent builds it. Raises InvalidInput naming the field."""
     rules.check(host, wish)
     recipe = RECIPES.get(wish.source) if wish.kind == TemplateKind.RECIPE else None
     template = Template(
