@@ -9,7 +9,7 @@ from urllib.request import urlopen
 
 import click
 
-from app.cli.base import Failed, with_app
+from app.cli.base import Failed, somebody, with_app
 from app.cli.work import carry_out
 from app.extensions import settings, transaction
 from app.services import backups, instances, inventory
@@ -28,7 +28,7 @@ def backup(name: str, snapshot: str, output: Path) -> None:
         raise click.UsageError(f"{output} exists already.")
     with transaction():
         target = instances.get(None, name)
-        operation = backups.request(None, target, snapshot)
+        operation = backups.request(somebody(), target, snapshot)
     carry_out(operation, target.host)
     here = backups.file_of(settings().data_dir, target.host.name, int(operation.details["backup"]))
     part = output.with_name(f"{output.name}.part")
@@ -41,7 +41,7 @@ def backup(name: str, snapshot: str, output: Path) -> None:
     finally:
         part.unlink(missing_ok=True)
     with transaction():
-        backups.remove(None, instances.get(None, name))
+        backups.remove(somebody(), instances.get(None, name))
     click.echo(f"{output}: {output.stat().st_size} bytes. Take it in elsewhere: lxc import {output}")
 
 

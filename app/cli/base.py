@@ -14,9 +14,10 @@ from app.config import Settings
 from app.drivers.base import LxdDriver
 from app.drivers.connect import connect
 from app.extensions import lab_zone, settings
-from app.models import Host
+from app.models import Host, Role, User
+from app.services import audit
 
-ACTOR = "cli"  # nobody can be called so
+ACTOR = audit.CLI
 NOT_RUNNING = "Berth is not running: start it with `make run`, or set DATABASE_URL."
 
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -43,6 +44,11 @@ def with_app(command: Command) -> Command:
             return command(*args, **kwargs)
 
     return run  # type: ignore[return-value]
+
+
+def somebody() -> User:
+    """Whoever types the command, for the audit's sake: may do all, is no person and is not kept."""
+    return User(username=ACTOR, role=Role.ADMIN)
 
 
 def driver_of(host: Host) -> LxdDriver:

@@ -9,7 +9,7 @@ import click
 
 from app import queue
 from app.cli import running
-from app.cli.base import ACTOR, Failed, with_app
+from app.cli.base import ACTOR, Failed, somebody, with_app
 from app.cli.work import ASK_EVERY, carry_out, is_alive
 from app.extensions import transaction
 from app.models import Instance, InstanceStatus
@@ -25,7 +25,7 @@ def password(name: str) -> None:
     """Give the owner's account in a machine a new password, and print it alone."""
     with transaction():
         target = instances.get(None, name)
-        operation, text = machine_passwords.request(None, target)
+        operation, text = machine_passwords.request(somebody(), target)
     carry_out(operation, target.host)
     click.echo(text)
 
@@ -42,7 +42,7 @@ def key(name: str, file: Path) -> None:
         target = instances.get(None, name)
         added = ssh_keys.add(ACTOR, target.owner, text)
         if not ports.of_machine(target.id):  # made before there were any
-            access.mend(None, target)
+            access.mend(somebody(), target)
         hosts = ssh_keys.hosts_of(target.owner_id)
     for host in hosts:
         queue.wake(host)

@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from app.cli.base import json_option, only_of_host, print_json, show, with_app
+from app.cli.base import json_option, only_of_host, print_json, show, somebody, with_app
 from app.cli.work import carry_out, silence
 from app.extensions import db, transaction
 from app.models import Instance, OperationKind, Template
@@ -49,7 +49,7 @@ def create(
         template = _template(template_name, host_name, memory, disk) if template_name else None
         host = template.host if template else inventory.host(host_name)
         operation = instances.request_create(
-            None,
+            somebody(),
             accounts.get(owner),
             name=name,
             host=host,
@@ -119,7 +119,7 @@ def move(name: str, host_name: str, as_json: bool) -> None:
     Its disk, snapshots and name stay; its ports are new, and GPUs stay in their host."""
     with transaction():
         target, found = inventory.host(host_name), instances.get(None, name)
-        operation, source = moving.request(None, found, target), found.host
+        operation, source = moving.request(somebody(), found, target), found.host
     carry_out(operation, source)
     with transaction():
         after = operations.last(found.id)
@@ -137,7 +137,7 @@ def _template(name: str, host_name: str, memory: int, disk: int) -> Template:
 def _switch(name: str, kind: OperationKind, **details: bool) -> None:
     with transaction():
         target = instances.get(None, name)
-        operation = instances.request(None, target, kind, **details)
+        operation = instances.request(somebody(), target, kind, **details)
     carry_out(operation, target.host)
 
 

@@ -7,9 +7,9 @@ from typing import Any
 import click
 
 from app import clock, queue
-from app.cli.base import ACTOR, json_option, moment, print_json, show, with_app
+from app.cli.base import json_option, moment, print_json, show, somebody, with_app
 from app.extensions import settings, transaction
-from app.models import Maintenance, User
+from app.models import Maintenance
 from app.services import inventory
 from app.services import maintenance as services
 from app.services.maintenance import Change
@@ -53,8 +53,7 @@ def add(
         rows = [fate(change) for change in found]
         hosts: set[str] = set()
         if not dry_run:
-            who = User(username=ACTOR)  # for the audit's sake; it is no person and not kept
-            _made, hosts = services.schedule(who, place, gpus, window, reason, services.fingerprint(found))
+            _made, hosts = services.schedule(somebody(), place, gpus, window, reason, services.fingerprint(found))
     for name in sorted(hosts):
         queue.wake(name)
     show(rows, as_json=as_json, empty="No booking is in the way.")
@@ -69,7 +68,7 @@ def add(
 def lift(number: int, as_json: bool) -> None:
     """Let its GPUs be booked again, before or during the work; the number is that of `maintenance list`."""
     with transaction():
-        found = services.lift(User(username=ACTOR), number)
+        found = services.lift(somebody(), number)
         host, data = found.host.name, row(found)
     queue.wake(host)
     if as_json:

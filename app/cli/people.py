@@ -6,7 +6,7 @@ import sys
 
 import click
 
-from app.cli.base import ACTOR, Failed, json_option, print_json, show, with_app
+from app.cli.base import ACTOR, Failed, json_option, print_json, show, somebody, with_app
 from app.cli.work import carry_out, silence
 from app.extensions import lab_zone, transaction
 from app.services import accounts, admission, lost_passwords, people, policy, quota, tokens
@@ -66,7 +66,7 @@ def approve(name: str, hours: float | None, template: str) -> None:
     with transaction():
         monthly = policy.current().default_hours if hours is None else hours
         admitted = admission.approve(
-            name, monthly, actor=None, actor_name=ACTOR, zone=lab_zone(), template=template, silence=silence()
+            name, monthly, actor=somebody(), zone=lab_zone(), template=template, silence=silence()
         )
     click.echo(f"{name} can sign in, with {monthly:g} GPU-hours a month.")
     if admitted.refused is not None:
@@ -132,7 +132,7 @@ def create(name: str, label: str, days: int, scopes: tuple[str, ...], as_json: b
     with transaction():
         person = accounts.get(name)
         every = tokens.SCOPES if person.is_admin else (tokens.READ, tokens.BOOK)
-        made, text = tokens.create(person, label, scopes or every, days)
+        made, text = tokens.create(person, label, scopes or every, days, actor=ACTOR)
     if as_json:
         until = made.expires_at.isoformat().replace("+00:00", "Z")
         print_json({"token": text, "id": made.id, "scopes": made.scopes.split(), "expires_at": until})

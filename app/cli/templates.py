@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from app.cli.base import Failed, json_option, only_of_host, print_json, printable, show, with_app
+from app.cli.base import Failed, json_option, only_of_host, print_json, printable, show, somebody, with_app
 from app.cli.work import carry_out
 from app.drivers.image_files import FILE_NAME, ImageFiles
 from app.errors import InvalidInput
@@ -114,7 +114,7 @@ def retry(name: str, host_name: str) -> None:
     with transaction():
         host = inventory.host(host_name)
         found = templates.to_retry(host, name)
-        operation = templates.retry(None, found)
+        operation = templates.retry(somebody(), found)
     carry_out(operation, host, _watch(operation.id))
     click.echo(f"{name} is retired." if found.retired_at else f"{name} is ready on {host_name}.")
 
@@ -139,7 +139,7 @@ def retire(name: str, host_name: str) -> None:
     """Offer it to nobody any more, and remove its image. Machines made from it stay."""
     with transaction():
         host = inventory.host(host_name)
-        operation = templates.retire(None, templates.named(host, name))
+        operation = templates.retire(somebody(), templates.named(host, name))
     carry_out(operation, host)
     click.echo(f"{name} is retired.")
 
@@ -149,7 +149,7 @@ def _make(name: str, kind: TemplateKind, source: str, common: dict[str, Any], **
     wish = Wish(name, kind, source, common["description"], for_everyone=not users, users=users, **more)
     with transaction():
         host = inventory.host(common["host_name"])
-        operation = templates.request_build(None, host, wish)
+        operation = templates.request_build(somebody(), host, wish)
         number = operation.template_id
         assert number is not None
     carry_out(operation, host, _watch(operation.id))

@@ -78,7 +78,7 @@ class Operation(Base):
     host_id: Mapped[int] = mapped_column(ForeignKey("hosts.id"), index=True)
     instance_id: Mapped[int | None] = mapped_column(ForeignKey("instances.id"), index=True)
     template_id: Mapped[int | None] = mapped_column(ForeignKey("templates.id"), index=True)
-    user_id: Mapped[int | None] = mapped_column(ForeignKey("users.id"))  # who asked; none: the command line
+    user_id: Mapped[int | None] = mapped_column(ForeignKey("users.id"))  # who asked; none: Berth, or the command line
     step: Mapped[str] = mapped_column(String(32), server_default="queued")
     percent: Mapped[int] = mapped_column(server_default="0")
     error: Mapped[str] = mapped_column(Text, server_default="")

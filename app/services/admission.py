@@ -29,18 +29,15 @@ class Admitted:
     refused: DomainError | None = None
 
 
-def approve(
-    username: str, hours: float, *, actor: User | None, actor_name: str, zone: ZoneInfo, template: str,
-    silence: timedelta,
-) -> Admitted:  # fmt: skip
+def approve(username: str, hours: float, *, actor: User, zone: ZoneInfo, template: str, silence: timedelta) -> Admitted:
     """Approve a person, and ask for a machine from the template of that name ("": none) where there is room.
 
     Raises as accounts.approve does; what is wrong with the machine keeps nobody out."""
-    user = accounts.approve(username, hours, actor=actor_name, zone=zone)
+    user = accounts.approve(username, hours, actor=actor.username, zone=zone)
     return provide(user, actor=actor, template=template, silence=silence) if template else Admitted(user)
 
 
-def provide(user: User, *, actor: User | None, template: str, silence: timedelta) -> Admitted:
+def provide(user: User, *, actor: User, template: str, silence: timedelta) -> Admitted:
     """Ask for a machine for somebody, of the usual size, where there is room, under a name made of theirs."""
     size, name = usual_size(), free_name(user.username)
     cpus, memory, disk = size["cpus"], size["memory_gib"], size["disk_gib"]

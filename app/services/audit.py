@@ -11,6 +11,7 @@ from app.extensions import db
 from app.models import AuditEvent, Base
 
 SYSTEM = "system"
+CLI = "cli"  # somebody at the command line; nobody can be called so
 # Actions that somebody may want to be told of (see services.news). The event stands among the news as long as nobody
 # has looked who that is.
 TOLD = frozenset(

@@ -125,7 +125,7 @@ def redeem(host: Host, key: str) -> Fetch | None:
     if number is None or row is None:
         return None
     backup, instance, person = row
-    found = Fetch(number, backup.id, instance.name, person or audit.SYSTEM, file_name(instance, backup))
+    found = Fetch(number, backup.id, instance.name, person or audit.CLI, file_name(instance, backup))
     audit.record(found.person, "backup.fetched", f"instance:{instance.name}", backup=backup.id, download=number)
     return found
 

@@ -88,7 +88,7 @@ def request_create(
     disk_gib: int,
 ) -> Operation:
     """Ask for a new machine, from a template of the host or one of its images; the host's agent makes it. `actor` None:
-    the command line, which may do all.
+    nobody in particular, who may do all.
 
     Raises InvalidInput naming the field, NotAllowed, RuleRefused.
     """

@@ -31,7 +31,7 @@ def why_nowhere(host: Host) -> str:
 
 
 def request(actor: User | None, instance: Instance, target: Host) -> Operation:
-    """Ask for a machine to be moved; its host must be loaded. `actor` None: the command line.
+    """Ask for a machine to be moved; its host must be loaded.
 
     One that failed half-way goes on where it stopped, to the same host and no other.
 

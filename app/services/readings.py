@@ -11,7 +11,7 @@ from sqlalchemy.dialects.postgresql import insert
 from app import clock
 from app.extensions import db
 from app.models import Host, Readable, Reading, User
-from app.services import audit
+from app.services import audit, visits
 
 KEPT = timedelta(minutes=10)  # what stands in a log may be somebody's own: it is shown, not collected
 LONGEST = 64_000  # characters
@@ -34,7 +34,8 @@ def ask(actor: User, host: Host, instance: str, what: Readable) -> None:
     db.session.execute(
         statement.on_conflict_do_update(index_elements=["host_id", "instance", "what"], set_=values)
     )  # fmt: skip
-    audit.record(actor.username, "instance.read", f"instance:{instance}", host=host.name, what=what)
+    number = visits.machine(host.id, instance)
+    audit.record(actor.username, "instance.read", f"instance:{instance}", host=host.name, what=what, machine=number)
 
 
 def of_instance(host: Host, instance: str) -> list[Reading]:

@@ -24,7 +24,7 @@ from app.models import (
     TemplateState,
     User,
 )
-from app.services import audit, operations, pictures
+from app.services import audit, operations, pictures, visits
 from app.services import template_rules as rules
 from app.services.recipes import RECIPES, Step, steps
 from app.services.template_rules import Wish
@@ -111,9 +111,7 @@ def has_any(host_id: int) -> bool:
 
 
 def request_build(actor: User | None, host: Host, wish: Wish) -> Operation:
-    """Ask for a template; the host's agent builds it. `actor` None: the command line.
-
-    Raises InvalidInput naming the field."""
+    """Ask for a template; the host's agent builds it. Raises InvalidInput naming the field."""
     rules.check(host, wish)
     recipe = RECIPES.get(wish.source) if wish.kind == TemplateKind.RECIPE else None
     template = Template(
@@ -135,7 +133,7 @@ def request_build(actor: User | None, host: Host, wish: Wish) -> Operation:
     except IntegrityError as error:
         taken = _("%(host)s has a template %(name)s already.", host=host.name, name=wish.name)
         raise InvalidInput(taken, _("Choose another name, or retire that one."), field="name") from error
-    return operations.enqueue(actor, template, OperationKind.BUILD)
+    return _build(actor, template)
 
 
 def retry(actor: User | None, template: Template) -> Operation:
@@ -147,6 +145,12 @@ def retry(actor: User | None, template: Template) -> Operation:
     if template.state != TemplateState.FAILED:
         raise Conflict(_("Only a template that could not be built is built again."))
     template.state = TemplateState.BUILDING
+    return _build(actor, template)
+
+
+def _build(actor: User | None, template: Template) -> Operation:
+    if template.kind == TemplateKind.INSTANCE:
+        visits.note_template(actor, template)
     return operations.enqueue(actor, template, OperationKind.BUILD)
 
 

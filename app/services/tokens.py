@@ -65,8 +65,12 @@ class Bearer:
             )
 
 
-def create(user: User, name: str, scopes: Iterable[str] = (READ,), days: int = DEFAULT_DAYS) -> tuple[ApiToken, str]:
-    """Make a token and return it with its text, which nobody can see again. Raises InvalidInput or RuleRefused."""
+def create(
+    user: User, name: str, scopes: Iterable[str] = (READ,), days: int = DEFAULT_DAYS, *, actor: str = ""
+) -> tuple[ApiToken, str]:
+    """Make a token and return it with its text, which nobody can see again. `actor`: who makes it, "" for the person.
+
+    Raises InvalidInput or RuleRefused."""
     wanted = frozenset(scopes)
     _check(user, name, wanted, days)
     now = clock.now()
@@ -81,7 +85,8 @@ def create(user: User, name: str, scopes: Iterable[str] = (READ,), days: int = D
     )
     db.session.add(token)
     db.session.flush()
-    audit.record(user.username, "token.created", f"token:{token.id}", name=token.name, scopes=token.scopes)
+    who = actor or user.username
+    audit.record(who, "token.created", f"token:{token.id}", name=token.name, scopes=token.scopes)
     return token, f"berth_{token.id}_{secret}"
 
 

@@ -38,7 +38,7 @@ def approve(username: str) -> Response:
         template = people_machines.chosen()
         with transaction():
             admitted = admission.approve(
-                username, hours, actor=me(), actor_name=me().username, zone=lab_zone(), template=template,
+                username, hours, actor=me(), zone=lab_zone(), template=template,
                 silence=silent_after(),
             )  # fmt: skip
             if "class" in request.form:

@@ -51,6 +51,20 @@ DEEDS = {  # of services.visits
     "instance.rebuild.asked": _l("rebuilt it"),
     "instance.restore.asked": _l("put it back to a snapshot"),
     "instance.password.asked": _l("made a new password in it"),
+    "instance.move.asked": _l("moved it to another host"),
+    "instance.snapshot.asked": _l("made a snapshot of it"),
+    "instance.forget.asked": _l("deleted a snapshot of it"),
+    "instance.schedule": _l("changed the schedule of its snapshots"),
+    "instance.backup.asked": _l("had a backup of it made"),
+    "backup.fetched": _l("downloaded a backup of it"),
+    "backup.removed": _l("removed a backup of it"),
+    "instance.published": _l("made a template of it, with all its files"),
+    "instance.autostart": _l("changed whether it starts by itself"),
+    "instance.mend.asked": _l("had the ways into it set up anew"),
+    "instance.delete.asked": _l("had it deleted"),
+    "instance.delete_later": _l("marked it to be deleted"),
+    "instance.kept": _l("kept it from being deleted"),
+    "ssh_key.added": _l("added an SSH key that lets into it"),
 }
 READABLE = {"log": _l("LXD's log"), "console": _l("Its console")}
 

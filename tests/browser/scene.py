@@ -37,6 +37,7 @@ from app.models import (
     Reclaim,
     Refusal,
     Role,
+    Schedule,
     SshKey,
     TemplateKind,
     TemplateState,
@@ -45,6 +46,7 @@ from app.models import (
 from app.models.backups import KEPT
 from app.services import (
     accounts,
+    audit,
     channels,
     desktops,
     feeds,
@@ -56,6 +58,7 @@ from app.services import (
     readings,
     samples,
     shares,
+    snapshots,
     ssh_keys,
     teams,
     templates,
@@ -310,7 +313,7 @@ def make(demo: Demo) -> Scene:
     demo.refuse(user, hours=60)
     _token_and_maintenance(demo, user)
     with demo.app.app_context(), transaction():
-        ssh_keys.add("test", accounts.get(user), PUBLIC_KEY, "desk")
+        ssh_keys.add(user, accounts.get(user), PUBLIC_KEY, "desk")
     _trouble(demo)
     _shares(demo)
     broken = _broken_machine(demo, user)
@@ -482,10 +485,12 @@ def _surveyed(demo: Demo, user: str) -> None:
 
 
 def _read(demo: Demo, user: str, admin: str) -> None:
-    """A log that an admin had read out, which the machine's owner is told of."""
+    """A log that an admin had read out, and what was set at the command line, which the machine's owner is told of."""
     with demo.app.app_context():
         with transaction():
             readings.ask(accounts.get(admin), inventory.host("sim1"), user, Readable.CONSOLE)
+            for keep in (3, 4):
+                snapshots.set_schedule(User(username=audit.CLI), instances.get(None, user), Schedule.NEVER, keep)
         queue.wake("sim1")
 
     def read() -> bool:

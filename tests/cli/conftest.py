@@ -77,6 +77,13 @@ def engine(fresh_db: str) -> Iterator[sa.Engine]:
     made.dispose()
 
 
+def actors(engine: sa.Engine) -> set[str]:
+    """Who did what is on record, but for the agents' own work."""
+    with engine.connect() as connection:
+        found = connection.execute(sa.text("SELECT actor FROM audit_events WHERE actor NOT LIKE 'agent:%'"))
+        return {actor for (actor,) in found}
+
+
 def book_now(engine: sa.Engine, later: timedelta = timedelta(0)) -> None:
     """Two of ws1's GPUs for liwei, two hours ago to in an hour, one of them attached an hour ago; all that `later`."""
     now = datetime.now(UTC) + later

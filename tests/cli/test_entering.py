@@ -8,7 +8,7 @@ import pytest
 import sqlalchemy as sa
 
 from app.drivers.fake import FakeLxd
-from tests.cli.conftest import Berth
+from tests.cli.conftest import Berth, actors
 from tests.services.test_ssh_keys import GOOD
 
 
@@ -56,6 +56,7 @@ def test_a_password_is_printed_alone(lab: Berth, engine: sa.Engine) -> None:
     refused = lab("instance", "password", "m1")
     assert (refused.status, refused.out) == (1, "")
     assert "does not run" in refused.err
+    assert actors(engine) == {"cli"}
 
 
 def test_a_key_is_in_the_machine_when_the_command_returns(lab: Berth, environment: Path) -> None:

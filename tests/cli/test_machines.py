@@ -11,10 +11,14 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 
-from tests.cli.conftest import ROOT, Berth
+from app.config import Settings
+from app.services import accounts
+from tests.cli.conftest import ROOT, Berth, actors
+from tests.page import Client
+from tests.web.test_visits import lines
 
 
-def test_a_machine_is_made_and_switched_without_an_agent(lab: Berth) -> None:
+def test_a_machine_is_made_and_switched_without_an_agent(lab: Berth, engine: sa.Engine) -> None:
     made = lab("instance", "create", "m1", "--host", "ws1", "--image", "base", "--owner", "liwei", "--json")
     assert made.status == 0, made.err
     assert "doing the work from here" in made.err
@@ -22,9 +26,20 @@ def test_a_machine_is_made_and_switched_without_an_agent(lab: Berth) -> None:
     assert lab("instance", "stop", "m1", "--json").json()["status"] == "stopped"
     assert lab("instance", "start", "m1").out == "m1 runs.\n"
     assert [one["name"] for one in lab("instance", "list", "--host", "ws1", "--json").json()] == ["m1"]
+    assert told_of_m1() == [f"somebody at the command line {what} it" for what in ("started", "stopped")]
     assert lab("instance", "delete", "m1").status == 0
     assert lab("instance", "list", "--json").json() == []
     assert lab("instance", "start", "m1").status == 1
+    assert actors(engine) == {"cli"}
+
+
+def told_of_m1() -> list[str]:
+    """What stands on its owner's page of what others did."""
+    from app import create_app
+
+    portal = create_app(Settings.load())
+    with portal.app_context():
+        return lines(Client(portal), accounts.get("liwei"), "m1")
 
 
 def test_an_agent_that_is_alive_does_the_work(
@@ -45,8 +60,9 @@ def test_an_agent_that_is_alive_does_the_work(
         agent.terminate()
         agent.wait(30)
     with engine.connect() as connection:
-        actors = connection.execute(sa.text("SELECT actor FROM audit_events WHERE action = 'instance.create'"))
-        assert {actor for (actor,) in actors} == {"agent:ws1"}
+        done = connection.execute(sa.text("SELECT actor FROM audit_events WHERE action = 'instance.create'"))
+        assert {actor for (actor,) in done} == {"agent:ws1"}
+    assert actors(engine) == {"cli", "system"}
 
 
 def _placed_moved_and_made_with_an_approval(lab: Berth, engine: sa.Engine) -> None:
@@ -83,7 +99,7 @@ def test_a_machine_that_cannot_be_made(lab: Berth, change: tuple[str, str]) -> N
     assert lab("instance", "list", "--json").json() == []
 
 
-def test_a_machines_disk_is_written_into_a_file(lab: Berth, environment: Path) -> None:
+def test_a_machines_disk_is_written_into_a_file(lab: Berth, environment: Path, engine: sa.Engine) -> None:
     file = environment / "out" / "m1.tar.gz"
     file.parent.mkdir()
     assert lab("instance", "create", "m1", "--host", "ws1", "--image", "base", "--owner", "liwei").status == 0
@@ -97,3 +113,4 @@ def test_a_machines_disk_is_written_into_a_file(lab: Berth, environment: Path) -
     again = lab("instance", "backup", "m1", "--output", str(file))
     assert again.status == 2
     assert "exists already" in again.err
+    assert actors(engine) == {"cli"}

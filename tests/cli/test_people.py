@@ -12,7 +12,7 @@ import sqlalchemy as sa
 
 from app import clock
 from app.config import Settings
-from tests.cli.conftest import PASSWORD, Berth
+from tests.cli.conftest import PASSWORD, Berth, actors
 
 
 def test_people(berth: Berth) -> None:
@@ -59,7 +59,7 @@ def test_who_waits_is_approved(berth: Berth, engine: sa.Engine) -> None:
     assert berth("user", "approve", "nobody").status == 1
 
 
-def test_a_token_alone_and_what_it_opens(lab: Berth, environment: Path) -> None:
+def test_a_token_alone_and_what_it_opens(lab: Berth, environment: Path, engine: sa.Engine) -> None:
     from app import create_app
 
     said = lab("token", "create", "liwei")
@@ -72,6 +72,7 @@ def test_a_token_alone_and_what_it_opens(lab: Berth, environment: Path) -> None:
     assert lab("token", "create", "liwei", "--scope", "admin").status == 1
     assert lab("token", "create", "liwei", "--scope", "root").status == 2
     assert lab("token", "create", "nobody").status == 1
+    assert actors(engine) == {"cli"}
 
 
 def test_quota_is_added_and_taken(lab: Berth) -> None:

@@ -6,10 +6,11 @@ import hashlib
 from pathlib import Path
 
 import pytest
+import sqlalchemy as sa
 
 from app.drivers.base import HostUnreachable
 from app.drivers.fake import FakeLxd
-from tests.cli.conftest import Berth
+from tests.cli.conftest import Berth, actors
 from tests.drivers.test_image_files import GOOD, archive
 
 
@@ -60,7 +61,9 @@ def test_a_step_that_fails_is_an_exit_status_and_is_done_again(lab: Berth, sim: 
     assert lab("template", "retry", "xfce", "--host", "ws1").out == "xfce is ready on ws1.\n"
 
 
-def test_an_image_that_could_not_be_removed_is_removed_by_another_try(lab: Berth, sim: FakeLxd) -> None:
+def test_an_image_that_could_not_be_removed_is_removed_by_another_try(
+    lab: Berth, sim: FakeLxd, engine: sa.Engine
+) -> None:
     options = ("base", "--host", "ws1")
     assert lab("template", "take", "base", "--name", *options).status == 0
     sim.fail_next("scrap", HostUnreachable("Connect", "gone", "Wait."))
@@ -69,6 +72,7 @@ def test_an_image_that_could_not_be_removed_is_removed_by_another_try(lab: Berth
     assert lab("template", "retry", *options).out == "base is retired.\n"
     assert not [image for image in sim.images() if image.alias.startswith("berth-")]
     assert lab("template", "retry", *options).err == "ws1 has no template base.\n"
+    assert actors(engine) == {"cli"}
 
 
 def test_from_an_image_and_from_a_machine(lab: Berth, sim: FakeLxd) -> None:

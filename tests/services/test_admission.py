@@ -17,9 +17,8 @@ pytestmark = pytest.mark.usefixtures("app")
 
 
 def approve(username: str, template: str = "base", actor: User | None = None) -> Admitted:
-    return admission.approve(
-        username, 10, actor=actor, actor_name="ada", zone=UTC, template=template, silence=timedelta(minutes=1)
-    )
+    who = actor or User(username="ada")
+    return admission.approve(username, 10, actor=who, zone=UTC, template=template, silence=timedelta(minutes=1))
 
 
 def machines() -> list[Instance]:

@@ -9,10 +9,12 @@ import pytest
 
 from app import clock
 from app.extensions import db
-from app.models import Host, Instance, User
-from app.services import audit
-from tests.factories import make_admin, make_host, make_instance, make_user
+from app.models import Backup, Host, Instance, Operation, OperationState, TemplateKind, TemplateState, User
+from app.services import audit, backups, signins, ssh_keys, templates, visits
+from app.web import survey_words
+from tests.factories import make_admin, make_host, make_instance, make_template, make_user
 from tests.page import Client
+from tests.services.test_ssh_keys import GOOD
 
 HEADING = "What others did here in the last 30 days"
 
@@ -23,13 +25,17 @@ def owner(client: Client) -> User:
 
 
 @pytest.fixture
-def machine(owner: User) -> Instance:
-    host: Host = make_host("lab03", seen_at=clock.now())
+def host(client: Client) -> Host:
+    return make_host("lab03", seen_at=clock.now(), member="m3", cluster="c1")
+
+
+@pytest.fixture
+def machine(owner: User, host: Host) -> Instance:
     return make_instance(owner, host, "gamma", created_at=clock.now() - timedelta(days=90))
 
 
-def lines(client: Client, owner: User) -> list[str]:
-    page = client.login_as(owner).get("/machines/gamma")
+def lines(client: Client, owner: User, name: str = "gamma") -> list[str]:
+    page = client.login_as(owner).get(f"/machines/{name}")
     return [line.partition(": ")[2] for line in page.texts(f"//section[h2='{HEADING}']//li")]
 
 
@@ -40,16 +46,85 @@ def test_a_terminal_a_log_and_a_stop_are_told_to_the_owner_and_their_own_are_not
     audit.record("liwei", "terminal.opened", "instance:gamma", terminal=2)
     audit.record("boss", "terminal.opened", "instance:delta", terminal=3)
     audit.record("agent:lab03", "instance.start.done", "instance:gamma")
-    audit.record("cli", "instance.restart.asked", "instance:gamma")
     audit.record("system", "instance.start.asked", "instance:gamma")
     audit.record("boss", "instance.read", "instance:gamma", host="lab09", what="log")  # another one of that name
     client.login_as(make_admin("boss"))
     client.submit(client.get("/admin/machines/lab03/gamma").form("Read LXD's log"))
     client.submit(client.get("/machines/gamma/stop").form("Stop"))
+    told = ["boss stopped it", "boss read a log of it", "boss opened a terminal in it, as root"]
+    assert lines(client, owner) == told
+    machine.host_id = make_host("lab04").id
+    assert lines(client, owner) == told, "a move takes nothing away"
+
+
+def test_each_thing_that_an_admin_can_do_to_a_machine_has_its_words(
+    client: Client, owner: User, machine: Instance, woken: list[str]
+) -> None:
+    make_host("lab04", member="m4", cluster="c1", seen_at=clock.now())
+    machine.observed = {"snapshots": [{"name": "hand-1", "at": clock.now().timestamp(), "size": None}]}
+
+    def done() -> None:
+        db.session.execute(db.update(Operation).values(state=OperationState.DONE))
+
+    def send(page: str, button: str, **values: str) -> None:
+        done()
+        answer = client.submit(client.get(f"/machines/gamma/{page}").form(button).fill(**values))
+        assert answer.status == 303, answer.text
+
+    client.login_as(make_admin("boss"))
+    send("backup", "Make a backup")
+    send("snapshots", "Make a snapshot now")
+    send("snapshots/hand-1/remove", "Delete the snapshot")
+    send("snapshots", "Save schedule", **{"Make one by itself": "daily"})
+    send("care", "Leave it stopped")
+    send("move", "Move")
+    done()
+    form = client.get("/templates/new/machine").form("Build template").fill(Name="mine", Machine="gamma")
+    assert client.submit(form).status == 303
     assert lines(client, owner) == [
-        "boss stopped it",
-        "boss read a log of it",
-        "somebody at the command line restarted it",
+        "boss made a template of it, with all its files",
+        "boss moved it to another host",
+        "boss changed whether it starts by itself",
+        "boss changed the schedule of its snapshots",
+        "boss deleted a snapshot of it",
+        "boss made a snapshot of it",
+        "boss had a backup of it made",
+    ]
+
+
+def test_whoever_takes_its_disk_away_or_lets_somebody_in_is_told(
+    client: Client, owner: User, host: Host, machine: Instance
+) -> None:
+    until = clock.now() + timedelta(hours=1)
+    db.session.add(Backup(instance_id=machine.id, host_id=host.id, ready_at=clock.now(), expires_at=until, size=1))
+    sign_ins = [signins.find(signins.begin(person)) for person in (make_admin("boss"), owner)]
+    for sign_in in (*sign_ins, None):
+        assert backups.redeem(host, backups.ticket(sign_in, machine)) is not None
+    ssh_keys.add("cli", owner, GOOD)
+    audit.record("liwei", "ssh_key.added", "user:liwei")
+    template = make_template(host, "mine", kind=TemplateKind.INSTANCE, source="gamma", state=TemplateState.FAILED)
+    stranger = make_template(host, "theirs", kind=TemplateKind.INSTANCE, source="byhand", state=TemplateState.FAILED)
+    ada = make_admin("ada")
+    for one in (template, stranger):
+        templates.retry(ada, one)
+    assert lines(client, owner) == [
+        "ada made a template of it, with all its files",
+        "somebody at the command line added an SSH key that lets into it",
+        "somebody at the command line downloaded a backup of it",
+        "boss downloaded a backup of it",
+    ]
+
+
+def test_whatever_is_told_has_words() -> None:
+    assert {*visits.ACTIONS, visits.KEY} == set(survey_words.DEEDS)
+
+
+def test_what_is_done_each_night_pushes_nothing_else_out(client: Client, owner: User, machine: Instance) -> None:
+    audit.record("boss", "terminal.opened", "instance:gamma", terminal=1)
+    for _night in range(30):
+        audit.record("cli", "instance.backup.asked", "instance:gamma")
+    assert lines(client, owner) == [
+        "somebody at the command line had a backup of it made (the last of 30 times)",
         "boss opened a terminal in it, as root",
     ]
 
