@@ -103,7 +103,7 @@ def delete(name: str) -> None:
     """Remove a machine with everything in it."""
     with transaction():
         found = instances.get(None, name)
-        operation = care.delete_now(None, found)
+        operation = care.delete_now(somebody(), found)
     carry_out(operation, found.host)
     click.echo(f"{name} is deleted.")
 

@@ -115,8 +115,8 @@ def request_delete(actor: User, instance: Instance, *, at_once: bool = False) ->
 
 
 def delete_now(actor: User | None, instance: Instance) -> Operation:
-    """Delete it for good, also where a move that failed half-way has brought it. `actor` None: Berth itself, or the
-    command line. Raises RuleRefused while a booking runs, Conflict."""
+    """Delete it for good, also where a move that failed half-way has brought it. `actor` None: Berth itself.
+    Raises RuleRefused while a booking runs, Conflict."""
     begun = halfway(instance)
     away = {"anywhere": True} if begun is not None and begun.kind == OperationKind.MOVE else {}
     return instances.request(actor, instance, OperationKind.DELETE, **away)
