@@ -22,21 +22,24 @@ SUMS = ("sampled_ms", "busy_ms", "energy_j")
 PEAKS = ("memory_mib", "temperature")
 AT_ONCE = 300  # minutes of each GPU that one step removes, and rows of hours of each
 # By each GPU's own end of the primary key: however much there is, a step reads only what it removes. Rows that another
-# such step has already locked are left to it.
+# such step has already locked are left to it. They are chosen once: a plan that looked for them anew for each row
+# would remove many times as many.
 _OLD_MINUTES = text("""
-DELETE FROM usage_minutes AS m USING (
+WITH gone AS MATERIALIZED (
   SELECT old.* FROM gpus CROSS JOIN LATERAL (
     SELECT gpu_id, minute, consumer_id FROM usage_minutes WHERE gpu_id = gpus.id AND minute < :before
     ORDER BY minute LIMIT :most FOR UPDATE SKIP LOCKED
   ) AS old
-) AS gone
+)
+DELETE FROM usage_minutes AS m USING gone
 WHERE m.gpu_id = gone.gpu_id AND m.minute = gone.minute AND m.consumer_id = gone.consumer_id
 """)
 _OLD_HOURS = text("""
-DELETE FROM usage_hours AS h USING (
+WITH gone AS MATERIALIZED (
   SELECT hour, gpu_id, consumer_id FROM usage_hours WHERE hour < :before ORDER BY hour
   LIMIT :most * (SELECT count(*) FROM gpus) FOR UPDATE SKIP LOCKED
-) AS gone
+)
+DELETE FROM usage_hours AS h USING gone
 WHERE h.hour = gone.hour AND h.gpu_id = gone.gpu_id AND h.consumer_id = gone.consumer_id
 """)
 # A name that is as old as the oldest minutes can come from no agent's spool any more: see the README.
