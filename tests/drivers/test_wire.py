@@ -220,18 +220,27 @@ def test_a_start_that_lxd_fails_now_and_then_is_asked_for_again(
     assert asked == min(times + 1, instances.START_TRIES)
 
 
-def test_a_restart_whose_start_fails_is_a_start_from_then_on(
-    server: Server, driver: PylxdDriver, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("obeyed", [True, False])
+def test_a_restart_is_a_stop_and_a_start(
+    server: Server, driver: PylxdDriver, monkeypatch: pytest.MonkeyPatch, *, obeyed: bool
 ) -> None:
-    """LXD calls it stopped already, if it is asked for the restart again: nothing to do, it would seem."""
+    """LXD's own starts it with a GPU that was taken from it meanwhile."""
     monkeypatch.setattr(instances, "START_PAUSE", 0)
-    server.answers["GET", "/1.0/instances/t1"] = instance()
-    server.answers["PUT", "/1.0/instances/t1/state"] = [(202, "failed"), (202, "op")]
+    up, off = instance(), instance(status="Stopped")
+    server.answers["GET", "/1.0/instances/t1"] = [up, off] if obeyed else [up, up, off]
+    deaf = [] if obeyed else [(202, "deaf")]
+    server.answers["PUT", "/1.0/instances/t1/state"] = [*deaf, (202, "op"), (202, "failed"), (202, "op")]
+    late = {"status_code": 400, "err": 'Failed shutting down instance, status is "Running": context deadline exceeded'}
+    server.answers["GET", "/1.0/operations/deaf/wait"] = late
     failed = {"status_code": 400, "err": "Failed to run: lxd forkstart t1"}
     server.answers["GET", "/1.0/operations/failed/wait"] = failed
     server.answers["GET", "/1.0/operations/op/wait"] = DONE
     driver.restart("t1")
-    assert [json.loads(body)["action"] for body in server.bodies if b"action" in body] == ["restart", "start"]
+    asked = [
+        (sent["action"], sent["force"]) for body in server.bodies if b"action" in body and (sent := json.loads(body))
+    ]
+    stops = [("stop", False)] if obeyed else [("stop", False), ("stop", True)]
+    assert asked == [*stops, ("start", False), ("start", False)]
 
 
 BUSY = 'Failed creating instance record: Instance is busy running a "create" operation'

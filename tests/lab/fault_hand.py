@@ -57,6 +57,7 @@ class Hand(Members):
     def _restart(self, step: Step, who: int, hard: int) -> None:
         name = self.people[who]
         how = ["--force"] if hard else ["--timeout", "5"]
+        self._mark(name, "restarted")  # LXD starts it with the devices that it had at the beginning
         self._lxc(step, f"restart {name}{' hard' * hard}", ["restart", name, *how])
 
     def _freeze(self, step: Step, who: int) -> None:

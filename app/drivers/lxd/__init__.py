@@ -130,7 +130,7 @@ class PylxdDriver(WaysIn, TemplateSide, Lifecycle):
 
     def restart(self, instance: str) -> None:
         """Stop and start it."""
-        instances.power(self._wire, instance, "restart")
+        instances.restart(self._wire, instance)
 
     def delete(self, instance: str, *, anywhere: bool = False) -> None:
         """Stop and remove it and what a rebuild or a move of it has left; a missing one is fine."""

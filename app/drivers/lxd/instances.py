@@ -21,6 +21,7 @@ START_TRIES, START_PAUSE = 3, 0.5  # seconds between them
 # first start gives them to the range of ids of the machine. The next start passes over those that have theirs.
 _NOW_AND_THEN = ("lxd forkstart", "Failed to change ownership of")
 STOP_TIMEOUT = 30  # so long LXD waits for a clean shutdown
+_NOT_OBEYED = "it did not shut down"
 TURN_TIMEOUT = 40.0  # a change that hangs has an instance to itself for 30 s in LXD, which refuses all else meanwhile
 COPY_TIMEOUT = 900.0  # the first instance of an image has to unpack it
 _KEPT = ("volatile.", "image.")  # LXD's own keys of an instance
@@ -44,8 +45,20 @@ def alone(wire: Wire) -> Iterator[None]:
         yield
 
 
+def restart(wire: Wire, name: str) -> None:
+    """Stop it, by force where a clean one is not obeyed, and start it. Not LXD's own restart: that starts it with the
+    devices that it had at the beginning, a GPU too that was taken away meanwhile and is somebody else's."""
+    try:
+        power(wire, name, "stop")
+    except TryAgain as error:
+        if _NOT_OBEYED not in str(error):
+            raise
+        power(wire, name, "stop", force=True)
+    power(wire, name, "start")
+
+
 def power(wire: Wire, name: str, action: str, *, force: bool = False, anywhere: bool = False) -> None:
-    """start, stop, restart, freeze; what is so already is fine. A restart is forced where a clean one is not obeyed."""
+    """start, stop, freeze; what is so already is fine."""
     what = f"{action.capitalize()} {name}"
     with as_driver_errors(what):
         current = _found(wire, name, anywhere)
@@ -56,20 +69,18 @@ def power(wire: Wire, name: str, action: str, *, force: bool = False, anywhere: 
             return
         if action == "freeze" and status != "running":
             raise TryAgain(what, f"the instance is {status}", "Start the instance.")
-        if status == "frozen" and action in {"stop", "restart"} and not force:  # it could not shut down
+        if (action, status, force) == ("stop", "frozen", False):  # it could not shut down
             power(wire, name, "start")
-        action = {("restart", "stopped"): "start", ("start", "frozen"): "unfreeze"}.get((action, status), action)
+        action = "unfreeze" if (action, status) == ("start", "frozen") else action
         request = {"action": action, "timeout": STOP_TIMEOUT, "force": force}
         try:
             _switch(wire, name, request)
         except RefusedError as error:
             if "is already " in str(error):  # running, stopped: somebody was faster
                 return
-            if force or action not in {"stop", "restart"} or "shutting down" not in str(error):
+            if force or action != "stop" or "shutting down" not in str(error):
                 raise
-            if action == "stop":
-                raise TryAgain(what, f"it did not shut down in {STOP_TIMEOUT} s", "Stop it at once.") from error
-            power(wire, name, action, force=True)
+            raise TryAgain(what, f"{_NOT_OBEYED} in {STOP_TIMEOUT} s", "Stop it at once.") from error
 
 
 def _switch(wire: Wire, name: str, request: Json) -> None:
@@ -82,8 +93,6 @@ def _switch(wire: Wire, name: str, request: Json) -> None:
         except RefusedError as error:
             fails = any(words in str(error) for words in _NOW_AND_THEN)
             left -= fails
-            if fails and request["action"] == "restart":  # it is stopped now, and there is nothing to restart
-                request = {**request, "action": "start"}
             waits = "is busy running" in str(error) and time.monotonic() < deadline
             if not waits and not (fails and left):
                 raise
