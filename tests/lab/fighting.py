@@ -16,14 +16,13 @@ from app.models import Allocation, AuditEvent, Gpu, GpuState
 from tests.lab.attack import at_once
 from tests.lab.lab import Lab
 from tests.lab.remains import end_processes
-from tests.lab.scene import SLEEPING, Scene, second_from_now
+from tests.lab.scene import LEADS, SLEEPING, Scene, second_from_now
 from tests.lab.watch import Watch
 from tests.runtime.running import wait_for
 
 FIGHTS = Path(__file__).with_name("fights")
 FUSE = ("-p", "default", "-p", "fuse")
 LIMITS = ("-c", "limits.processes=4096", "-c", "limits.memory=2GiB")
-LEADS = (2.0, 12.0, 40.0)  # seconds from writing the ends down to the end; the more if those are not enough
 LONG, TURN = 3600, 5
 OVER = 40.0  # seconds after the end within which the record says what became of each GPU
 _UNKNOWN = "nothing"

@@ -35,6 +35,12 @@ def why_no_lab() -> str:
     return ""
 
 
+@pytest.fixture
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """LXD on a busy machine may take longer for a detach than the agent waits for it."""
+    monkeypatch.setattr("app.drivers.lxd.DETACH_TIMEOUT", 40.0)
+
+
 @pytest.fixture(scope="session")
 def lab_directory() -> Iterator[Path]:
     """Where the labs of this run live; skips where there can be none."""

@@ -26,6 +26,7 @@ from tests.factories import make_booking, make_instance, make_user
 from tests.lab.lab import Lab
 from tests.runtime.running import Berth, wait_for
 
+LEADS = (2.0, 12.0, 40.0)  # seconds from writing ends down to the end; the more if those are not enough
 # Nothing but the container itself: its first process sleeps. It starts in a moment and loads no machine.
 AS_BERTH_DOES = ("-c", f"security.syscalls.deny={DENIED_CALLS}")
 SLEEPING = ("-c", "raw.lxc=lxc.init.cmd=/usr/bin/sleep infinity")

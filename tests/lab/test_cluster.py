@@ -128,9 +128,10 @@ def test_a_move_goes_on_where_it_was_killed_and_brings_no_gpu(
         with pytest.raises(GiveUp, match="no such member"):
             here.move(name, "cl9", NO_PROGRESS)
         left = {f"{name}-MOVED"}
-        for step, times, also in (("_scrap", 1, {name}), ("_scrap", 2, {f"{name}-OLD"}), ("_dress", 0, set())):
+        removal, dressing = (move.instances, "remove"), (move, "_dress")
+        for step, times, also in ((removal, 1, {name}), (removal, 2, {f"{name}-OLD"}), (dressing, 0, set())):
             with monkeypatch.context() as patch:
-                patch.setattr(move, step, _after(getattr(move, step), times))
+                patch.setattr(*step, _after(getattr(*step), times))
                 with pytest.raises(KilledError):
                     here.move(name, "cl2", NO_PROGRESS)
             assert seen(one) | seen(two) == left | also

@@ -15,7 +15,6 @@ from pathlib import Path
 
 import pytest
 
-from app.drivers import lxd
 from app.drivers.base import DENIED_CALLS, GiveUp, GpuInfo, InstanceSpec, Node, device_name
 from app.drivers.lxd import PylxdDriver, instances
 from app.drivers.lxd.shapes import new_instance
@@ -23,13 +22,7 @@ from app.drivers.lxd.wire import Wire
 from tests.lab.fixtures import Hosts
 from tests.lab.looking import TAG, Launch, connect, only, seen
 
-pytestmark = pytest.mark.lab
-
-
-@pytest.fixture(autouse=True)
-def unhurried(monkeypatch: pytest.MonkeyPatch) -> None:
-    """LXD on a busy machine may take longer than the agent waits for it."""
-    monkeypatch.setattr(lxd, "DETACH_TIMEOUT", 40.0)
+pytestmark = [pytest.mark.lab, pytest.mark.usefixtures("patient")]
 
 
 def test_exactly_the_booked_gpu_is_in_the_container_and_then_is_not(lab: Hosts, launch: Launch) -> None:

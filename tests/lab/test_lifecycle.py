@@ -42,7 +42,7 @@ from tests.factories import make_admin, make_host, make_instance, make_user
 from tests.lab.fixtures import Hosts
 from tests.lab.lab import Lab
 from tests.lab.looking import connect
-from tests.lab.scene import AS_BERTH_DOES, Scene, scene, second_from_now
+from tests.lab.scene import AS_BERTH_DOES, LEADS, Scene, scene, second_from_now
 from tests.runtime.running import wait_for
 from tests.workers.house import Now
 from workers.surveyor import Surveyor
@@ -53,7 +53,6 @@ pytestmark = pytest.mark.lab
 CGROUPS = Path("/sys/fs/cgroup")
 PERIOD = 0.003  # seconds between two looks for a node
 LONG = 600  # seconds of a booking that is not to end by itself
-LEADS = (2.0, 12.0, 40.0)  # seconds to an end, the more if it cannot be written down as quickly
 
 
 class Life:

@@ -6,19 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from app.drivers import lxd
 from app.drivers.base import DeviceSeen, GiveUp, InstanceSpec, Node, device_name
 from tests.lab.fixtures import Hosts
 from tests.lab.lab import Lab
 from tests.lab.looking import TAG, Launch, connect, only, seen
 
-pytestmark = pytest.mark.lab
-
-
-@pytest.fixture(autouse=True)
-def unhurried(monkeypatch: pytest.MonkeyPatch) -> None:
-    """LXD on a busy machine may take longer than the agent waits for it."""
-    monkeypatch.setattr(lxd, "DETACH_TIMEOUT", 40.0)
+pytestmark = [pytest.mark.lab, pytest.mark.usefixtures("patient")]
 
 
 def forget(host: Lab, device: str) -> None:

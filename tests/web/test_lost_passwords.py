@@ -1,20 +1,12 @@
 """An admin gives somebody who forgot theirs a new password: shown once, and by no reload a second one."""
 
-import pytest
 from flask import Flask
 
 from app.extensions import db
 from app.models import AuditEvent, User, UserState
 from app.services import accounts, passwords
-from tests.factories import make_admin, make_pending, make_user
+from tests.factories import make_pending, make_user
 from tests.page import PASSWORD, Client, Form, Page
-
-
-@pytest.fixture
-def admin(client: Client) -> User:
-    user = make_admin("ada", full_name="Ada")
-    client.login_as(user)
-    return user
 
 
 def _asked(client: Client, name: str = "liwei") -> Form:

@@ -8,15 +8,8 @@ from app import clock
 from app.extensions import db
 from app.models import AuditEvent, Role, SignIn, User, UserState
 from app.services import accounts, instances, inventory
-from tests.factories import make_admin, make_host, make_instance, make_pending, make_template, make_user
+from tests.factories import make_host, make_instance, make_pending, make_template, make_user
 from tests.page import PASSWORD, Client, Page
-
-
-@pytest.fixture
-def admin(client: Client) -> User:
-    user = make_admin("ada", full_name="Ada")
-    client.login_as(user)
-    return user
 
 
 def _approve(client: Client, hours: str = "100") -> Page:

@@ -12,7 +12,7 @@ from flask import Flask
 from sqlalchemy.orm import joinedload
 
 from app import clock
-from app.drivers.base import GiveUp, HostUnreachable, ServerInfo, TryAgain
+from app.drivers.base import DriverError, GiveUp, HostUnreachable, ServerInfo, TryAgain
 from app.drivers.fake import FakeLxd
 from app.errors import Conflict
 from app.extensions import db
@@ -298,13 +298,17 @@ def test_a_rebuild_leaves_it_running_without_the_password_of_before(home: Home, 
     assert (home.machine.password_at, home.machine.keys_at) == (None, None)
 
 
-def test_a_rebuild_that_failed_half_way_is_tried_again_and_another_is_not(home: Home, house: House) -> None:
+def fail_to_rebuild(home: Home, house: House, error: DriverError) -> None:
     home.set(image="base")
     house.host.images = [{"alias": "base"}]
     db.session.commit()
-    home.lxd.fail_next("rebuild", HostUnreachable("Connect to LXD", "it is gone", ""))
+    home.lxd.fail_next("rebuild", error)
     care.rebuild(house.alice, home.machine)
-    assert "it is gone" in home.do().error
+    assert error.detail in home.do().error
+
+
+def test_a_rebuild_that_failed_half_way_is_tried_again_and_another_is_not(home: Home, house: House) -> None:
+    fail_to_rebuild(home, house, HostUnreachable("Connect to LXD", "it is gone", ""))
     home.lxd.stop("alice")
     home.lxd.rename("alice", "alice-OLD")  # so far it came
     house.host.images = []
@@ -329,12 +333,7 @@ def test_a_rebuild_that_failed_half_way_is_tried_again_and_another_is_not(home: 
 
 
 def test_a_rebuild_that_failed_and_harmed_nothing_is_not_half_way(home: Home, house: House, freeze: Freeze) -> None:
-    home.set(image="base")
-    house.host.images = [{"alias": "base"}]
-    db.session.commit()
-    home.lxd.fail_next("rebuild", GiveUp("Rebuild", "the disk is full", ""))
-    care.rebuild(house.alice, home.machine)
-    assert "the disk is full" in home.do().error
+    fail_to_rebuild(home, house, GiveUp("Rebuild", "the disk is full", ""))
     house.run()
     assert home.machine.status == InstanceStatus.RUNNING
     freeze(NOW + timedelta(days=9))

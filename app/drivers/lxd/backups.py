@@ -77,7 +77,7 @@ def _copy(side: Wire, source: Json, origin: str, what: str) -> None:
         "devices": {"root": {"type": "disk", "path": "/", **disk}},
     }
     with instances.alone(side):
-        side.finish(what, "post", "instances", json=body, limit=instances.COPY_TIMEOUT, params=side.here())
+        instances.make(side, what, body)
     instances.strip(side, str(source["name"]), body)
 
 

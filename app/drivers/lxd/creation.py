@@ -65,9 +65,7 @@ def _make(wire: Wire, spec: InstanceSpec, what: str, progress: Progress) -> None
         body = instances.blank(wire, what, spec)
         del body["config"][shapes.PROTECTED]  # of half an instance it could not be taken back
         body["config"][shapes.MAKING] = "true"
-        told = partial(progress, "copying")
-        limit, here = instances.COPY_TIMEOUT, wire.here()
-        wire.finish(what, "post", "instances", json=body, limit=limit, params=here, progress=told)
+        instances.make(wire, what, body, partial(progress, "copying"))
 
 
 def _link_libraries(wire: Wire, name: str) -> None:

@@ -49,7 +49,7 @@ def prepare(wire: Wire, template: int, origin: Origin, progress: Progress) -> st
             body = _body(wire, what, template, name) | {"source": source}
             if not _has_network(wire, body):
                 body["devices"] |= build_network.nic(wire, template)
-            _make(wire, what, body, lambda done: progress("copying", done))
+            instances.make(wire, what, body, lambda done: progress("copying", done))
         if origin.instance:
             instances.strip(wire, name, body)
         instances.power(wire, name, "start")
@@ -100,7 +100,7 @@ def _try_out(wire: Wire, template: int, progress: Progress) -> None:
     progress("trying", 0)
     with instances.alone(wire):
         body = _body(wire, what, template, name) | {"source": {"type": "image", "alias": image_alias(template)}}
-        _make(wire, what, body, lambda done: progress("trying", done))
+        instances.make(wire, what, body, lambda done: progress("trying", done))
     instances.power(wire, name, "start")
     instances.await_init(wire, name, what)
     _remove(wire, name, template)
@@ -148,11 +148,6 @@ def _source(wire: Wire, what: str, template: int, origin: Origin, progress: Prog
     else:
         instances.refuse_unknown_image(wire, what, origin.alias)
         yield {"type": "image", "alias": origin.alias}
-
-
-def _make(wire: Wire, what: str, body: Json, progress: Callable[[int], None]) -> None:
-    limit, here = instances.COPY_TIMEOUT, wire.here()
-    wire.finish(what, "post", "instances", json=body, limit=limit, params=here, progress=progress)
 
 
 def _remove(wire: Wire, name: str, template: int) -> None:

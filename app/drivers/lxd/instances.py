@@ -45,6 +45,11 @@ def alone(wire: Wire) -> Iterator[None]:
         yield
 
 
+def make(wire: Wire, what: str, body: Json, progress: Callable[[int], None] | None = None) -> None:
+    """Make an instance on this host, whole. Raises as `Wire.finish`: then there may be half of it."""
+    wire.finish(what, "post", "instances", json=body, limit=COPY_TIMEOUT, params=wire.here(), progress=progress)
+
+
 def restart(wire: Wire, name: str) -> None:
     """Stop it, by force where a clean one is not obeyed, and start it. Not LXD's own restart: that starts it with the
     devices that it had at the beginning, a GPU too that was taken away meanwhile and is somebody else's."""

@@ -35,19 +35,19 @@ def move(wire: Wire, name: str, member: str, progress: Progress) -> None:
             return
         if current is not None:
             _refuse(wire, current, member, what)
-            _scrap(wire, moved, what)  # what an earlier try left may be half a copy
+            instances.remove(wire, moved, what)  # what an earlier try left may be half a copy
             try:
                 _copy(wire, current, moved, member, progress)
             except HostUnreachable:
                 raise
             except DriverError:
                 with suppress(DriverError, RefusedError):  # nothing is left over; the first error is the one to tell of
-                    _scrap(wire, moved, what)
+                    instances.remove(wire, moved, what)
                 raise
-            _scrap(wire, old, what)  # what a rebuild may have left
+            instances.remove(wire, old, what)  # what a rebuild may have left
             wire.finish(what, "post", "instances", name, json={"name": old}, limit=STEP_LIMIT)
         progress("renaming", 90)
-        _scrap(wire, old, what)
+        instances.remove(wire, old, what)
         _dress(wire, moved, what)
         wire.finish(what, "post", "instances", moved, json={"name": name}, limit=STEP_LIMIT)
 
@@ -106,10 +106,6 @@ def _dress(wire: Wire, moved: str, what: str) -> None:
     if shapes.PROTECTED in body["config"]:
         body["config"][shapes.PROTECTED] = "true"
     wire.finish(what, "put", "instances", moved, json=body, etag=etag, limit=STEP_LIMIT)
-
-
-def _scrap(wire: Wire, name: str, what: str) -> None:
-    instances.remove(wire, name, what)
 
 
 def _snapshots(wire: Wire, name: str) -> set[str]:
