@@ -43,6 +43,7 @@ class Evictor:
         self.begun: frozenset[str] = frozenset()  # those when this pass looked: what it saw of them is half done
         self.scan: Scan | None = None  # the last look over the whole host
         self.last: Desired | None = None  # the database's last word, for when it is away
+        self._latest: Watch | None = None  # the pass that began last
         self.asked: dict[tuple[int, int], datetime] = {}  # who is being ended: a process's number and start
         self._suspected: dict[tuple[int, int], float] = {}
         self._dues = Dues()
@@ -58,37 +59,37 @@ class Evictor:
         if want.host_id:
             self.last = want
         endings = {ending.gpu.pci_address: ending for ending in want.endings}
-        running = {item.gpu.pci_address: item.instance for item in want.wants}
+        watch = Watch(want, self.seen, self.gpus(want.guarded), endings)
+        watch.go_on(self.begun)
         with self._lock:
+            self._latest = watch
             for pci, ending in self._endings.items():
-                if running.get(pci) != ending.instance:  # else their next booking goes on where this one ended
+                if not watch.wants(ending.instance, pci):  # else their next booking goes on where this one ended
                     endings.setdefault(pci, ending)
             self._endings = dict(endings)
-        watch = Watch(want, self.seen, self.gpus(want.guarded), endings)
-        for item in want.wants:
-            if item.instance and item.gpu.pci_address in self.busy:  # a chain of an earlier pass may be plugging it in
-                watch.admit(item.instance, item.gpu.pci_address)
         return watch
 
     def fence(self, watch: Watch) -> dict[str, str]:
         """Let each instance open the GPUs that are rightly in it, and no others of Berth's. Returns what went wrong."""
         if self.kernel is None:
             return {}
-        running = [name for name, seen in watch.seen.instances.items() if seen.status in {"running", "frozen"}]
         with self._lock:
-            denied = {name: watch.guarded - watch.open_to(name) for name in running}
+            denied = {name: watch.guarded - watch.open_to(name) for name in watch.seen.instances}
             troubles = self.kernel.fence(watch.seen, denied, watch.guarded)
         for name, why in troubles.items():
             log.warning("%s could not be fenced: %s", name, why)
         return troubles
 
     def admit(self, watch: Watch, instance: str, pci: str) -> None:
-        """Let an instance open a GPU that is about to be plugged in."""
-        if self.kernel is None:
-            return
+        """Let an instance open a GPU that is about to be plugged in. A later pass knows better than that of `watch`:
+        raises DriverError if it does not want it there any more."""
         with self._lock:  # all of it: two GPUs of one instance are admitted side by side
-            watch.admit(instance, pci)
-            self.kernel.fence(watch.seen, {instance: watch.guarded - watch.open_to(instance)}, watch.guarded)
+            latest = self._latest or watch
+            if not latest.wants(instance, pci):
+                raise DriverError(f"Attach GPU {pci} to {instance}", "it is not booked for it any more")
+            latest.admit(instance, pci)
+            if self.kernel is not None:
+                self.kernel.fence(latest.seen, {instance: latest.guarded - latest.open_to(instance)}, latest.guarded)
 
     def sweep(self, watch: Watch) -> set[str]:
         """A look over the whole host, now and then; the PCI addresses of GPUs that somebody holds unbooked.
@@ -158,7 +159,7 @@ class Evictor:
             where |= set(verdict.instances)
             if fresh:
                 time.sleep(SUSPECT_AFTER)
-        once = {(holder.pid, holder.start): holder for holder in reversed(ended)}  # a program opens it and maps it
+        once = {(one.pid, one.start): one for one in reversed(ended)}  # a program opens it and maps it
         return replace(verdict, ended=tuple(reversed(once.values())))
 
     def settle(self, pci: str, verdict: Verdict) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass, field
 
 from app.drivers.base import GpuInfo, HostSeen, Number
@@ -38,6 +39,16 @@ class Watch:
     def of(self, pci: str) -> frozenset[Number]:
         """One GPU's devices."""
         return self.numbers.get(pci, frozenset())
+
+    def wants(self, instance: str | None, pci: str) -> bool:
+        """Whether the instance is to have that GPU now."""
+        return any((item.instance, item.gpu.pci_address) == (instance, pci) for item in self.want.wants)
+
+    def go_on(self, begun: Collection[str]) -> None:
+        """Admit, of what earlier passes have begun with, what is to be in an instance: since it was seen, it may be."""
+        for item in self.want.wants:
+            if item.instance and item.gpu.pci_address in begun:
+                self.admit(item.instance, item.gpu.pci_address)
 
     def admit(self, instance: str, pci: str) -> None:
         """Count a GPU among those that the instance may open."""

@@ -11,10 +11,10 @@ from typing import Any
 
 import pytest
 
-from app.drivers.base import Tag
+from app.drivers.base import HostSeen, Tag
 from app.drivers.kernel import Scan
 from app.extensions import db
-from app.models import Gpu, GpuState
+from app.models import Booking, Gpu, GpuState
 from app.services import policy
 from app.services.plan import Trouble
 from tests.factories import make_booking
@@ -196,6 +196,66 @@ def test_a_gpu_that_was_proven_free_is_not_held_back_for_a_slow_attach(
     settled(house)
     house.run()
     assert house.inside("bob") == {"0000:01:00.0"}
+
+
+def test_a_gpu_that_is_plugged_in_while_the_next_pass_looks_may_be_opened(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gate, attach, observe = threading.Event(), house.lxd.attach, house.lxd.observe
+    monkeypatch.setattr(house.lxd, "attach", lambda *words: (gate.wait(20), attach(*words)))
+    monkeypatch.setattr(house.hands, "_patience", 0.1)
+    monkeypatch.setattr(handover, "MOMENT", 0.1)
+    booking = make_booking(house.alice, house.gpus[:1], NOW, NOW + HOUR)
+    house.run()
+
+    def a_moment_before(*words: Any) -> HostSeen:
+        seen = observe(*words)
+        gate.set()
+        settled(house)
+        return seen
+
+    monkeypatch.setattr(house.lxd, "observe", a_moment_before)
+    house.run()
+    assert house.allocation(booking).attached_at is not None
+    assert house.kernel.may_open("alice", (195, 0))
+
+
+@pytest.fixture
+def handed_on(house: House, freeze: Freeze, goes_on: threading.Event, monkeypatch: pytest.MonkeyPatch) -> Booking:
+    """The first GPU goes from Bob to Alice, as soon as it goes on."""
+    make_booking(house.bob, house.gpus[:1], NOW - HOUR, NOW)
+    booking = make_booking(house.alice, house.gpus[:1], NOW, NOW + HOUR)
+    freeze(NOW - HOUR)
+    house.run()
+    freeze(NOW)
+    monkeypatch.setattr(house.hands, "_patience", 0.5)
+    house.run()
+    return booking
+
+
+def test_a_gpu_that_comes_late_takes_none_away_that_came_meanwhile(
+    house: House, goes_on: threading.Event, handed_on: Booking
+) -> None:
+    make_booking(house.alice, house.gpus[1:2], NOW, NOW + HOUR)
+    house.run()
+    assert house.kernel.may_open("alice", (195, 1))
+    goes_on.set()
+    settled(house)
+    assert house.inside("alice") == {"0000:01:00.0", "0000:02:00.0"}
+    assert all(house.kernel.may_open("alice", (195, minor)) for minor in (0, 1))
+
+
+def test_a_gpu_that_is_given_back_before_it_came_does_not_come(
+    house: House, goes_on: threading.Event, handed_on: Booking
+) -> None:
+    house.allocation(handed_on).released_at = NOW
+    house.run()
+    goes_on.set()
+    settled(house)
+    assert house.lxd.calls().count("attach") == 1, "Bob's"
+    assert not house.kernel.may_open("alice", (195, 0))
+    house.run()
+    assert house.inside("alice") == set()
 
 
 def test_a_pass_waits_no_longer_than_to_what_is_due_next(
