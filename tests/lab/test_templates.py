@@ -154,6 +154,26 @@ def test_a_file_is_looked_through_and_an_agent_killed_meanwhile_leaves_nothing(k
     kitchen.ready(number)
 
 
+def test_a_builder_that_boots_late_is_sealed_when_it_has_booted(kitchen: Kitchen) -> None:
+    """Else systemd writes down a machine id after it was taken out, and all machines of the template have it."""
+    lxc, name, script = kitchen.host.lxc, kitchen.host.unique(), "#!/bin/sh\nsleep 3\nexec /lib/systemd/systemd\n"
+    lxc("launch", "base", name)
+    change = f"rm /sbin/init; printf '{script}' > /sbin/init; chmod 755 /sbin/init; : > /etc/machine-id"
+    kitchen.host.run(name, "sh", "-c", change.replace("\n", "\\n"))
+    lxc("stop", "--force", name)
+    driver, number = connect(kitchen.host), 98
+    builder = driver.prepare(number, Origin(instance=name), lambda _step, _percent: None)
+    try:
+        (seal,) = steps("", {})
+        answer = driver.run(builder, Command(("/bin/sh", "-c", seal.script), seal.environment, limit=90, most=1 << 20))
+        assert answer.well, answer.text
+        booted = "until systemctl is-system-running 2>&1 | grep -qE 'running|degraded'; do sleep 0.1; done"
+        assert kitchen.host.run(builder, "sh", "-c", f"{booted}; echo booted; cat /etc/machine-id").split() == ["booted"]
+    finally:
+        driver.scrap(number)
+        kitchen.host.remove(name)
+
+
 def test_a_full_pool_is_said_and_leaves_nothing(kitchen: Kitchen, base: int) -> None:
     lxc, kept = kitchen.host.lxc, {f"berth-template-{base}"}
     lxc("storage", "create", "tiny", "btrfs", "size=768MiB")

@@ -1,6 +1,14 @@
 # Last: take out what would make two machines of this template alike, or tell of the one it was made from.
 # Berth makes keys, certificates and an account anew when it makes a machine (workers/scripts.py).
-! command -v systemctl > /dev/null || systemctl stop xrdp xrdp-sesman ssh ssh.socket cron rsyslog 2>/dev/null || true
+if command -v systemctl > /dev/null; then
+    for _ in $(seq 300); do  # what is still booting writes a machine id, and keys, after they were taken out
+        case $(systemctl is-system-running 2> /dev/null) in
+            ''|offline|initializing|starting|unknown) sleep 0.2 ;;
+            *) break ;;
+        esac
+    done
+    systemctl stop xrdp xrdp-sesman ssh ssh.socket cron rsyslog 2> /dev/null || true
+fi
 rm -f /etc/ssh/ssh_host_* /etc/xrdp/rsakeys.ini
 rm -f /etc/xrdp/cert.pem /etc/xrdp/key.pem /etc/ssl/private/ssl-cert-snakeoil.key /etc/ssl/certs/ssl-cert-snakeoil.pem
 rm -f /etc/berth-machine /etc/sudoers.d/90-berth
