@@ -12,7 +12,7 @@ from app import clock
 from app.errors import Conflict, InvalidInput, NotAllowed, RuleRefused
 from app.extensions import db
 from app.models import Instance, InstanceStatus, Operation, OperationKind, OperationState, Template, TemplateState, User
-from app.services import audit, instances, names, operations, policy
+from app.services import attachments, audit, instances, names, operations, policy
 
 ON = frozenset({InstanceStatus.RUNNING, InstanceStatus.FROZEN})
 _SEEN_WITHIN = timedelta(hours=1)  # after the failure: what is missing later had its name again
@@ -128,6 +128,7 @@ def keep(actor: User, instance: Instance) -> None:
     if newest is not None and newest.kind == OperationKind.DELETE and newest.state in operations.OPEN:
         raise Conflict(_("%(name)s is being deleted.", name=instance.name))
     if instance.delete_at is not None:
+        attachments.stay(instance.owner_id, instance.host_id)
         instance.delete_at = None
         db.session.flush()
         audit.record(actor.username, "instance.kept", f"instance:{instance.name}")

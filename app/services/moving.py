@@ -9,7 +9,7 @@ from app import clock
 from app.errors import InvalidInput, RuleRefused
 from app.extensions import db
 from app.models import Booking, Host, Instance, Operation, OperationKind, User
-from app.services import care, instances
+from app.services import attachments, care, instances
 from app.services.words import when
 
 
@@ -62,6 +62,7 @@ def retry(actor: User, instance: Instance) -> Operation:
     its host; the host must be loaded. Raises what these raise."""
     begun = care.halfway(instance)
     if begun is None:
+        attachments.stay(instance.owner_id, instance.host_id)
         return instances.request(actor, instance, OperationKind.CREATE)
     if begun.kind == OperationKind.REBUILD:
         return care.rebuild(actor, instance)
@@ -90,7 +91,7 @@ def refuse_booked(instance: Instance) -> None:
 def _needing(instance: Instance) -> list[Booking]:
     """What of its owner's is booked on its host for this machine, now or later, in order of start."""
     oldest = select(func.min(Instance.id)).where(
-        Instance.owner_id == instance.owner_id, Instance.host_id == instance.host_id, Instance.deleted_at.is_(None)
+        Instance.owner_id == instance.owner_id, Instance.host_id == instance.host_id, Instance.takes_gpus
     )
     named = Booking.instance_id == instance.id
     unnamed = Booking.instance_id.is_(None) & (oldest.scalar_subquery() == instance.id)

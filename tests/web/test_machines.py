@@ -369,7 +369,7 @@ def test_gpus_go_to_the_oldest_machine_unless_the_booking_names_one(client: Clie
     client.login_as(user)
     assert "GPU 0 booked" in client.get("/machines/old").text
     assert "No GPU now." in client.get("/machines/young").text
-    booking.instance_id = young.id
+    booking.instance = young
     assert "GPU 0 booked" in client.get("/machines/young").text
     assert "No GPU now." in client.get("/machines/old").text
 
