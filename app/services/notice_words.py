@@ -137,6 +137,15 @@ def _alarm(details: dict[str, Any], _place: Place) -> str:
     return words.get(details["action"], details["action"])
 
 
+def _low(details: dict[str, Any]) -> str:
+    hours = hours_text(details["left"])
+    if details.get("team"):
+        return _("%(hours)s GPU-hours of %(team)s are left", hours=hours, team=details["team"])
+    if not details["monthly"]:
+        return _("%(hours)s GPU-hours are left", hours=hours)
+    return _("%(hours)s GPU-hours are left this month", hours=hours)
+
+
 _TITLES: dict[Event, Callable[[dict[str, Any], Place], str]] = {
     Event.MADE: _made,
     Event.STARTS: lambda d, p: _("Starts now: %(what)s, until %(end)s", what=gpus_on(d), end=p.when(d["ends_at"])),
@@ -146,7 +155,7 @@ _TITLES: dict[Event, Callable[[dict[str, Any], Place], str]] = {
     Event.OFFERED: _offered,
     Event.IDLE: _idle,
     Event.APPROVED: _approved,
-    Event.QUOTA_LOW: lambda d, _p: _("%(hours)s GPU-hours are left this month", hours=hours_text(d["left"])),
+    Event.QUOTA_LOW: lambda d, _p: _low(d),
     Event.WAITING: lambda d, _p: _("%(name)s waits for approval", name=d["target"].partition(":")[2]),
     Event.QUARANTINE: lambda d, _p: _(
         "GPU %(gpu)s of %(host)s is in quarantine", gpu=d.get("gpu", "?"), host=d.get("host", "?")
