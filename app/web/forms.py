@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
+from flask import request, url_for
 from flask_babel import lazy_gettext as _l
 from flask_wtf import FlaskForm
 from wtforms import Form
 from wtforms.validators import InputRequired, Length
 
 from app.errors import InvalidInput
+
+NOT_TYPED = {"csrf_token", "request_key", "endpoint"}
 
 
 class PageForm(FlaskForm):  # type: ignore[misc]
@@ -32,6 +35,13 @@ def show_refusal(form: Form, error: InvalidInput) -> None:
         form.form_errors.append(str(error))
     else:
         field.errors = [*field.errors, str(error)]
+
+
+def filled_in(endpoint: str) -> str:
+    """The address of a page with a form, filled in with what was sent: for whoever was signed out meanwhile."""
+    names = [name for name in request.form if name not in NOT_TYPED and not name.startswith("_")]
+    typed: dict[str, Any] = {name: request.form.getlist(name) for name in names}
+    return url_for(endpoint, **typed | (request.view_args or {}))
 
 
 def required(**kwargs: Any) -> InputRequired:

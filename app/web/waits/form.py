@@ -8,6 +8,7 @@ from typing import Any
 
 from flask import request, url_for
 from flask_babel import lazy_gettext as _l
+from werkzeug.datastructures import MultiDict
 from wtforms import RadioField, StringField
 
 from app import clock
@@ -51,9 +52,9 @@ def of_link() -> WaitForm:
     return WaitForm(formdata=None, **forms.of_ask(ask).data | {"hours": "" if hours == EXACT else hours})
 
 
-def typed() -> WaitForm:
+def typed(sent: MultiDict[str, str]) -> WaitForm:
     """What was sent."""
-    return WaitForm(formdata=request.form)
+    return WaitForm(formdata=sent)
 
 
 def read(form: WaitForm, request_key: str) -> Wanted | None:
