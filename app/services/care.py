@@ -12,7 +12,7 @@ from app import clock
 from app.errors import Conflict, InvalidInput, NotAllowed, RuleRefused
 from app.extensions import db
 from app.models import Instance, InstanceStatus, Operation, OperationKind, OperationState, Template, TemplateState, User
-from app.services import attachments, audit, instances, names, operations, policy
+from app.services import attachments, audit, instances, names, operations, placing, policy
 
 ON = frozenset({InstanceStatus.RUNNING, InstanceStatus.FROZEN})
 _SEEN_WITHIN = timedelta(hours=1)  # after the failure: what is missing later had its name again
@@ -54,12 +54,24 @@ def rename(actor: User, instance: Instance, name: str) -> Operation:
     return operation
 
 
-def resize(actor: User, instance: Instance, *, cpus: int, memory_gib: int, disk_gib: int) -> Operation:
-    """Set its limits, while it runs too. Raises InvalidInput naming the field that is beyond the rules."""
+def resize(
+    actor: User, instance: Instance, *, cpus: int, memory_gib: int, disk_gib: int, anyway: bool = False
+) -> Operation:
+    """Set its limits, while it runs too. `anyway`: an admin's, also where its host has no room for what it gets more.
+
+    Raises InvalidInput naming the field that is beyond the rules, RuleRefused."""
     require_there(instance)
     instances.check_size(policy.current(), cpus, memory_gib, disk_gib, as_admin=actor.is_admin)
+    memory, disk = _more(instance.memory_mib // 1024, memory_gib), _more(instance.disk_gib, disk_gib)
+    pool = instance.observed.get("pool", "")
+    placing.require(actor, instance.host, memory_gib=memory, disk_gib=disk, pool=pool, anyway=anyway)
     size = {"cpus": cpus, "memory_mib": memory_gib * 1024, "disk_gib": disk_gib}
     return instances.request(actor, instance, OperationKind.RESIZE, **size)
+
+
+def _more(now: int, wanted: int) -> int:
+    """0 also where there was no limit."""
+    return max(0, wanted - now) if now else 0
 
 
 def rebuild(actor: User, instance: Instance) -> Operation:

@@ -28,7 +28,7 @@ from app.models import (
     User,
     UserState,
 )
-from app.services import names, operations, policy, ports, templates
+from app.services import names, operations, placing, policy, ports, templates
 
 NAME = names.MACHINE_NAME
 
@@ -86,9 +86,10 @@ def request_create(
     cpus: int,
     memory_gib: int,
     disk_gib: int,
+    anyway: bool = False,
 ) -> Operation:
     """Ask for a new machine, from a template of the host or one of its images; the host's agent makes it. `actor` None:
-    nobody in particular, who may do all.
+    nobody in particular, who may do all. `anyway`: an admin's, also where the host has no room.
 
     Raises InvalidInput naming the field, NotAllowed, RuleRefused.
     """
@@ -110,6 +111,7 @@ def request_create(
     elif not as_admin and templates.has_any(host.id):
         raise InvalidInput(_("On %(host)s machines are made from templates.", host=host.name), field="image")
     check_size(rules, cpus, memory_gib, disk_gib, as_admin=as_admin)
+    placing.require(actor, host, memory_gib=memory_gib, disk_gib=disk_gib, anyway=anyway)
     instance = Instance(
         name=name,
         host_id=host.id,

@@ -131,6 +131,7 @@ def _alarm(details: dict[str, Any], _place: Place) -> str:
             "GPU %(gpu)s of %(host)s does not answer", gpu=details.get("gpu", "?"), host=details.get("host", "?")
         ),
         "instance.force_stopped": _("A machine on %(host)s was stopped by force", host=details.get("host", "?")),
+        "host.pool_full": _("A storage pool of %(host)s is nearly full", host=details.get("host", "?")),
         "job.refused": _("A forged job was refused (%(target)s)", target=details.get("target", "?")),
         "host.silent": _("%(host)s says nothing", host=details.get("host", "?")),
     }

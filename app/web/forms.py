@@ -7,10 +7,11 @@ from typing import Any
 from flask import request, url_for
 from flask_babel import lazy_gettext as _l
 from flask_wtf import FlaskForm
-from wtforms import Form
+from wtforms import BooleanField, Form
 from wtforms.validators import InputRequired, Length
 
-from app.errors import InvalidInput
+from app.errors import DomainError, InvalidInput
+from app.services.placing import FULL
 
 NOT_TYPED = {"csrf_token", "request_key", "endpoint"}
 
@@ -26,6 +27,18 @@ class PageForm(FlaskForm):  # type: ignore[misc]
     def refuse(self, error: InvalidInput) -> None:
         """Show a service's refusal beside the field that it names, or above the form."""
         show_refusal(self, error)
+
+
+class RoomForm(PageForm):
+    """Of what takes room on a host. `full`: refused for want of it; an admin may say `anyway`."""
+
+    full = False
+    anyway = BooleanField(_l("There is no room for it: do it all the same"))
+
+    def against(self, error: DomainError) -> None:
+        """Show what a service refuses above the form."""
+        self.form_errors.append(str(error))
+        self.full = error.details.get("rule") == FULL
 
 
 def show_refusal(form: Form, error: InvalidInput) -> None:

@@ -85,11 +85,12 @@ def create() -> Response:
                     cpus=form.cpus.data or 0,
                     memory_gib=form.memory_gib.data or 0,
                     disk_gib=form.disk_gib.data or 0,
+                    anyway=form.anyway.data,
                 )
         except InvalidInput as error:
             form.refuse(error)
         except DomainError as error:
-            form.form_errors.append(str(error))
+            form.against(error)
         else:
             queue.wake(chosen["host"].name)
             return go(url_for("machines.show", name=form.name.data.strip()))

@@ -11,7 +11,7 @@ from app.errors import Conflict, InvalidInput, RuleRefused
 from app.extensions import db
 from app.models import Host, Instance, InstanceStatus, OperationKind, OperationState, Port, User
 from app.services import enforcement, instances, moving, operations, ports
-from tests.factories import gpus_of, make_booking, make_host, make_instance, make_user
+from tests.factories import gpus_of, make_admin, make_booking, make_host, make_instance, make_user
 
 pytestmark = pytest.mark.usefixtures("app")
 
@@ -73,6 +73,13 @@ def test_a_booking_on_its_host_keeps_it_there(machine: Instance, hosts: tuple[Ho
     booking.cancelled_at = clock.now()
     db.session.flush()
     assert moving.request(owner, machine, hosts[1]).kind == OperationKind.MOVE
+
+
+def test_a_full_host_is_no_place_to_go_to(machine: Instance, hosts: tuple[Host, Host]) -> None:
+    hosts[1].survey = {"memory": 64 << 30, "memory_used": 60 << 30}
+    with pytest.raises(RuleRefused, match="lab02 has 4 GiB of memory free"):
+        moving.request(owner_of(machine), machine, hosts[1], anyway=True)
+    assert moving.request(make_admin("boss"), machine, hosts[1], anyway=True).kind == OperationKind.MOVE
 
 
 def test_what_is_booked_for_others_or_elsewhere_does_not(machine: Instance, hosts: tuple[Host, Host]) -> None:

@@ -494,6 +494,24 @@ def test_without_room_the_form_says_why(client: Client, woken: list[str]) -> Non
     assert woken == []
 
 
+def test_a_chosen_host_without_room_is_said_and_an_admin_may_go_on(client: Client, woken: list[str]) -> None:
+    surveyed("lab03", 124)
+    wish = FIELDS | {"memory_gib": "8", "anyway": "y"}  # a tick that others do not get counts for nothing
+    client.login_as(make_user("liwei"))
+    page = client.post("/machines/new", wish)
+    assert (page.status, woken) == (422, [])
+    assert "lab03 has 4 GiB of memory free. Take less, or go where there is room." in page.text
+    assert not page.all("//input[@name='anyway']")
+    client.login_as(make_admin("boss"))
+    form = client.get("/machines/new").form("Create machine")
+    page = client.submit(form.fill(**{"Name": "big", "Memory (GiB)": 8, "Disk (GiB)": 20}))
+    assert page.status == 422
+    again = page.form("Create machine").fill(**{"There is no room for it: do it all the same": "y"})
+    assert (again.values["name"], again.values["memory_gib"]) == ("big", "8")
+    assert (client.submit(again).status, woken) == (303, ["lab03"])
+    assert machine_of("big").memory_mib == 8192
+
+
 def test_a_pool_that_keeps_to_no_disk_size_is_said_to(client: Client) -> None:
     surveyed("lab01", 1)
     lab02 = surveyed("lab02", 1, "dir")
