@@ -329,7 +329,6 @@ def test_deleting_takes_the_name(client: Client, woken: list[str]) -> None:
     user = make_user("liwei")
     make_instance(user, host(), "liwei")
     client.login_as(user)
-    assert "Delete…" not in client.get("/machines").links(), "only on the machine's own page"
     page = client.get(client.get("/machines/liwei").link("Delete…"))
     assert "cannot be undone" in page.text
     wrong = client.submit(page.form("Delete for good").fill(**{"Type the machine's name to delete it": "LIWEI"}))
@@ -455,6 +454,25 @@ def test_several_machines_and_the_way_to_one_more(client: Client) -> None:
     assert page.h1 == "My machine"
     form = client.get(page.link("Add a machine")).form("Create machine")
     assert form.values["name"] == "liwei-2"
+
+
+def test_the_only_machine_is_whole_on_the_page_that_the_menu_leads_to(client: Client) -> None:
+    user, lab = make_user("liwei"), host()
+    make_instance(user, lab, "liwei")
+    client.login_as(user)
+    page, own = client.get("/machines"), client.get("/machines/liwei")
+    assert page.texts("//h2")[0] == "liwei"
+    there, here = (set(one.links()) for one in (own, page))
+    assert {"Delete…", "Name, size and more", "Backup", "Terminal in the browser"} <= here
+    assert (there - here, here - there) == ({"All my machines"}, {"liwei", "Add a machine"})
+    operations.enqueue(user, machine_of("liwei"), OperationKind.STOP)
+    (again,) = client.get("/machines").all("//*[@id='machines']/@hx-get")
+    assert client.get(again, htmx=True).texts("//h2") == ["liwei"], "its name stays while it is being stopped"
+    make_instance(user, lab, "second")
+    page = client.get("/machines")
+    assert (page.h1, page.texts("//h2"), "Delete…" in page.links()) == ("My machines", ["liwei", "second"], False)
+    machine_of("second").deleted_at = clock.now()
+    assert client.get("/machines", htmx=True).headers["HX-Redirect"] == "/machines", "the page for one is another"
 
 
 def surveyed(name: str, memory_used: int, driver: str = "zfs"):
