@@ -6,7 +6,6 @@ from __future__ import annotations
 from datetime import timedelta
 
 from flask_babel import gettext as _
-from sqlalchemy.exc import IntegrityError
 
 from app import clock
 from app.errors import Conflict, InvalidInput, NotAllowed, RuleRefused
@@ -43,13 +42,8 @@ def rename(actor: User, instance: Instance, name: str) -> Operation:
     old = instance.name
     ran = instance.status in ON
     operation = instances.request(actor, instance, OperationKind.RENAME, old=old, new=name, ran=ran)
-    try:
-        with db.session.begin_nested():
-            instance.name = name
-            db.session.flush()
-    except IntegrityError as error:
-        taken = _("The name %(name)s is taken.", name=name)
-        raise InvalidInput(taken, _("Choose another name."), field="name") from error
+    with names.claiming(name, _("Choose another name.")):
+        instance.name = name
     audit.record(actor.username, "instance.renamed", f"instance:{name}", old=old, operation=operation.id)
     return operation
 
@@ -136,6 +130,7 @@ def delete_now(actor: User | None, instance: Instance) -> Operation:
 
 def keep(actor: User, instance: Instance) -> None:
     """Change one's mind. Raises Conflict when its deletion has begun."""
+    db.session.refresh(instance, ["delete_at"], with_for_update=True)  # or it could begin just now
     newest = operations.last(instance.id)
     if newest is not None and newest.kind == OperationKind.DELETE and newest.state in operations.OPEN:
         raise Conflict(_("%(name)s is being deleted.", name=instance.name))
@@ -151,11 +146,12 @@ def halfway(instance: Instance) -> Operation | None:
     host is called otherwise, and only the same work once more ends that."""
     if instance.status != InstanceStatus.MISSING:
         return None
-    kinds = (OperationKind.REBUILD, OperationKind.MOVE)
+    kinds = operations.UNNAMING
     newest = operations.last(instance.id, (Operation.kind.in_(kinds)) | (Operation.state == OperationState.DONE))
     if newest is None or newest.state != OperationState.FAILED or not newest.finished_at or not instance.status_at:
         return None
-    return newest if instance.status_at - newest.finished_at < _SEEN_WITHIN else None
+    soon = instance.status_at - newest.finished_at < _SEEN_WITHIN
+    return newest if soon or newest.details.get("halfway") else None
 
 
 def require_there(instance: Instance) -> None:

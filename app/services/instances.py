@@ -8,7 +8,6 @@ from typing import Any
 
 from flask_babel import gettext as _
 from sqlalchemy import func, or_, select
-from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import joinedload
 
 from app import clock
@@ -122,7 +121,8 @@ def request_create(
         memory_mib=memory_gib * 1024,
         disk_gib=disk_gib,
     )
-    _insert(instance)
+    with names.claiming(name, _("Choose another name.")):
+        db.session.add(instance)
     ports.reserve(instance, host)
     return operations.enqueue(actor, instance, OperationKind.CREATE)
 
@@ -182,17 +182,6 @@ def _image_of(template: Template, host: Host, owner: User, *, as_admin: bool) ->
         brief = _("%(host)s does not offer the template %(name)s.", host=host.name, name=template.name)
         raise InvalidInput(brief, _("Choose another one."), field="image")
     return template.image
-
-
-def _insert(instance: Instance) -> None:
-    taken = InvalidInput(_("The name %(name)s is taken.", name=instance.name), _("Choose another name."), field="name")
-    if names.reserved(instance.name):
-        raise taken
-    try:
-        with db.session.begin_nested():  # the database decides between two who want one name
-            db.session.add(instance)
-    except IntegrityError as error:
-        raise taken from error
 
 
 def _refuse_user(actor: User | None, owner: User, rules: Policy) -> None:
