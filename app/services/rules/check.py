@@ -129,6 +129,8 @@ def _at_once(asked: Asked, standing: Standing, rules: Rules) -> Iterator[RuleRef
         return
     most, moment = limits.most_at_once(asked.new, standing.claims)
     if most + asked.gpus > rules.gpus_at_once:
+        left = rules.gpus_at_once - asked.gpus  # below zero, no end of a booking helps
+        later = {"earliest": limits.room_from(asked.new, standing.claims, left).isoformat()} if left >= 0 else {}
         yield RuleRefused(
             ngettext(
                 "You may have %(num)s GPU at once; from %(start)s it would be %(count)s.",
@@ -141,6 +143,7 @@ def _at_once(asked: Asked, standing: Standing, rules: Rules) -> Iterator[RuleRef
             rule="gpus_at_once",
             limit=rules.gpus_at_once,
             spare=max(rules.gpus_at_once - most, 0),
+            **later,
         )
 
 

@@ -85,7 +85,7 @@ def wait_url(ask: Ask) -> str:
 @bp.app_template_global()
 def wait_url_of_wish(wish: Wish) -> str:
     """The form, filled with what was looked for and not found."""
-    values: dict[str, Any] = {"count": wish.count, "model": wish.model, "host": wish.host}
+    values: dict[str, Any] = {"count": wish.count, "model": wish.model, "host": wish.host, "account": wish.account}
     values |= {"hours": f"{wish.seconds / 3600:g}"}
     values |= {"start": wish.not_before.isoformat() if wish.not_before else ""}
     values |= {"end": wish.before.isoformat() if wish.before else ""}

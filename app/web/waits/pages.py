@@ -10,7 +10,7 @@ from flask_babel import gettext as _
 from app.errors import DomainError, InvalidInput
 from app.extensions import transaction
 from app.models import WaitState
-from app.services import openings, policy, teams
+from app.services import openings, policy
 from app.services.rules import classes
 from app.services.waits import joining, line, offers
 from app.web.bookings import budget
@@ -166,5 +166,5 @@ def _form(form: WaitForm, *, refused: DomainError | None = None, status: int = 2
 def _with_lists(form: WaitForm) -> WaitForm:
     gpus = openings.usable_gpus()
     models, hosts = sorted({gpu.model for gpu in gpus}), sorted({gpu.host.name for gpu in gpus})
-    form.offer(models, hosts, [(team.name, team.title) for team in teams.of(me())])
+    form.offer(models, hosts, budget.team_accounts())
     return form
