@@ -13,6 +13,7 @@ from app import clock
 from app.extensions import db
 from app.models import SignIn, User, UserState
 from app.services import endings
+from app.services.idle import warned
 
 IDLE = timedelta(hours=8)
 ABSOLUTE = timedelta(days=7)
@@ -29,7 +30,11 @@ _FIND = (
         SignIn.created_at > bindparam("begun_after"),
         User.state == UserState.ACTIVE,
     )
-    .options(contains_eager(SignIn.user), with_expression(SignIn.ends_soon, endings.next_end(SignIn.user_id)))
+    .options(
+        contains_eager(SignIn.user),
+        with_expression(SignIn.ends_soon, endings.next_end(SignIn.user_id)),
+        with_expression(SignIn.idle_due, warned.first_due(SignIn.user_id)),
+    )
     .execution_options(populate_existing=True)
 )
 
@@ -49,7 +54,7 @@ def begin(user: User) -> str:
 def find(key: str) -> SignIn | None:
     """The sign-in of a key with its person, in one query; None if it ran out or the person is not active.
 
-    Whether a booking of theirs ends soon comes along: every page asks, and the answer is no nearly always."""
+    Whether a booking of theirs ends soon or is given back comes along: every page asks, and the answer is no nearly always."""
     now = clock.now()
     values = {"seen_after": now - IDLE, "begun_after": now - ABSOLUTE, "now": now, "soon": now + endings.SOON}
     return db.session.scalar(_FIND, values | {"key": _hash(key)})

@@ -1,0 +1,36 @@
+"""Whose booking is about to be given back for doing nothing: every page asks, and the answer is no nearly always."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from sqlalchemy import ColumnElement, ScalarSelect, bindparam, func, select
+from sqlalchemy.orm import InstrumentedAttribute, joinedload, selectinload
+
+from app import clock
+from app.extensions import db
+from app.models import Booking, Idling, Outcome, User
+from app.models.base import UtcDateTime
+
+
+def first_due(user_id: InstrumentedAttribute[int]) -> ScalarSelect[datetime]:
+    """When the first of a person's running bookings is given back, if they were told of one; a part of a query that has
+    the person's id, and is given `now`."""
+    found = select(func.min(Idling.due_at)).join(Booking, Booking.id == Idling.booking_id)
+    return found.where(Booking.user_id == user_id, *_open(bindparam("now", type_=UtcDateTime()))).scalar_subquery()
+
+
+def of(user: User) -> list[Idling]:
+    """What the person was told of and can still answer, what is due first before the rest; with its booking."""
+    query = (
+        select(Idling)
+        .join(Idling.booking)
+        .where(Booking.user_id == user.id, *_open(clock.now()))
+        .options(joinedload(Idling.booking).options(joinedload(Booking.host), selectinload(Booking.allocations)))
+        .order_by(Idling.due_at, Idling.id)
+    )
+    return list(db.session.scalars(query))
+
+
+def _open(now: datetime | ColumnElement[datetime]) -> tuple[ColumnElement[bool], ...]:
+    return Idling.outcome == Outcome.OPEN, ~Idling.trial, Booking.released_at.is_(None), Booking.ends_at > now
