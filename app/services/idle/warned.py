@@ -1,4 +1,6 @@
-"""Whose booking is about to be given back for doing nothing: every page asks, and the answer is no nearly always."""
+"""Whose booking is about to be given back for doing nothing, and whether they were told.
+
+Every page asks for the first, and the answer is no nearly always."""
 
 from __future__ import annotations
 
@@ -9,7 +11,7 @@ from sqlalchemy.orm import InstrumentedAttribute, joinedload, selectinload
 
 from app import clock
 from app.extensions import db
-from app.models import Booking, Idling, Outcome, User
+from app.models import Booking, Event, Idling, Notice, Outcome, User
 from app.models.base import UtcDateTime
 
 
@@ -30,6 +32,21 @@ def of(user: User) -> list[Idling]:
         .order_by(Idling.due_at, Idling.id)
     )
     return list(db.session.scalars(query))
+
+
+def unheard(user: User, found: Idling) -> bool:
+    """Whether none of the messages about this one has gone out: mail is down, say. Where that was so once before for the
+    same booking it counts as heard: a way of theirs that never works keeps no GPU, and every page of theirs says it."""
+    due_at = Notice.details["due_at"].astext
+    query = (
+        select(due_at, func.count(Notice.sent_at))
+        .where(Notice.user_id == user.id, Notice.event == Event.IDLE)
+        .where(Notice.details["action"].astext == "booking.idle_warned")
+        .where(Notice.details["booking"].as_integer() == found.booking_id)
+        .group_by(due_at)
+    )
+    silent = [due for due, sent in db.session.execute(query) if not sent]
+    return silent == [found.due_at.isoformat()]
 
 
 def _open(now: datetime | ColumnElement[datetime]) -> tuple[ColumnElement[bool], ...]:
