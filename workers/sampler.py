@@ -186,4 +186,5 @@ def _row(period: Period, running: Running, process: Process) -> dict[str, object
         "memory": running.memory,
         "utilisation": running.utilisation,
         "name": process.name,
+        "computes": running.computes,
     }

@@ -85,7 +85,7 @@ def _gpus(found: list[Seen], now: datetime, *, names: bool) -> Iterator[Metric]:
     plugged = _family("berth_gpu_attached", "Whether it was seen in the machine that has it booked", labels)
     seen = _family("berth_gpu_seen_seconds", "Since it was last read", labels)
     programs = _family("berth_gpu_processes", "Programs on it", labels)
-    strays = _family("berth_gpu_unbooked_processes", "Programs of machines that have not booked it", labels)
+    strays = _family("berth_gpu_unbooked_processes", "Programs of machines that have not booked it, or that the host itself computes with", labels)
     unread = _family("berth_gpu_unreadable", "Whether it was looked at and did not answer: off the bus, say", labels)
     slowed = _family("berth_gpu_throttled", "Whether this keeps it from its clocks", [*labels, "reason"])
     still = _family("berth_gpu_idle_seconds", "Measured time since its last minute with work, while attached", labels)
