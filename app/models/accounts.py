@@ -92,8 +92,8 @@ class User(Base):
 class SignIn(Base):
     """One browser that is signed in. Its row gone, the cookie is worth nothing.
 
-    `ends_soon`: when a running booking of its person ends, if soon; `idle_due`: when one is given back for doing nothing,
-    if they were told so. Both are loaded with the sign-in by services.signins.find.
+    `ends_soon`: when a running booking of its person ends, if soon; `idle_due`: when one is given back for doing
+    nothing, if they were told so. Both are loaded with the sign-in by services.signins.find.
     """
 
     __tablename__ = "sign_ins"

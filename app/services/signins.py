@@ -54,7 +54,8 @@ def begin(user: User) -> str:
 def find(key: str) -> SignIn | None:
     """The sign-in of a key with its person, in one query; None if it ran out or the person is not active.
 
-    Whether a booking of theirs ends soon or is given back comes along: every page asks, and the answer is no nearly always."""
+    Whether a booking of theirs ends soon or is given back comes along: every page asks, and the answer is no nearly
+    always."""
     now = clock.now()
     values = {"seen_after": now - IDLE, "begun_after": now - ABSOLUTE, "now": now, "soon": now + endings.SOON}
     return db.session.scalar(_FIND, values | {"key": _hash(key)})
