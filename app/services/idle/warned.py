@@ -4,6 +4,7 @@ Every page asks for the first, and the answer is no nearly always."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from datetime import datetime
 
 from sqlalchemy import ColumnElement, ScalarSelect, bindparam, func, select
@@ -11,8 +12,22 @@ from sqlalchemy.orm import InstrumentedAttribute, joinedload, selectinload
 
 from app import clock
 from app.extensions import db
-from app.models import Booking, Event, Idling, Notice, Outcome, User
+from app.models import Booking, Event, Host, Idling, Notice, Outcome, User
 from app.models.base import UtcDateTime
+
+
+@dataclass(frozen=True)
+class ForMachine:
+    """What a machine is told of its booking's GPUs. `locale`, `timezone`: its owner's, "" for the lab's."""
+
+    id: int
+    booking_id: int
+    gpus: int
+    since: datetime
+    due_at: datetime
+    absent: bool
+    locale: str
+    timezone: str
 
 
 def first_due(user_id: InstrumentedAttribute[int]) -> ScalarSelect[datetime]:
@@ -32,6 +47,24 @@ def of(user: User) -> list[Idling]:
         .order_by(Idling.due_at, Idling.id)
     )
     return list(db.session.scalars(query))
+
+
+def on(host: Host) -> list[ForMachine]:
+    """All of the host's, for who has no page open."""
+    query = (
+        select(Idling)
+        .join(Idling.booking)
+        .where(Booking.host_id == host.id, *_open(clock.now()))
+        .options(joinedload(Idling.booking).options(joinedload(Booking.user), selectinload(Booking.allocations)))
+        .order_by(Idling.id)
+    )
+    return [
+        ForMachine(
+            one.id, one.booking_id, len(one.booking.allocations), one.since, one.due_at, one.absent,
+            one.booking.user.locale, one.booking.user.timezone,
+        )
+        for one in db.session.scalars(query)
+    ]  # fmt: skip
 
 
 def unheard(user: User, found: Idling) -> bool:
