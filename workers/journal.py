@@ -60,9 +60,10 @@ class Journal:
                 log.warning("what GPUs did may not be on the disk yet: %s", error)
 
     def seal(self) -> list[Path]:
-        """Everything that waits, oldest first; from now on none of it is added to."""
+        """Everything that waits, oldest first, but for what is too old; from now on none of it is added to."""
         with self._lock:
             self._finish()
+            self._trim()
             return self._waiting()
 
     def read(self, path: Path) -> list[Part]:

@@ -20,6 +20,7 @@ from app.config import Settings
 from app.drivers.gauges import Gauge, Running
 from app.drivers.kernel import Kernel, Process
 from app.services.attribution import Period, Use, Whose, owners
+from app.services.metrics import Reading
 from app.services.samples import Now, Part
 from workers.evictor import Evictor
 from workers.journal import MOST_PARTS, Journal
@@ -58,6 +59,12 @@ class Sampler:
         self._count = 0
         self._unwritten: list[Part] = []
         self._trouble = ""
+
+    def readings(self) -> list[Reading]:
+        """The latest of each GPU, for monitors."""
+        known = {gpu.pci_address: gpu for gpu in self._evictor.gpus()}
+        now = self.now.copy()
+        return [(str(known[pci].minor), known[pci].model, now[pci]) for pci in now.keys() & known.keys()]
 
     def run(self, stop: threading.Event) -> None:
         """Read until `stop` is set, unless another agent of the host does."""
@@ -186,4 +193,5 @@ def _row(period: Period, running: Running, process: Process) -> dict[str, object
         "memory": running.memory,
         "utilisation": running.utilisation,
         "name": process.name,
+        "computes": running.computes,
     }

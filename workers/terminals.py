@@ -7,7 +7,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import closing
 from http import HTTPStatus
 from typing import Any
@@ -45,6 +45,7 @@ class Terminals:
 
     def __init__(self, app: Flask, host_name: str, driver: LxdDriver, listen: tuple[str, int], url: str) -> None:
         self.app, self.host_name, self.driver = app, host_name, driver
+        self.readings: Callable[[], Iterable[gauges.Reading]] = tuple  # what its GPUs are at, where that is read
         self._listen, self._url = listen, url
         self._open: set[Session] = set()
         self._count = threading.BoundedSemaphore(AT_ONCE)
@@ -122,7 +123,7 @@ class Terminals:
         return connection.respond(HTTPStatus.FORBIDDEN, "Open a terminal from its page in Berth.\n")
 
     def _metrics(self, connection: ServerConnection, request: Request) -> Response:
-        """What this process counts and, while there is a database, what that knows of this host."""
+        """What this process counts, and what the database knows of this host; without one, what was read here."""
         sent = request.headers.get_all("Authorization")
         names = gauges.names_for(self.app.extensions["berth"].metrics_token, sent[0] if sent else "")
         if names is None:
@@ -131,7 +132,8 @@ class Terminals:
         def known() -> str:
             return gauges.text(gauges.families(names=names, host=inventory.host(self.host_name)))
 
-        answer = connection.respond(HTTPStatus.OK, metrics.text() + (self._asked(known) or ""))
+        found = self._asked(known) or gauges.text(gauges.measured(self.host_name, self.readings()))
+        answer = connection.respond(HTTPStatus.OK, metrics.text() + found)
         del answer.headers["Content-Type"]
         answer.headers["Content-Type"] = CONTENT_TYPE_PLAIN_0_0_4
         return answer

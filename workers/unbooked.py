@@ -44,6 +44,7 @@ class Unbooked:
         self._told: set[tuple[str, str]] = set()
         self._news: list[Stray] = []
         self._lock = threading.Lock()
+        self.found = threading.Event()  # set when there are more news
 
     @property
     def pending(self) -> bool:
@@ -67,6 +68,7 @@ class Unbooked:
                 self._told.add(key)
                 with self._lock:
                     self._news.append(min(found[key], key=lambda one: (one.process.start, one.running.pid)))
+                self.found.set()
 
     def news(self) -> list[Stray]:
         """Those that are to be put on record, of each instance and GPU the oldest process; to be `noted` then."""

@@ -1,4 +1,5 @@
-"""Tells people's machines that a booking ends soon: on every terminal and every desktop, 15, 5 and 1 minute before.
+"""Tells people's machines that a booking ends soon: on every terminal and every desktop, 15, 5 and 1 minute before; and
+that it is given back, since its GPUs do nothing.
 
 What is due is loaded, what holds the GPUs is asked of the kernel, the warning is marked as given, and only then told:
 no transaction is open meanwhile, and a crash costs or repeats one warning at most.
@@ -18,6 +19,7 @@ from app.drivers.base import DriverError, HostSeen, LxdDriver, Number
 from app.drivers.kernel import Kernel, Scan
 from app.extensions import db, transaction
 from app.services import inventory, warning_words, warnings
+from app.services.idle import warned
 from app.services.warnings import Claim, Due, Held
 from workers.turns import turn
 
@@ -41,12 +43,14 @@ class Warner:
     def __init__(self, app: Flask, host_name: str, driver: LxdDriver, kernel: Kernel | None) -> None:
         self.app, self.host_name, self.driver, self.kernel = app, host_name, driver, kernel
         self._trouble = ""
+        self._idle: set[int] = set()  # what machines were told of GPUs that do nothing; by an agent that starts, again
 
     def run(self, stop: threading.Event) -> None:
         """Look and warn until told to stop."""
         while not stop.is_set():
             with turn(log, f"the round of warnings on {self.host_name}", self._note):
                 self.step()
+                self.tell_idle()
                 self._note("")
             stop.wait(EVERY)
 
@@ -64,6 +68,23 @@ class Warner:
         with ThreadPoolExecutor(max_workers=AT_ONCE, thread_name_prefix="tell") as pool:
             list(pool.map(lambda warning: self._tell(warning, look, claims), given))
         return len(given)
+
+    def tell_idle(self) -> int:
+        """Tell the machines whose bookings are to be given back for doing nothing, each once; how many. Raises
+        DriverError, and then has told none."""
+        with self.app.app_context():
+            with transaction():
+                found = {one.id: one for one in warned.on(inventory.host(self.host_name))}
+            new = [found[number] for number in found.keys() - self._idle]
+            places = warnings.places(self.driver.observe()) if new else {}
+            said = [(places[one.booking_id], *warning_words.idle(one)) for one in new if one.booking_id in places]
+        self._idle = set(found)
+        for instance, title, text in said:
+            try:
+                self.driver.tell(instance, title, text)
+            except DriverError as error:
+                log.warning("%s was not told that its GPUs do nothing: %s", instance, error)
+        return len(said)
 
     def _look(self, due: list[Due], claims: list[Claim]) -> Look:
         """Where the bookings' GPUs are, and which processes there hold them."""

@@ -22,20 +22,21 @@ DAYS = 30  # how far back events are looked for; the audit page has them all
 
 
 def count(silence: timedelta) -> int:
-    """On how many hosts a GPU is in quarantine or does not answer, or a storage pool is nearly full, or that cannot be
-    looked at or say nothing so long.
+    """On how many hosts a GPU is in quarantine, is used without a booking or does not answer, or a storage pool is nearly
+    full, or that cannot be looked at or say nothing so long.
 
     A host that is not offered and has no booking left may be switched off without an alarm."""
     needed = or_(Host.enabled, exists().where(Booking.host_id == Host.id, Booking.settled_at.is_(None)))
     silent = or_(Host.trouble != "", Host.seen_at.is_(None), Host.seen_at < clock.now() - silence)
     held_back = exists().where(Gpu.host_id == Host.id, Gpu.state == GpuState.QUARANTINE)
     now, old = clock.now(), live_seen.OLD
-    lost = exists().where(
-        *(Gpu.host_id == Host.id, Gpu.state == GpuState.IN_SERVICE, GpuNow.gpu_id == Gpu.id),
-        *(GpuNow.trouble != "", GpuNow.trouble.not_like(f"{SILENT}%"), GpuNow.seen_at.between(now - old, now + old)),
-    )
+    fresh = (Gpu.host_id == Host.id, GpuNow.gpu_id == Gpu.id, GpuNow.seen_at.between(now - old, now + old))
+    stray = func.jsonb_path_exists(GpuNow.processes, live_seen.STRAY)
+    used = exists().where(*fresh, Gpu.state != GpuState.MAINTENANCE, stray)
+    fallen = (GpuNow.trouble != "", GpuNow.trouble.not_like(f"{SILENT}%"))
+    lost = exists().where(*fresh, Gpu.state == GpuState.IN_SERVICE, *fallen)
     full = Host.findings.path_exists(pools.IN_JSON) & or_(needed, ~silent)
-    which = or_(needed & silent, held_back, lost, full)
+    which = or_(needed & silent, held_back, used, lost, full)
     return db.session.scalar(select(func.count()).select_from(Host).where(which)) or 0
 
 

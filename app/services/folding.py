@@ -20,6 +20,7 @@ from app.services import policy
 
 SUMS = ("sampled_ms", "busy_ms", "energy_j")
 PEAKS = ("memory_mib", "temperature")
+NAMES = timedelta(days=15)  # that they are kept at least: an agent sends nothing that is older than two weeks
 AT_ONCE = 300  # minutes of each GPU that one step removes, and rows of hours of each
 # By each GPU's own end of the primary key: however much there is, a step reads only what it removes. Rows that another
 # such step has already locked are left to it. They are chosen once: a plan that looked for them anew for each row
@@ -42,7 +43,7 @@ WITH gone AS MATERIALIZED (
 DELETE FROM usage_hours AS h USING gone
 WHERE h.hour = gone.hour AND h.gpu_id = gone.gpu_id AND h.consumer_id = gone.consumer_id
 """)
-# A name that is as old as the oldest minutes can come from no agent's spool any more: see the README.
+# A name that is so old can come from no agent's spool any more.
 _OLD_BATCHES = text("""
 DELETE FROM usage_batches WHERE (host_id, name) IN (
   SELECT host_id, name FROM usage_batches WHERE delivered_at < :before FOR UPDATE SKIP LOCKED
@@ -67,7 +68,7 @@ def prune() -> int:
     removed = 0
     for statement, before in ((_OLD_MINUTES, minutes), (_OLD_HOURS, hours)):
         removed += _rows(db.session.execute(statement, {"before": before, "most": AT_ONCE}))
-    return removed + _rows(db.session.execute(_OLD_BATCHES, {"before": minutes}))
+    return removed + _rows(db.session.execute(_OLD_BATCHES, {"before": min(minutes, now - NAMES)}))
 
 
 def _add(

@@ -37,7 +37,7 @@ class Hold(NamedTuple):
 class Seen(NamedTuple):
     """One GPU with its host, what it was last seen at, the first booking of it that is not over (or none), and
     maintenance: whether it is `kept` for that now, and when the next begins. `programs`: JSON, read where it is shown;
-    `strays`: how many of them run in machines that have not booked it."""
+    `strays`: how many of them run in machines that have not booked it, or are the host's own and compute."""
 
     id: int
     minor: int
@@ -105,14 +105,15 @@ _kept = (
     .group_by(Block.gpu_id)
     .subquery("kept")
 )
-_STRAY = '$[*] ? (@.instance != "" && (@.booking == null || @.booking == 0))'
+# The host's own desktop is no use of it: see workers.unbooked.
+STRAY = cast('$[*] ? ((@.instance != "" || @.computes == true) && (@.booking == null || @.booking == 0))', JSONPATH)
 # Put together once: that takes longer than to answer them.
 _EVERY = (
     select(
         *(Gpu.id, Gpu.minor, Gpu.model, Gpu.state),
         *(Host.id, Host.name, Host.enabled, Host.seen_at, Host.trouble),
         *(GpuNow.seen_at, GpuNow.trouble, GpuNow.values, cast(GpuNow.processes, Text)),
-        func.jsonb_array_length(func.jsonb_path_query_array(GpuNow.processes, cast(_STRAY, JSONPATH))),
+        func.jsonb_array_length(func.jsonb_path_query_array(GpuNow.processes, STRAY)),
         *(_first.c.booking_id, _first.c.starts_at, _first.c.ends_at, _first.c.attached_at),
         *(User.id, User.username, User.full_name),
         *(_kept.c.now, _kept.c.next, spans.MARK.scalar_subquery()),

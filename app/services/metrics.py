@@ -23,6 +23,7 @@ from app.services import activity, live_seen, surveys
 from app.services.checkup import pools
 from app.services.enforcement import not_gone
 from app.services.live_seen import THROTTLES, Hold, Seen, throttled_by
+from app.services.samples import Now
 
 MIB = 1 << 20
 # By what services.samples.Now calls it: the name here, what it is, and what makes base units of it.
@@ -36,6 +37,11 @@ MEASURED = {
     "clock_sm": ("clock_sm_hertz", "Clock of its processors", 1_000_000),
     "ecc_errors": ("ecc_errors", "Errors of its memory since the driver was loaded", 1),
 }
+
+_SEEN = "berth_gpu_seen_seconds", "Since it was last read"
+_UNREAD = "berth_gpu_unreadable", "Whether it was looked at and did not answer: off the bus, say"
+Reading = tuple[str, str, Now]
+"""A GPU's number and model, and what it was last seen at."""
 
 
 class _Once(Collector):
@@ -77,18 +83,36 @@ def families(*, names: bool, host: Host | None = None) -> Iterator[Metric]:
         yield from _lab(now, names=names)
 
 
+def measured(host: str, readings: Iterable[Reading]) -> Iterator[Metric]:
+    """What its agent read of the host's GPUs, while there is no database to say the rest."""
+    now, labels = clock.now(), ["host", "gpu", "model"]
+    many = _measured(labels)
+    seen, unread = _family(*_SEEN, labels), _family(*_UNREAD, labels)
+    for gpu, model, one in readings:
+        values = [host, gpu, model]
+        seen.add_metric(values, (now - one.seen_at).total_seconds())
+        if abs(now - one.seen_at) <= live_seen.OLD:
+            unread.add_metric(values, bool(one.trouble))
+            for key, share in _numbers({} if one.trouble else one.values):
+                many[key].add_metric(values, share)
+    yield from (*many.values(), seen, unread)
+
+
+def _measured(labels: list[str]) -> dict[str, GaugeMetricFamily]:
+    return {key: _family(f"berth_gpu_{name}", text, labels) for key, (name, text, _by) in MEASURED.items()}
+
+
 def _gpus(found: list[Seen], now: datetime, *, names: bool) -> Iterator[Metric]:
     holds = {gpu.id: gpu.held(now) for gpu in found}
     attached = {gpu_id: hold.attached_at for gpu_id, hold in holds.items() if hold and hold.attached_at}
     idle = activity.idle_since(attached, now)
     labels = ["host", "gpu", "model", *(["user", "booking"] if names else [])]
-    many = {key: _family(f"berth_gpu_{name}", text, labels) for key, (name, text, _by) in MEASURED.items()}
+    many = _measured(labels)
     booked = _family("berth_gpu_booked", "Whether somebody has it booked now", labels)
     plugged = _family("berth_gpu_attached", "Whether it was seen in the machine that has it booked", labels)
-    seen = _family("berth_gpu_seen_seconds", "Since it was last read", labels)
+    seen, unread = _family(*_SEEN, labels), _family(*_UNREAD, labels)
     programs = _family("berth_gpu_processes", "Programs on it", labels)
-    strays = _family("berth_gpu_unbooked_processes", "Programs of machines that have not booked it", labels)
-    unread = _family("berth_gpu_unreadable", "Whether it was looked at and did not answer: off the bus, say", labels)
+    strays = _family("berth_gpu_unbooked_processes", "Programs that use it without a booking", labels)
     slowed = _family("berth_gpu_throttled", "Whether this keeps it from its clocks", [*labels, "reason"])
     still = _family("berth_gpu_idle_seconds", "Measured time since its last minute with work, while attached", labels)
     for gpu in found:
@@ -110,14 +134,14 @@ def _gpus(found: list[Seen], now: datetime, *, names: bool) -> Iterator[Metric]:
         programs.add_metric(values, len(gpu.processes))
         strays.add_metric(values, gpu.strays or 0)
         for key, share in _numbers({} if gpu.trouble else gpu.values or {}):
-            many[key].add_metric(values, round(share * MEASURED[key][2], 6))
+            many[key].add_metric(values, share)
     yield from (*many.values(), booked, plugged, seen, unread, slowed, programs, strays, still)
 
 
 def _numbers(values: Mapping[str, Any]) -> Iterator[tuple[str, float]]:
     for key in MEASURED:
         if isinstance(values.get(key), int | float):
-            yield key, values[key]
+            yield key, round(values[key] * MEASURED[key][2], 6)
 
 
 def _who(held: Hold | None) -> list[str]:

@@ -43,8 +43,8 @@ class Now:
     memory_used, memory_total (MiB), power, power_limit (W), temperature (°C), clock_sm, clock_memory (MHz),
     ecc_errors (since the driver was loaded), throttle (some of live_seen.THROTTLES, between commas), mig (into how many
     instances the GPU is split up: it has no utilisation then, and counts as busy in as many as have a process:
-    mig_in_use). `processes`: {pid, instance, booking, memory (MiB or None), utilisation (% or None), name}, the host's
-    PIDs; instance "" is the host's own."""
+    mig_in_use). `processes`: {pid, instance, booking, memory (MiB or None), utilisation (% or None), name,
+    computes (not only with graphics)}, the host's PIDs; instance "" is the host's own."""
 
     pci_address: str
     seen_at: datetime

@@ -13,6 +13,7 @@ from app import clock
 from app.extensions import db
 from app.models import SignIn, TeamMember, User, UserState
 from app.services import endings
+from app.services.idle import warned
 
 IDLE = timedelta(hours=8)
 ABSOLUTE = timedelta(days=7)
@@ -33,6 +34,7 @@ _FIND = (
         contains_eager(SignIn.user),
         with_expression(SignIn.ends_soon, endings.next_end(SignIn.user_id)),
         with_expression(SignIn.in_a_team, exists().where(TeamMember.user_id == SignIn.user_id)),
+        with_expression(SignIn.idle_due, warned.first_due(SignIn.user_id)),
     )
     .execution_options(populate_existing=True)
 )
@@ -53,8 +55,8 @@ def begin(user: User) -> str:
 def find(key: str) -> SignIn | None:
     """The sign-in of a key with its person, in one query; None if it ran out or the person is not active.
 
-    Whether a booking of theirs ends soon and whether they are in a team comes along: pages ask, and the answer is no
-    nearly always."""
+    Whether a booking of theirs ends soon or is given back, and whether they are in a team, comes along: pages ask, and
+    the answer is no nearly always."""
     now = clock.now()
     values = {"seen_after": now - IDLE, "begun_after": now - ABSOLUTE, "now": now, "soon": now + endings.SOON}
     return db.session.scalar(_FIND, values | {"key": _hash(key)})

@@ -12,6 +12,7 @@ from flask_babel import force_locale, get_timezone, ngettext
 from flask_babel import gettext as _
 
 from app import clock
+from app.services.idle.warned import ForMachine
 from app.services.warnings import Claim, Due, Held
 
 NAMES = 5  # programs that are named
@@ -26,6 +27,37 @@ def message(warning: Due, held: Held | None, claims: Iterable[Claim]) -> tuple[s
         with force_locale(language):
             lines += ["", _title(warning), *_lines(warning, held, ends)]
     return title, "\n".join(lines)
+
+
+def idle(found: ForMachine) -> tuple[str, str]:
+    """Title and text of the warning that the rest of a booking whose GPUs do nothing is given back."""
+    with force_locale("en"):
+        title, *lines = _idle(found)
+    if (language := _other_language(found.locale)) is not None:
+        with force_locale(language):
+            lines += ["", *_idle(found)]
+    return title, "\n".join(lines)
+
+
+def _idle(found: ForMachine) -> list[str]:
+    due_at = _time(found, found.due_at)
+    said = (
+        ngettext(
+            "Your %(num)s GPU was not used yet; at %(time)s the rest of the time is given back.",
+            "Your %(num)s GPUs were not used yet; at %(time)s the rest of the time is given back.",
+            found.gpus,
+            time=due_at,
+        )
+        if found.absent
+        else ngettext(
+            "Your %(num)s GPU did nothing since %(since)s; at %(time)s the rest of the time is given back.",
+            "Your %(num)s GPUs did nothing since %(since)s; at %(time)s the rest of the time is given back.",
+            found.gpus,
+            since=_time(found, found.since),
+            time=due_at,
+        )
+    )
+    return [said, _("To keep it, use them, or open booking %(id)s in Berth.", id=found.booking_id)]
 
 
 def _title(warning: Due) -> str:
@@ -86,7 +118,7 @@ def _programs(entries: Iterable[dict[str, object]]) -> str:
     return _(", ").join([*named, "…"] if len(counted) > NAMES else named)
 
 
-def _time(warning: Due, moment: datetime) -> str:
+def _time(warning: Due | ForMachine, moment: datetime) -> str:
     """On the owner's clock, with its zone: the machine's may be another."""
     zone = _zone(warning.timezone)
     local = moment.astimezone(zone)

@@ -52,13 +52,23 @@ def metrics() -> Response:
     if names is None:
         denied = {"WWW-Authenticate": "Bearer"}
         return Response("This is not the token in BERTH_METRICS_TOKEN.\n", 401, denied, content_type="text/plain")
+    valkey = queue.reachable()
     try:
         found, up = list(gauges.families(names=names)), True
+        found += [_queues([host.name for host in inventory.hosts()])] if valkey else []
     except SQLAlchemyError:
         db.session.rollback()
         found, up = [], False
     found += [
         GaugeMetricFamily("berth_database_up", "Whether the database can be reached", int(up)),
-        GaugeMetricFamily("berth_queue_up", "Whether Valkey can be reached", int(queue.reachable())),
+        GaugeMetricFamily("berth_queue_up", "Whether Valkey can be reached", int(valkey)),
     ]
     return Response(gauges.text(found), content_type=CONTENT_TYPE_PLAIN_0_0_4)
+
+
+def _queues(hosts: list[str]) -> GaugeMetricFamily:
+    family = GaugeMetricFamily("berth_queue_length", "Wakes that wait for a host's agent", labels=["host"])
+    for name in hosts:
+        if (length := queue.length(name)) is not None:
+            family.add_metric([name], length)
+    return family

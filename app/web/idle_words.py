@@ -50,6 +50,18 @@ def warned(booking: Booking, now: datetime) -> Warned | None:
     return Warned(text, button, f"idle{found.id}")
 
 
+def banner(found: Idling) -> str:
+    """The same for every page; its booking, host and allocations must be loaded."""
+    where = found.booking.host.name
+    return _("On %(host)s: %(text)s", host=where, text=_doing_nothing(len(found.booking.allocations), found))
+
+
+def line(found: Idling) -> str:
+    """The moment that matters of it, in a list."""
+    due_at = moment_text(found.due_at, "HH:mm")
+    return _("Does nothing; at %(time)s the rest of the time is given back.", time=due_at)
+
+
 def _doing_nothing(gpus: int, found: Idling) -> str:
     due_at = moment_text(found.due_at, "HH:mm")
     if found.absent:

@@ -10,8 +10,8 @@ from itertools import count
 import sqlalchemy as sa
 
 from app.extensions import db
-from app.models import Allocation, AuditEvent, Booking, Host, Idling, Reclaim, User
-from app.services import policy, samples
+from app.models import Allocation, AuditEvent, Booking, Host, Idling, Notice, Reclaim, User
+from app.services import news, policy, samples
 from app.services.idle import steps
 from app.services.samples import Part
 from tests.factories import gpus_of, make_booking, make_host, make_user
@@ -74,6 +74,12 @@ class Lab:
         self.freeze(NOW + minute * MINUTE)
         ended = [steps.act(booking_id) for booking_id in steps.look()]
         return [booking for booking in ended if booking is not None]
+
+    def tell(self, *, mail: str) -> None:
+        """A postman's turn, whose mail is `up` or `down`."""
+        news.collect(mail=True)
+        sent = {"sent_at": sa.func.now()} if mail == "up" else {"given_up_at": sa.func.now()}
+        db.session.execute(sa.update(Notice).values(sent))
 
     def events(self) -> list[str]:
         """What was done about it, in order, without what a test prepared."""

@@ -97,7 +97,7 @@ def test_nobody_waits_for_one_who_prunes(core: Flask, host_id: int, monkeypatch:
     monkeypatch.setattr(folding, "AT_ONCE", 100)
     with core.app_context(), transaction():
         samples.deliver(host_id, "all", parts(host_id, -OLD, NEW))
-        db.session.execute(sa.update(UsageBatch).values(delivered_at=NOW - 3 * DAY))
+        db.session.execute(sa.update(UsageBatch).values(delivered_at=NOW - 16 * DAY))
         samples.deliver(host_id, "new", ())
     quick = {"options": "-c lock_timeout=200"}
     reader = sa.create_engine(core.config["SQLALCHEMY_DATABASE_URI"], connect_args=quick)

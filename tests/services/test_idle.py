@@ -135,6 +135,18 @@ def test_the_owner_reads_what_happens_and_may_say_keep(lab: Lab) -> None:
         keeping.keep(lab.owner, lab.booking.id)
 
 
+def test_who_was_sent_nothing_is_told_once_more(lab: Lab) -> None:
+    lab.measure(0, 120)
+    lab.look(61)
+    lab.tell(mail="down")
+    assert lab.look(76.5) == []
+    assert lab.outcomes() == ["over"]
+    lab.look(77)
+    assert lab.events() == ["booking.idle_warned"] * 2
+    lab.tell(mail="down")
+    assert [one.id for one in lab.look(92.5)] == [lab.booking.id], "a way that never works keeps no GPU"
+
+
 def test_nobody_elses_booking_is_kept(lab: Lab) -> None:
     with pytest.raises(NotFound):
         keeping.keep(make_user("zhao"), lab.booking.id)
@@ -306,7 +318,7 @@ def test_who_did_not_come_reads_that(lab: Lab) -> None:
     lab.measure(0, 78)
     for minute in (61, 76.5):
         lab.look(minute)
-        news.collect(mail=True)
+        lab.tell(mail="up")
     found = db.session.scalars(sa.select(Notice).options(joinedload(Notice.user)).order_by(Notice.id))
     said = [notice_words.message(lab.owner, [notice], "https://b.example", lab_zone()) for notice in found]
     assert [one.title for one in said] == [

@@ -78,6 +78,14 @@ def test_metrics(app: Flask, client: Client, gpus: list[Gpu]) -> None:
     assert "secretname" not in page.body
 
 
+def test_what_waits_in_the_queues(client: Client, gpus: list[Gpu], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(queue, "reachable", lambda: True)
+    monkeypatch.setattr(queue, "length", {"ws1": 3, "ws2": None}.get)
+    samples = read(client.get("/metrics"))
+    assert samples['berth_queue_length{host="ws1"}'] == 3
+    assert 'berth_queue_length{host="ws2"}' not in samples, "not known is not 0"
+
+
 def read(page: Page) -> dict[str, float]:
     lines = [line.rsplit(" ", 1) for line in page.body.splitlines() if not line.startswith("#")]
     return {name: float(value) for name, value in lines}

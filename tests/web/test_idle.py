@@ -117,3 +117,19 @@ def test_the_ledger_says_what_could_not_be_given(client: Client, lab: Lab) -> No
     db.session.expire_all()
     recording.settle_ended(lab.host)
     assert "(0 of 16 GPU-hours: what Berth could not give costs nothing)" in client.get("/quota").text
+
+
+def test_every_page_says_it_and_home_shows_it(client: Client, lab: Lab) -> None:
+    lab.freeze(NOW + 126 * MINUTE)
+    words = "These 2 GPUs did nothing since Tue 24 Nov 14:00; at 16:20 the rest of the time is given back."
+    for path in ("/", "/calendar", "/nix"):
+        page = client.get(path)
+        assert page.texts("//header//*[contains(@class, 'banner')]") == [f"On lab03: {words} Keep it"]
+        assert client.get(page.link("Keep it").partition("#")[0]).form(KEEP)
+    [card] = client.get("/").texts("//*[@aria-labelledby='home-bookings']")
+    assert "Idle 2 GPUs on lab03 Does nothing; at 16:20 the rest of the time is given back." in card
+    assert "Keep it" not in show(client, lab).text, "its own page says it anyway"
+    client.submit(show(client, lab).form(KEEP))
+    page = client.get("/")
+    assert not page.all("//header//*[contains(@class, 'banner')]")
+    assert "In use 2 GPUs" in page.texts("//*[@aria-labelledby='home-bookings']")[0]

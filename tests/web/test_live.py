@@ -174,6 +174,18 @@ def test_programs_are_named_to_those_whose_they_are(client: Client, user: User, 
     assert not page.all("//td/b")
 
 
+def test_what_the_host_computes_on_is_not_free(client: Client, user: User, host: Host) -> None:
+    seen(gpus_of(host)[0], AT_WORK, process("", 0, "miner", computes=True))
+    seen(gpus_of(host)[1], STILL, process("", 0, "Xorg", computes=False))
+    page = client.get("/live")
+    assert "Used without booking" in row(page, 0)
+    assert "Free" in row(page, 1)
+    assert not page.all("//a[@aria-label='Book GPU 0 on lab02']")
+    assert page.link("Book GPU 1 on lab02")
+    client.login_as(make_admin())
+    assert "Hosts (1 alarm)" in client.get("/live").links()
+
+
 def test_idle_is_measured_and_not_guessed(client: Client, user: User, host: Host) -> None:
     gpus = gpus_of(host)
     wanted = [

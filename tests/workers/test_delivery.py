@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Collection
 from datetime import timedelta
 
@@ -13,6 +14,7 @@ from app.services import samples
 from app.services.samples import Part
 from tests.workers.house import NOW, House
 from tests.workers.measuring import Freeze, booked, deliver, minutes, steps
+from workers.delivery import Delivery
 from workers.sampler import Sampler
 
 
@@ -40,6 +42,28 @@ def test_killed_twice_while_the_database_is_away_each_minute_arrives_once(
         of_gpu = {key[1]: value for key, value in minutes().items() if key[0] == gpu.id}
         assert len(of_gpu) == 60
         assert set(of_gpu.values()) == {60_000}, "each whole, none twice: nothing came after the last look"
+
+
+def test_what_gpus_did_that_are_out_of_service_now_is_delivered(
+    app: Flask, house: House, sampler: Sampler, freeze: Freeze
+) -> None:
+    booked(house)
+    steps(sampler, house, freeze, NOW, 31)
+    sampler.now.clear()  # as when the last of them is taken out of service
+    Delivery(app, "lab", sampler).step()
+    assert set(minutes().values()) == {60_000}
+
+
+def test_use_without_a_booking_does_not_wait_for_the_next_turn(
+    app: Flask, sampler: Sampler, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stop = threading.Event()
+    delivery = Delivery(app, "lab", sampler)
+    monkeypatch.setattr("workers.delivery.SHOW_EVERY", 3600.0)
+    monkeypatch.setattr(delivery, "step", stop.set)
+    sampler.unbooked.found.set()
+    delivery.run(stop)
+    assert not sampler.unbooked.found.is_set(), "and the one after that comes in its time"
 
 
 def away(*_args: object, **_more: object) -> int:

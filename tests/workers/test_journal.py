@@ -124,5 +124,6 @@ def test_the_oldest_goes_when_it_is_too_much_or_too_old(tmp_path: Path, monkeypa
     assert sum(path.stat().st_size for path in tmp_path.iterdir()) < 1200
     for path in journal.seal():
         os.utime(path, (0, time.time() - module.LONGEST - 1))
+    assert journal.seal() == [], "nor is it sent, when an agent comes back"
     journal.write([part(1000)])
     assert everything(journal) == [part(1000)]

@@ -9,12 +9,14 @@ from datetime import datetime, timedelta
 from pathlib import Path
 
 import pytest
+from sqlalchemy.exc import OperationalError
 
 from app import create_core
 from app.drivers.fake import FakeLxd
 from app.extensions import db, transaction
 from app.models import Gpu
 from app.services import inventory, samples
+from app.services import metrics as gauges
 from app.services.samples import Now
 from tests.conftest import settings_for
 from tests.factories import make_booking, make_instance, make_user
@@ -54,7 +56,11 @@ def test_passes_and_their_lateness_are_counted(house: House, freeze: Callable[[d
     assert value(metrics.text(), "berth_agent_pass_seconds_count") == passes + 4
 
 
-def test_it_is_read_where_terminals_are_served(fresh_db: str, tmp_path: Path) -> None:
+def away(**_what: object) -> None:
+    raise OperationalError("the database is away", {}, Exception())
+
+
+def test_it_is_read_where_terminals_are_served(fresh_db: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     core = create_core(settings_for(fresh_db, tmp_path, BERTH_METRICS_TOKEN=TOKEN))
     fake = FakeLxd(tmp_path / "ws1.json", gpus=1, pace=0)
     with core.app_context(), transaction():
@@ -80,5 +86,8 @@ def test_it_is_read_where_terminals_are_served(fresh_db: str, tmp_path: Path) ->
         assert 'user="li"' in get(Authorization=f"Bearer {TOKEN}")
         with pytest.raises(urllib.error.HTTPError, match="401"):
             get(Authorization="Bearer wrong")
+        desk.server.readings = lambda: [("0", "X", Now("", datetime.now().astimezone(), {"utilisation": 70}))]
+        monkeypatch.setattr(gauges, "families", away)
+        assert 'berth_gpu_utilisation_ratio{gpu="0",host="ws1",model="X"} 0.7' in get()
     with core.app_context():
         db.engine.dispose()

@@ -53,7 +53,9 @@ def app_with(redis_url: str, tmp_path: Path) -> Flask:
 def test_a_wake_names_one_function_and_the_host_and_nothing_else(valkey: Path, tmp_path: Path) -> None:
     with app_with(embedded_valkey.url("web", "portal", valkey), tmp_path).app_context():
         assert queue.reachable()
+        assert queue.length("ws1") == 0
         queue.wake("ws1")
+        assert queue.length("ws1") == 1
     agent = Redis.from_url(embedded_valkey.url("agent", "host", valkey))
     job = agent.lpop("rq:queue:host-ws1")
     assert job.startswith(b"n-")

@@ -12,6 +12,7 @@ from flask import Flask
 from app.drivers.kernel import Process
 from app.extensions import db
 from app.models import AuditEvent, News
+from app.services import live_seen
 from tests.drivers.nvml_stub import Stub, whole
 from tests.factories import make_admin
 from tests.workers.house import NOW, House
@@ -60,6 +61,8 @@ def test_use_without_a_booking_is_told_of_once_within_15_s(
 
     seconds(2)
     assert found_unbooked(app, sampler) == [("", 30)], "of the host's own, what computes"
+    [there] = live_seen.gpus([house.gpus[0].id])
+    assert there.strays == 1, "and so it is shown"
     assert house.hands.evictor.swept <= watch.now - SWEEP_EVERY, "the guard is to look at once"
     seconds(4)
     assert found_unbooked(app, sampler) == [("", 30), ("bob", 21)], "the guard does not have it in hand"

@@ -16,7 +16,7 @@ from app.drivers.base import NVIDIA_MAJOR, GiveUp, HostUnreachable, Tag, TryAgai
 from app.drivers.fake import FakeLxd
 from app.drivers.fake_kernel import FakeKernel
 from app.extensions import db
-from app.models import Allocation, Booking, Gpu, Host, User
+from app.models import Allocation, Booking, Gpu, Host, Idling, User
 from tests.factories import gpus_of, make_booking, make_host, make_instance, make_user
 from workers import warner as warners
 from workers.warner import Warner
@@ -75,6 +75,21 @@ def house(app: Flask, tmp_path: Path, freeze: Freeze) -> House:
         lxd=lxd, kernel=kernel, host=host, gpus=gpus_of(host), alice=alice, bob=bob,
         warner=Warner(app, host.name, lxd, kernel),
     )  # fmt: skip
+
+
+def test_a_machine_whose_gpus_do_nothing_is_told_once(house: House) -> None:
+    house.alice.locale, house.alice.timezone = "zh_Hans_CN", "UTC"
+    booking = house.book(house.alice, house.gpus[0])
+    for one, trial in ((booking, False), (house.book(house.bob, house.gpus[1]), True)):
+        due = {"since": NOW - MINUTE, "told_at": NOW, "due_at": NOW + 15 * MINUTE, "held": False}
+        db.session.add(Idling(booking_id=one.id, trial=trial, **due))
+    db.session.commit()
+    assert (house.warner.tell_idle(), house.warner.tell_idle()) == (1, 0)
+    [(instance, title, text)] = house.lxd.told()
+    words = "Your 1 GPU did nothing since 13:59 UTC; at 14:15 UTC the rest of the time is given back."
+    assert (instance, title) == ("alice", words)
+    assert f"open booking {booking.id} in Berth." in text
+    assert "剩余时间将于 14:15 UTC 收回" in text
 
 
 def test_three_warnings_each_once(house: House, freeze: Freeze) -> None:

@@ -15,7 +15,7 @@ from app import clock
 from app.extensions import db
 from app.models import Booking, Idling, Outcome, Reclaim
 from app.services import audit, changes, policy
-from app.services.idle import sight
+from app.services.idle import sight, warned
 from app.services.idle.judging import Todo, Verdict, todo
 
 ACTOR = "idle"
@@ -69,7 +69,8 @@ def _is_due(booking: Booking) -> bool:
     opened = sight.open_ones([booking]).get(booking.id)
     if opened is None or opened.trial or policy.current().reclaim != Reclaim.ON:
         return False
-    return _todo(booking, sight.verdicts([booking])[booking.id], opened) == Todo.GIVE_BACK
+    due = _todo(booking, sight.verdicts([booking])[booking.id], opened) == Todo.GIVE_BACK
+    return due and not warned.unheard(booking.user, opened)
 
 
 def _note(booking: Booking) -> None:
@@ -85,6 +86,8 @@ def _note(booking: Booking) -> None:
         opened.seconds = gpu_seconds(booking, clock.now(), booking.ends_at)
         _close(opened, Outcome.WOULD)
         _record(opened, "booking.would_reclaim", seconds=opened.seconds)
+    elif step == Todo.GIVE_BACK and warned.unheard(booking.user, opened):
+        _close(opened, Outcome.OVER)  # to be told anew by the next look
 
 
 def _tell(booking: Booking, said: Verdict) -> None:

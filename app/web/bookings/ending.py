@@ -13,6 +13,7 @@ from flask_babel import ngettext
 from app import clock
 from app.models import Booking, Phase, SignIn
 from app.services import aligning, audit, endings, noshows
+from app.services.idle import warned
 from app.services.rules import noshow
 from app.services.words import gpu_label, gpu_list
 from app.web import idle_words
@@ -26,11 +27,12 @@ CLOCK = "HH:mm:ss"
 
 @dataclass(frozen=True)
 class Banner:
-    """What goes soon, and where that can be changed. `more`: that further bookings end soon too."""
+    """What goes soon, and where that can be changed: `link` to `url`. `more`: that further bookings end soon too."""
 
     text: str
     url: str
-    more: str
+    link: str
+    more: str = ""
 
 
 @dataclass(frozen=True)
@@ -45,14 +47,28 @@ class Shared:
 
 @bp.app_template_global()
 def ending_soon() -> Banner | None:
-    """The one booking of the reader's that ends soonest, within minutes. None on its own pages: they say it anyway.
+    """The one booking of the reader's that is given back for doing nothing, or else ends soonest, within minutes. None
+    on its own pages: they say it anyway.
 
     Without one the answer came with the sign-in; with one it costs a query."""
     person = viewer()
     sign_in: SignIn | None = g.get("sign_in")
-    found = endings.soonest(person) if person is not None and sign_in is not None and sign_in.ends_soon else None
-    if found is None or (request.view_args or {}).get("booking_id") == found.booking_id:
+    if person is None or sign_in is None:
         return None
+    here = (request.view_args or {}).get("booking_id")
+    if sign_in.idle_due:
+        for idle in warned.of(person):
+            if idle.booking_id != here:
+                return Banner(idle_words.banner(idle), _page(idle.booking_id), _("Keep it"))
+    found = endings.soonest(person) if sign_in.ends_soon else None
+    return None if found is None or found.booking_id == here else _ends(found)
+
+
+def _page(booking_id: int) -> str:
+    return url_for("bookings.show", booking_id=booking_id, _anchor="actions")
+
+
+def _ends(found: endings.Soon) -> Banner:
     text = ngettext(
         "Your %(num)s GPU on %(host)s goes at %(time)s (%(away)s).",
         "Your %(num)s GPUs on %(host)s go at %(time)s (%(away)s).",
@@ -64,7 +80,7 @@ def ending_soon() -> Banner | None:
     more = (
         ngettext("%(num)s more booking ends soon.", "%(num)s more bookings end soon.", found.more) if found.more else ""
     )
-    return Banner(text, url_for("bookings.show", booking_id=found.booking_id, _anchor="actions"), more)
+    return Banner(text, _page(found.booking_id), _("Extend"), more)
 
 
 def lines(booking: Booking, now: datetime) -> list[str]:
