@@ -22,8 +22,8 @@ DAYS = 30  # how far back events are looked for; the audit page has them all
 
 
 def count(silence: timedelta) -> int:
-    """On how many hosts a GPU is in quarantine, is used without a booking or does not answer, or a storage pool is nearly
-    full, or that cannot be looked at or say nothing so long.
+    """On how many hosts a GPU is in quarantine, is used without a booking or does not answer, or a storage pool is
+    nearly full, or that cannot be looked at or say nothing so long.
 
     A host that is not offered and has no booking left may be switched off without an alarm."""
     needed = or_(Host.enabled, exists().where(Booking.host_id == Host.id, Booking.settled_at.is_(None)))
