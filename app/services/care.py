@@ -11,7 +11,7 @@ from app import clock
 from app.errors import Conflict, InvalidInput, NotAllowed, RuleRefused
 from app.extensions import db
 from app.models import Instance, InstanceStatus, Operation, OperationKind, OperationState, Template, TemplateState, User
-from app.services import attachments, audit, instances, names, operations, placing, policy
+from app.services import attachments, audit, instances, names, operations, outcomes, placing, policy, templates
 
 ON = frozenset({InstanceStatus.RUNNING, InstanceStatus.FROZEN})
 _SEEN_WITHIN = timedelta(hours=1)  # after the failure: what is missing later had its name again
@@ -68,28 +68,55 @@ def _more(now: int, wanted: int) -> int:
     return max(0, wanted - now) if now else 0
 
 
-def rebuild(actor: User, instance: Instance) -> Operation:
-    """Make it anew from its image, with /home kept, or go on with that where it failed half-way. Raises RuleRefused
-    while a booking runs, Conflict."""
-    begun = halfway(instance)
-    goes_on = begun is not None and begun.kind == OperationKind.REBUILD
-    if goes_on:  # no GPU can be in what is left of it
-        return instances.request(actor, instance, OperationKind.REBUILD)
+def rebuild(actor: User, instance: Instance, template_id: int | None = None) -> Operation:
+    """Make it anew with /home kept, or go on with that where it failed half-way. From this template; None: from
+    what it was made from, or from what has that one's name now. Host and owner must be loaded.
+
+    Raises RuleRefused while a booking runs or where nothing is left to make it from, InvalidInput for a template that
+    is not among `renewals`, Conflict."""
+    if (begun := goes_on(instance)) is not None:  # no GPU can be in what is left of it
+        told = begun.details  # the new one is there already, made of this
+        return _renew(actor, instance, told.get("template", instance.template_id), told.get("image", instance.image))
     require_there(instance)
     if instances.holds_gpu(instance):
         raise RuleRefused(_("A booking with this machine is running."), _("End the booking first."), rule="booked")
-    if not _has_image(instance):
-        refused = _("%(host)s has no image %(image)s.", host=instance.host.name, image=instance.image)
-        raise RuleRefused(refused, _("Ask an admin to bring it back."), rule="image")
-    return instances.request(actor, instance, OperationKind.REBUILD)
+    if template_id is None and has_image(instance):
+        return _renew(actor, instance, None, instance.image)
+    found = renewals(instance)
+    if template_id is None:
+        chosen = next((one for one in found if one.name == instance.made_from), None)
+    else:
+        chosen = next((one for one in found if one.id == template_id), None)
+    if chosen is not None:
+        return _renew(actor, instance, chosen.id, chosen.image)
+    if found:
+        raise InvalidInput(_("Choose one from the list."), field="template")
+    refused = _("%(host)s has no image %(image)s.", host=instance.host.name, image=instance.made_from)
+    raise RuleRefused(refused, _("Ask an admin for a template of it."), rule="image")
 
 
-def _has_image(instance: Instance) -> bool:
-    """Whether the host still has what the machine was made from."""
-    if instance.template_id is None:
-        return instance.image in {known["alias"] for known in instance.host.images}
-    template = db.session.get_one(Template, instance.template_id)
-    return template.retired_at is None and template.state == TemplateState.READY
+def _renew(actor: User, instance: Instance, template_id: int | None, image: str) -> Operation:
+    """It counts as made of that at once, which keeps the image from being removed; if it fails, as of what it was."""
+    was = {"template": instance.template_id, "image": instance.image}
+    told = {"template": template_id, "image": image, "was": was}
+    operation = instances.request(actor, instance, OperationKind.REBUILD, **told)
+    outcomes.note_source(instance, template_id, image)
+    return operation
+
+
+def renewals(instance: Instance) -> list[Template]:
+    """The templates that it can be made anew from, the likeliest first: its own one, the one that has that one's name
+    now, and whatever else its owner is offered on its host. Its owner must be loaded."""
+    own = instance.template
+    found = [one for one in templates.offered(instance.owner) if one.host_id == instance.host_id]
+    if own is not None and own.state == TemplateState.READY and own.retired_at is None and own not in found:
+        found.append(own)
+    return sorted(found, key=lambda one: (one.id != instance.template_id, one.name != instance.made_from, one.name))
+
+
+def has_image(instance: Instance) -> bool:
+    """Whether it was made from an image as it is that its host still has."""
+    return instance.template_id is None and instance.image in {known["alias"] for known in instance.host.images}
 
 
 def set_autostart(actor: User, instance: Instance, autostart: bool) -> None:
@@ -139,6 +166,12 @@ def keep(actor: User, instance: Instance) -> None:
         instance.delete_at = None
         db.session.flush()
         audit.record(actor.username, "instance.kept", f"instance:{instance.name}")
+
+
+def goes_on(instance: Instance) -> Operation | None:
+    """The rebuild that failed on the way, which the next one goes on with."""
+    begun = halfway(instance)
+    return begun if begun is not None and begun.kind == OperationKind.REBUILD else None
 
 
 def halfway(instance: Instance) -> Operation | None:

@@ -8,6 +8,7 @@ from sqlalchemy import update
 from sqlalchemy.exc import IntegrityError
 
 from app import clock
+from app.drivers.lifecycle import RENEWED
 from app.errors import RuleRefused
 from app.extensions import db
 from app.models import Backup, Host, Instance, InstanceStatus, Operation, OperationKind
@@ -23,6 +24,7 @@ def of(operation: Operation, instance: Instance, error: str) -> None:
     elif operation.kind == OperationKind.RENAME and error and not operation.details.get("renamed"):
         _old_name(instance, str(operation.details["old"]))
     elif operation.kind in {OperationKind.REBUILD, OperationKind.RESTORE}:
+        _old_source(instance, operation)
         # The account inside is gone with the old disk, or as it was when the snapshot was taken: the agent makes what
         # is missing, and writes the keys. Where it ended in an error, the disk may have become another one before.
         instance.password_at, instance.keys_at, instance.health = None, None, {}
@@ -36,6 +38,20 @@ def of(operation: Operation, instance: Instance, error: str) -> None:
     elif operation.kind == OperationKind.BACKUP:
         _backup(operation, error)
     db.session.flush()
+
+
+def note_source(instance: Instance, template_id: int | None, image: str) -> None:
+    """Write down what it is made from."""
+    instance.template_id, instance.image = template_id, image
+    db.session.flush()
+    db.session.expire(instance, ["template"])
+
+
+def _old_source(instance: Instance, operation: Operation) -> None:
+    """After a rebuild that failed it is made from what it was, unless the new one has its name already."""
+    was = operation.details.get("was")
+    if was and operation.error and operation.percent < RENEWED:
+        note_source(instance, was["template"], was["image"])
 
 
 def _backup(operation: Operation, error: str) -> None:

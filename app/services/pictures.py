@@ -6,8 +6,11 @@ import io
 
 from flask_babel import gettext as _
 from PIL import Image, ImageOps, UnidentifiedImageError
+from sqlalchemy import or_, select
 
-from app.errors import InvalidInput
+from app.errors import InvalidInput, NotFound
+from app.extensions import db
+from app.models import Template, User
 
 MOST_BYTES = 512 << 10
 MOST_PIXELS = 4096 * 4096  # a few bytes can stand for any number of them
@@ -32,3 +35,20 @@ def redraw(content: bytes) -> bytes:
     made = io.BytesIO()
     plain.save(made, "PNG", optimize=True)
     return made.getvalue()
+
+
+def of_template(user: User, template_id: int) -> bytes:
+    """The PNG of a template that this person is offered, an admin of every one. Raises NotFound."""
+    query = select(Template.picture).where(Template.id == template_id, Template.picture.is_not(None))
+    if not user.is_admin:
+        query = query.where(Template.retired_at.is_(None))
+        query = query.where(or_(Template.for_everyone, Template.users.any(User.id == user.id)))
+    found = db.session.scalar(query)
+    if found is None:
+        raise NotFound(_("There is no such picture."))
+    return found
+
+
+def having() -> set[int]:
+    """The templates that have a picture."""
+    return set(db.session.scalars(select(Template.id).where(Template.picture.is_not(None))))

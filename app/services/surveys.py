@@ -108,7 +108,7 @@ class Row:
     @property
     def image(self) -> str:
         """What it was made from."""
-        return self.machine.image if self.machine else str(self.seen.get("image", ""))
+        return self.machine.made_from if self.machine else str(self.seen.get("image", ""))
 
     def matches(self, text: str, host: str, status: str, owner: str) -> bool:
         """Whether it is among what is looked for; "" asks for nothing."""

@@ -87,23 +87,6 @@ def offered(user: User | None) -> list[Template]:
     return list(db.session.scalars(query))
 
 
-def picture(user: User, template_id: int) -> bytes:
-    """The PNG of a template that this person is offered, an admin of every one. Raises NotFound."""
-    query = select(Template.picture).where(Template.id == template_id, Template.picture.is_not(None))
-    if not user.is_admin:
-        query = query.where(Template.retired_at.is_(None))
-        query = query.where(or_(Template.for_everyone, Template.users.any(User.id == user.id)))
-    found = db.session.scalar(query)
-    if found is None:
-        raise NotFound(_("There is no such picture."))
-    return found
-
-
-def with_picture() -> set[int]:
-    """The templates that have one."""
-    return set(db.session.scalars(select(Template.id).where(Template.picture.is_not(None))))
-
-
 def has_any(host_id: int) -> bool:
     """Whether a host has a template that machines can be made from. Then people get those, and no raw image."""
     query = select(Template.id).where(Template.host_id == host_id, Template.retired_at.is_(None))
@@ -112,23 +95,39 @@ def has_any(host_id: int) -> bool:
 
 def request_build(actor: User | None, host: Host, wish: Wish) -> Operation:
     """Ask for a template; the host's agent builds it. Raises InvalidInput naming the field."""
+    return _fill(actor, Template(host_id=host.id), host, wish)
+
+
+def amend(actor: User | None, template: Template, wish: Wish) -> Operation:
+    """Build once more what failed, from other settings; a picture that it has stays where the wish has none. Its host
+    and `users` must be loaded. Raises InvalidInput naming the field, Conflict."""
+    if template.state != TemplateState.FAILED or template.retired_at is not None:
+        raise Conflict(_("Only a template that could not be built is built again."))
+    operation = _fill(actor, template, template.host, wish)
+    who = actor.username if actor else audit.SYSTEM
+    audit.record(who, "template.amended", f"template:{template.name}", source=template.source, told=template.options)
+    return operation
+
+
+def _fill(actor: User | None, template: Template, host: Host, wish: Wish) -> Operation:
     rules.check(host, wish)
     recipe = RECIPES.get(wish.source) if wish.kind == TemplateKind.RECIPE else None
-    template = Template(
-        host_id=host.id,
-        name=wish.name,
-        description=wish.description.strip(),
-        kind=wish.kind,
-        source=wish.source,
-        options=rules.options(host, wish),
-        desktop=recipe.desktop if recipe else wish.desktop,
-        state=TemplateState.BUILDING,
-        picture=pictures.redraw(wish.picture) if wish.picture else None,
-        for_everyone=wish.for_everyone,
-        users=_people(wish.users),
-    )
+    told = {
+        "name": wish.name,
+        "description": wish.description.strip(),
+        "kind": wish.kind,
+        "source": wish.source,
+        "options": rules.options(host, wish),
+        "desktop": recipe.desktop if recipe else wish.desktop,
+        "state": TemplateState.BUILDING,
+        "for_everyone": wish.for_everyone,
+        "users": _people(wish.users),
+        **({"picture": pictures.redraw(wish.picture)} if wish.picture else {}),
+    }
     try:
         with db.session.begin_nested():  # the database decides between two who want one name
+            for name, value in told.items():
+                setattr(template, name, value)
             db.session.add(template)
     except IntegrityError as error:
         taken = _("%(host)s has a template %(name)s already.", host=host.name, name=wish.name)

@@ -5,18 +5,19 @@ from __future__ import annotations
 from flask import Blueprint, Response, flash, request, url_for
 from flask_babel import gettext as _
 from flask_babel import lazy_gettext as _l
-from wtforms import StringField
+from wtforms import RadioField, SelectChoice, StringField
 
 from app import queue
 from app.errors import Conflict, DomainError, InvalidInput
 from app.extensions import transaction
-from app.models import Instance
+from app.models import Instance, Template
 from app.services import care, instances, moving, placing, policy
 from app.web.forms import PageForm, RoomForm, at_most, required
 from app.web.machine_form import WholeNumber
 from app.web.render import go, render
 from app.web.sessions import me
 
+IMAGE = "image"  # as it is, which the machine was made from
 bp = Blueprint("machine_care", __name__, url_prefix="/machines")
 
 
@@ -35,9 +36,17 @@ class SizeForm(RoomForm):
 
 
 class RebuildForm(PageForm):
-    """The machine's name, typed."""
+    """What it is made anew from, a template's number or IMAGE, and the machine's name, typed."""
 
+    template = RadioField(_l("Made from"), validate_choice=False)
     typed = StringField(_l("Type the machine's name to rebuild it"))
+
+    def template_id(self) -> int | None:
+        """The chosen template; 0: none that there is; None: the image, or nothing was said."""
+        chosen = str(self.template.data or IMAGE)
+        if chosen == IMAGE:
+            return None
+        return int(chosen) if chosen.isascii() and chosen.isdigit() and len(chosen) <= 9 else 0
 
 
 @bp.get("/<name>/care")
@@ -129,7 +138,7 @@ def ask_rebuild(name: str) -> Response:
 
 @bp.post("/<name>/rebuild")
 def rebuild(name: str) -> Response:
-    """Make it anew from its image, if its name was typed."""
+    """Make it anew from what was chosen, if its name was typed."""
     machine, form = instances.get(me(), name), RebuildForm()
     if (form.typed.data or "").strip() != machine.name:
         form.validate()
@@ -137,9 +146,13 @@ def rebuild(name: str) -> Response:
         return _rebuild_page(machine, form, 422)
     try:
         with transaction():
-            care.rebuild(me(), machine)
+            care.rebuild(me(), machine, form.template_id())
     except Conflict as error:
         return _refused(machine, error)
+    except InvalidInput as error:
+        form.validate()
+        form.refuse(error)
+        return _rebuild_page(instances.get(me(), name), form, 422)
     except DomainError as error:
         form.form_errors.append(str(error))
         return _rebuild_page(instances.get(me(), name), form, 422)
@@ -186,7 +199,26 @@ def _page(machine: Instance, form: SizeForm, status: int = 200) -> Response:
 
 
 def _rebuild_page(machine: Instance, form: RebuildForm, status: int = 200) -> Response:
-    return render("machines/rebuild.html", machine=machine, form=form, errors_found=bool(form.errors), status=status)
+    goes_on = care.goes_on(machine) is not None
+    own, found = care.has_image(machine), care.renewals(machine)
+    form.template.choices = [SelectChoice(IMAGE, machine.image)] if own else []
+    form.template.choices += [SelectChoice(str(one.id), _source(machine, one)) for one in found]
+    values = [choice.value for choice in form.template.choices]
+    if form.template.data not in values:  # the likeliest, or the only one
+        likely = own or len(values) == 1 or any(one.name == machine.made_from for one in found)
+        form.template.data = values[0] if likely else None
+    return render(
+        "machines/rebuild.html", machine=machine, form=form, goes_on=goes_on, errors_found=bool(form.errors),
+        status=status,
+    )  # fmt: skip
+
+
+def _source(machine: Instance, template: Template) -> str:
+    if template.id == machine.template_id:
+        return _("%(name)s, as now", name=template.name)
+    if template.name == machine.made_from:
+        return _("%(name)s, a newer one", name=template.name)
+    return template.name
 
 
 def _name_page(machine: Instance, form: NameForm, status: int = 200) -> Response:

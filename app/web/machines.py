@@ -13,7 +13,7 @@ from app import queue
 from app.errors import Conflict, DomainError, InvalidInput, NotFound
 from app.extensions import transaction
 from app.models import Instance, InstanceStatus, Operation, OperationKind
-from app.services import care, instances, moving, policy, templates, visits
+from app.services import care, instances, moving, pictures, policy, visits
 from app.web import live, machine_form, machine_words, survey_words, ways
 from app.web.forms import PageForm
 from app.web.render import go, is_fragment, render
@@ -61,7 +61,7 @@ def new() -> Response:
 @bp.get("/new/picture/<int:template_id>")
 def template_picture(template_id: int) -> Response:
     """A template's picture, for those who may use it."""
-    answer = Response(templates.picture(me(), template_id), mimetype="image/png")
+    answer = Response(pictures.of_template(me(), template_id), mimetype="image/png")
     answer.headers["Cache-Control"] = "private, max-age=300"
     return answer
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from flask_babel import gettext as _
 
 from app.models import Host, Template
-from app.services import templates
+from app.services import pictures, templates
 
 TEMPLATE = "template:"  # no host's name holds a colon
 ANYWHERE = "anywhere:"  # and a template's name
@@ -63,7 +63,7 @@ def groups(
     anywhere: bool,
 ) -> list[Group]:
     """For each host that has anything. `anywhere`: before them, each name once, where several hosts have templates."""
-    pictured = templates.with_picture() if offered else set()
+    pictured = pictures.having() if offered else set()
     found = [
         Group(
             host.name,

@@ -72,8 +72,11 @@ class NewForm(UseForm):
     host = SelectField(_l("Host"))
     name = StringField(_l("Name"), [required(), at_most(30)])
 
-    def choose(self) -> None:
-        """Offer the hosts that there are."""
+    def choose(self, host: Host | None = None) -> None:
+        """Offer the hosts that there are; with `host`, for a template of that one, only what is there."""
+        if host is not None:
+            del self.host
+            return
         self.host.choices = [(host.name, host.name) for host in inventory.hosts()]
 
     def where(self) -> Host:
@@ -149,9 +152,9 @@ class FileForm(NewForm):
     checksum = StringField(_l("SHA-256, if you know it"), [at_most(64)])
     desktop = BooleanField(_l("It has a remote desktop"))
 
-    def choose(self) -> None:
+    def choose(self, host: Host | None = None) -> None:
         """Offer the files that the hosts' agents have seen."""
-        self.hosts = inventory.hosts()
+        self.hosts = [host] if host else inventory.hosts()
         names = {host.name: host.image_files.get("names", []) for host in self.hosts}
         self.file.choices = {
             host: [(f"{host}/{name}", name) for name in found] for host, found in names.items() if found
@@ -180,12 +183,12 @@ class MachineForm(NewForm):
     instance = SelectField(_l("Machine"))
     desktop = BooleanField(_l("It has a remote desktop"))
 
-    def choose(self) -> None:
+    def choose(self, host: Host | None = None) -> None:
         """Offer the machines that there are."""
         self.instance.choices = [
             (found.name, _("%(name)s on %(host)s, of %(owner)s", name=found.name, host=found.host.name,
                            owner=found.owner.display_name))
-            for found in instances.everyones()
+            for found in instances.everyones(host.id if host else None)
         ]  # fmt: skip
 
     def where(self) -> Host:
@@ -202,14 +205,32 @@ class MachineForm(NewForm):
 WAYS: dict[str, type[NewForm]] = {"recipe": RecipeForm, "image": ImageForm, "file": FileForm, "machine": MachineForm}
 
 
+def way_of(template: Template) -> str:
+    """The one of WAYS that it is made in."""
+    return "machine" if template.kind == TemplateKind.INSTANCE else str(template.kind)
+
+
 def changing(template: Template) -> ChangeForm:
     """The form with what holds now."""
-    return ChangeForm(
-        formdata=None,
-        description=template.description,
-        audience=EVERYONE if template.for_everyone else CHOSEN,
-        users=" ".join(sorted(user.username for user in template.users)),
-    )
+    return ChangeForm(formdata=None, **_use(template))
+
+
+def as_asked(template: Template) -> NewForm:
+    """The form that asked for it, as it was filled in."""
+    told, source = template.options, template.source
+    given = {name: told.get(name, "") for name in ("start", "mirror", "checksum")}
+    given |= {"packages": " ".join(told.get("packages", ())), "extras": list(told.get("extras", ()))}
+    given |= {"recipe": source, "image": source, "instance": source, "file": f"{template.host.name}/{source}"}
+    form = WAYS[way_of(template)]
+    return form(formdata=None, name=template.name, desktop=template.desktop, **given, **_use(template))
+
+
+def _use(template: Template) -> dict[str, str]:
+    return {
+        "description": template.description,
+        "audience": EVERYONE if template.for_everyone else CHOSEN,
+        "users": " ".join(sorted(user.username for user in template.users)),
+    }
 
 
 def _words(text: str | None) -> list[str]:

@@ -9,7 +9,7 @@ from app import queue
 from app.errors import DomainError, InvalidInput
 from app.extensions import settings, transaction
 from app.models import Template, TemplateState
-from app.services import operations, templates
+from app.services import operations, pictures, templates
 from app.web import template_form, template_words
 from app.web.render import go, is_fragment, render
 from app.web.security import admin_required
@@ -100,6 +100,41 @@ def retry(template_id: int) -> Response:
     return go(url_for("templates.show", template_id=template_id))
 
 
+@bp.get("/<int:template_id>/amend")
+@admin_required
+def ask_amend(template_id: int) -> Response:
+    """The form that asked for it, filled in as it was, to mend what made it fail."""
+    template = templates.get(template_id)
+    if template.state != TemplateState.FAILED or template.retired_at is not None:
+        return go(url_for("templates.show", template_id=template_id))
+    form = template_form.as_asked(template)
+    form.choose(template.host)
+    return _form_page(template_form.way_of(template), form, template=template)
+
+
+@bp.post("/<int:template_id>/amend")
+@admin_required
+def amend(template_id: int) -> Response:
+    """Build it again from other settings."""
+    template = templates.get(template_id)
+    way = template_form.way_of(template)
+    form = template_form.WAYS[way]()
+    form.choose(template.host)
+    if form.validate():
+        try:
+            with transaction():
+                templates.amend(me(), template, form.wish())
+        except InvalidInput as error:
+            form.refuse(error)
+        except DomainError as error:
+            flash(str(error), "error")
+            return _page(templates.get(template_id), status=409)
+        else:
+            queue.wake(template.host.name)
+            return go(url_for("templates.show", template_id=template_id))
+    return _form_page(way, form, 422, templates.get(template_id))
+
+
 @bp.get("/<int:template_id>/retire")
 @admin_required
 def ask_retire(template_id: int) -> Response:
@@ -135,7 +170,8 @@ def retire(template_id: int) -> Response:
     return go(url_for("templates.show", template_id=template_id))
 
 
-def _form_page(way: str, form: NewForm, status: int = 200) -> Response:
+def _form_page(way: str, form: NewForm, status: int = 200, template: Template | None = None) -> Response:
+    """`template`: the one that failed and is to be built again."""
     ways = {
         "recipe": _("By a recipe"),
         "image": _("From an image"),
@@ -149,6 +185,7 @@ def _form_page(way: str, form: NewForm, status: int = 200) -> Response:
         form=form,
         way=way,
         ways=ways,
+        template=template,
         sources=settings().sources,
     )
 
@@ -171,5 +208,5 @@ def _page(template: Template, form: UseForm | None = None, status: int = 200) ->
         form=form or template_form.changing(template),
         kinds=template_words.KINDS,
         fits=templates.fits_driver(template),
-        has_picture=template.id in templates.with_picture(),
+        has_picture=template.id in pictures.having(),
     )

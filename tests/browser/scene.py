@@ -235,6 +235,7 @@ class Scene:
             ("templates", "/templates"),
             ("template", f"/templates/{self.template}"),
             ("template-broken", f"/templates/{self.broken_template}"),
+            ("template-amend", f"/templates/{self.broken_template}/amend"),
             ("template-retire", f"/templates/{self.template}/retire"),
             ("template-by-recipe", "/templates/new/recipe"),
             ("template-from-image", "/templates/new/image"),

@@ -47,6 +47,12 @@ class Kitchen:
             templates.retry(None, templates.get(number))
         self.berth.wake(self.host)
 
+    def amend(self, number: int, wish: Wish) -> None:
+        """Build what failed again, from other settings."""
+        with self.berth.app.app_context(), transaction():
+            templates.amend(None, templates.get(number), wish)
+        self.berth.wake(self.host)
+
     def retire(self, number: int) -> None:
         with self.berth.app.app_context(), transaction():
             templates.retire(None, templates.get(number))

@@ -17,8 +17,10 @@ import pytest
 
 from app.drivers.images import Origin
 from app.drivers.inside import Command
-from app.models import OperationState, TemplateKind, TemplateState
+from app.extensions import db
+from app.models import Operation, OperationState, TemplateKind, TemplateState
 from app.services.recipes import steps
+from app.services.template_rules import Wish
 from tests.lab.image import image
 from tests.lab.image_server import ImageServer
 from tests.lab.kitchen import Kitchen
@@ -81,6 +83,14 @@ def test_a_step_that_fails_is_said_at_once_and_leaves_nothing(kitchen: Kitchen, 
     assert "Step sources: E: Unable to locate package no-such-package" in operation.error
     assert "InRelease" in operation.log, "it got as far as the mirror"
     assert kitchen.left() == {f"berth-template-{base}"}
+    kitchen.amend(number, Wish("bad", TemplateKind.RECIPE, "desktop", packages=("less",)))
+    query = db.select(Operation.log).where(Operation.template_id == number).order_by(Operation.id.desc())
+    said = wait_for(
+        lambda: "== base\n" in (log := kitchen.berth.ask(lambda: db.session.scalar(query)) or "") and log, 120
+    )
+    assert "== sources took" in said, "past what failed; all the rest would take minutes"
+    kitchen.host.remove(f"berth-build-{number}")
+    kitchen.over(number)
     kitchen.retire(number)
     kitchen.over(number)
 

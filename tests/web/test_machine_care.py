@@ -11,7 +11,7 @@ from app import clock
 from app.extensions import db
 from app.models import Host, Instance, InstanceStatus, Operation, OperationKind, User
 from app.services import operations, policy
-from tests.factories import gpus_of, make_admin, make_booking, make_host, make_instance, make_user
+from tests.factories import gpus_of, make_admin, make_booking, make_host, make_instance, make_template, make_user
 from tests.page import Client
 
 SIZES = {"pool": 1000, "small": 100}  # GiB of a host's storage pools
@@ -225,21 +225,72 @@ def test_what_it_uses_is_on_its_card_without_a_query_more(client: Client, machin
     assert "does not keep to a disk's size" in client.get("/machines/gamma/care").text
 
 
+TYPED = "Type the machine's name to rebuild it"
+
+
 def test_a_rebuild_takes_the_name_and_an_image_that_is_there(
     client: Client, lab: Host, machine: Instance, woken: list[str]
 ) -> None:
     page = client.get(client.get("/machines/gamma/care").link("Rebuild…"))
     assert "everything in /home" in page.text
-    form = page.form("Rebuild")
-    wrong = client.submit(form.fill(**{"Type the machine's name to rebuild it": "GAMMA"}))
-    assert (wrong.status, wrong.texts("//*[@id='typed-error']")) == (422, ["That is not its name. Type gamma."])
-    form = page.form("Rebuild").fill(**{"Type the machine's name to rebuild it": "gamma"})
-    assert "has no image ubuntu/24.04" in client.submit(form).text
-    assert operations.last(machine.id) is None
+    assert "what it was made from, ubuntu/24.04, is not there any more" in page.text
+    assert not page.all("//main//button"), "nothing to make it from, nothing to type"
+    refused = client.post("/machines/gamma/rebuild", {"typed": "gamma"})
+    assert (refused.status, "has no image ubuntu/24.04" in refused.text) == (422, True)
     lab.images = [{"alias": "ubuntu/24.04", "description": ""}]
     db.session.commit()
+    form = client.get("/machines/gamma/rebuild").form("Rebuild")
+    wrong = client.submit(form.fill(**{TYPED: "GAMMA"}))
+    assert (wrong.status, wrong.texts("//*[@id='typed-error']")) == (422, ["That is not its name. Type gamma."])
+    assert operations.last(machine.id) is None
+    assert client.submit(form.fill(**{TYPED: "gamma"})).location == "/machines/gamma"
+    assert (last(machine).kind, fresh(machine).image) == (OperationKind.REBUILD, "ubuntu/24.04")
+
+
+def test_a_template_that_was_built_anew_takes_the_place_of_a_retired_one(
+    client: Client, lab: Host, machine: Instance, woken: list[str]
+) -> None:
+    old = make_template(lab, "desktop", retired_at=clock.now())
+    new, ml = make_template(lab, "desktop"), make_template(lab, "ml")
+    hidden = make_template(lab, "secret", for_everyone=False)
+    make_template(make_host("lab04"), "elsewhere")
+    machine.template_id, machine.image = old.id, old.image
+    db.session.commit()
+    page = client.get("/machines/gamma/rebuild")
+    assert page.texts("//fieldset//label") == ["desktop, a newer one", "ml"]
+    assert page.all("//input[@type='radio'][@checked]/@value") == [str(new.id)]
+    assert "berth-template" not in page.text
+    for number in (hidden.id, old.id, 10**12):
+        bad = client.post("/machines/gamma/rebuild", {"typed": "gamma", "template": str(number)})
+        assert (bad.status, bad.texts("//*[@id='template-error']")) == (422, ["Choose one from the list."])
+        assert "secret" not in bad.text
+    form = page.form("Rebuild").fill(**{TYPED: "gamma"})
     assert client.submit(form).location == "/machines/gamma"
-    assert last(machine).kind == OperationKind.REBUILD
+    now = fresh(machine)
+    assert (now.template_id, now.image, now.made_from) == (new.id, new.image, "desktop")
+    operations.finish(last(machine).id, "agent:lab03", "Rebuild gamma: the disk is full.")
+    db.session.commit()
+    was = fresh(machine)
+    assert (was.template_id, was.image) == (old.id, old.image), "it is what it was"
+    client.post("/machines/gamma/rebuild", {"typed": "gamma", "template": str(ml.id)})
+    operations.finish(last(machine).id, "agent:lab03")
+    db.session.commit()
+    assert fresh(machine).made_from == "ml"
+
+
+def test_a_machine_that_was_taken_over_is_rebuilt_from_what_is_chosen(
+    client: Client, lab: Host, machine: Instance, woken: list[str]
+) -> None:
+    machine.image = "Debian bookworm amd64 (20261101)"
+    one, _other = make_template(lab, "desktop"), make_template(lab, "ml")
+    db.session.commit()
+    page = client.get("/machines/gamma/rebuild")
+    assert not page.all("//input[@type='radio'][@checked]"), "nobody knows which"
+    answer = client.submit(page.form("Rebuild").fill(**{TYPED: "gamma"}))
+    assert (answer.status, answer.texts("//*[@id='template-error']")) == (422, ["Choose one from the list."])
+    assert answer.all("//input[@id='typed']/@value") == ["gamma"]
+    client.post("/machines/gamma/rebuild", {"typed": "gamma", "template": str(one.id)})
+    assert (last(machine).kind, fresh(machine).template_id) == (OperationKind.REBUILD, one.id)
 
 
 def test_a_machine_with_a_running_booking_is_not_rebuilt(client: Client, lab: Host, machine: Instance) -> None:

@@ -141,6 +141,63 @@ def test_bad_fields_are_named(
     assert (len(templates.every()), woken) == (1, [])
 
 
+def test_what_failed_is_changed_and_built_again(admin: Client, woken: list[str]) -> None:
+    lab, liwei = host(), make_user("liwei")
+    told = {"start": "debian/12", "mirror": "http://mirror/debian", "packages": ["git", "pytorch"], "extras": {}}
+    broken = make_template(
+        lab, "ml", state=TemplateState.FAILED, options=told, description="Old", for_everyone=False, users=[liwei],
+        picture=b"a picture",
+    )  # fmt: skip
+    make_template(lab, "desktop")
+    page = admin.get(admin.get(f"/templates/{broken.id}").link("Change and build again"))
+    assert page.texts("//h1") == ["Build ml again"]
+    assert page.texts("//textarea") == ["git pytorch"]
+    assert page.all("//input[@name='users']/@value") == ["liwei"]
+    assert not page.all("//*[@name='host']"), "it stays on its host"
+    form = page.form("Build template")
+    taken = admin.submit(form.fill(Name="desktop", **{"More packages": "git"}))
+    assert (taken.status, taken.texts("//h1"), woken) == (422, ["Build ml again"], [])
+    assert "has a template desktop already" in errors(taken)
+    answer = admin.submit(taken.form("Build template").fill(Name="ml2"))
+    assert (answer.status, answer.location, woken) == (303, f"/templates/{broken.id}", ["lab03"])
+    db.session.expire_all()
+    made = templates.get(broken.id)
+    assert (made.name, made.state, made.source, made.picture) == ("ml2", TemplateState.BUILDING, "base", b"a picture")
+    assert made.options == {"start": "debian/12", "mirror": "http://mirror/debian", "packages": ["git"]}
+    assert [user.username for user in made.users] == ["liwei"]
+    work = operations.last_of_template(made.id)
+    assert work is not None
+    assert work.kind == OperationKind.BUILD
+    assert admin.get(f"/templates/{broken.id}/amend").location == f"/templates/{broken.id}", "it is being built"
+    late = admin.submit(form)
+    assert (late.status, "Only a template that could not be built" in late.text) == (409, True)
+
+
+@pytest.mark.parametrize(
+    ("kind", "source", "options", "shown"),
+    [
+        (TemplateKind.IMAGE, "debian/12", {}, "//input[@name='image']/@value"),
+        (TemplateKind.FILE, "x.tar", {"checksum": "a" * 64}, "//option[@selected]/text()"),
+        (TemplateKind.INSTANCE, "gamma", {}, "//option[@selected]/@value"),
+    ],
+)
+def test_every_way_is_filled_in_as_it_was(
+    admin: Client, woken: list[str], kind: TemplateKind, source: str, options: dict[str, str], shown: str
+) -> None:
+    lab, owner = host(image_files={"directory": "/x", "names": ["a.tar", "x.tar"]}), make_user("liwei")
+    for name in ("alpha", "gamma"):
+        make_instance(owner, lab, name)
+    make_instance(owner, host("lab04", image_files={"directory": "/x", "names": ["y.tar"]}), "elsewhere")
+    broken = make_template(lab, kind=kind, source=source, options=options, state=TemplateState.FAILED, desktop=True)
+    page = admin.get(f"/templates/{broken.id}/amend")
+    assert page.all(shown) == [source]
+    assert "elsewhere" not in page.text
+    assert "y.tar" not in page.text
+    assert admin.submit(page.form("Build template")).status == 303
+    after = only()
+    assert (after.kind, after.source, after.options, after.desktop) == (kind, source, options, True)
+
+
 def test_from_a_file_that_lies_on_a_host(admin: Client, woken: list[str]) -> None:
     page = admin.get("/templates/new/file")
     assert "No host has a file there yet." in page.text

@@ -19,7 +19,7 @@ from app.errors import Conflict, InvalidInput
 from app.extensions import db
 from app.models import Backup, Host, Instance, InstanceStatus, Operation, OperationKind, OperationState, Schedule
 from app.services import adoption, care, instances, moving, operations, snapshots, surveys, upkeep
-from tests.factories import gpus_of, make_booking, make_host
+from tests.factories import gpus_of, make_booking, make_host, make_template
 from tests.workers.house import NOW, House, Now
 from workers.surveyor import Surveyor, after_reboot
 from workers.works import HANDLERS, run_operations
@@ -368,8 +368,9 @@ def fail_to_rebuild(home: Home, house: House, error: DriverError) -> None:
     house.host.images = [{"alias": "base"}]
     db.session.commit()
     home.lxd.fail_next("rebuild", error)
-    care.rebuild(house.alice, home.machine)
+    care.rebuild(house.alice, home.machine, make_template(house.host, "desktop").id)
     assert error.detail in home.do().error
+    assert home.machine.template_id is None, "as far as anybody knows"
 
 
 @pytest.mark.parametrize("away", [0, 50], ids=["seen at once", "away for two days"])
@@ -396,6 +397,7 @@ def test_a_rebuild_that_failed_half_way_is_tried_again_and_another_is_not(
     again = moving.retry(house.alice, home.machine)
     assert home.do().state == OperationState.DONE
     assert (again.kind, home.machine.status, home.status()) == (OperationKind.REBUILD, "running", "running")
+    assert home.machine.made_from == "desktop", "of that the new one was made at the first try"
     home.lxd.delete("alice")  # by hand
     house.run()
     house.alice = instances.possible_owners()[0]

@@ -6,10 +6,12 @@ cat > /etc/apt/apt.conf.d/90berth-build <<'END'
 Acquire::Retries "3";
 Acquire::http::Timeout "30";
 APT::Install-Recommends "false";
+DPkg::Lock::Timeout "300";
 Dpkg::Use-Pty "false";
 Dpkg::Options { "--force-confdef"; "--force-confold"; };
 END
 echo force-unsafe-io > /etc/dpkg/dpkg.cfg.d/berth-build # what breaks off is made anew, so nothing has to reach the disk
+systemctl stop apt-daily.timer apt-daily-upgrade.timer 2>/dev/null || true # nobody else is at apt meanwhile
 if [ -n "$MIRROR" ]; then
     for old in /etc/apt/sources.list.d/debian.sources /etc/apt/sources.list.d/ubuntu.sources; do
         [ ! -e $old ] || mv $old $old.disabled
