@@ -20,7 +20,7 @@ from tests.lab.scene import Scene
 from tests.runtime.running import wait_for
 
 FIRST = 20000 + os.getpid() % 100 * 20  # two runs on one machine must not meet, nor whoever asks for any free port
-SIZE = {"cpus": 2, "memory_gib": 2, "disk_gib": 6}
+SIZE = {"cpus": 2, "memory_gib": 2, "disk_gib": 4}
 
 
 class Kitchen:
