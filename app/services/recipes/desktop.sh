@@ -19,8 +19,19 @@ cat > /etc/skel/.config/xfce4/xfconf/xfce-perchannel-xml/xfwm4.xml <<'END'
   <property name="general" type="empty"><property name="use_compositing" type="bool" value="false"/></property>
 </channel>
 END
+# IBus by itself offers what the language says, and that is English. A person's own choice goes before this. The keyboard
+# stays the viewer's. From version 1.5.8 on a first start does not say that it listens to other keys.
+cat > /usr/share/glib-2.0/schemas/90_berth.gschema.override <<'END'
+[org.freedesktop.ibus.general]
+preload-engines=['xkb:us::eng', 'libpinyin']
+use-system-keyboard-layout=true
+version='1.5.8'
+[org.freedesktop.ibus.general.hotkey]
+triggers=['<Control>space', '<Super>space']
+END
+for compile in /usr/lib/*/glib-2.0/glib-compile-schemas; do $compile /usr/share/glib-2.0/schemas; done
 cat > /etc/X11/Xsession.d/65berth-input <<'END'
-# Pinyin through IBus (Ctrl+Space), where the person has chosen nothing else.
+# Pinyin through IBus (Ctrl+Space or Super+Space), where the person has chosen nothing else.
 if [ -z "$GTK_IM_MODULE" ]; then
     export GTK_IM_MODULE=ibus QT_IM_MODULE=ibus XMODIFIERS=@im=ibus
     ibus-daemon --daemonize --xim --replace > /dev/null 2>&1 || true
