@@ -79,6 +79,8 @@ def restore(work: Work) -> None:
     halt(work.driver, machine.name)
     try:
         work.progress("restoring", 40)
+        with transaction():
+            operations.remember(work.operation.id, begun=True)
         work.driver.restore(machine.name, str(details["snapshot"]))
     except HostUnreachable:
         raise

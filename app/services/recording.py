@@ -134,7 +134,8 @@ def looked(host: Host, milliseconds: int, seen: HostSeen, began: datetime, troub
     """Note that a pass, which began then, could look at the host, how long it took, and how its machines are.
     `trouble`: why it could not be told who holds its GPUs."""
     host.pass_at, host.pass_ms, host.trouble = clock.now(), milliseconds, trouble[:500]
-    instances.record_statuses(host.id, {name: instance.status for name, instance in seen.instances.items()}, began)
+    statuses = {(name, instance.owner): instance.status for name, instance in seen.instances.items()}
+    instances.record_statuses(host.id, statuses, began)
 
 
 def could_not_look(host: Host, want: Desired, text: str) -> None:

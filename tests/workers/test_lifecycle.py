@@ -323,7 +323,7 @@ def test_a_rebuild_that_failed_half_way_is_tried_again_and_another_is_not(home: 
     again = moving.retry(house.alice, home.machine)
     assert home.do().state == OperationState.DONE
     assert (again.kind, home.machine.status, home.status()) == (OperationKind.REBUILD, "running", "running")
-    home.lxd.delete("alice")  # by hand
+    home.lxd.delete("alice", "alice")  # by hand
     house.run()
     house.alice = instances.possible_owners()[0]
     with pytest.raises(Conflict, match="not on its host"):
@@ -337,7 +337,7 @@ def test_a_rebuild_that_failed_and_harmed_nothing_is_not_half_way(home: Home, ho
     house.run()
     assert home.machine.status == InstanceStatus.RUNNING
     freeze(NOW + timedelta(days=9))
-    home.lxd.delete("alice")  # by hand
+    home.lxd.delete("alice", "alice")  # by hand
     house.run()
     assert home.machine.status == InstanceStatus.MISSING
     assert care.halfway(home.machine) is None
@@ -352,7 +352,7 @@ def test_a_move_that_failed_half_way_goes_on_to_the_same_host_and_is_started_the
     moving.request(house.alice, home.machine, target)
     assert "it is gone" in home.do().error
     there.add_instance("alice-MOVED", "stopped", owner="alice")  # so far it came
-    home.lxd.delete("alice")
+    home.lxd.delete("alice", "alice")
     numbers = target.id, third.id
     house.run()
     house.alice = instances.possible_owners()[0]
