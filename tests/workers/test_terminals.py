@@ -89,7 +89,9 @@ def test_typed_and_seen_and_on_record(desk: Desk) -> None:
 
 def test_nobody_gets_one_in_an_instance_that_only_has_the_machines_name(desk: Desk, tmp_path: Path) -> None:
     FakeLxd(tmp_path / "ws1.json").add_instance("mine")  # another one, made by hand
-    assert desk.open(desk.ticket(desk.sign_in("li"), "mine")).until_closed() == "failed"
+    screen = desk.open(desk.ticket(desk.sign_in("li"), "mine"))
+    screen.hear()
+    assert screen.states == ["failed"]
     assert "terminal" not in FakeLxd(tmp_path / "ws1.json").calls()
 
 

@@ -29,15 +29,16 @@ ASKED = {"name": "gitlab", "place": "lab/base", "cpus": "1", "memory_gib": "1", 
 
 
 @pytest.fixture
-def mallory(house: House, monkeypatch: pytest.MonkeyPatch) -> User:
-    monkeypatch.setattr("workers.works.threading.Thread", Now)  # the test has one connection only
+def mallory(house: House) -> User:
     house.host.images = [{"alias": "base", "description": ""}]
     house.lxd.add_instance("gitlab")  # made by hand, and nobody's in Berth
     return make_user("mallory")
 
 
 @pytest.fixture
-def do(app: Flask, house: House) -> Callable[[], Operation]:
+def do(app: Flask, house: House, monkeypatch: pytest.MonkeyPatch) -> Callable[[], Operation]:
+    monkeypatch.setattr("workers.works.threading.Thread", Now)  # the test has one connection only
+
     def work() -> Operation:
         db.session.commit()
         run_operations(app, "lab", house.lxd)
