@@ -317,7 +317,9 @@ def test_a_rebuild_that_failed_half_way_is_tried_again_and_another_is_not(home: 
     assert home.machine.status == InstanceStatus.MISSING
     with pytest.raises(Conflict, match="not on its host"):
         care.resize(house.alice, home.machine, cpus=1, memory_gib=1, disk_gib=1)
-    instances.request(house.alice, home.machine, OperationKind.RESTART)
+    with pytest.raises(Conflict, match="not on its host"):
+        instances.request(house.alice, home.machine, OperationKind.RESTART)
+    operations.enqueue(house.alice, home.machine, OperationKind.RESTART)  # asked for before that was known
     assert "no such instance" in home.do().error
     make_booking(house.alice, gpus_of(house.host)[:1], NOW, NOW + timedelta(hours=1))  # no GPU can come meanwhile
     again = moving.retry(house.alice, home.machine)
