@@ -6,6 +6,7 @@ reader's language when raised. `code` is for programs and does not change.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import datetime
 
@@ -23,6 +24,12 @@ class DomainError(Exception):
 
     def __str__(self) -> str:
         return f"{self.brief} {self.hint}".strip()
+
+    @property
+    def over_at(self) -> datetime | None:
+        """From when on what refuses is not in the way any more, where time alone helps."""
+        moment = self.details.get("resets") or self.details.get("earliest")
+        return datetime.fromisoformat(str(moment)) if moment else None
 
 
 class InvalidInput(DomainError):
@@ -111,3 +118,9 @@ class Unavailable(DomainError):
     """A part of Berth is away: LXD, Valkey, PostgreSQL, an agent. Try again."""
 
     code = "unavailable"
+
+
+def first_over(refused: Iterable[DomainError], since: datetime) -> datetime | None:
+    """When the first of what was in the way from `since` on is not any more, by time alone; None if that never is."""
+    moments = (error.over_at for error in refused)
+    return min((moment for moment in moments if moment is not None and moment > since), default=None)

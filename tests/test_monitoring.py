@@ -43,7 +43,12 @@ def panels() -> Iterator[tuple[str, str]]:
 def exported(app: Flask) -> str:
     """What portal and agent say of a host that has everything: of the portal's two lines more, see test_health."""
     now, hour = clock.now(), timedelta(hours=1)
-    host = make_host("ws1", gpus=2, seen_at=now, pass_at=now, pass_ms=50)
+    pools = [
+        {"name": "pool", "driver": "zfs", "used": 3, "total": 4},
+        {"name": "isos", "driver": "dir", "used": 1, "total": 1},
+    ]
+    survey = {"pools": pools, "pool": "pool"}
+    host = make_host("ws1", gpus=2, seen_at=now, pass_at=now, pass_ms=50, survey=survey)
     user = make_user("li")
     machine = make_instance(user, host)
     running = make_booking(user, gpus_of(host)[:1], now - hour, now + hour)
@@ -73,6 +78,12 @@ def test_every_metric_that_they_name_is_exported(exported: str) -> None:
 def test_what_keeps_a_gpu_from_its_clocks_is_told(exported: str) -> None:
     said = dict(re.findall(r'^berth_gpu_throttled{.*gpu="0".*reason="(\w+)".*} (\S+)', exported, re.MULTILINE))
     assert said == {"power": "1.0", "heat": "1.0", "hardware": "0.0"}
+
+
+def test_how_full_the_pools_of_machines_are(exported: str) -> None:
+    assert re.findall(r"^berth_storage_pool.*", exported, re.MULTILINE) == [
+        'berth_storage_pool_used_ratio{host="ws1",pool="pool"} 0.75'
+    ]
 
 
 def test_prometheus_reads_it_all(exported: str, tmp_path: Path) -> None:

@@ -21,13 +21,14 @@ from app.services.plan import Desired, Detach, Ending
 from workers.dues import Dues
 from workers.known_gpus import KnownGpus
 from workers.verdicts import State, Verdict
-from workers.watch import Watch
+from workers.watch import Watch, located
 
 log = logging.getLogger(__name__)
 
 SWEEP_EVERY = 4.9  # seconds between two looks for holders on the whole host: at every tick
 AHEAD = timedelta(seconds=2)  # which such a look may take, where containers have much to look at
 INTRUDER_GRACE = timedelta(seconds=2)  # for who holds a GPU that was never theirs to hold at that time
+ASKED = timedelta(minutes=10)  # for which it is remembered who was asked: their turn to be looked at comes in two
 SHORT = 0.2  # seconds between the signals to a process that was not asked before, and to be killed now
 DEATH = 1.0  # seconds for killed processes to be gone
 ROUNDS = 4  # looks and kills before it is left to the next pass
@@ -58,9 +59,9 @@ class Evictor:
         self.seen = self.seen if seen is None else seen
         if (want := enforcement.marked(want, self.seen)).host_id:
             self.last = want
-        endings = {ending.gpu.pci_address: ending for ending in want.endings}
+        endings = located(want.endings, self.seen, self._endings)
         watch = Watch(want, self.seen, self.gpus(want.guarded), endings)
-        watch.go_on(self.begun)
+        watch.go_on(self.begun, self._latest if seen is None else None)
         with self._lock:
             self._latest = watch
             for pci, ending in self._endings.items():
@@ -75,7 +76,7 @@ class Evictor:
             return {}
         with self._lock:
             denied = {name: watch.guarded - watch.open_to(name) for name in watch.seen.instances}
-            troubles = self.kernel.fence(watch.seen, denied, watch.guarded)
+            troubles = self.kernel.fence(watch.seen, denied, watch.every)
         for name, why in troubles.items():
             log.warning("%s could not be fenced: %s", name, why)
         return troubles
@@ -89,23 +90,22 @@ class Evictor:
                 raise DriverError(f"Attach GPU {pci} to {instance}", "it is not booked for it any more")
             latest.admit(instance, pci)
             if self.kernel is not None:
-                self.kernel.fence(latest.seen, {instance: latest.guarded - latest.open_to(instance)}, latest.guarded)
+                self.kernel.fence(latest.seen, {instance: latest.guarded - latest.open_to(instance)}, latest.every)
 
     def sweep(self, watch: Watch) -> set[str]:
         """A look over the whole host, now and then; the PCI addresses of GPUs that somebody holds unbooked.
 
         Who holds one that is out of service is looked for too: it is listed, and left alone."""
-        numbers = frozenset().union(*(watch.of(gpu.pci_address) for gpu in watch.want.gpus))
         coming, waited = watch.want.next_boundary, time.monotonic() - self.swept
-        if self.kernel is None or not numbers or waited < SWEEP_EVERY:
+        if self.kernel is None or not watch.every or waited < SWEEP_EVERY:
             return set()
         if coming is not None and coming - clock.now() < AHEAD and waited < 2 * SWEEP_EVERY:
             return set()  # a GPU is due in a moment, and would be late for this
         self.swept = time.monotonic()
-        self.scan = self.kernel.scan(watch.seen, numbers, thorough=False)
-        alive = {(holder.pid, holder.start) for holder in self.scan.holders}
-        with self._lock:
-            self.asked = {key: at for key, at in self.asked.items() if key in alive}
+        self.scan = self.kernel.scan(watch.seen, watch.every, thorough=False)
+        alive, since = {(holder.pid, holder.start) for holder in self.scan.holders}, clock.now() - ASKED
+        with self._lock:  # such a look sees not everybody who holds one
+            self.asked = {key: at for key, at in self.asked.items() if key in alive or at > since}
         return {pci for pci in watch.want.guarded if watch.intruders(self.scan, pci)}
 
     def ask_ahead(self, watch: Watch) -> set[int]:

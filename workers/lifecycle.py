@@ -6,8 +6,8 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from app import clock
-from app.drivers.base import DriverError, GiveUp, HostUnreachable, LxdDriver, TryAgain
-from app.drivers.lifecycle import Size
+from app.drivers.base import DriverError, GiveUp, HostUnreachable, LxdDriver
+from app.drivers.lifecycle import BESIDE, RENEWED, Size
 from app.extensions import transaction
 from app.services import instances, operations, surveys
 from app.services.snapshots import AUTO
@@ -29,7 +29,7 @@ def rename(work: Work) -> None:
     work.progress("stopping", 10)
     try:
         if old in work.driver.observe(frozenset({old})).instances:
-            halt(work.driver, old)
+            moving_in.halt(work.driver, old)
         work.progress("renaming", 50)
         work.driver.rename(old, new)
     except DriverError:
@@ -73,28 +73,36 @@ def snapshot(work: Work) -> None:
 
 def restore(work: Work) -> None:
     """Stop it, put its disk back, and start it if it ran. It starts with the settings it had, and without a GPU: what
-    is booked is plugged in again by the next pass."""
-    details, machine = work.operation.details, work.instance
+    is booked is plugged in again by the next pass. Done again, it takes back nothing that people did since."""
+    details = work.operation.details
+    if not details.get("restored"):
+        _put_back(work, str(details["snapshot"]))
+        with transaction():  # while it is off
+            operations.remember(work.operation.id, restored=True)
+    if details["ran"]:
+        work.progress("starting", 80)
+        moving_in.start_with_keys(work)
+    _mirror(work)
+
+
+def _put_back(work: Work, snapshot: str) -> None:
+    machine = work.instance
     work.progress("stopping", 10)
-    halt(work.driver, machine.name)
+    moving_in.halt(work.driver, machine.name)
     try:
         work.progress("restoring", 40)
         with transaction():
             operations.remember(work.operation.id, begun=True)
-        work.driver.restore(machine.name, str(details["snapshot"]))
+        work.driver.restore(machine.name, snapshot)
     except HostUnreachable:
         raise
     except DriverError:
-        if details["ran"]:
+        if work.operation.details["ran"]:
             _start_again(work)
         raise
     # A try that was killed half-way left the settings of that day: what Berth counts on is set again.
     work.driver.adopt(machine.name, machine.owner.username)
     work.driver.resize(machine.name, Size(machine.cpus, machine.memory_mib, 0))
-    if details["ran"]:
-        work.progress("starting", 80)
-        moving_in.start_with_keys(work)
-    _mirror(work)
 
 
 def forget(work: Work) -> None:
@@ -105,8 +113,15 @@ def forget(work: Work) -> None:
 
 
 def rebuild(work: Work) -> None:
-    """Make it anew from its image, /home kept."""
-    work.driver.rebuild(instances.spec(work.instance), work.progress)
+    """Make it anew from its image, /home kept. Done again when the new one had its name, it is not made a second time:
+    people may be at work in it."""
+    name = work.instance.name
+    if work.operation.percent < RENEWED:
+        work.driver.rebuild(instances.spec(work.instance), work.progress)
+    else:
+        work.driver.start(name)
+        for end in BESIDE:
+            work.driver.delete(name + end, work.instance.owner.username)
     _mirror(work)
 
 
@@ -116,7 +131,7 @@ def move(work: Work) -> None:
     work.progress("stopping", 5)
     try:
         if machine.name in work.driver.observe(frozenset({machine.name})).instances:
-            halt(work.driver, machine.name)
+            moving_in.halt(work.driver, machine.name)
         work.driver.move(machine.name, str(details["member"]), work.progress)
     except HostUnreachable:
         raise
@@ -133,14 +148,6 @@ def adopt(work: Work) -> None:
     work.driver.adopt(machine.name, machine.owner.username)
     work.driver.resize(machine.name, Size(machine.cpus, machine.memory_mib, 0))
     _mirror(work)
-
-
-def halt(driver: LxdDriver, instance: str) -> None:
-    """Stop it, at once where it does not obey."""
-    try:
-        driver.stop(instance)
-    except TryAgain:
-        driver.stop(instance, force=True)
 
 
 def _start_again(work: Work) -> None:

@@ -7,15 +7,16 @@ from __future__ import annotations
 
 import logging
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from app.drivers.base import DriverError, GiveUp, LxdDriver
+from app.drivers.base import DriverError, GiveUp, LxdDriver, TryAgain
 from app.drivers.doors import BUSY, Doorway
 from app.drivers.inside import shell
 from app.drivers.knocking import PortTaken
 from app.errors import RuleRefused
 from app.extensions import transaction
-from app.services import access, instances, inventory, ports
+from app.services import access, instances, inventory, operations, ports
 from app.services.access import Entrance
 from app.services.unix_ids import COMMON_GID
 from workers import scripts
@@ -67,15 +68,27 @@ def _come_up(work: Work) -> Entrance:
 
 
 def restart(work: Work) -> None:
-    """Stop and start it; where its port is taken in between, it starts without."""
-    work.progress("stopping", 10)
-    entrance = _entrance(work)
+    """Stop and start it; where its port is taken in between, it starts without. Done again, it stops nothing that
+    people may be at. Not LXD's own restart: that brings a GPU along that was taken away meanwhile."""
+    if not work.operation.details.get("stopped"):
+        work.progress("stopping", 10)
+        try:
+            halt(work.driver, work.instance.name)
+        except DriverError:
+            with suppress(DriverError):  # the first error is the one to tell of
+                work.driver.start(work.instance.name)
+            raise
+        with transaction():
+            operations.remember(work.operation.id, stopped=True)
+    _come_up(work)
+
+
+def halt(driver: LxdDriver, instance: str) -> None:
+    """Stop it, at once where it does not obey."""
     try:
-        work.driver.restart(work.instance.name)
-    except DriverError:
-        make_way(work.driver, entrance)
-        work.driver.start(work.instance.name)
-    _ask_anew(entrance)
+        driver.stop(instance)
+    except TryAgain:
+        driver.stop(instance, force=True)
 
 
 def set_password(work: Work) -> None:

@@ -2,12 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, field, replace
 
 from app.drivers.base import GpuInfo, HostSeen, Number
 from app.drivers.kernel import HOST, Holder, Scan
 from app.services.plan import Desired, Ending, is_in
+
+
+def located(endings: Iterable[Ending], seen: HostSeen, before: Mapping[str, Ending]) -> dict[str, Ending]:
+    """By PCI address, the endings, each with the name under which the instance that has the GPU was seen: in the
+    database it may be called otherwise since. `before`: those known so far, for GPUs that are out already."""
+    return {
+        one.gpu.pci_address: replace(one, instance=_name(one, seen, before.get(one.gpu.pci_address))) for one in endings
+    }
+
+
+def _name(ending: Ending, seen: HostSeen, before: Ending | None) -> str | None:
+    number = ending.tag.allocation_id
+    known = before.instance if before and before.tag.allocation_id == number else None
+    having = [
+        name
+        for name, instance in seen.instances.items()
+        if any(device.ours and device.tag and device.tag.allocation_id == number for device in instance.devices)
+    ]  # several: a copy of an instance has its devices' settings
+    last = known if known in seen.instances else ending.instance
+    return next((name for name in (ending.instance, known, *having) if name in having), last)
 
 
 @dataclass
@@ -32,6 +52,11 @@ class Watch:
                 )
 
     @property
+    def every(self) -> frozenset[Number]:
+        """All devices of the host's GPUs, those too that are out of service."""
+        return frozenset().union(*(self.of(gpu.pci_address) for gpu in self.want.gpus))
+
+    @property
     def guarded(self) -> frozenset[Number]:
         """All devices that nobody holds without a booking."""
         return frozenset().union(*(self.of(pci) for pci in self.want.guarded))
@@ -44,11 +69,15 @@ class Watch:
         """Whether the instance is to have that GPU now."""
         return any((item.instance, item.gpu.pci_address) == (instance, pci) for item in self.want.wants)
 
-    def go_on(self, begun: Collection[str]) -> None:
-        """Admit, of what earlier passes have begun with, what is to be in an instance: since it was seen, it may be."""
+    def go_on(self, begun: Collection[str], before: Watch | None) -> None:
+        """Admit what earlier passes may have plugged in since the look, as far as it is booked: GPUs that they have
+        `begun` with and, where nobody can look, all that the one `before` admitted."""
         for item in self.want.wants:
             if item.instance and item.gpu.pci_address in begun:
                 self.admit(item.instance, item.gpu.pci_address)
+        for name, numbers in before.admitted.items() if before else ():
+            still = numbers & self.allowed.get(name, frozenset())
+            self.admitted[name] = self.admitted.get(name, frozenset()) | still
 
     def admit(self, instance: str, pci: str) -> None:
         """Count a GPU among those that the instance may open."""

@@ -48,6 +48,8 @@ def create(
     with transaction():
         template = _template(template_name, host_name, memory, disk) if template_name else None
         host = template.host if template else inventory.host(host_name)
+        if lack := placing.lacking(host, memory, disk):
+            click.echo(lack, err=True)
         operation = instances.request_create(
             somebody(),
             accounts.get(owner),

@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 
 from app.drivers.base import TAG_PREFIX, GiveUp, InstanceSpec, Progress, TryAgain
-from app.drivers.lifecycle import Size
+from app.drivers.lifecycle import RENEWED, Size
 from app.drivers.readout import plain
 from app.drivers.simulated import OWNER, SimulatedHost, State, clear, instance_of, owner_of
 from app.drivers.survey import BERTH, HAND, HostUse, InstanceUse, NetworkUse, PoolUse, ProfileUse, SnapshotSeen
@@ -126,8 +126,11 @@ class FakeLifecycle(SimulatedHost):
             clear(state, spec.name, spec.owner)
             gone = set(item["devices"])
             item["config"] = {key: text for key, text in item["config"].items() if key[len(TAG_PREFIX) :] not in gone}
-            item |= {"devices": {}, "nodes": [], "snapshots": {}, "status": "running", "started": time.time()}
+            item |= {"devices": {}, "nodes": [], "snapshots": {}, "status": "stopped"}
             state["instances"][spec.name] = item
+        progress("starting", RENEWED)
+        with self._open() as state:
+            instance_of(state, what, spec.name).update(status="running", started=time.time())
 
     def backup(self, instance: str, snapshot: str, into: Path, most: int, progress: Progress) -> int:
         """A file with a note in it."""

@@ -86,7 +86,8 @@ class Kernel(Protocol):
     def fence(
         self, seen: HostSeen, denied: Mapping[str, frozenset[Number]], guarded: frozenset[Number]
     ) -> dict[str, str]:
-        """Let each of these running instances open none of its numbers from now on, and the rest of `guarded` again.
+        """Let each of these running instances open none of its numbers from now on, and the rest of `guarded` again: of
+        all GPUs of the host, or what was denied when one went out of service stays so.
 
         Descriptors that are open stay so. Returns, by instance, why it could not be done: then only `shut` protects."""
 

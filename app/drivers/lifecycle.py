@@ -18,6 +18,7 @@ SNAPSHOT_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")  # others are som
 SHRINKABLE = frozenset({"btrfs", "zfs"})
 # What a rebuild or a move calls theirs until it is done. No machine of a person's is called so.
 BESIDE = ("-NEW", "-OLD", "-MOVED")
+RENEWED = 90  # per cent of a rebuild; from there on, the new one has the machine's name
 FILLED = 0.9  # of the smaller disk that may be used already
 
 

@@ -92,7 +92,8 @@ class User(Base):
 class SignIn(Base):
     """One browser that is signed in. Its row gone, the cookie is worth nothing.
 
-    `ends_soon`: when a running booking of its person ends, if soon; loaded with the sign-in by services.signins.find.
+    `ends_soon`: when a running booking of its person ends, if soon; `in_a_team`: whether they share an account. Both
+    are loaded with the sign-in by services.signins.find.
     """
 
     __tablename__ = "sign_ins"
@@ -103,6 +104,7 @@ class SignIn(Base):
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
     seen_at: Mapped[datetime] = mapped_column(server_default=func.now())
     ends_soon: Mapped[datetime | None] = query_expression()
+    in_a_team: Mapped[bool | None] = query_expression()
 
     user: Mapped[User] = relationship(lazy="raise")
 

@@ -6,8 +6,20 @@ from datetime import datetime
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import CheckConstraint, ForeignKey, Index, String, Text, UniqueConstraint, func, text
+from sqlalchemy import (
+    CheckConstraint,
+    ColumnElement,
+    ForeignKey,
+    Index,
+    String,
+    Text,
+    UniqueConstraint,
+    and_,
+    func,
+    text,
+)
 from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.ext.hybrid import hybrid_property
 from sqlalchemy.orm import Mapped, mapped_column, relationship
 
 from app.models.accounts import User
@@ -170,6 +182,17 @@ class Instance(Base):
     host: Mapped[Host] = relationship(lazy="raise")
     owner: Mapped[User] = relationship(lazy="raise")
     template: Mapped[Template | None] = relationship("Template", lazy="selectin")  # wherever it is shown, so is this
+
+    @hybrid_property
+    def takes_gpus(self) -> bool:
+        """Whether what is booked for none of its owner's machines in particular may be for it: not one that is on its
+        way out, nor one that never came to be."""
+        return self.deleted_at is None and self.delete_at is None and self.status != InstanceStatus.FAILED
+
+    @takes_gpus.inplace.expression
+    @classmethod
+    def _takes_gpus(cls) -> ColumnElement[bool]:
+        return and_(cls.deleted_at.is_(None), cls.delete_at.is_(None), cls.status != InstanceStatus.FAILED)
 
     @property
     def made_from(self) -> str:

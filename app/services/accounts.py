@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from datetime import timedelta
 from zoneinfo import ZoneInfo
 
@@ -91,6 +92,12 @@ def approve(username: str, hours: float, *, actor: str, zone: ZoneInfo) -> User:
     return user
 
 
+def check_waits(user: User) -> None:
+    """Raise Conflict if somebody decided about this person meanwhile."""
+    if user.state != UserState.PENDING:
+        raise Conflict(_("%(name)s is not waiting for approval any more.", name=user.display_name))
+
+
 def can_undo_approval(user: User) -> bool:
     """Whether it is early enough to take an approval back."""
     return (
@@ -120,8 +127,7 @@ def undo_approval(username: str, *, actor: str, zone: ZoneInfo) -> User:
 def refuse(username: str, reason: str, *, actor: str) -> User:
     """Turn a request down; the person reads the reason when they sign in."""
     user = locked(username)
-    if user.state != UserState.PENDING:
-        raise Conflict(_("%(name)s is not waiting for approval any more.", name=user.display_name))
+    check_waits(user)
     if not reason.strip():
         raise InvalidInput(_("Say why: %(name)s will read it.", name=user.display_name), field="reason")
     user.state, user.decided_at = UserState.REFUSED, clock.now()
@@ -221,6 +227,12 @@ def locked(username: str) -> User:
     if user is None:
         raise NotFound(_("There is nobody called %(name)s.", name=username[:64]))
     return user
+
+
+def locked_all(usernames: Iterable[str]) -> list[User]:
+    """Those of these people whom there are, locked in one order, so that two admins never wait for each other."""
+    query = select(User).where(User.username.in_(list(usernames))).order_by(User.id).with_for_update()
+    return list(db.session.scalars(query.execution_options(populate_existing=True)))
 
 
 def _has_booked(user: User) -> bool:

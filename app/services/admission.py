@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import timedelta
 from itertools import count
@@ -9,10 +10,11 @@ from zoneinfo import ZoneInfo
 
 from sqlalchemy import select
 
-from app.errors import DomainError
+from app.errors import DomainError, InvalidInput
 from app.extensions import db
 from app.models import Host, Instance, Operation, User
 from app.services import accounts, instances, names, placing, policy, templates
+from app.services.rules import classes
 
 USUAL = {"cpus": 4, "memory_gib": 16, "disk_gib": 50}  # a new machine's limits, where the rules allow as much
 LONGEST = 30  # characters of a machine's name
@@ -29,12 +31,53 @@ class Admitted:
     refused: DomainError | None = None
 
 
+@dataclass(frozen=True)
+class Answer:
+    """What came of one of several: how they were let in, or why not."""
+
+    user: User
+    admitted: Admitted | None = None
+    refused: DomainError | None = None
+
+
 def approve(username: str, hours: float, *, actor: User, zone: ZoneInfo, template: str, silence: timedelta) -> Admitted:
     """Approve a person, and ask for a machine from the template of that name ("": none) where there is room.
 
     Raises as accounts.approve does; what is wrong with the machine keeps nobody out."""
     user = accounts.approve(username, hours, actor=actor.username, zone=zone)
     return provide(user, actor=actor, template=template, silence=silence) if template else Admitted(user)
+
+
+def approve_several(
+    usernames: Iterable[str],
+    hours: float,
+    *,
+    actor: User,
+    zone: ZoneInfo,
+    template: str,
+    silence: timedelta,
+    class_id: int | None = None,
+) -> list[Answer]:
+    """Approve each of these people who still waits, all alike; what is wrong with one of them keeps no other out.
+
+    `class_id`: the class of their accounts (None: as it is). Raises InvalidInput for hours that cannot be meant."""
+
+    def admit(user: User) -> Answer:
+        try:
+            with db.session.begin_nested():
+                accounts.check_waits(user)  # whom another admin refused meanwhile stays refused
+                admitted = approve(
+                    user.username, hours, actor=actor, zone=zone, template=template, silence=silence
+                )  # fmt: skip
+                if class_id is not None:
+                    classes.assign(actor, accounts.account_of(user.username), class_id)
+        except InvalidInput:
+            raise
+        except DomainError as error:
+            return Answer(user, refused=error)
+        return Answer(user, admitted)
+
+    return [admit(user) for user in accounts.locked_all(usernames)]
 
 
 def provide(user: User, *, actor: User, template: str, silence: timedelta) -> Admitted:

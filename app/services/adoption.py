@@ -6,9 +6,8 @@ import re
 
 from flask_babel import gettext as _
 from sqlalchemy import select
-from sqlalchemy.exc import IntegrityError
 
-from app.errors import InvalidInput, RuleRefused
+from app.errors import RuleRefused
 from app.extensions import db
 from app.models import Host, Instance, InstanceStatus, Operation, OperationKind, User
 from app.services import instances, names, operations, policy, ports
@@ -55,13 +54,10 @@ def adopt(actor: User, row: Row, owner: User) -> Operation:
         name=row.name, host_id=row.host.id, owner_id=owner.id, image=image, status=InstanceStatus.MISSING,
         observed=row.seen, **sizes(row),
     )  # fmt: skip
-    try:
-        with db.session.begin_nested():
-            db.session.add(instance)
-            db.session.flush()
-            ports.reserve(instance, row.host)
-    except IntegrityError as error:
-        raise InvalidInput(_("The name %(name)s is taken.", name=row.name), field="owner") from error
+    with names.claiming(row.name, field="owner"):
+        db.session.add(instance)
+        db.session.flush()
+        ports.reserve(instance, row.host)
     return operations.enqueue(actor, instance, OperationKind.ADOPT)
 
 

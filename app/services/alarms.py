@@ -12,16 +12,18 @@ from app.drivers.gauges import SILENT
 from app.extensions import db
 from app.models import AuditEvent, Booking, Gpu, GpuNow, GpuState, Host
 from app.services import live_seen
+from app.services.checkup import pools
 
 ACTIONS = (
     "gpu.intruder", "gpu.used_unbooked", "gpu.unreadable", "gpu.quarantined", "gpu.released", "instance.force_stopped",
-    "job.refused",
+    "host.pool_full", "job.refused",
 )  # fmt: skip
 DAYS = 30  # how far back events are looked for; the audit page has them all
 
 
 def count(silence: timedelta) -> int:
-    """On how many hosts a GPU is in quarantine or does not answer, or that cannot be looked at or say nothing so long.
+    """On how many hosts a GPU is in quarantine or does not answer, or a storage pool is nearly full, or that cannot be
+    looked at or say nothing so long.
 
     A host that is not offered and has no booking left may be switched off without an alarm."""
     needed = or_(Host.enabled, exists().where(Booking.host_id == Host.id, Booking.settled_at.is_(None)))
@@ -32,7 +34,8 @@ def count(silence: timedelta) -> int:
         *(Gpu.host_id == Host.id, Gpu.state == GpuState.IN_SERVICE, GpuNow.gpu_id == Gpu.id),
         *(GpuNow.trouble != "", GpuNow.trouble.not_like(f"{SILENT}%"), GpuNow.seen_at.between(now - old, now + old)),
     )
-    which = or_(needed & silent, held_back, lost)
+    full = Host.findings.path_exists(pools.IN_JSON) & or_(needed, ~silent)
+    which = or_(needed & silent, held_back, lost, full)
     return db.session.scalar(select(func.count()).select_from(Host).where(which)) or 0
 
 

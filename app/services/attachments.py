@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import Select, func, select
+from sqlalchemy import Select, func, select, update
 from sqlalchemy.orm import joinedload
 
 from app import clock
@@ -31,20 +31,36 @@ def by_machine(machines: Sequence[Instance]) -> dict[int, list[Allocation]]:
     query = (
         _running()
         .where(Booking.user_id.in_(owners), Booking.host_id.in_(hosts))
-        .options(joinedload(Allocation.booking), joinedload(Allocation.gpu))
+        .options(joinedload(Allocation.booking).joinedload(Booking.instance), joinedload(Allocation.gpu))
         .order_by(Allocation.gpu_id)
     )
     oldest = (
         select(Instance.owner_id, Instance.host_id, func.min(Instance.id))
-        .where(Instance.owner_id.in_(owners), Instance.host_id.in_(hosts), Instance.deleted_at.is_(None))
+        .where(Instance.owner_id.in_(owners), Instance.host_id.in_(hosts), Instance.takes_gpus)
         .group_by(Instance.owner_id, Instance.host_id)
     )
     default = {(owner, host): machine for owner, host, machine in db.session.execute(oldest)}
     found: dict[int, list[Allocation]] = defaultdict(list)
     for allocation in db.session.scalars(query):
         booking = allocation.booking
-        found[booking.instance_id or default.get((booking.user_id, booking.host_id), 0)].append(allocation)
+        chosen = booking.instance_id if booking.instance and booking.instance.takes_gpus else None
+        found[chosen or default.get((booking.user_id, booking.host_id), 0)].append(allocation)
     return found
+
+
+def default_machine(user_id: int, host_id: int) -> Instance | None:
+    """What a person's bookings on a host are for that name no machine."""
+    mine = (Instance.owner_id == user_id, Instance.host_id == host_id, Instance.takes_gpus)
+    return db.session.scalars(select(Instance).where(*mine).order_by(Instance.id).limit(1)).first()
+
+
+def stay(user_id: int, host_id: int) -> None:
+    """Leave what a person has booked on a host to the machine that it is for now: an older one is about to be there.
+    Else a GPU in use would be taken out of one and put into the other."""
+    if (machine := default_machine(user_id, host_id)) is not None:
+        mine = (Booking.user_id == user_id, Booking.host_id == host_id, Booking.instance_id.is_(None))
+        open_still = (Booking.cancelled_at.is_(None), Booking.ends_at > clock.now())
+        db.session.execute(update(Booking).where(*mine, *open_still).values(instance_id=machine.id))
 
 
 def to_come(gpu_id: int, limit: int = 20) -> list[Allocation]:

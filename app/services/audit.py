@@ -20,7 +20,8 @@ TOLD = frozenset(
     booking.idle_warned booking.reclaimed
     series.created series.changed series.cancelled wait.offered wait.granted wait.expired
     user.registered user.approved user.refused user.password_set
-    gpu.quarantined gpu.intruder gpu.used_unbooked gpu.unreadable instance.force_stopped job.refused
+    gpu.quarantined gpu.intruder gpu.used_unbooked gpu.unreadable instance.force_stopped host.pool_full
+    job.refused
     """.split()  # noqa: SIM905 - a list of words reads better so
 )
 # The bare table, and no row asked back: nothing needs the event as an object.

@@ -26,9 +26,6 @@ def within(ask: Ask, error: RuleRefused, slot: int) -> Iterator[tuple[str, Ask]]
     if "left" in details:  # of a day's, a week's or a month's hours
         seconds = max(int(length.total_seconds()), 1)
         yield from _part(ask, int(str(details["left"])), seconds * count, slot)
-        yield "later", _from(ask, datetime.fromisoformat(str(details["resets"])), length, slot)
-    elif "earliest" in details:
-        yield "later", _from(ask, datetime.fromisoformat(str(details["earliest"])), length, slot)
     elif "latest" in details:
         end = floor_to_grid(datetime.fromisoformat(str(details["latest"])), slot)
         yield "sooner", replace(ask, starts_at=end - length, ends_at=end)
@@ -39,6 +36,8 @@ def within(ask: Ask, error: RuleRefused, slot: int) -> Iterator[tuple[str, Ask]]
         yield "longer", replace(ask, ends_at=ceil_to_grid(end, slot))
     elif details.get("rule") in {"models", "hosts"}:
         yield "elsewhere", replace(ask, gpu_ids=(), count=count, model="", host="")
+    if error.over_at is not None:
+        yield "later", _from(ask, error.over_at, length, slot)
 
 
 def until(ask: Ask, end: datetime, slot: int) -> Ask:

@@ -6,13 +6,12 @@ from __future__ import annotations
 from datetime import timedelta
 
 from flask_babel import gettext as _
-from sqlalchemy.exc import IntegrityError
 
 from app import clock
 from app.errors import Conflict, InvalidInput, NotAllowed, RuleRefused
 from app.extensions import db
 from app.models import Instance, InstanceStatus, Operation, OperationKind, OperationState, Template, TemplateState, User
-from app.services import audit, instances, names, operations, policy
+from app.services import attachments, audit, instances, names, operations, placing, policy
 
 ON = frozenset({InstanceStatus.RUNNING, InstanceStatus.FROZEN})
 _SEEN_WITHIN = timedelta(hours=1)  # after the failure: what is missing later had its name again
@@ -43,23 +42,30 @@ def rename(actor: User, instance: Instance, name: str) -> Operation:
     old = instance.name
     ran = instance.status in ON
     operation = instances.request(actor, instance, OperationKind.RENAME, old=old, new=name, ran=ran)
-    try:
-        with db.session.begin_nested():
-            instance.name = name
-            db.session.flush()
-    except IntegrityError as error:
-        taken = _("The name %(name)s is taken.", name=name)
-        raise InvalidInput(taken, _("Choose another name."), field="name") from error
+    with names.claiming(name, _("Choose another name.")):
+        instance.name = name
     audit.record(actor.username, "instance.renamed", f"instance:{name}", old=old, operation=operation.id)
     return operation
 
 
-def resize(actor: User, instance: Instance, *, cpus: int, memory_gib: int, disk_gib: int) -> Operation:
-    """Set its limits, while it runs too. Raises InvalidInput naming the field that is beyond the rules."""
+def resize(
+    actor: User, instance: Instance, *, cpus: int, memory_gib: int, disk_gib: int, anyway: bool = False
+) -> Operation:
+    """Set its limits, while it runs too. `anyway`: an admin's, also where its host has no room for what it gets more.
+
+    Raises InvalidInput naming the field that is beyond the rules, RuleRefused."""
     require_there(instance)
     instances.check_size(policy.current(), cpus, memory_gib, disk_gib, as_admin=actor.is_admin)
+    memory, disk = _more(instance.memory_mib // 1024, memory_gib), _more(instance.disk_gib, disk_gib)
+    pool = instance.observed.get("pool", "")
+    placing.require(actor, instance.host, memory_gib=memory, disk_gib=disk, pool=pool, anyway=anyway)
     size = {"cpus": cpus, "memory_mib": memory_gib * 1024, "disk_gib": disk_gib}
     return instances.request(actor, instance, OperationKind.RESIZE, **size)
+
+
+def _more(now: int, wanted: int) -> int:
+    """0 also where there was no limit."""
+    return max(0, wanted - now) if now else 0
 
 
 def rebuild(actor: User, instance: Instance) -> Operation:
@@ -124,10 +130,12 @@ def delete_now(actor: User | None, instance: Instance) -> Operation:
 
 def keep(actor: User, instance: Instance) -> None:
     """Change one's mind. Raises Conflict when its deletion has begun."""
+    db.session.refresh(instance, ["delete_at"], with_for_update=True)  # or it could begin just now
     newest = operations.last(instance.id)
     if newest is not None and newest.kind == OperationKind.DELETE and newest.state in operations.OPEN:
         raise Conflict(_("%(name)s is being deleted.", name=instance.name))
     if instance.delete_at is not None:
+        attachments.stay(instance.owner_id, instance.host_id)
         instance.delete_at = None
         db.session.flush()
         audit.record(actor.username, "instance.kept", f"instance:{instance.name}")
@@ -138,11 +146,12 @@ def halfway(instance: Instance) -> Operation | None:
     host is called otherwise, and only the same work once more ends that."""
     if instance.status != InstanceStatus.MISSING:
         return None
-    kinds = (OperationKind.REBUILD, OperationKind.MOVE)
+    kinds = operations.UNNAMING
     newest = operations.last(instance.id, (Operation.kind.in_(kinds)) | (Operation.state == OperationState.DONE))
     if newest is None or newest.state != OperationState.FAILED or not newest.finished_at or not instance.status_at:
         return None
-    return newest if instance.status_at - newest.finished_at < _SEEN_WITHIN else None
+    soon = instance.status_at - newest.finished_at < _SEEN_WITHIN
+    return newest if soon or newest.details.get("halfway") else None
 
 
 def require_there(instance: Instance) -> None:

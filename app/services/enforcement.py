@@ -116,7 +116,7 @@ def _ending(allocation: Allocation, machines: dict[int, str], ends: Mapping[int,
 
 def _want(allocation: Allocation, machines: dict[int, str]) -> Want:
     booking = allocation.booking
-    chosen = booking.instance if booking.instance and booking.instance.deleted_at is None else None
+    chosen = booking.instance if booking.instance and booking.instance.takes_gpus else None
     name = chosen.name if chosen else machines.get(booking.user_id)
     owner = (chosen.owner if chosen else booking.user).username
     tag = Tag(booking.id, allocation.id, int(allocation.ends_at.timestamp()))
@@ -131,7 +131,7 @@ def _default_machines(host_id: int, user_ids: set[int]) -> dict[int, str]:
     """Each person's oldest machine on the host: where their GPUs go unless the booking names another."""
     query = (
         select(Instance.owner_id, Instance.name)
-        .where(Instance.host_id == host_id, Instance.owner_id.in_(user_ids), Instance.deleted_at.is_(None))
+        .where(Instance.host_id == host_id, Instance.owner_id.in_(user_ids), Instance.takes_gpus)
         .order_by(Instance.id.desc())
     )
     return {owner_id: name for owner_id, name in db.session.execute(query)}  # noqa: C416 - rows are not pairs to mypy

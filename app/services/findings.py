@@ -11,8 +11,8 @@ from app import clock
 from app.drivers.base import GpuInfo
 from app.extensions import db
 from app.models import Gpu, GpuState, Host, Instance
-from app.services import checkup
-from app.services.checkup import Finding, Known
+from app.services import audit, checkup, surveys
+from app.services.checkup import LEVELS, OK, Finding, Known, pools
 
 
 def known(host: Host, skew: float | None = None) -> Known:
@@ -25,6 +25,7 @@ def known(host: Host, skew: float | None = None) -> Known:
         frozenset(gpu.pci_address for gpu in gpus if gpu.state == GpuState.MAINTENANCE),
         frozenset(db.session.scalars(names)),
         skew,
+        surveys.pools(host.id).get(host.id, ()),
     )
 
 
@@ -39,7 +40,9 @@ def skew() -> float:
 
 def store(host: Host, found: Iterable[Finding], driver: str | None = None) -> None:
     """Keep what is not as it should be, for the pages that have no way to the host, and the version of its NVIDIA
-    driver; None where that could not be seen."""
+    driver; None where that could not be seen. Admins are told of a storage pool that has become too full."""
+    found = list(found)
+    _tell_of_pools(host, found)
     host.findings = checkup.to_keep(found)
     if driver is not None:
         host.driver_version = driver[:32]
@@ -50,6 +53,17 @@ def store(host: Host, found: Iterable[Finding], driver: str | None = None) -> No
 def stored(host: Host) -> list[Finding]:
     """What the host's agent found last."""
     return [Finding(row["level"], row["what"], row["detail"], row["fix"]) for row in host.findings]
+
+
+def _tell_of_pools(host: Host, found: Iterable[Finding]) -> None:
+    """Of one that is worse than the last time; once a day at most, should it go up and down."""
+    before = {one.what: one.level for one in stored(host)}
+    for one in found:
+        was = before.get(one.what, OK)
+        if one.what.startswith(pools.WHAT) and LEVELS.index(one.level) < LEVELS.index(was):
+            key = f"pool:{host.id}:{one.what[:80]}:{one.level}:{clock.now():%Y%m%d}"
+            where = {"host": host.name, "why": f"{one.what}: {one.detail}"}
+            audit.record(f"agent:{host.name}", "host.pool_full", f"host:{host.name}", key=key, **where)
 
 
 def _info(gpu: Gpu) -> GpuInfo:

@@ -8,7 +8,6 @@ from typing import Any
 
 from flask_babel import gettext as _
 from sqlalchemy import func, or_, select
-from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import joinedload
 
 from app import clock
@@ -28,7 +27,7 @@ from app.models import (
     User,
     UserState,
 )
-from app.services import names, operations, policy, ports, templates
+from app.services import names, operations, placing, policy, ports, templates
 
 NAME = names.MACHINE_NAME
 # What may be asked for of a machine that its host has not, or not whole; what is called like it there may be another's.
@@ -92,9 +91,10 @@ def request_create(
     cpus: int,
     memory_gib: int,
     disk_gib: int,
+    anyway: bool = False,
 ) -> Operation:
     """Ask for a new machine, from a template of the host or one of its images; the host's agent makes it. `actor` None:
-    nobody in particular, who may do all.
+    nobody in particular, who may do all. `anyway`: an admin's, also where the host has no room.
 
     Raises InvalidInput naming the field, NotAllowed, RuleRefused.
     """
@@ -116,6 +116,7 @@ def request_create(
     elif not as_admin and templates.has_any(host.id):
         raise InvalidInput(_("On %(host)s machines are made from templates.", host=host.name), field="image")
     check_size(rules, cpus, memory_gib, disk_gib, as_admin=as_admin)
+    placing.require(actor, host, memory_gib=memory_gib, disk_gib=disk_gib, anyway=anyway)
     instance = Instance(
         name=name,
         host_id=host.id,
@@ -126,7 +127,8 @@ def request_create(
         memory_mib=memory_gib * 1024,
         disk_gib=disk_gib,
     )
-    _insert(instance)
+    with names.claiming(name, _("Choose another name.")):
+        db.session.add(instance)
     ports.reserve(instance, host)
     return operations.enqueue(actor, instance, OperationKind.CREATE)
 
@@ -189,17 +191,6 @@ def _image_of(template: Template, host: Host, owner: User, *, as_admin: bool) ->
         brief = _("%(host)s does not offer the template %(name)s.", host=host.name, name=template.name)
         raise InvalidInput(brief, _("Choose another one."), field="image")
     return template.image
-
-
-def _insert(instance: Instance) -> None:
-    taken = InvalidInput(_("The name %(name)s is taken.", name=instance.name), _("Choose another name."), field="name")
-    if names.reserved(instance.name):
-        raise taken
-    try:
-        with db.session.begin_nested():  # the database decides between two who want one name
-            db.session.add(instance)
-    except IntegrityError as error:
-        raise taken from error
 
 
 def _refuse_user(actor: User | None, owner: User, rules: Policy) -> None:

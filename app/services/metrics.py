@@ -19,7 +19,8 @@ from sqlalchemy import func, select
 from app import clock
 from app.extensions import db
 from app.models import Account, Allocation, Booking, Gpu, Host, Notice, Operation, OperationState, Wait, WaitState
-from app.services import activity, live_seen
+from app.services import activity, live_seen, surveys
+from app.services.checkup import pools
 from app.services.enforcement import not_gone
 from app.services.live_seen import THROTTLES, Hold, Seen, throttled_by
 
@@ -70,6 +71,7 @@ def families(*, names: bool, host: Host | None = None) -> Iterator[Metric]:
     query = select(Host).order_by(Host.name)
     hosts = db.session.scalars(query if host is None else query.where(Host.id == host.id)).all()
     yield from _hosts(hosts, found, now)
+    yield _pools({one.id: one.name for one in hosts})
     yield from _work({one.id: one.name for one in hosts}, now)
     if host is None:
         yield from _lab(now, names=names)
@@ -142,6 +144,15 @@ def _hosts(hosts: Iterable[Host], found: list[Seen], now: datetime) -> Iterator[
     yield _seconds("berth_agent_seen_seconds", "Since the last sign of life of a host's agent", seen)
     yield _seconds("berth_pass_age_seconds", "Since the last pass that could look at the host", passed)
     yield _seconds("berth_pass_duration_seconds", "How long that pass took", took)
+
+
+def _pools(hosts: Mapping[int, str]) -> Metric:
+    family = _family("berth_storage_pool_used_ratio", "Share of a storage pool in use, 0 to 1", ["host", "pool"])
+    for host_id, found in surveys.pools().items():
+        for pool in found:
+            if host_id in hosts and (part := pools.used(pool)) is not None:
+                family.add_metric([hosts[host_id], pool.name], round(part, 4))
+    return family
 
 
 def _work(hosts: Mapping[int, str], now: datetime) -> Iterator[Metric]:

@@ -9,7 +9,7 @@ from app import clock
 from app.errors import InvalidInput, RuleRefused
 from app.extensions import db
 from app.models import Booking, Host, Instance, Operation, OperationKind, User
-from app.services import care, instances
+from app.services import attachments, care, instances, placing
 from app.services.words import when
 
 
@@ -30,10 +30,11 @@ def why_nowhere(host: Host) -> str:
     return _("No other host of %(host)s's LXD cluster is in Berth and in service.", host=host.name)
 
 
-def request(actor: User | None, instance: Instance, target: Host) -> Operation:
+def request(actor: User | None, instance: Instance, target: Host, *, anyway: bool = False) -> Operation:
     """Ask for a machine to be moved; its host must be loaded.
 
-    One that failed half-way goes on where it stopped, to the same host and no other.
+    One that failed half-way goes on where it stopped, to the same host and no other. `anyway`: an admin's, also where
+    there is no room.
 
     Raises InvalidInput for a host that it cannot go to, RuleRefused while bookings need it where it is, Conflict."""
     begun = care.halfway(instance)
@@ -52,6 +53,9 @@ def request(actor: User | None, instance: Instance, target: Host) -> Operation:
         raise InvalidInput(_("%(host)s is out of service.", host=target.name), field="host")
     if begun is None:
         refuse_booked(instance)
+        pool = instance.observed.get("pool", "")
+        disk = 0 if instance.observed.get("pool_driver") == "ceph" else instance.disk_gib  # one pool for all hosts
+        placing.require(actor, target, memory_gib=instance.memory_mib // 1024, disk_gib=disk, pool=pool, anyway=anyway)
     ran = begun.details["ran"] if begun else instance.status in care.ON
     details = {"member": target.member, "to": target.id, "host": target.name, "ran": ran}
     return instances.request(actor, instance, OperationKind.MOVE, **details)
@@ -62,6 +66,7 @@ def retry(actor: User, instance: Instance) -> Operation:
     its host; the host must be loaded. Raises what these raise."""
     begun = care.halfway(instance)
     if begun is None:
+        attachments.stay(instance.owner_id, instance.host_id)
         return instances.request(actor, instance, OperationKind.CREATE)
     if begun.kind == OperationKind.REBUILD:
         return care.rebuild(actor, instance)
@@ -90,7 +95,7 @@ def refuse_booked(instance: Instance) -> None:
 def _needing(instance: Instance) -> list[Booking]:
     """What of its owner's is booked on its host for this machine, now or later, in order of start."""
     oldest = select(func.min(Instance.id)).where(
-        Instance.owner_id == instance.owner_id, Instance.host_id == instance.host_id, Instance.deleted_at.is_(None)
+        Instance.owner_id == instance.owner_id, Instance.host_id == instance.host_id, Instance.takes_gpus
     )
     named = Booking.instance_id == instance.id
     unnamed = Booking.instance_id.is_(None) & (oldest.scalar_subquery() == instance.id)

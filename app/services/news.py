@@ -39,6 +39,7 @@ FOR_ADMINS = {
     "gpu.used_unbooked": Event.ALARM,
     "gpu.unreadable": Event.ALARM,
     "instance.force_stopped": Event.ALARM,
+    "host.pool_full": Event.ALARM,
     "job.refused": Event.ALARM,
 }
 # Each program is on record; a loop of them is told of once in the hour, as is a GPU that comes and goes.

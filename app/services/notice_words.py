@@ -131,10 +131,20 @@ def _alarm(details: dict[str, Any], _place: Place) -> str:
             "GPU %(gpu)s of %(host)s does not answer", gpu=details.get("gpu", "?"), host=details.get("host", "?")
         ),
         "instance.force_stopped": _("A machine on %(host)s was stopped by force", host=details.get("host", "?")),
+        "host.pool_full": _("A storage pool of %(host)s is nearly full", host=details.get("host", "?")),
         "job.refused": _("A forged job was refused (%(target)s)", target=details.get("target", "?")),
         "host.silent": _("%(host)s says nothing", host=details.get("host", "?")),
     }
     return words.get(details["action"], details["action"])
+
+
+def _low(details: dict[str, Any]) -> str:
+    hours = hours_text(details["left"])
+    if details.get("team"):
+        return _("%(hours)s GPU-hours of %(team)s are left", hours=hours, team=details["team"])
+    if not details["monthly"]:
+        return _("%(hours)s GPU-hours are left", hours=hours)
+    return _("%(hours)s GPU-hours are left this month", hours=hours)
 
 
 _TITLES: dict[Event, Callable[[dict[str, Any], Place], str]] = {
@@ -146,7 +156,7 @@ _TITLES: dict[Event, Callable[[dict[str, Any], Place], str]] = {
     Event.OFFERED: _offered,
     Event.IDLE: _idle,
     Event.APPROVED: _approved,
-    Event.QUOTA_LOW: lambda d, _p: _("%(hours)s GPU-hours are left this month", hours=hours_text(d["left"])),
+    Event.QUOTA_LOW: lambda d, _p: _low(d),
     Event.WAITING: lambda d, _p: _("%(name)s waits for approval", name=d["target"].partition(":")[2]),
     Event.QUARANTINE: lambda d, _p: _(
         "GPU %(gpu)s of %(host)s is in quarantine", gpu=d.get("gpu", "?"), host=d.get("host", "?")

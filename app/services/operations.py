@@ -35,6 +35,7 @@ HEAVY = frozenset(
     {OperationKind.BUILD, OperationKind.BACKUP}
 )  # minutes of a host's processor and disk: one at a time there
 FROM_IMAGE = (OperationKind.CREATE, OperationKind.REBUILD)  # what a machine's image is needed for
+UNNAMING = (OperationKind.REBUILD, OperationKind.MOVE)  # what takes a machine's name from it on the way
 LONGEST_LOG = 64_000  # characters; what comes first goes first
 # What a machine is after work that went well; the other kinds leave that as it is.
 _BECOMES = {

@@ -12,7 +12,7 @@ from app.errors import RuleRefused
 from app.extensions import db
 from app.models import Backup, Host, Instance, InstanceStatus, Operation, OperationKind
 from app.models.backups import KEPT
-from app.services import ports
+from app.services import attachments, ports
 
 
 def of(operation: Operation, instance: Instance, error: str) -> None:
@@ -53,6 +53,7 @@ def _arrived(instance: Instance, host_id: int) -> None:
     target = db.session.get_one(Host, host_id)
     left = update(Backup).where(Backup.instance_id == instance.id, Backup.removed_at.is_(None))
     db.session.execute(left.values(removed_at=clock.now()))
+    attachments.stay(instance.owner_id, host_id)
     ports.release(instance.id)
     instance.host_id, instance.host, instance.health = target.id, target, {}
     db.session.flush()

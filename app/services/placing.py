@@ -20,9 +20,10 @@ from app.errors import InvalidInput, RuleRefused
 from app.extensions import db
 from app.models import Gpu, GpuState, Host, Instance, Template, User
 from app.services import attachments, inventory, templates
+from app.services.checkup.pools import SPARE
 
-SPARE = 0.15  # of a storage pool is left to those who are there already
 GIB = 1 << 30
+FULL = "full"  # the rule of a refusal that an admin may pass over
 
 
 @dataclass(frozen=True)
@@ -127,6 +128,32 @@ def place(name: str, owner: User | None, silence: timedelta, *, memory_gib: int,
     return next(one for host_id, one in offered.items() if known[host_id] is best)
 
 
+def seen(host: Host, pool: str = "") -> Room:
+    """What a chosen host has for more memory and disk, whether it answers now or later. `pool`: the storage pool that
+    the disk is of; "": that of new machines."""
+    memory, used = host.survey.get("memory"), host.survey.get("memory_used") or 0
+    size, taken, driver = _pool(host.survey, pool)
+    return Room(host.name, memory=memory, memory_used=used, disk=size, disk_used=taken, driver=driver)
+
+
+def lacking(host: Host, memory_gib: int, disk_gib: int, pool: str = "") -> str:
+    """What a chosen host has less left of than that, in words; "" for nothing that is known. `pool` as of `seen`."""
+    room = seen(host, pool)
+    what = room.lacks(memory_gib * GIB, disk_gib * GIB)
+    return _lack(room, what) if what else ""
+
+
+def require(
+    actor: User | None, host: Host, *, memory_gib: int, disk_gib: int, pool: str = "", anyway: bool = False
+) -> None:
+    """Refuse so much more on a chosen host where it has less left. `anyway`: an admin wants it all the same, as does
+    the command line (`actor` None), which names the host itself. `pool` as of `seen`. Raises RuleRefused."""
+    if actor is None or (anyway and actor.is_admin):
+        return
+    if lack := lacking(host, memory_gib, disk_gib, pool):
+        raise RuleRefused(lack, _("Take less, or go where there is room."), rule=FULL)
+
+
 def _lack(room: Room, what: str) -> str:
     if what == "answer":
         return _("%(host)s does not answer.", host=room.host)
@@ -135,10 +162,10 @@ def _lack(room: Room, what: str) -> str:
     return _("%(host)s has %(free)s GiB of disk free.", host=room.host, free=(room.disk_free or 0) // GIB)
 
 
-def _pool(survey: dict[str, Any]) -> tuple[int | None, int, str]:
-    """Size, use and kind of the pool that new machines go to."""
+def _pool(survey: dict[str, Any], name: str = "") -> tuple[int | None, int, str]:
+    """Size, use and kind of that pool; of the one that new machines go to."""
     pools = survey.get("pools", [])
-    found = next((pool for pool in pools if pool["name"] == survey.get("pool")), None)
+    found = next((pool for pool in pools if pool["name"] == (name or survey.get("pool"))), None)
     if found is None:
         return None, 0, ""
     return found["total"], found["used"] or 0, str(found["driver"])

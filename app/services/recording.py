@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import TypeVar
 
 from sqlalchemy import Select, select
-from sqlalchemy.orm import selectinload
+from sqlalchemy.orm import joinedload, selectinload
 
 from app import clock
 from app.drivers.base import HostSeen, Node, device_name
 from app.extensions import db, settings
-from app.models import Allocation, Booking, Host
-from app.services import audit, charges, instances, quota
+from app.models import Allocation, Booking, Host, Operation, OperationState
+from app.services import audit, charges, instances, operations, quota
 from app.services.enforcement import not_gone, on
 from app.services.plan import Desired, Trouble, is_in, plan
 from app.services.rules.fees import OWN_TROUBLE, PROMPT
@@ -133,9 +133,26 @@ def settle_ended(host: Host, limit: int = 100, ago: timedelta = timedelta(0)) ->
 def looked(host: Host, milliseconds: int, seen: HostSeen, began: datetime, trouble: str = "") -> None:
     """Note that a pass, which began then, could look at the host, how long it took, and how its machines are.
     `trouble`: why it could not be told who holds its GPUs."""
+    _note_halfway(host, seen.instances.keys(), began)
     host.pass_at, host.pass_ms, host.trouble = clock.now(), milliseconds, trouble[:500]
     statuses = {(name, instance.owner): instance.status for name, instance in seen.instances.items()}
     instances.record_statuses(host.id, statuses, began)
+
+
+def _note_halfway(host: Host, there: Collection[str], began: datetime) -> None:
+    """Keep of a rebuild or a move that failed since the last look at the host began, and before this one did, that its
+    machine's name is not `there` (see care.halfway): it may be days that nobody could look."""
+    query = (
+        select(Operation)
+        .where(Operation.host_id == host.id, Operation.kind.in_(operations.UNNAMING))
+        .where(Operation.state == OperationState.FAILED, Operation.finished_at <= began)
+        .options(joinedload(Operation.instance))
+    )
+    if host.pass_at is not None:
+        query = query.where(Operation.finished_at >= host.pass_at - timedelta(milliseconds=host.pass_ms or 0))
+    for operation in db.session.scalars(query):
+        if operation.instance is not None and operation.instance.name not in there:
+            operations.remember(operation.id, halfway=True)
 
 
 def could_not_look(host: Host, want: Desired, text: str) -> None:

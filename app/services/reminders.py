@@ -5,15 +5,15 @@ Whoever looks, and however often: each is told once, since a notice's key says w
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from datetime import datetime, timedelta
 
-from sqlalchemy import func, select
+from sqlalchemy import Select, case, func, or_, select, true
 from sqlalchemy.orm import joinedload, selectinload
 
 from app import clock
 from app.extensions import db
-from app.models import Account, Allocation, Booking, Event, Host, User
+from app.models import Account, Allocation, Booking, EntryKind, Event, Host, LedgerEntry, TeamMember, User
 from app.services import endings, notices, people
 from app.services.news import facts
 from app.services.notices import Telling
@@ -37,10 +37,24 @@ def of_bookings(*, mail: bool) -> int:
 
 
 def of_accounts(*, mail: bool) -> int:
-    """Tell whose monthly quota is nearly used up, once a month; how many notices are new."""
-    low = Account.monthly > 0, Account.balance * LOW < Account.monthly
-    query = select(User).join(Account, Account.id == User.account_id).where(*low).options(joinedload(User.account))
-    return sum(notices.tell(user, telling, mail=mail) for user, telling in _low(db.session.scalars(query)))
+    """Tell whose hours are nearly used up, those of a month or those granted last, once each; how many notices are
+    new. Of a team those who run it hear."""
+    given = select(LedgerEntry.id, LedgerEntry.amount).where(
+        LedgerEntry.account_id == Account.id, LedgerEntry.kind == EntryKind.GRANT, LedgerEntry.amount > 0
+    )
+    last = given.order_by(LedgerEntry.id.desc()).limit(1).lateral()
+    people_of = or_(User.account_id == Account.id, User.id.in_(_owners()))
+    query = (
+        select(User, Account, last.c.id)
+        .select_from(Account)
+        .join(User, people_of)
+        .join(last, true())
+        .where(Account.balance * LOW < case((Account.monthly > 0, Account.monthly), else_=last.c.amount))
+        .order_by(Account.id, User.id)
+    )
+    return sum(
+        notices.tell(user, _low(account, grant), mail=mail) for user, account, grant in db.session.execute(query)
+    )
 
 
 def of_hosts(*, mail: bool) -> int:
@@ -91,17 +105,20 @@ def _minutes(booking: Booking, now: datetime) -> int:
     return min(reached, default=0)
 
 
-def _low(users: Iterable[User]) -> Iterator[tuple[User, Telling]]:
-    for user in users:
-        account = user.account
-        assert account is not None, "they were found by it"
-        month = "" if account.renews_at is None else f"{account.renews_at:%Y-%m}"
-        details = {
-            "left": max(account.balance, 0),
-            "monthly": account.monthly,
-            "renews_at": account.renews_at.isoformat() if account.renews_at else "",
-        }
-        yield user, Telling(Event.QUOTA_LOW, f"quota_low:{account.id}:{month}", details, account.renews_at)
+def _owners() -> Select[int]:
+    return select(TeamMember.user_id).where(TeamMember.account_id == Account.id, TeamMember.is_owner)
+
+
+def _low(account: Account, grant: int) -> Telling:
+    """`grant`: the ledger's entry by which hours came last."""
+    since = f"{account.renews_at:%Y-%m}" if account.renews_at else f"grant-{grant}"
+    details = {
+        "left": max(account.balance, 0),
+        "monthly": account.monthly,
+        "team": account.title if account.is_team else "",
+        "renews_at": account.renews_at.isoformat() if account.renews_at else "",
+    }
+    return Telling(Event.QUOTA_LOW, f"quota_low:{account.id}:{since}", details, account.renews_at)
 
 
 def _silence(host: Host, since: datetime) -> Telling:

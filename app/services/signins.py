@@ -6,12 +6,12 @@ import hashlib
 import secrets
 from datetime import timedelta
 
-from sqlalchemy import bindparam, delete, select, update
+from sqlalchemy import bindparam, delete, exists, select, update
 from sqlalchemy.orm import contains_eager, with_expression
 
 from app import clock
 from app.extensions import db
-from app.models import SignIn, User, UserState
+from app.models import SignIn, TeamMember, User, UserState
 from app.services import endings
 
 IDLE = timedelta(hours=8)
@@ -29,7 +29,11 @@ _FIND = (
         SignIn.created_at > bindparam("begun_after"),
         User.state == UserState.ACTIVE,
     )
-    .options(contains_eager(SignIn.user), with_expression(SignIn.ends_soon, endings.next_end(SignIn.user_id)))
+    .options(
+        contains_eager(SignIn.user),
+        with_expression(SignIn.ends_soon, endings.next_end(SignIn.user_id)),
+        with_expression(SignIn.in_a_team, exists().where(TeamMember.user_id == SignIn.user_id)),
+    )
     .execution_options(populate_existing=True)
 )
 
@@ -49,7 +53,8 @@ def begin(user: User) -> str:
 def find(key: str) -> SignIn | None:
     """The sign-in of a key with its person, in one query; None if it ran out or the person is not active.
 
-    Whether a booking of theirs ends soon comes along: every page asks, and the answer is no nearly always."""
+    Whether a booking of theirs ends soon and whether they are in a team comes along: pages ask, and the answer is no
+    nearly always."""
     now = clock.now()
     values = {"seen_after": now - IDLE, "begun_after": now - ABSOLUTE, "now": now, "soon": now + endings.SOON}
     return db.session.scalar(_FIND, values | {"key": _hash(key)})

@@ -7,15 +7,15 @@ only while nothing is found does it come to look at all that is booked.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 from flask_babel import gettext as _
 
 from app import clock
-from app.errors import DomainError, InvalidInput, RuleRefused
+from app.errors import DomainError, InvalidInput, first_over
 from app.models import Gpu, User
-from app.services import bookings, openings
+from app.services import bookings, claims, openings, payers, refusals
 from app.services.bookings import Ask
 from app.services.gaps import Room, rooms, starts
 from app.services.refusals import Offer
@@ -23,6 +23,8 @@ from app.services.rules import classes
 from app.services.windows import Window, ceil_to_grid, floor_to_grid
 
 MOST = 4  # proposals
+TRIED = 2 * MOST  # places, the best ones: the rules and the quota may refuse some
+AGAIN = 2  # further looks, each from when on a rule is said not to be in the way any more
 FIRST_LOOK = timedelta(days=2)
 FAR_APART = timedelta(days=7)  # a proposal so much worse than the best one is not looked for
 USUAL = timedelta(hours=4)
@@ -31,7 +33,7 @@ USUAL = timedelta(hours=4)
 @dataclass(frozen=True)
 class Wish:
     """`count` GPUs of one host (of `model`, on `host`, where named) for so many seconds: not before one moment and
-    over by another, where given; as near to `near` as can be, or else as early."""
+    over by another, where given; as near to `near` as can be, or else as early. `account`: as in Ask."""
 
     count: int
     seconds: int
@@ -40,6 +42,7 @@ class Wish:
     not_before: datetime | None = None
     before: datetime | None = None
     near: datetime | None = None
+    account: str = ""
 
 
 @dataclass(frozen=True)
@@ -81,39 +84,55 @@ def find(user: User, wish: Wish, slot: int) -> Found:
         raise InvalidInput(_("Ask for at least one GPU."), field="count")
     if wish.seconds <= 0:
         raise InvalidInput(_("Give a duration in hours, such as 6 or 1.5."), field="hours")
-    gpus = openings.usable_gpus(wish.model, wish.host)
-    _require_a_host(gpus, wish.count)
-    rules = classes.rules_for(user.account_id)
+    rules = classes.rules_for(payers.account_id(user, wish.account))
+    gpus = claims.enough_gpus(Ask(ends_at=now, count=wish.count, model=wish.model, host=wish.host), rules)
     slot, horizon = rules.slot(slot), now + timedelta(days=rules.horizon_days)
     length = timedelta(seconds=-(-wish.seconds // slot) * slot)
     first = max(wish.not_before or now, now + rules.notice)
     search = _Search(wish, length, now, first, min(wish.before or horizon, horizon), slot)
-    offers = _tried(user, search, _best(gpus, search))
-    if offers or wish.before is None or wish.before >= horizon:
-        return Found(offers, late=False)
-    later = _Search(wish, length, now, first, horizon, slot)
-    return Found(_tried(user, later, _best(gpus, later)), late=True)
+    offers, refused = _offers(user, search, gpus)
+    late = not offers and search.last < horizon
+    if late:
+        offers, other = _offers(user, replace(search, last=horizon), gpus)
+        refused = refused or other
+    if refused is not None and not offers:
+        raise refused
+    return Found(offers, late)
 
 
-def free_now(user: User, slot: int, model: str = "", host: str = "") -> list[Offer]:
-    """One GPU from this minute on, on each host that has one, the longest first: four hours, or until it is taken."""
+def free_now(user: User, slot: int, model: str = "", host: str = "", account: str = "") -> list[Offer]:
+    """One GPU from this minute on, on each host that has one, the longest first: four hours, or until it is taken, or
+    as long as the rules and the quota allow. Raises what says why none can be had, where some are free."""
     now = clock.now()
-    gpus = openings.usable_gpus(model, host)
-    usual = ceil_to_grid(now + USUAL, slot)
-    room = rooms(gpus, Window(now, usual), timedelta(seconds=slot))
+    rules = classes.rules_for(payers.account_id(user, account))
+    slot = rules.slot(slot)
+    gpus = claims.enough_gpus(Ask(ends_at=now, model=model, host=host), rules)
+    longest = floor_to_grid(now + timedelta(hours=rules.max_hours), slot)
+    next_line = floor_to_grid(now, slot) + timedelta(seconds=slot)
+    latest = min(ceil_to_grid(now + USUAL, slot), max(longest, next_line))
+    offers, refused = [], None
+    for until, gpu in _free_until(gpus, Window(now, latest), slot):
+        ask = Ask(ends_at=until, gpu_ids=(gpu.id,), account=account)
+        try:
+            offers.append(Offer("now", ask, bookings.propose(user, ask, slot)))
+        except DomainError as error:
+            refused = refused or error
+            offers += [one for one in refusals.instead(user, ask, error, slot) if one.kind == "shorter"][:1]
+    if refused is not None and not offers:
+        raise refused
+    return offers
+
+
+def _free_until(gpus: Sequence[Gpu], window: Window, slot: int) -> list[tuple[datetime, Gpu]]:
+    """Of each host that has one, the GPU that is free the longest from the window's start on; the longest first."""
+    now = window.starts_at
+    room = rooms(gpus, window, min(timedelta(seconds=slot), window.ends_at - now))
     best: dict[int, tuple[datetime, Gpu]] = {}
     for gpu in gpus:
         until = next((floor_to_grid(one.ends_at, slot) for one in room[gpu.id] if one.starts_at <= now), now)
         if until > now and (gpu.host_id not in best or until > best[gpu.host_id][0]):
             best[gpu.host_id] = (until, gpu)
-    offers = []
-    for until, gpu in sorted(best.values(), key=lambda one: one[0], reverse=True)[:MOST]:
-        ask = Ask(ends_at=until, gpu_ids=(gpu.id,))
-        try:
-            offers.append(Offer("now", ask, bookings.propose(user, ask, slot)))
-        except DomainError:
-            continue
-    return offers
+    return sorted(best.values(), key=lambda one: one[0], reverse=True)[:MOST]
 
 
 def _best(gpus: Sequence[Gpu], search: _Search) -> list[_Place]:
@@ -131,7 +150,7 @@ def _best(gpus: Sequence[Gpu], search: _Search) -> list[_Place]:
         everything = window.starts_at <= search.first and window.ends_at >= search.last
         far = bool(found) and look > _distance(found[0].window, search) + FAR_APART
         if everything or far or len({one.gpus[0].host_id for one in found}) >= min(MOST, len(by_host)):
-            return found[:MOST]
+            return found[:TRIED]
         look *= 2
 
 
@@ -175,30 +194,36 @@ def _distance(window: Window, search: _Search) -> timedelta:
     return abs(window.starts_at - (search.wish.near or search.first))
 
 
-def _tried(user: User, search: _Search, found: Sequence[_Place]) -> tuple[Offer, ...]:
-    offers, refused = [], None
+def _offers(user: User, search: _Search, gpus: Sequence[Gpu]) -> tuple[tuple[Offer, ...], DomainError | None]:
+    """What can be booked, best first, and the first reason why a place cannot. Where a rule that time alone helps
+    against refuses places, looked for again from then on."""
+    found: dict[object, Offer] = {}
+    why, ahead = None, search
+    for _look in range(1 + AGAIN):
+        offers, refused = _tried(user, ahead, _best(gpus, ahead))
+        found |= {(one.proposal.window, one.proposal.gpus): one for one in offers}
+        why = why or next(iter(refused), None)
+        if (later := first_over(refused, ahead.first)) is None:
+            break
+        ahead = replace(ahead, first=later)
+    best = list(found.values())
+    if ahead is not search:
+        best.sort(key=lambda one: (_distance(one.proposal.window, search), one.proposal.gpus[0].host.name))
+    return tuple(best[:MOST]), why
+
+
+def _tried(user: User, search: _Search, found: Sequence[_Place]) -> tuple[list[Offer], list[DomainError]]:
+    offers: list[Offer] = []
+    refused: list[DomainError] = []
     for place in found:
-        window, gpus = place.window, place.gpus
+        window, gpus, wish = place.window, place.gpus, search.wish
         start = None if window.starts_at == search.now else window.starts_at
-        ask = Ask(ends_at=window.ends_at, starts_at=start, count=search.wish.count, model=search.wish.model)
-        named = Ask(ends_at=window.ends_at, starts_at=start, gpu_ids=tuple(gpu.id for gpu in gpus))
+        ask = Ask(window.ends_at, start, count=wish.count, model=wish.model, account=wish.account)
+        named = replace(ask, gpu_ids=tuple(gpu.id for gpu in gpus))
         try:
             offers.append(Offer("slot", ask, bookings.propose(user, named, search.slot)))
         except DomainError as error:
-            refused = refused or error
-    if refused is not None and not offers:
-        raise refused
-    return tuple(offers)
-
-
-def _require_a_host(gpus: Sequence[Gpu], count: int) -> None:
-    most = max((len(group) for group in openings.by_host(gpus).values()), default=0)
-    if not most:
-        raise InvalidInput(_("There is no such GPU to book."), _("Choose another model or host."), field="model")
-    if most < count:
-        raise RuleRefused(
-            _("No host has %(count)s such GPUs; the most on one host is %(most)s.", count=count, most=most),
-            _("Take fewer GPUs."),
-            rule="host_size",
-            limit=most,
-        )
+            refused.append(error)
+        if len(offers) == MOST:
+            break
+    return offers, refused

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from datetime import datetime
@@ -12,7 +13,7 @@ from sqlalchemy import select, update
 from sqlalchemy.orm import joinedload, undefer
 
 from app import clock
-from app.drivers.survey import HostUse, InstanceUse
+from app.drivers.survey import HostUse, InstanceUse, PoolUse
 from app.errors import NotFound
 from app.extensions import db
 from app.models import Host, Instance, User
@@ -40,6 +41,7 @@ def record(host: Host, found: HostUse, cpu: Mapping[str, float], began: datetime
         if name in found.instances and found.instances[name].owner == owner
     }
     drivers = {pool.name: pool.driver for pool in found.pools}
+    on = Counter(use.pool for use in found.instances.values())
     seen = {name: _shown(use, drivers, cpu.get(name)) for name, use in found.instances.items()}
     rows = [
         {"id": number, "observed": seen[name]}
@@ -49,7 +51,7 @@ def record(host: Host, found: HostUse, cpu: Mapping[str, float], began: datetime
     host.member, host.cluster = found.member[:63], found.cluster[:64]
     host.survey = {
         "instances": {name: one for name, one in seen.items() if name not in ours},
-        "pools": [asdict(pool) for pool in found.pools],
+        "pools": [asdict(pool) | {"machines": on[pool.name]} for pool in found.pools],
         "profiles": [asdict(profile) for profile in found.profiles],
         "networks": [asdict(network) for network in found.networks],
         "pool": found.pool,
@@ -60,6 +62,19 @@ def record(host: Host, found: HostUse, cpu: Mapping[str, float], began: datetime
     db.session.flush()
     if rows:
         db.session.execute(update(Instance), rows)
+
+
+def pools(host_id: int | None = None) -> dict[int, tuple[PoolUse, ...]]:
+    """By host, or of one: the storage pools that have instances on them, or are for new ones."""
+    query = select(Host.id, Host.survey["pools"], Host.survey["pool"].astext)
+    return {
+        number: tuple(
+            PoolUse(one["name"], one["driver"], one["used"], one["total"])
+            for one in found or ()
+            if one.get("machines") or one["name"] == new
+        )
+        for number, found, new in db.session.execute(query if host_id is None else query.where(Host.id == host_id))
+    }
 
 
 def record_one(instance_id: int, found: HostUse, began: datetime) -> None:

@@ -60,6 +60,9 @@ def _ask(instance: Instance, kind: OperationKind) -> bool:
             if kind == OperationKind.SNAPSHOT:
                 snapshots.take(None, instance, auto=True)
             elif kind == OperationKind.DELETE:
+                db.session.refresh(instance, ["delete_at"], with_for_update=True)
+                if instance.delete_at is None or instance.delete_at > clock.now():  # kept, just now
+                    return False
                 care.delete_now(None, instance)
             else:
                 instances.request(None, instance, kind)

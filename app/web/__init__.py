@@ -35,6 +35,7 @@ from app.web import (
     notices,
     people,
     people_access,
+    people_several,
     policy,
     quota,
     render,
@@ -53,7 +54,7 @@ from app.web import (
     ways,
 )
 
-__all__ = ["classes", "init_app", "locale", "machine_move", "people_access"]
+__all__ = ["classes", "init_app", "locale", "machine_move", "people_access", "people_several"]
 
 PAGES = (
     auth, home, calendar, find, bookings, waits, live, machines, machine_care, snapshots, backups, ways, terminal,

@@ -16,9 +16,10 @@ from app.services import audit, inventory, policy, quota
 from app.services.rules import classes, terms, trial
 from app.services.windows import hours_text
 from app.web import class_form, rule_words
+from app.web.forms import filled_in
 from app.web.policy import bp
 from app.web.render import go, render
-from app.web.security import admin_required
+from app.web.security import admin_required, comes_back
 from app.web.sessions import me
 
 ID = "/classes/<int(min=1, max=9223372036854775807):class_id>"
@@ -57,6 +58,7 @@ def show_class(class_id: int) -> Response:
 
 @bp.post(ID)
 @admin_required
+@comes_back(lambda: filled_in("policy.show_class"))
 def change_class(class_id: int) -> Response:
     """Set its rules; they hold for what is booked from now on."""
     found = classes.get(class_id)

@@ -18,7 +18,7 @@ from app.services.refusals import Offer
 from app.services.rules import classes
 from app.services.slots import Wish
 from app.web import local_times, times
-from app.web.bookings import words
+from app.web.bookings import budget, words
 from app.web.bookings.blueprint import slot
 from app.web.errors import status_of
 from app.web.forms import PageForm
@@ -40,6 +40,7 @@ class FindForm(PageForm):
     before_date = StringField(_l("Over before"))
     near_date = StringField(_l("Closest to"))
     near_time = StringField(_l("at"))
+    account = SelectField(_l("Account"), validate_choice=False)
 
 
 @bp.get("")
@@ -47,6 +48,7 @@ def index() -> Response:
     """The form; with `find`, what could be booked. Changes nothing."""
     if "find" not in request.args:
         chosen = {name: request.args.get(name, "") for name in ("model", "host")}
+        chosen["account"] = request.args.get("account", budget.usual_account())
         return _page(_with_lists(FindForm(formdata=None, **chosen)))
     form = _with_lists(FindForm(formdata=request.args))
     wish: Wish | None = None
@@ -64,17 +66,26 @@ def index() -> Response:
 
 
 def _page(form: FindForm, *, status: int = 200, **more: Any) -> Response:
-    now = slots.free_now(me(), slot(), _known(form.model), _known(form.host)) if "found" not in more else []
-    rules = classes.rules_for(me().account_id)
+    now, not_now = _free_now(form) if "found" not in more else ([], None)
+    rules = classes.rules_for(budget.payer(me(), _known(form.account)))
     return render(
         "find/index.html",
         form=form,
         errors_found=bool(form.errors or form.form_errors),
         free_now=[_shown_now(offer) for offer in now],
+        not_now=not_now,
         rules=rules,
         status=status,
         **{"offers": [], "found": None, "refused": None, "wish": None} | more,
     )
+
+
+def _free_now(form: FindForm) -> tuple[list[Offer], DomainError | None]:
+    """What could be booked this minute, or why none of what is free."""
+    try:
+        return slots.free_now(me(), slot(), _known(form.model), _known(form.host), _known(form.account)), None
+    except DomainError as error:
+        return [], error
 
 
 def _wish(form: FindForm) -> Wish:
@@ -102,6 +113,7 @@ def _wish(form: FindForm) -> Wish:
         not_before=day("after_date"),
         before=day("before_date"),
         near=near,
+        account=form.account.data or "",
     )
 
 
@@ -129,6 +141,7 @@ def _with_lists(form: FindForm) -> FindForm:
     gpus = openings.usable_gpus()
     form.model.choices = [("", _("Any")), *((name, name) for name in sorted({gpu.model for gpu in gpus}))]
     form.host.choices = [("", _("Any")), *((name, name) for name in sorted({gpu.host.name for gpu in gpus}))]
+    form.account.choices = [("", _("My own")), *budget.team_accounts()]
     return form
 
 

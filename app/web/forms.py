@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from typing import Any
 
+from flask import request, url_for
 from flask_babel import lazy_gettext as _l
 from flask_wtf import FlaskForm
-from wtforms import Form
+from wtforms import BooleanField, Form
 from wtforms.validators import InputRequired, Length
 
-from app.errors import InvalidInput
+from app.errors import DomainError, InvalidInput
+from app.services.placing import FULL
+
+NOT_TYPED = {"csrf_token", "request_key", "endpoint"}
 
 
 class PageForm(FlaskForm):  # type: ignore[misc]
@@ -25,6 +29,18 @@ class PageForm(FlaskForm):  # type: ignore[misc]
         show_refusal(self, error)
 
 
+class RoomForm(PageForm):
+    """Of what takes room on a host. `full`: refused for want of it; an admin may say `anyway`."""
+
+    full = False
+    anyway = BooleanField(_l("There is no room for it: do it all the same"))
+
+    def against(self, error: DomainError) -> None:
+        """Show what a service refuses above the form."""
+        self.form_errors.append(str(error))
+        self.full = error.details.get("rule") == FULL
+
+
 def show_refusal(form: Form, error: InvalidInput) -> None:
     """Put the words of a refusal where the person looks for them."""
     field = form._fields.get(error.field)
@@ -32,6 +48,13 @@ def show_refusal(form: Form, error: InvalidInput) -> None:
         form.form_errors.append(str(error))
     else:
         field.errors = [*field.errors, str(error)]
+
+
+def filled_in(endpoint: str) -> str:
+    """The address of a page with a form, filled in with what was sent: for whoever was signed out meanwhile."""
+    names = [name for name in request.form if name not in NOT_TYPED and not name.startswith("_")]
+    typed: dict[str, Any] = {name: request.form.getlist(name) for name in names}
+    return url_for(endpoint, **typed | (request.view_args or {}))
 
 
 def required(**kwargs: Any) -> InputRequired:

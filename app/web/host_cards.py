@@ -11,6 +11,7 @@ from flask_babel import LazyString, pgettext
 from flask_babel import gettext as _
 
 from app.models import Allocation, Gpu, GpuState, Host
+from app.services.checkup import pools
 from app.web import host_words
 
 
@@ -80,6 +81,11 @@ class HostCard:
     def differences(self) -> int:
         """How many things differed at the last look."""
         return len(self.host.observed.get("drift", []))
+
+    @property
+    def filling(self) -> str:
+        """`warn` or `bad` where a storage pool of machines was nearly full at the last check-up, else ""."""
+        return pools.worst(self.host.findings)
 
     @property
     def state(self) -> tuple[str, str]:

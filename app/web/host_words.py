@@ -62,6 +62,7 @@ EVENTS = {
     "gpu.quarantined": _l("GPU put into quarantine"),
     "gpu.released": _l("GPU released from quarantine"),
     "instance.force_stopped": _l("Machine stopped by force"),
+    "host.pool_full": _l("Storage pool nearly full"),
     "job.refused": _l("Forged job refused"),
 }
 LEVELS = {"bad": ("failed", _l("To be mended")), "warn": ("no_data", _l("Worth a look"))}  # of a check-up's findings

@@ -11,8 +11,8 @@ from app import queue
 from app.errors import Conflict, DomainError, InvalidInput
 from app.extensions import transaction
 from app.models import Instance
-from app.services import care, instances, moving, policy
-from app.web.forms import PageForm, at_most, required
+from app.services import care, instances, moving, placing, policy
+from app.web.forms import PageForm, RoomForm, at_most, required
 from app.web.machine_form import WholeNumber
 from app.web.render import go, render
 from app.web.sessions import me
@@ -26,7 +26,7 @@ class NameForm(PageForm):
     name = StringField(_l("New name"), [required(), at_most(30)])
 
 
-class SizeForm(PageForm):
+class SizeForm(RoomForm):
     """A machine's limits."""
 
     cpus = WholeNumber(_l("CPUs"), [required()])
@@ -69,13 +69,14 @@ def resize(name: str) -> Response:
                 care.resize(
                     me(), machine,
                     cpus=form.cpus.data or 0, memory_gib=form.memory_gib.data or 0, disk_gib=form.disk_gib.data or 0,
+                    anyway=form.anyway.data,
                 )  # fmt: skip
         except InvalidInput as error:
             form.refuse(error)
         except Conflict as error:
             return _refused(machine, error)
         except DomainError as error:
-            form.form_errors.append(str(error))
+            form.against(error)
         else:
             return _asked(machine)
     return _page(instances.get(me(), name), form, status=422)
@@ -180,6 +181,7 @@ def _page(machine: Instance, form: SizeForm, status: int = 200) -> Response:
     return render(
         "machines/care.html", machine=machine, form=form, rules=policy.current(), errors_found=bool(form.errors),
         nowhere=moving.why_nowhere(machine.host), status=status,
+        room=placing.seen(machine.host, machine.observed.get("pool", "")),
     )  # fmt: skip
 
 

@@ -14,7 +14,7 @@ from wtforms.validators import ValidationError
 from app.models import Gpu, Host, Template, User
 from app.services import accounts, admission, attachments, instances, inventory, placing, policy, templates
 from app.web import places, room_words
-from app.web.forms import PageForm, at_most, required
+from app.web.forms import RoomForm, at_most, required
 from app.web.machine_words import silent_after
 from app.web.render import render
 from app.web.sessions import me
@@ -32,7 +32,7 @@ class WholeNumber(IntegerField):  # type: ignore[misc]
         self.data = int(text)
 
 
-class MachineForm(PageForm):
+class MachineForm(RoomForm):
     """What a person may choose. `place` is `anywhere:TEMPLATE`, `template:ID` or `host/image`, so that it needs no
     JavaScript. `no_hold`: the hosts among them that do not keep a machine to the size of its disk."""
 

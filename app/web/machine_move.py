@@ -12,14 +12,14 @@ from app.extensions import transaction
 from app.models import Instance
 from app.services import instances, inventory, moving, placing
 from app.web import room_words
-from app.web.forms import PageForm
+from app.web.forms import RoomForm
 from app.web.machine_care import bp
 from app.web.machine_words import silent_after
 from app.web.render import go, render
 from app.web.sessions import me
 
 
-class MoveForm(PageForm):
+class MoveForm(RoomForm):
     """Where to."""
 
     host = SelectField(_l("New host"), validate_choice=False)
@@ -38,11 +38,11 @@ def move(name: str) -> Response:
     if form.validate():
         try:
             with transaction():
-                moving.request(me(), machine, inventory.host(form.host.data or ""))
+                moving.request(me(), machine, inventory.host(form.host.data or ""), anyway=form.anyway.data)
         except InvalidInput as error:
             form.refuse(error)
         except DomainError as error:
-            form.form_errors.append(str(error))
+            form.against(error)
         else:
             queue.wake(machine.host.name)
             return go(url_for("machines.show", name=machine.name))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 from flask import Blueprint, Response, flash, request, url_for
 from flask_babel import gettext as _
@@ -34,25 +33,23 @@ class DeleteForm(PageForm):
 
 @bp.get("")
 def index() -> Response:
-    """My machines; without one, the form for the first."""
+    """My machines; the only one with all that its own page has; without one, the form for the first."""
     mine = instances.of_user(me())
+    if is_fragment() and len(mine) < 2:  # there were more when it began to ask again
+        return go(url_for("machines.index"))
     if not mine:
         return machine_form.page(machine_form.blank(), first=True)
+    may_add = me().is_admin or (policy.current().self_service and len(mine) < policy.current().max_instances)
+    if len(mine) == 1:
+        return _page(instances.get(me(), mine[0].name), only=True, may_add=may_add)
     cards = machine_words.cards(mine)
     return render(
         "machines/index.html",
         fragment="machines/_cards.html",
         cards=cards,
         poll=url_for("machines.index") if any(card.busy for card in cards) else "",
-        may_add=me().is_admin or (policy.current().self_service and len(mine) < policy.current().max_instances),
-        **_ways_in(mine),
-        **(live.of_machine(mine[0], cards[0].gpus) if len(mine) == 1 and cards[0].gpus else {}),
+        may_add=may_add,
     )
-
-
-def _ways_in(mine: list[Instance]) -> dict[str, Any]:
-    """How to get in, for whoever has one machine as is usual: one click away from anywhere."""
-    return ways.context(instances.get(me(), mine[0].name)) if len(mine) == 1 else {}
 
 
 @bp.get("/new")
@@ -85,11 +82,12 @@ def create() -> Response:
                     cpus=form.cpus.data or 0,
                     memory_gib=form.memory_gib.data or 0,
                     disk_gib=form.disk_gib.data or 0,
+                    anyway=form.anyway.data,
                 )
         except InvalidInput as error:
             form.refuse(error)
         except DomainError as error:
-            form.form_errors.append(str(error))
+            form.against(error)
         else:
             queue.wake(chosen["host"].name)
             return go(url_for("machines.show", name=form.name.data.strip()))
@@ -106,7 +104,7 @@ def show(name: str) -> Response:
             flash(_("%(name)s is deleted.", name=name))
             return go(url_for("machines.index"))
         raise
-    return _page(machine)
+    return _page(machine, only="only" in request.args)
 
 
 @bp.get("/<name>/<any(stop, restart):what>")
@@ -168,9 +166,10 @@ def _request(machine: Instance, ask: Callable[[], Operation]) -> Response:
     return go(url_for("machines.show", name=machine.name))
 
 
-def _page(machine: Instance, status: int = 200) -> Response:
+def _page(machine: Instance, status: int = 200, *, only: bool = False, may_add: bool = False) -> Response:
+    """A machine's own page. `only`: as "My machine", where it is the only one; its name then stands in its card."""
     card = machine_words.cards([machine])[0]
-    here = url_for("machines.show", name=machine.name)
+    here = url_for("machines.show", name=machine.name, only=1 if only else None)
     if is_fragment() and not card.busy and card.finished:  # this answer ends the polling: say aloud how it went
         flash(card.finished, "error" if card.failed else "message")
     return render(
@@ -179,6 +178,8 @@ def _page(machine: Instance, status: int = 200) -> Response:
         status=status,
         cards=[card],
         alone=True,
+        only=only,
+        may_add=may_add,
         poll=here if card.busy else "",
         visits=[] if is_fragment() else visits.of(machine),
         deeds=survey_words.DEEDS,

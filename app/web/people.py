@@ -26,7 +26,7 @@ bp = Blueprint("people", __name__, url_prefix="/people")
 @admin_required
 def index() -> Response:
     """Who waits on top, then everybody, to search and to filter."""
-    return _list_page()
+    return list_page()
 
 
 @bp.post("/<username>/approve")
@@ -42,9 +42,9 @@ def approve(username: str) -> Response:
                 silence=silent_after(),
             )  # fmt: skip
             if "class" in request.form:
-                classes.assign(me(), accounts.account_of(username), _class_id())
+                classes.assign(me(), accounts.account_of(username), class_id())
     except InvalidInput as error:
-        return _list_page(problem=error, problem_at=username)
+        return list_page(problem=error, problem_at=username)
     people_machines.asked(admitted)
     return go(url_for("people.index", approved=username, _anchor="done"))
 
@@ -106,11 +106,12 @@ def grant(username: str) -> Response:
 def set_class(username: str) -> Response:
     """Put a person's account into another class."""
     with transaction():
-        classes.assign(me(), accounts.account_of(username), _class_id())
+        classes.assign(me(), accounts.account_of(username), class_id())
     return go(url_for("people.show", username=username, done="class", _anchor="done"))
 
 
-def _class_id() -> int:
+def class_id() -> int:
+    """The class that was chosen in the form that was sent; 0: none that there is."""
     text = request.form.get("class", "")
     return int(text) if text.isascii() and text.isdigit() and len(text) < 19 else 0
 
@@ -139,7 +140,8 @@ def _change_hours(username: str, which: str) -> Response:
     return go(url_for("people.show", username=username, done=which, _anchor="done"))
 
 
-def _list_page(problem: DomainError | None = None, problem_at: str = "") -> Response:
+def list_page(problem: DomainError | None = None, problem_at: str = "") -> Response:
+    """The list; `problem` is said at the person `problem_at` ("": above all)."""
     text, state = request.args.get("q", ""), request.args.get("state", "")
     page = max(1, request.args.get("page", 1, type=int))
     wanted = UserState(state) if state in set(UserState) else None
@@ -152,6 +154,7 @@ def _list_page(problem: DomainError | None = None, problem_at: str = "") -> Resp
         problem=problem,
         problem_at=problem_at,
         waiting=waiting,
+        most=people.PAGE,
         default_hours=policy.current().default_hours,
         machine_from=people_machines.offer() if waiting else None,
         all_classes=classes.all_with_counts() if waiting else [],

@@ -4,24 +4,49 @@ from __future__ import annotations
 
 from flask import Response, flash, request, url_for
 from flask_babel import gettext as _
+from flask_babel import lazy_gettext as _l
+from wtforms import StringField
 
-from app.errors import Conflict
+from app.errors import Conflict, InvalidInput
 from app.extensions import limiter, transaction
 from app.models import Role, User, UserState
 from app.services import accounts, lost_passwords
+from app.web.forms import PageForm
 from app.web.people import bp
 from app.web.render import go, render
 from app.web.security import admin_required
 from app.web.sessions import me
 
 
+class TypedForm(PageForm):
+    """The username, typed: for what would be bad to do to the wrong person."""
+
+    typed = StringField(_l("Type the username to go on"))
+
+    def names(self, person: User) -> bool:
+        """Whether it is this person's; if not, the field says so."""
+        if (self.typed.data or "").strip() == person.username:
+            return True
+        self.validate()
+        self.refuse(
+            InvalidInput(_("That is not the username. Type %(name)s.", name=person.username), field="typed")
+        )  # fmt: skip
+        return False
+
+
 @bp.get("/<username>/suspend")
 @admin_required
 def suspend_form(username: str) -> Response:
-    """Ask whether it is meant."""
-    person = accounts.get(username)
+    """What happens then, and a field to type the username into."""
+    return _suspend_page(accounts.get(username), TypedForm(formdata=None))
+
+
+def _suspend_page(person: User, form: TypedForm) -> Response:
     return render(
-        "confirm.html",
+        "people/typed.html",
+        status=422 if form.errors else 200,
+        form=form,
+        errors_found=bool(form.errors),
         title=_("Suspend %(name)s?", name=person.display_name),
         lead=_("%(name)s is signed out everywhere at once and cannot sign in again.", name=person.display_name),
         facts=[
@@ -29,9 +54,9 @@ def suspend_form(username: str) -> Response:
             _("Their machine, its data and their hours are kept."),
             _("Their bookings stay: cancel those that others should have."),
         ],
-        action=url_for("people.suspend", username=username),
+        action=url_for("people.suspend", username=person.username),
         button=_("Suspend %(name)s", name=person.display_name),
-        back_url=url_for("people.show", username=username),
+        back_url=url_for("people.show", username=person.username),
         danger=True,
     )
 
@@ -39,7 +64,10 @@ def suspend_form(username: str) -> Response:
 @bp.post("/<username>/suspend")
 @admin_required
 def suspend(username: str) -> Response:
-    """Shut somebody out."""
+    """Shut somebody out, if their username was typed."""
+    person, form = accounts.get(username), TypedForm()
+    if not form.names(person):
+        return _suspend_page(person, form)
     with transaction():
         person = accounts.suspend(username, actor=me().username)
     flash(_("Suspended %(name)s", name=person.display_name))
@@ -59,8 +87,11 @@ def restore(username: str) -> Response:
 @bp.get("/<username>/role/<any(user, admin):role>")
 @admin_required
 def role_form(username: str, role: str) -> Response:
-    """Ask whether it is meant."""
-    person = accounts.get(username)
+    """What happens then; to make an admin, a field to type the username into."""
+    return _role_page(accounts.get(username), role, TypedForm(formdata=None))
+
+
+def _role_page(person: User, role: str, form: TypedForm) -> Response:
     if role == Role.ADMIN:
         title, button = _("Make %(name)s an admin?"), _("Make %(name)s an admin")
         lead = _("Admins approve people, grant hours, change the rules and see everything.")
@@ -69,13 +100,16 @@ def role_form(username: str, role: str) -> Response:
         lead = _("%(name)s keeps the account and the machine, and cannot manage the lab any more.")
     name = {"name": person.display_name}
     return render(
-        "confirm.html",
+        "people/typed.html" if role == Role.ADMIN else "confirm.html",
+        status=422 if form.errors else 200,
+        form=form,
+        errors_found=bool(form.errors),
         title=title % name,
         lead=lead % name,
         facts=[_("%(name)s has to sign in again.", **name)],
-        action=url_for("people.role", username=username, role=role),
+        action=url_for("people.role", username=person.username, role=role),
         button=button % name,
-        back_url=url_for("people.show", username=username),
+        back_url=url_for("people.show", username=person.username),
         danger=role == Role.ADMIN,
     )
 
@@ -83,7 +117,10 @@ def role_form(username: str, role: str) -> Response:
 @bp.post("/<username>/role/<any(user, admin):role>")
 @admin_required
 def role(username: str, role: str) -> Response:
-    """Make somebody an admin, or no longer one."""
+    """Make somebody an admin, if their username was typed, or no longer one."""
+    person, form = accounts.get(username), TypedForm()
+    if role == Role.ADMIN and not form.names(person):
+        return _role_page(person, role, form)
     with transaction():
         person = accounts.set_role(username, Role(role), actor=me().username)
     name = {"name": person.display_name}

@@ -219,6 +219,7 @@ class Scene:
             ("admin-machine-new", "/machines/new"),
             ("admin-booking-idle", f"/bookings/{self.idle}"),
             ("people", "/people"),
+            ("people-several", f"/people/approve/several?who={self.waiting}"),
             ("person", f"/people/{self.user}"),
             ("person-waiting", f"/people/{self.waiting}"),
             ("person-refuse", f"/people/{self.waiting}/refuse"),

@@ -110,7 +110,7 @@ class Lab:
             self.lxc("config", "set", "images.auto_update_interval", "0")
             if bare:
                 return
-            self.lxc("storage", "create", "pool", "btrfs", "size=8GiB")
+            self.lxc("storage", "create", "pool", "btrfs", "size=32GiB")
             self.lxc("profile", "device", "add", "default", "root", "disk", "path=/", "pool=pool")
             if self.bridge:
                 self._add_bridge()

@@ -155,10 +155,10 @@ def life(lab: Hosts) -> Iterator[Life]:
 def test_another_size_and_another_name(life: Life) -> None:
     (name,) = life.here.people(life.host, 1, options=())
     owner = life.machine(name).owner
-    life.do(name, lambda found: care.resize(owner, found, cpus=1, memory_gib=1, disk_gib=60))
+    life.do(name, lambda found: care.resize(owner, found, cpus=1, memory_gib=1, disk_gib=8))
     assert memory_limit(name) == 1 << 30
     config = life.host.lxc("config", "show", name)
-    assert "size: 60GiB" in config
+    assert "size: 8GiB" in config
     assert 'limits.cpu: "1"' in config
     new = life.host.unique("n")
     life.here.machines.append((life.host, new))

@@ -12,6 +12,7 @@ from app.drivers.facts import HostFacts, InstanceFacts, Listener, ProfileFacts
 from app.drivers.libraries import Way
 from app.drivers.lxd import shapes
 from app.drivers.lxd.examine import _relevant
+from app.drivers.survey import PoolUse
 from app.services import checkup
 from app.services.checkup import BAD, LEVELS, OK, WARN, Finding, Known
 from app.services.checkup.versions import LACKS, below, parse
@@ -75,6 +76,14 @@ def test_what_berth_makes_itself_on_a_sound_host_has_nothing_against_it() -> Non
     assert {one.what for one in checkup.findings(CLEAN, KNOWN)} == {
         "GPUs", "fence", "AppArmor", "NVIDIA driver", "NVIDIA libraries", "clock", "LXD", "profiles", "machines",
     }  # fmt: skip
+
+
+@pytest.mark.parametrize(("used", "level"), [(None, None), (849, OK), (850, WARN), (949, WARN), (950, BAD)])
+def test_how_full_a_storage_pool_is(used: int | None, level: str | None) -> None:
+    pools = (PoolUse("fast", "zfs", used and used << 30, 1000 << 30), PoolUse("odd", "cephobject"))
+    found = [one for one in checkup.findings(CLEAN, replace(KNOWN, pools=pools)) if "pool" in one.what]
+    assert [(one.level, one.what) for one in found] == ([(level, "storage pool fast")] if level else [])
+    assert all(one.fix for one in found if one.level != OK)
 
 
 PROFILE_GPU = ProfileFacts("gpus", {}, {"all": {"type": "gpu"}}, 0)

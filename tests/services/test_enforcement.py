@@ -12,8 +12,8 @@ from flask import Flask
 
 from app.drivers.base import DeviceSeen, HostSeen, InstanceSeen, Node, Tag, device_name
 from app.extensions import db
-from app.models import Allocation, AuditEvent, Booking, Gpu, Host, LedgerEntry, User
-from app.services import enforcement, quota, recording
+from app.models import Allocation, AuditEvent, Booking, Gpu, Host, Instance, InstanceStatus, LedgerEntry, User
+from app.services import attachments, care, enforcement, quota, recording
 from app.services.plan import Desired, Trouble
 from tests.factories import attach, gpus_of, make_booking, make_host, make_instance, make_user
 
@@ -110,6 +110,28 @@ def test_it_goes_into_the_oldest_machine_unless_the_booking_names_one(host: Host
     db.session.flush()
     db.session.expire_all()
     assert [want.instance for want in enforcement.desired(host).wants] == ["alice"]
+
+
+def test_nor_does_it_go_into_one_that_is_to_be_deleted_or_never_was(host: Host, alice: User, gpu: Gpu) -> None:
+    first = db.session.scalars(sa.select(Instance).where(Instance.name == "alice")).one()
+    failed = make_instance(alice, host, "alice-2", status=InstanceStatus.FAILED)
+    third = make_instance(alice, host, "alice-3")
+    book(alice, gpu)
+    first.delete_at = NOW + 24 * HOUR
+    assert [want.instance for want in enforcement.desired(host).wants] == ["alice-3"]
+    assert list(attachments.by_machine([first, failed, third])) == [third.id]
+
+
+def test_what_is_booked_stays_where_it_is_when_an_older_machine_is_kept_after_all(
+    host: Host, alice: User, gpu: Gpu
+) -> None:
+    first = db.session.scalars(sa.select(Instance).where(Instance.name == "alice")).one()
+    make_instance(alice, host, "alice-2")
+    first.delete_at = NOW + 24 * HOUR
+    book(alice, gpu)
+    care.keep(alice, first)
+    db.session.expire_all()
+    assert [want.instance for want in enforcement.desired(host).wants] == ["alice-2"]
 
 
 def test_attached_is_what_was_seen_in_that_machine(host: Host, alice: User, gpu: Gpu, freeze: Freeze) -> None:

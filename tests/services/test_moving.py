@@ -10,8 +10,8 @@ from app import clock
 from app.errors import Conflict, InvalidInput, RuleRefused
 from app.extensions import db
 from app.models import Host, Instance, InstanceStatus, OperationKind, OperationState, Port, User
-from app.services import instances, moving, operations, ports
-from tests.factories import gpus_of, make_booking, make_host, make_instance, make_user
+from app.services import enforcement, instances, moving, operations, ports
+from tests.factories import gpus_of, make_admin, make_booking, make_host, make_instance, make_user
 
 pytestmark = pytest.mark.usefixtures("app")
 
@@ -75,6 +75,13 @@ def test_a_booking_on_its_host_keeps_it_there(machine: Instance, hosts: tuple[Ho
     assert moving.request(owner, machine, hosts[1]).kind == OperationKind.MOVE
 
 
+def test_a_full_host_is_no_place_to_go_to(machine: Instance, hosts: tuple[Host, Host]) -> None:
+    hosts[1].survey = {"memory": 64 << 30, "memory_used": 60 << 30}
+    with pytest.raises(RuleRefused, match="lab02 has 4 GiB of memory free"):
+        moving.request(owner_of(machine), machine, hosts[1], anyway=True)
+    assert moving.request(make_admin("boss"), machine, hosts[1], anyway=True).kind == OperationKind.MOVE
+
+
 def test_what_is_booked_for_others_or_elsewhere_does_not(machine: Instance, hosts: tuple[Host, Host]) -> None:
     owner, begin = owner_of(machine), clock.now() + timedelta(hours=1)
     make_booking(make_user(), gpus_of(hosts[0])[:1], begin, begin + timedelta(hours=1))
@@ -105,6 +112,15 @@ def test_when_it_has_arrived_it_is_the_other_hosts_with_new_ports_and_starts_the
     assert (last.kind, last.host_id) == (
         (OperationKind.START, hosts[1].id) if ran else (OperationKind.MOVE, hosts[0].id)
     )
+
+
+def test_one_that_arrives_takes_no_gpu_away_from_one_that_is_there(machine: Instance, hosts: tuple[Host, Host]) -> None:
+    owner, begin = owner_of(machine), clock.now() - timedelta(hours=1)
+    make_instance(owner, hosts[1], "younger")
+    make_booking(owner, gpus_of(hosts[1])[:1], begin, begin + timedelta(hours=2))
+    operations.finish(moving.request(owner, machine, hosts[1]).id, "agent:lab01")
+    db.session.expire_all()
+    assert [want.instance for want in enforcement.desired(hosts[1]).wants] == ["younger"]
 
 
 def test_without_a_free_port_there_it_arrives_all_the_same(machine: Instance, hosts: tuple[Host, Host]) -> None:

@@ -12,7 +12,21 @@ from app.config import SERVICES
 from app.errors import InvalidInput, NotFound
 from app.extensions import db
 from app.models import Channel, Event, Host, News, Notice, User, UserState
-from app.services import accounts, audit, bookings, changes, channels, news, notices, outbox, quota, reminders, sealing
+from app.services import (
+    accounts,
+    audit,
+    bookings,
+    changes,
+    channels,
+    news,
+    notice_words,
+    notices,
+    outbox,
+    quota,
+    reminders,
+    sealing,
+    teams,
+)
 from app.services.claims import Ask
 from tests.factories import gpus_of, make_admin, make_booking, make_pending, make_user
 from tests.services.conftest import NOW, Freeze
@@ -149,6 +163,37 @@ def test_a_low_quota_is_told_once_a_month(app: Flask, alice: User, freeze: Freez
     for _ in range(2):
         reminders.of_accounts(mail=True)
     assert told(alice) == [Event.QUOTA_LOW]
+
+
+def test_nor_is_a_low_quota_kept_from_whoever_has_no_monthly_hours(alice: User) -> None:
+    account = alice.account
+    assert account is not None
+
+    def change(hours: float) -> list[Event]:
+        quota.grant(account, hours, actor="admin", key=f"to {hours}")
+        db.session.refresh(account)
+        for _ in range(2):
+            reminders.of_accounts(mail=True)
+        return told(alice)
+
+    assert change(1800) == []
+    assert change(180 - account.balance / 3600) == [], "a tenth of what came last"
+    assert change(-1) == [Event.QUOTA_LOW]
+    assert change(2000) == [Event.QUOTA_LOW]
+    assert change(-2001) == [Event.QUOTA_LOW] * 2, "the new hours are nearly used up too"
+
+
+def test_those_who_run_a_team_hear_that_its_hours_are_few(app: Flask, alice: User) -> None:
+    boss, member = make_admin("boss"), make_user("member")
+    team = teams.create(boss, "Vision", "alice", 100)
+    teams.add(boss, team, "member")
+    quota.grant(team, -95, actor="boss")
+    db.session.refresh(team)
+    assert reminders.of_accounts(mail=True) == 1
+    assert (told(alice), told(member)) == ([Event.QUOTA_LOW], [])
+    (notice,) = db.session.scalars(db.select(Notice).where(Notice.user_id == alice.id))
+    found = notice_words.message(alice, [notice], "https://b.example", app.extensions["berth"].zone)
+    assert found.title == "5 GPU-hours of Vision are left"
 
 
 def test_admins_hear_once_that_a_host_says_nothing(host: Host, alice: User) -> None:

@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from app.errors import InvalidInput, QuotaExceeded, RuleRefused
-from app.services import gaps, maintenance, policy, slots
+from app.models import User
+from app.services import gaps, maintenance, policy, slots, teams
 from app.services.rules import classes
 from app.services.slots import Found, Wish
 from app.services.windows import Window
@@ -30,6 +31,15 @@ def still(app: object, freeze: Callable[[datetime], None]) -> None:
 
 def starts(found: Found) -> list[tuple[str, datetime]]:
     return [(one.proposal.gpus[0].host.name, one.proposal.window.starts_at) for one in found.offers]
+
+
+def made_to_keep(hours: float = 100, **rules: object) -> User:
+    """Somebody of a class with these rules."""
+    admin, user = make_admin(), make_user(hours=hours)
+    kind = classes.create(admin, f"class of {user.username}")
+    classes.change(admin, kind.id, rules)
+    classes.assign(admin, user.account, kind.id)  # type: ignore[arg-type]
+    return user
 
 
 @pytest.mark.usefixtures("still")
@@ -106,10 +116,7 @@ def test_what_cannot_be_had_says_why() -> None:
 
 @pytest.mark.usefixtures("still")
 def test_with_a_notice_nothing_is_proposed_before_it_is_over() -> None:
-    admin, user = make_admin(), make_user()
-    kind = classes.create(admin, "planners")
-    classes.change(admin, kind.id, {"notice_minutes": 60})
-    classes.assign(admin, user.account, kind.id)  # type: ignore[arg-type]
+    user = made_to_keep(notice_minutes=60)
     make_host("lab01", gpus=1)
     earliest = [("lab01", NOON + 1.25 * HOUR)]
     assert starts(slots.find(user, Wish(1, 3600), SLOT)) == earliest
@@ -117,7 +124,66 @@ def test_with_a_notice_nothing_is_proposed_before_it_is_over() -> None:
     late = slots.find(user, Wish(1, 3600, before=NOON + 2 * HOUR), SLOT)
     assert (starts(late), late.late) == (earliest, True)
     assert starts(slots.find(user, Wish(1, 3600, not_before=NOON + 9 * HOUR), SLOT)) == [("lab01", NOON + 9 * HOUR)]
-    assert slots.free_now(user, SLOT) == []
+    with pytest.raises(RuleRefused, match="60 minutes before it starts"):
+        slots.free_now(user, SLOT)
+
+
+@pytest.mark.usefixtures("still")
+def test_only_what_the_account_may_use_is_looked_at() -> None:
+    user = made_to_keep(hosts=["lab05", "lab06"], models=["A"])
+    for number in range(1, 6):
+        make_host(f"lab0{number}", gpus=2, model="A")
+    make_host("lab06", gpus=8, model="B")
+    assert starts(slots.find(user, Wish(1, 3600), SLOT)) == [("lab05", NOW)]
+    assert [one.proposal.gpus[0].host.name for one in slots.free_now(user, SLOT)] == ["lab05"]
+    with pytest.raises(RuleRefused, match="the most on one host is 2"):
+        slots.find(user, Wish(3, 3600), SLOT)
+    with pytest.raises(RuleRefused, match="may not use GPUs of lab01"):
+        slots.find(user, Wish(1, 3600, host="lab01"), SLOT)
+
+
+@pytest.mark.usefixtures("still")
+def test_a_rule_that_time_helps_against_is_waited_for() -> None:
+    gpus = [gpu for name in ("lab01", "lab02") for gpu in gpus_of(make_host(name, gpus=2))]
+    spent = made_to_keep(hours_day=4)
+    make_booking(spent, gpus[:1], NOON - 4 * HOUR, NOON)
+    midnight = NOON + 4 * HOUR  # of the lab
+    assert starts(slots.find(spent, Wish(1, 2 * 3600), SLOT)) == [("lab01", midnight), ("lab02", midnight)]
+    late = slots.find(spent, Wish(1, 2 * 3600, before=NOON + 3 * HOUR), SLOT)
+    assert (starts(late)[0], late.late) == (("lab01", midnight), True)
+    with pytest.raises(RuleRefused, match="4 GPU-hours a day"):
+        slots.find(spent, Wish(2, 3 * 3600), SLOT)
+    full = made_to_keep(gpus_at_once=2)
+    make_booking(full, gpus[:2], NOON, NOON + 3 * HOUR)
+    make_booking(full, gpus[2:3], NOON + 4 * HOUR, NOON + 5 * HOUR)
+    assert starts(slots.find(full, Wish(1, 3600), SLOT)) == [("lab01", NOON + 3 * HOUR), ("lab02", NOON + 3 * HOUR)]
+    assert starts(slots.find(full, Wish(2, 2 * 3600), SLOT))[0] == ("lab01", NOON + 5 * HOUR)
+
+
+@pytest.mark.usefixtures("still")
+def test_free_this_minute_for_as_long_as_rules_and_quota_allow() -> None:
+    make_host("lab01", gpus=1)
+
+    def until(user: User) -> list[datetime]:
+        return [one.proposal.window.ends_at for one in slots.free_now(user, SLOT)]
+
+    assert until(made_to_keep(max_hours=2)) == [NOON + 2 * HOUR]
+    assert until(make_user(hours=3)) == [NOON + 3 * HOUR]
+    assert until(made_to_keep(hours=3, weights={"NVIDIA RTX A6000": 200})) == [NOON + HOUR]
+    with pytest.raises(QuotaExceeded):
+        slots.free_now(make_user(hours=0), SLOT)
+
+
+@pytest.mark.usefixtures("still")
+def test_on_a_teams_account() -> None:
+    member = make_user("member", hours=0)
+    team = teams.create(make_admin(), "Vision", "member", 20)
+    make_host("lab01", gpus=1)
+    found = slots.find(member, Wish(1, 3600, account=team.name), SLOT).offers[0]
+    assert (found.ask.account, found.proposal.free_after) == (team.name, 20 * 3600 - found.proposal.cost)
+    assert [one.ask.account for one in slots.free_now(member, SLOT, account=team.name)] == [team.name]
+    with pytest.raises(QuotaExceeded):
+        slots.find(member, Wish(1, 3600), SLOT)
 
 
 @pytest.mark.usefixtures("still")

@@ -110,6 +110,19 @@ def test_the_class_of_the_team_counts_for_all_of_it(
         bookings.create(member, ask(gpus[2:3], 2, 2), SLOT)
 
 
+def test_a_gap_lies_between_the_bookings_of_one_person(
+    team: Account, boss: User, owner: User, member: User, gpus: list[Gpu]
+) -> None:
+    found = classes.create(boss, "Project")
+    classes.change(boss, found.id, {"gap_minutes": 60})
+    classes.assign(boss, team, found.id)
+    bookings.create(owner, ask(gpus[:1], 1, 2), SLOT)
+    mine = bookings.create(member, ask(gpus[1:2], 1, 2), SLOT)
+    changes.move_end(member, mine.id, NOW + 4 * HOUR, SLOT)
+    with pytest.raises(RuleRefused, match="Between two bookings of yours"):
+        bookings.create(member, ask(gpus[2:3], 4, 2), SLOT)
+
+
 def test_who_is_taken_out_books_no_more_but_keeps_what_is_booked(
     team: Account, owner: User, member: User, gpus: list[Gpu]
 ) -> None:

@@ -11,11 +11,12 @@ from sqlalchemy import event
 
 from app import serving
 from app.errors import Conflict, InvalidInput, RuleRefused
-from app.extensions import db
+from app.extensions import db, lab_zone
 from app.models import Booking, Host, User, Wait, WaitState
 from app.services import bookings, changes, inventory, maintenance, news, notice_words, notices, openings, quota, starts
 from app.services.claims import Ask
-from app.services.rules import classes
+from app.services.rules import classes, periods
+from app.services.rules.terms import Rules
 from app.services.waits import joining, line, offers
 from app.services.waits.joining import Wanted
 from app.services.windows import Window
@@ -152,6 +153,17 @@ def test_a_rule_that_refuses_the_first_window_may_allow_a_later_one(host: Host) 
     make_booking(person, gpus_of(host)[3:], NOW, NOW + HOUR)
     flexible(person, 2, NOW + 20 * HOUR)
     assert [made.starts_at for made in serving.tend()] == [NOW + 2 * HOUR]
+
+
+def test_whose_hours_of_the_day_are_used_up_gets_the_next_days(host: Host) -> None:
+    person, admin = make_user(), make_admin()
+    kind = classes.create(admin, "by day")
+    classes.change(admin, kind.id, {"hours_day": 2})
+    classes.assign(admin, person.account, kind.id)  # type: ignore[arg-type]
+    make_booking(person, gpus_of(host)[3:], NOW - 2 * HOUR, NOW)
+    flexible(person, 2, NOW + 40 * HOUR)
+    tomorrow = periods.period(NOW, "day", Rules(), lab_zone()).ends_at
+    assert [made.starts_at for made in serving.tend()] == [tomorrow]
 
 
 def test_what_is_offered_is_held_and_goes_back_whole(host: Host, freeze: Freeze) -> None:

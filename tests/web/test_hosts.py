@@ -339,6 +339,19 @@ def test_an_admin_chooses_how_they_come(admin: Client, woken: list[str]) -> None
     assert admin.post("/hosts/lab01/libraries", {"libraries": "cdi"}).status == 422
 
 
+def test_a_pool_that_is_nearly_full_stands_out(admin: Client) -> None:
+    finding = {"what": "storage pool pool", "detail": "96 % of 900 GiB in use", "fix": "Delete snapshots"}
+    make_host("lab01", seen_at=clock.now(), checked_at=clock.now(), findings=[finding | {"level": "bad"}])
+    page = admin.get("/hosts")
+    assert "Hosts (1 alarm)" in page.links()
+    assert page.link("What helps") == "/hosts/lab01#check-up"
+    page = admin.get("/hosts/lab01")
+    assert page.texts("//*[@id='host-state']//*[contains(@class, 'note refused')]")[0].startswith(
+        "A storage pool is nearly"
+    )
+    assert "What helps: Delete snapshots" in page.text
+
+
 def test_what_lxd_has_besides_machines(admin: Client) -> None:
     pools = [
         {"name": "fast", "driver": "zfs", "used": 1 << 30, "total": 4 << 30},

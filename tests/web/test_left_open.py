@@ -8,6 +8,7 @@ import pytest
 from app.extensions import db
 from app.models import Booking, Host, User
 from app.services import changes
+from app.services.rules import classes
 from tests.factories import gpus_of, make_admin, make_booking, make_host, make_user
 from tests.page import PASSWORD, Client, Page
 
@@ -77,6 +78,33 @@ def test_signed_out_while_changing_a_booking_the_times_come_back(client: Client,
     client.raw.delete_cookie("session")
     foreign = client.post("/bookings/1/cancel", headers={"Referer": "http://evil.example/bookings/1/cancel"})
     assert foreign.location == "/login"
+
+
+def test_signed_out_while_joining_the_waiting_list_all_comes_back(client: Client, user: User, host: Host) -> None:
+    typed = {
+        "count": "2",
+        "start_date": "2026-11-06",
+        "start_time": "20:00",
+        "end_time": "8",
+        "note": "x",
+        "hours": "3",
+    }
+    client.raw.delete_cookie("session")
+    page = back_in(client, client.post("/waits", typed | {"how": "ask"}))
+    values = page.form("Join the waiting list").values
+    assert {name: values[name] for name in typed} == typed
+    assert values["how"] == "ask"
+    assert user.id
+
+
+def test_signed_out_while_changing_a_classs_rules_all_come_back(client: Client, host: Host) -> None:
+    client.login_as(make_admin("liwei"))
+    found = classes.default()
+    rules = {"max_hours": "7", "gap_minutes": "30", "hosts": "lab03", "weight:NVIDIA RTX A6000": "150"}
+    client.raw.delete_cookie("session")
+    values = back_in(client, client.post(f"/rules/classes/{found.id}", rules)).form("Try these rules").values
+    assert (values["max_hours"], values["gap_minutes"], values["weight:NVIDIA RTX A6000"]) == ("7", "30", "150")
+    assert "max_hours" not in classes.default().rules
 
 
 def test_changed_by_another_meanwhile_nothing_is_undone_and_nothing_typed_lost(

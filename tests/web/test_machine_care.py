@@ -14,6 +14,8 @@ from app.services import operations, policy
 from tests.factories import gpus_of, make_admin, make_booking, make_host, make_instance, make_user
 from tests.page import Client
 
+SIZES = {"pool": 1000, "small": 100}  # GiB of a host's storage pools
+
 
 @pytest.fixture
 def lab(app: Flask) -> Host:
@@ -61,6 +63,22 @@ def test_a_size_that_failed_is_not_written_down(client: Client, machine: Instanc
     page = client.get("/machines/gamma")
     assert "The machine could not be resized." in page.text
     assert "cannot make a disk smaller" in page.text
+
+
+def test_a_disk_grows_by_what_its_pool_has_left(client: Client, lab: Host, machine: Instance, woken: list[str]) -> None:
+    pools = [{"name": name, "driver": "zfs", "used": 70 << 30, "total": size << 30} for name, size in SIZES.items()]
+    lab.survey, machine.observed = {"pools": pools, "pool": "pool"}, {"pool": "small", "pool_driver": "zfs"}
+    page = client.get("/machines/gamma/care")
+    assert "100 at most; its storage pool has 15 GiB free" in page.text
+    refused = client.submit(page.form("Set size").fill(**{"Disk (GiB)": 66}))
+    assert (refused.status, operations.last(machine.id)) == (422, None)
+    assert "lab03 has 15 GiB of disk free." in refused.text
+    assert client.submit(refused.form("Set size").fill(**{"Disk (GiB)": 65})).status == 303
+    operations.finish(last(machine).id, "agent:lab03")
+    client.login_as(make_admin("boss"))
+    refused = client.submit(client.get("/machines/gamma/care").form("Set size").fill(**{"Disk (GiB)": 99}))
+    again = refused.form("Set size").fill(**{"There is no room for it: do it all the same": "y"})
+    assert (client.submit(again).status, last(machine).details["disk_gib"]) == (303, 99)
 
 
 @pytest.mark.parametrize(("field", "value"), [("cpus", "9"), ("memory_gib", "33"), ("disk_gib", "101"), ("cpus", "x")])

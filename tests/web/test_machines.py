@@ -329,7 +329,6 @@ def test_deleting_takes_the_name(client: Client, woken: list[str]) -> None:
     user = make_user("liwei")
     make_instance(user, host(), "liwei")
     client.login_as(user)
-    assert "Delete…" not in client.get("/machines").links(), "only on the machine's own page"
     page = client.get(client.get("/machines/liwei").link("Delete…"))
     assert "cannot be undone" in page.text
     wrong = client.submit(page.form("Delete for good").fill(**{"Type the machine's name to delete it": "LIWEI"}))
@@ -369,7 +368,7 @@ def test_gpus_go_to_the_oldest_machine_unless_the_booking_names_one(client: Clie
     client.login_as(user)
     assert "GPU 0 booked" in client.get("/machines/old").text
     assert "No GPU now." in client.get("/machines/young").text
-    booking.instance_id = young.id
+    booking.instance = young
     assert "GPU 0 booked" in client.get("/machines/young").text
     assert "No GPU now." in client.get("/machines/old").text
 
@@ -457,6 +456,25 @@ def test_several_machines_and_the_way_to_one_more(client: Client) -> None:
     assert form.values["name"] == "liwei-2"
 
 
+def test_the_only_machine_is_whole_on_the_page_that_the_menu_leads_to(client: Client) -> None:
+    user, lab = make_user("liwei"), host()
+    make_instance(user, lab, "liwei")
+    client.login_as(user)
+    page, own = client.get("/machines"), client.get("/machines/liwei")
+    assert page.texts("//h2")[0] == "liwei"
+    there, here = (set(one.links()) for one in (own, page))
+    assert {"Delete…", "Name, size and more", "Backup", "Terminal in the browser"} <= here
+    assert (there - here, here - there) == ({"All my machines"}, {"liwei", "Add a machine"})
+    operations.enqueue(user, machine_of("liwei"), OperationKind.STOP)
+    (again,) = client.get("/machines").all("//*[@id='machines']/@hx-get")
+    assert client.get(again, htmx=True).texts("//h2") == ["liwei"], "its name stays while it is being stopped"
+    make_instance(user, lab, "second")
+    page = client.get("/machines")
+    assert (page.h1, page.texts("//h2"), "Delete…" in page.links()) == ("My machines", ["liwei", "second"], False)
+    machine_of("second").deleted_at = clock.now()
+    assert client.get("/machines", htmx=True).headers["HX-Redirect"] == "/machines", "the page for one is another"
+
+
 def surveyed(name: str, memory_used: int, driver: str = "zfs"):
     gib = 1 << 30
     pools = [{"name": "pool", "driver": driver, "used": 100 * gib, "total": 1000 * gib}]
@@ -492,6 +510,24 @@ def test_without_room_the_form_says_why(client: Client, woken: list[str]) -> Non
     assert "lab01 has 8 GiB of memory free. lab02 has 8 GiB of memory free." in page.text
     assert client.post("/machines/new", FIELDS | {"place": "anywhere:gone"}).status == 422
     assert woken == []
+
+
+def test_a_chosen_host_without_room_is_said_and_an_admin_may_go_on(client: Client, woken: list[str]) -> None:
+    surveyed("lab03", 124)
+    wish = FIELDS | {"memory_gib": "8", "anyway": "y"}  # a tick that others do not get counts for nothing
+    client.login_as(make_user("liwei"))
+    page = client.post("/machines/new", wish)
+    assert (page.status, woken) == (422, [])
+    assert "lab03 has 4 GiB of memory free. Take less, or go where there is room." in page.text
+    assert not page.all("//input[@name='anyway']")
+    client.login_as(make_admin("boss"))
+    form = client.get("/machines/new").form("Create machine")
+    page = client.submit(form.fill(**{"Name": "big", "Memory (GiB)": 8, "Disk (GiB)": 20}))
+    assert page.status == 422
+    again = page.form("Create machine").fill(**{"There is no room for it: do it all the same": "y"})
+    assert (again.values["name"], again.values["memory_gib"]) == ("big", "8")
+    assert (client.submit(again).status, woken) == (303, ["lab03"])
+    assert machine_of("big").memory_mib == 8192
 
 
 def test_a_pool_that_keeps_to_no_disk_size_is_said_to(client: Client) -> None:

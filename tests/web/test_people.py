@@ -8,6 +8,7 @@ from app import clock
 from app.extensions import db
 from app.models import AuditEvent, Role, SignIn, User, UserState
 from app.services import accounts, instances, inventory
+from app.services.rules import classes
 from tests.factories import make_host, make_instance, make_pending, make_template, make_user
 from tests.page import PASSWORD, Client, Page
 
@@ -98,6 +99,64 @@ def test_an_approval_that_is_undone_leaves_the_machine_and_says_so(client: Clien
     assert "The machine liwei stays. Delete it if it is not wanted." in page.text
 
 
+def _several(client: Client, *who: str) -> Page:
+    boxes = client.get("/people").all("//input[@form='several'][@name='who']/@value")
+    assert set(who) <= set(boxes), "a box for each who waits"
+    return client.get("/people/approve/several", query_string={"who": who})
+
+
+def test_several_are_approved_alike_and_what_is_wrong_with_one_keeps_no_other_out(
+    client: Client, admin: User, woken: list[str]
+) -> None:
+    make_template(make_host("lab01", seen_at=clock.now()), "base")
+    students = classes.create(admin, "Students")
+    for name in ("liwei", "chenyu", "mei", "zhang"):
+        make_pending(name, full_name=name.title(), reason="my thesis")
+    page = _several(client, "liwei", "chenyu", "mei")
+    assert page.h1 == "Approve 3 people"
+    assert page.texts("//main//li")[0] == "Liwei (liwei) · liwei@example.org · my thesis"
+    accounts.refuse("mei", "Not a member.", actor="another")
+    form = page.form("Approve 3 people").fill(
+        **{"Hours per month for each": "2,5", "Class of each": students.id, "A machine for each": "base"}
+    )
+    page = client.submit(form)
+    assert (page.status, page.h1) == (200, "Approved 2 people")
+    assert page.texts("//tbody/tr/th") == ["Liwei", "Chenyu", "Mei"]
+    assert page.texts("//tbody/tr[2]/td")[:3] == ["Active", "2.5", "chenyu on lab01"]
+    assert page.texts("//tbody/tr[3]/td") == ["Refused", "Mei is not waiting for approval any more."]
+    assert woken == ["lab01"]
+    account = accounts.account_of("liwei")
+    assert (account.balance, account.class_id) == (9000, students.id)
+    assert accounts.get("zhang").state == UserState.PENDING
+    again = client.submit(form)
+    assert (again.status, again.h1, woken) == (409, "Nobody was approved", ["lab01"])
+    assert again.texts("//tbody/tr[1]/td") == ["Active", "Liwei is not waiting for approval any more."]
+    assert (account.balance, [one.name for one in instances.everyones()]) == (9000, ["chenyu", "liwei"])
+    assert client.submit(page.form("Undo for Chenyu")).status == 303
+    assert accounts.get("chenyu").state == UserState.PENDING
+
+
+def test_several_without_a_machine_or_with_wrong_hours_or_nobody(client: Client, admin: User) -> None:
+    make_template(make_host("lab01"), "base")
+    for name in ("liwei", "chenyu"):
+        make_pending(name, full_name=name.title())
+    form = _several(client, "liwei", "chenyu").form("Approve 2 people")
+    for hours in ("many", "99999999"):
+        wrong = client.submit(form.fill(**{"Hours per month for each": hours}))
+        assert (wrong.status, wrong.all("//input[@aria-invalid='true']/@value")) == (422, [hours])
+        assert wrong.form("Approve 2 people").values["who"] == ["liwei", "chenyu"]
+    gone = client.post("/people/approve/several", {"who": ["liwei"], "hours": "10", "class": "999"})
+    assert (gone.status, gone.texts("//tbody/tr[1]/td")[1]) == (409, "There is no class 999.")
+    assert (accounts.get("liwei").state, accounts.get("liwei").account) == (UserState.PENDING, None), "nothing of it"
+    page = client.submit(form.fill(**{"Hours per month for each": "10"}))
+    assert "none now: No host has room" in page.texts("//tbody/tr[1]/td")[2], "in all the same"
+    assert page.link("Make a machine for Liwei") == "/machines/new?owner=liwei"
+    for query in ("", "?who=liwei&who=nobody"):
+        nobody = client.get(f"/people/approve/several{query}")
+        assert (nobody.status, nobody.h1) == (422, "People")
+        assert "Nobody who waits is chosen." in nobody.text
+
+
 @pytest.mark.parametrize("hours", ["", "many", "-5", "1e9", "99999999", "nan", "١٠٠"])
 def test_hours_that_are_no_hours_approve_nobody(client: Client, admin: User, hours: str) -> None:
     make_pending("liwei", full_name="Li Wei")
@@ -135,7 +194,10 @@ def test_suspending_shuts_out_at_once_and_can_be_taken_back(client: Client, admi
     theirs = Client(app).login_as(user)
     page = client.get(client.get("/people/liwei").link("Suspend Li Wei…"))
     assert "signed out everywhere at once" in page.text
-    page = client.follow(client.submit(page.form("Suspend Li Wei")))
+    wrong = client.submit(page.form("Suspend Li Wei").fill(**{"Type the username to go on": "Li Wei"}))
+    assert (wrong.status, user.state) == (422, UserState.ACTIVE)
+    assert wrong.texts("//*[@id='typed-error']") == ["That is not the username. Type liwei."]
+    page = client.follow(client.submit(wrong.form("Suspend Li Wei").fill(**{"Type the username to go on": "liwei"})))
     assert "Suspended" in page.text
     assert theirs.get("/quota").status == 302
     assert db.session.scalars(db.select(SignIn).where(SignIn.user_id == user.id)).all() == []
@@ -147,7 +209,9 @@ def test_suspending_shuts_out_at_once_and_can_be_taken_back(client: Client, admi
 def test_an_admin_can_be_made_and_unmade_but_never_by_themselves(client: Client, admin: User) -> None:
     user = make_user("liwei", full_name="Li Wei")
     page = client.get(client.get("/people/liwei").link("Make Li Wei an admin…"))
-    page = client.follow(client.submit(page.form("Make Li Wei an admin")))
+    form = page.form("Make Li Wei an admin")
+    assert (client.submit(form).status, user.role) == (422, Role.USER)
+    page = client.follow(client.submit(form.fill(**{"Type the username to go on": "liwei"})))
     assert user.role == Role.ADMIN
     page = client.get(page.link("Remove Li Wei as admin…"))
     client.submit(page.form("Remove Li Wei as admin"))
@@ -155,7 +219,7 @@ def test_an_admin_can_be_made_and_unmade_but_never_by_themselves(client: Client,
     mine = client.get("/people/ada")
     assert not [link for link in mine.links() if "admin…" in link or "Suspend" in link]
     for url in ("/people/ada/suspend", "/people/ada/role/user"):
-        assert client.post(url).status == 403
+        assert client.post(url, {"typed": "ada"}).status == 403
     assert admin.is_admin
 
 
@@ -218,7 +282,7 @@ def test_markup_in_a_request_stays_text(client: Client, admin: User) -> None:
 def test_everything_is_audited(client: Client, admin: User) -> None:
     make_pending("liwei", full_name="Li Wei")
     _approve(client)
-    client.post("/people/liwei/suspend")
+    client.post("/people/liwei/suspend", {"typed": "liwei"})
     actions = db.session.scalars(
         db.select(AuditEvent.action).where(AuditEvent.target == "user:liwei", AuditEvent.actor == "ada")
     ).all()

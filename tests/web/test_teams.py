@@ -7,8 +7,8 @@ from datetime import timedelta
 import pytest
 
 from app import clock
-from app.extensions import lab_zone
-from app.models import Account, User
+from app.extensions import db, lab_zone
+from app.models import Account, Booking, User
 from app.services import quota, teams
 from tests.factories import make_admin, make_host, make_user
 from tests.page import Client
@@ -109,3 +109,28 @@ def test_a_team_is_for_those_who_are_in_it(client: Client, team: Account) -> Non
 def test_an_owner_cannot_give_the_team_hours(client: Client, team: Account, owner: User) -> None:
     assert client.login_as(owner).post(f"/teams/{team.id}/account", {"hours": "1000"}).status == 403
     assert quota.free(team.id) == 20 * 3600
+
+
+def test_who_has_hours_only_in_a_team_gets_a_gpu_as_easily(client: Client, team: Account) -> None:
+    make_host("lab01", gpus=1)
+    client.login_as(db.session.scalars(db.select(User).where(User.username == "member")).one())
+    home = client.get("/")
+    assert "It costs hours of Vision" in home.text
+    assert "of 20 left after" in client.submit(home.form("Get a GPU now")).text
+    for page in ("/calendar", "/bookings"):
+        assert "This is free" in client.get(client.get(page).link("Get a GPU now")).text
+    find = client.get("/find")
+    assert find.form("Find").values["account"] == team.name
+    assert "Book now, until" in " ".join(find.buttons())
+    found = client.submit(find.form("Find"))
+    client.submit(found.form("Book 1 GPU on lab01"))
+    booking = db.session.scalars(db.select(Booking)).one()
+    assert booking.account_id == team.id
+    quick = client.get("/calendar").form("Book")
+    assert quick.values["account"] == team.name
+    own = client.submit(find.form("Find").fill(Account=""))
+    assert "you have 0 left" in own.text
+    assert client.get("/find?find=1&count=1&hours=1&account=team:Other").status == 422
+    client.login_as(make_user("alone"))
+    assert "account" not in client.get("/find").form("Find").values
+    assert "account" not in client.get("/calendar").form("Book").values

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -15,10 +16,10 @@ from app.drivers.base import GiveUp
 from app.drivers.facts import HostFacts
 from app.drivers.fake import FakeLxd
 from app.extensions import db, transaction
-from app.models import Gpu, Host
-from app.services import inventory
+from app.models import AuditEvent, Gpu, Host, User
+from app.services import alarms, inventory, news, notices
 from tests.conftest import settings_for
-from tests.factories import make_host
+from tests.factories import make_admin, make_host
 from tests.runtime.running import wait_for
 from workers.checker import Checker
 
@@ -131,6 +132,33 @@ def test_a_gpu_that_changed_its_number_is_seen(core: Flask, host: FakeLxd) -> No
     Checker(core, "ws1", host).step()
     [row], _ = kept(core)
     assert (row["level"], row["fix"]) == ("bad", "Bring Berth up to date: berth host sync ws1")
+
+
+def test_a_pool_that_fills_up_is_an_alarm_and_admins_are_told_once(core: Flask, host: FakeLxd) -> None:
+    checker = Checker(core, "ws1", host)
+
+    def alarming(**used: int) -> int:
+        """How many alarms there are after a check with so much of each pool in use, of 100."""
+        with core.app_context():
+            with transaction():
+                pools = [{"name": name, "driver": "zfs", "used": part, "total": 100} for name, part in used.items()]
+                db.session.execute(db.update(Host).values(survey={"pools": pools, "pool": "pool"}))
+            checker.step()
+            with transaction():
+                return alarms.count(timedelta(days=1))
+
+    with core.app_context(), transaction():
+        make_admin("root-admin")
+        inventory.host("ws1").seen_at = db.func.now()
+    assert [alarming(pool=84, unused=99), alarming(pool=85), alarming(pool=86), alarming(pool=96)] == [0, 1, 1, 1]
+    assert [alarming(pool=80), alarming(pool=96), alarming(pool=80)] == [0, 1, 0], "no news: once a day"
+    with core.app_context(), transaction():
+        events = db.session.scalars(db.select(AuditEvent).where(AuditEvent.action == "host.pool_full"))
+        said = [event.details["why"].partition(" % ")[0] for event in events.all()]
+        assert said == ["storage pool pool: 85", "storage pool pool: 96"]
+        news.collect(mail=True)
+        admin = db.session.scalars(db.select(User)).one()
+        assert [one.event for one in notices.latest(admin)] == ["alarm", "alarm"]
 
 
 def test_another_hosts_row_is_left_alone(core: Flask, host: FakeLxd) -> None:

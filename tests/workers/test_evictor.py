@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from app.drivers.base import NVIDIA_MAJOR, DriverError, GiveUp, HostUnreachable, TryAgain
+from app.drivers.base import NVIDIA_MAJOR, DriverError, GiveUp, HostSeen, HostUnreachable, TryAgain
 from app.drivers.kernel import HOST, How, Scan
 from app.extensions import db
-from app.models import AuditEvent, Booking, Gpu, GpuState, Policy
+from app.models import AuditEvent, Booking, Gpu, GpuState, Instance, Policy
 from app.services import alarms, inventory
 from app.services.plan import Trouble
 from tests.factories import make_booking, make_user
@@ -110,6 +110,58 @@ def test_it_is_asked_once(house: House, freeze: Freeze) -> None:
     for _ in range(3):
         house.run()
     assert house.lxd.calls().count("ask") == 1
+
+
+def test_who_can_be_seen_now_and_then_only_is_asked_once_and_ended(house: House, freeze: Freeze) -> None:
+    """Of those who only have it mapped, a look over the whole host sees some."""
+    house.run()
+    holder = house.kernel.add_process("alice", CARDS[0], how=How.MAPPED, stubborn=True)
+    booking, _ = booked(house, freeze)
+    for seconds in (0, 1, 2):
+        freeze(NOW + HOUR + timedelta(seconds=seconds))
+        house.run()
+    assert (house.lxd.calls().count("ask"), house.kernel.processes()) == (1, [holder])
+    freeze(NOW + HOUR + GRACE)
+    house.run()
+    assert house.kernel.processes() == []
+    assert house.allocation(booking).detached_at is not None
+
+
+def renamed(house: House) -> None:
+    """Alice asks for another name; her host has not come to it yet."""
+    machine = db.session.scalars(db.select(Instance).where(Instance.name == "alice")).one()
+    machine.name = "alina"
+    db.session.flush()
+
+
+def test_a_machine_that_is_called_otherwise_meanwhile_is_the_same(house: House, freeze: Freeze) -> None:
+    booked(house, freeze)
+    job = house.kernel.add_process("alice", CARDS[0], stubborn=True)
+    freeze(NOW + HOUR)
+    house.run()
+    renamed(house)
+    freeze(NOW + HOUR + timedelta(seconds=5))
+    house.run()
+    assert house.kernel.processes() == [job], "it has its time"
+    freeze(NOW + HOUR + GRACE)
+    house.run()
+    assert house.kernel.processes() == []
+    assert (len(told("gpu.process_ended")), told("gpu.intruder")) == (1, [])
+
+
+def test_nor_is_it_looked_over_for_that(house: House, freeze: Freeze, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(evictor, "SUSPECT_AFTER", 0.0)
+    _, second = booked(house, freeze, follower=True)
+    assert second is not None
+    house.kernel.doubt("alice", "it hides something")
+    freeze(NOW + HOUR)
+    renamed(house)
+    house.run()
+    house.run()
+    assert house.allocation(second).attached_at is None
+    house.kernel.doubt("alice")
+    house.run()
+    assert house.allocation(second).attached_at == NOW + HOUR
 
 
 def test_others_processes_live_on(house: House, freeze: Freeze) -> None:
@@ -388,6 +440,17 @@ def test_what_an_admin_took_out_of_service_is_the_admins(house: House) -> None:
     assert house.kernel.may_open("bob", CARDS[3])
 
 
+def test_what_is_taken_out_of_service_can_be_opened_by_those_who_have_it_booked(house: House) -> None:
+    """Also where it was denied to them before."""
+    house.run()
+    db.session.get_one(Gpu, house.gpus[0].id).state = GpuState.MAINTENANCE
+    house.run()
+    make_booking(house.alice, house.gpus[:1], NOW, NOW + HOUR)
+    house.run()
+    assert house.inside("alice") == {"0000:01:00.0"}
+    assert house.kernel.may_open("alice", CARDS[0])
+
+
 def test_the_fence_stands_before_anything_is_booked(house: House) -> None:
     house.run()
     assert not any(house.kernel.may_open(name, card) for name in ("alice", "bob") for card in CARDS)
@@ -412,6 +475,26 @@ def test_without_lxd_the_fence_still_falls_and_holders_end(house: House, freeze:
     assert house.allocation(booking).detached_at is None, "its device is still in"
     house.run()
     assert house.allocation(booking).detached_at == NOW + HOUR + GRACE
+
+
+def test_without_lxd_what_was_just_plugged_in_can_be_opened(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    booking = make_booking(house.alice, house.gpus[:1], NOW, NOW + HOUR)
+    observe, gone = house.lxd.observe, HostUnreachable("Connect to LXD", "refused")
+    looks = [observe]
+
+    def once(*names: Any) -> HostSeen:
+        if not looks:
+            raise gone
+        return looks.pop()(*names)
+
+    monkeypatch.setattr(house.lxd, "observe", once)
+    for _ in range(3):
+        assert not house.run().ok
+        assert house.kernel.may_open("alice", CARDS[0])
+    assert house.allocation(booking).attached_at is None
+    monkeypatch.setattr(house.lxd, "observe", observe)
+    assert house.run().ok
+    assert house.allocation(booking).attached_at == NOW
 
 
 def test_a_detach_that_fails_ends_the_holders_all_the_same(house: House, freeze: Freeze) -> None:

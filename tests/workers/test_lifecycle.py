@@ -9,12 +9,13 @@ from pathlib import Path
 
 import pytest
 from flask import Flask
+from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import joinedload
 
 from app import clock
 from app.drivers.base import DriverError, GiveUp, HostUnreachable, ServerInfo, TryAgain
 from app.drivers.fake import FakeLxd
-from app.errors import Conflict
+from app.errors import Conflict, InvalidInput
 from app.extensions import db
 from app.models import Backup, Host, Instance, InstanceStatus, Operation, OperationKind, OperationState, Schedule
 from app.services import adoption, care, instances, moving, operations, snapshots, surveys, upkeep
@@ -124,6 +125,24 @@ def test_a_rename_goes_through_a_stop(home: Home, house: House) -> None:
     assert home.lxd.calls().index("stop") < home.lxd.calls().index("rename") < home.lxd.calls().index("start")
 
 
+def test_a_name_that_the_host_has_not_given_up_yet_is_taken(home: Home, house: House) -> None:
+    """Else a new machine of that name would be given the container of the renamed one."""
+    house.host.images = [{"alias": "base"}]
+    db.session.commit()
+    care.rename(house.alice, home.machine, "alina")
+    bobs = db.session.scalars(db.select(Instance).where(Instance.name == "bob")).one()
+
+    def create() -> Operation:
+        size = {"cpus": 1, "memory_gib": 1, "disk_gib": 4}
+        return instances.request_create(None, house.bob, name="alice", host=house.host, image="base", **size)
+
+    for claim in (create, lambda: care.rename(house.bob, bobs, "alice")):
+        with pytest.raises(InvalidInput, match="alice is taken"), db.session.begin_nested():
+            claim()
+    home.do()
+    assert create().kind == OperationKind.CREATE
+
+
 def test_a_rename_that_was_killed_after_it_was_done_is_finished(home: Home, house: House) -> None:
     care.rename(house.alice, home.machine, "alina")
     home.lxd.stop("alice")
@@ -179,6 +198,35 @@ def test_a_restore_that_ended_in_an_error_may_have_put_the_disk_back(home: Home,
 def _inside(machine: Instance) -> tuple[object, ...]:
     """What Berth holds to be on its disk."""
     return machine.password_at, machine.keys_at, machine.health
+
+
+@pytest.mark.parametrize("kind", [OperationKind.RESTORE, OperationKind.RESTART, OperationKind.REBUILD])
+def test_work_that_is_done_again_takes_nothing_back_that_people_did_since(
+    home: Home, house: House, monkeypatch: pytest.MonkeyPatch, kind: OperationKind
+) -> None:
+    home.set(image="base", observed={"snapshots": [{"name": "hand-1", "at": 1, "size": None}]})
+    house.host.images = [{"alias": "base"}]
+    db.session.commit()
+    home.lxd.snapshot("alice", "hand-1")
+    finish, away = operations.finish, [OperationalError("UPDATE", {}, Exception("it is gone"))]
+
+    def finish_later(*arguments: str) -> None:
+        if away:
+            home.lxd.add_instance("alice-OLD", owner="alice")  # nobody came to that
+            raise away.pop()
+        finish(*arguments)
+
+    monkeypatch.setattr(operations, "finish", finish_later)
+    if kind == OperationKind.RESTORE:
+        snapshots.restore(house.alice, home.machine, "hand-1")
+    elif kind == OperationKind.REBUILD:
+        care.rebuild(house.alice, home.machine)
+    else:
+        instances.request(house.alice, home.machine, kind)
+    assert (home.do().state, home.status(), away) == (OperationState.DONE, "running", [])
+    done = [home.lxd.calls().count(call) for call in ("stop", "restore", "rebuild")]
+    assert done == [kind != OperationKind.REBUILD, kind == OperationKind.RESTORE, kind == OperationKind.REBUILD]
+    assert ("alice-OLD" in home.lxd.observe().instances) == (kind != OperationKind.REBUILD)
 
 
 def test_a_restore_in_vain_starts_it_again(home: Home, house: House) -> None:
@@ -281,6 +329,23 @@ def test_a_kept_machine_is_not_deleted(home: Home, house: House, freeze: Freeze)
     assert "alice" in home.lxd.observe().instances
 
 
+def test_a_machine_that_is_kept_at_the_last_moment_is_kept(
+    home: Home, house: House, freeze: Freeze, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home.set(status=InstanceStatus.STOPPED, delete_at=NOW)
+    freeze(NOW + timedelta(seconds=1))
+    number, last = home.machine.id, operations.last
+
+    def meanwhile(*arguments: int) -> Operation | None:
+        kept = db.update(Instance).where(Instance.id == number).values(delete_at=None)
+        db.session.execute(kept, execution_options={"synchronize_session": False})  # by somebody else
+        return last(*arguments)
+
+    monkeypatch.setattr(operations, "last", meanwhile)
+    assert upkeep.due(house.host.id) == 0
+    assert last(number) is None
+
+
 def test_a_rebuild_leaves_it_running_without_the_password_of_before(home: Home, house: House) -> None:
     home.set(image="base", password_at=NOW, keys_at=NOW, status=InstanceStatus.STOPPED)
     house.host.images = [{"alias": "base"}]
@@ -307,11 +372,19 @@ def fail_to_rebuild(home: Home, house: House, error: DriverError) -> None:
     assert error.detail in home.do().error
 
 
-def test_a_rebuild_that_failed_half_way_is_tried_again_and_another_is_not(home: Home, house: House) -> None:
+@pytest.mark.parametrize("away", [0, 50], ids=["seen at once", "away for two days"])
+def test_a_rebuild_that_failed_half_way_is_tried_again_and_another_is_not(
+    home: Home, house: House, freeze: Freeze, away: int
+) -> None:
+    house.run()
+    freeze(NOW + timedelta(minutes=1))
+    house.alice = instances.possible_owners()[0]
+    house.host = home.machine.host
     fail_to_rebuild(home, house, HostUnreachable("Connect to LXD", "it is gone", ""))
     home.lxd.stop("alice")
     home.lxd.rename("alice", "alice-OLD")  # so far it came
     house.host.images = []
+    freeze(NOW + timedelta(minutes=2, hours=away))
     house.run()
     house.alice = instances.possible_owners()[0]
     assert home.machine.status == InstanceStatus.MISSING
@@ -321,7 +394,7 @@ def test_a_rebuild_that_failed_half_way_is_tried_again_and_another_is_not(home: 
         instances.request(house.alice, home.machine, OperationKind.RESTART)
     operations.enqueue(house.alice, home.machine, OperationKind.RESTART)  # asked for before that was known
     assert "no such instance" in home.do().error
-    make_booking(house.alice, gpus_of(house.host)[:1], NOW, NOW + timedelta(hours=1))  # no GPU can come meanwhile
+    make_booking(house.alice, gpus_of(house.host)[:1], clock.now(), clock.now() + timedelta(hours=1))  # no GPU comes
     again = moving.retry(house.alice, home.machine)
     assert home.do().state == OperationState.DONE
     assert (again.kind, home.machine.status, home.status()) == (OperationKind.REBUILD, "running", "running")
@@ -336,6 +409,7 @@ def test_a_rebuild_that_failed_half_way_is_tried_again_and_another_is_not(home: 
 
 def test_a_rebuild_that_failed_and_harmed_nothing_is_not_half_way(home: Home, house: House, freeze: Freeze) -> None:
     fail_to_rebuild(home, house, GiveUp("Rebuild", "the disk is full", ""))
+    freeze(NOW + timedelta(minutes=1))
     house.run()
     assert home.machine.status == InstanceStatus.RUNNING
     freeze(NOW + timedelta(days=9))

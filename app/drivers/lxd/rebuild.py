@@ -22,6 +22,7 @@ from websockets.sync.client import ClientConnection
 
 from app.drivers.base import DriverError, GiveUp, HostUnreachable, InstanceSpec, Progress, TryAgain
 from app.drivers.inside import PATH
+from app.drivers.lifecycle import RENEWED
 from app.drivers.lxd import creation, instances, shapes, streams
 from app.drivers.lxd.errors import as_driver_errors
 from app.drivers.lxd.shapes import Json
@@ -59,7 +60,7 @@ def rebuild(wire: Wire, update: Update, spec: InstanceSpec, progress: Progress) 
         _halt(wire, new)
         _dress(wire, update, old, new, what)
         _rename(wire, new, spec.name)
-        progress("starting", 90)
+        progress("starting", RENEWED)
         instances.power(wire, spec.name, "start")
         instances.delete(wire, old, spec.owner)
 

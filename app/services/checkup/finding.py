@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 
 from app.drivers.base import TAG_PREFIX, GpuInfo
+from app.drivers.survey import PoolUse
 
 BAD, WARN, OK = "bad", "warn", "ok"
 LEVELS = (BAD, WARN, OK)
@@ -41,13 +42,14 @@ class Finding:
 class Known:
     """What Berth's database knows of a host. `gpus`: those that may be given away or are in quarantine; `resting`: the
     addresses of those in maintenance. `instances`: by LXD's name. `skew`: seconds by which the clock of the one who
-    looks is ahead of the database's; None: not compared."""
+    looks is ahead of the database's; None: not compared. `pools`: those of machines, as the slow look saw them."""
 
     host: str
     gpus: tuple[GpuInfo, ...] = ()
     resting: frozenset[str] = frozenset()
     instances: frozenset[str] = frozenset()
     skew: float | None = None
+    pools: tuple[PoolUse, ...] = ()
 
 
 def printable(text: str) -> str:

@@ -60,7 +60,7 @@ def broken(asked: Asked, standing: Standing, rules: Rules, zone: ZoneInfo) -> It
     yield from _gap(asked, standing, rules)
     yield from amounts.of_periods(asked.window, asked.new, asked.gpus, standing.claims, rules, zone)
     if asked.member_id is not None and standing.cap is not None:
-        own = [claim for claim in standing.claims if claim.user_id == asked.member_id]
+        own = _of_the_person(asked, standing)
         yield from amounts.of_a_member(asked.window, asked.new, asked.gpus, own, standing.cap, rules, zone)
     yield from amounts.of_the_far(asked.window, asked.new, asked.gpus, standing.claims, rules, asked.now)
 
@@ -119,11 +119,18 @@ def _notice(asked: Asked, rules: Rules) -> Iterator[RuleRefused]:
         )
 
 
+def _of_the_person(asked: Asked, standing: Standing) -> list[Claim]:
+    """What is booked by whoever asks; somebody's own account has nobody else's."""
+    return [claim for claim in standing.claims if asked.member_id in {None, claim.user_id}]
+
+
 def _at_once(asked: Asked, standing: Standing, rules: Rules) -> Iterator[RuleRefused]:
     if rules.gpus_at_once is None:
         return
     most, moment = limits.most_at_once(asked.new, standing.claims)
     if most + asked.gpus > rules.gpus_at_once:
+        left = rules.gpus_at_once - asked.gpus  # below zero, no end of a booking helps
+        later = {"earliest": limits.room_from(asked.new, standing.claims, left).isoformat()} if left >= 0 else {}
         yield RuleRefused(
             ngettext(
                 "You may have %(num)s GPU at once; from %(start)s it would be %(count)s.",
@@ -136,6 +143,7 @@ def _at_once(asked: Asked, standing: Standing, rules: Rules) -> Iterator[RuleRef
             rule="gpus_at_once",
             limit=rules.gpus_at_once,
             spare=max(rules.gpus_at_once - most, 0),
+            **later,
         )
 
 
@@ -145,7 +153,7 @@ def _gap(asked: Asked, standing: Standing, rules: Rules) -> Iterator[RuleRefused
     gap, new = timedelta(minutes=rules.gap_minutes), asked.new
     near = [
         claim.window
-        for claim in standing.claims
+        for claim in _of_the_person(asked, standing)  # a team's members do not wait for each other
         if claim.window.ends_at + gap > new.starts_at and claim.window.starts_at < new.ends_at + gap
     ]
     if near:

@@ -67,11 +67,25 @@ def most_at_once(window: Window, claims: Sequence[Claim]) -> tuple[int, datetime
     """The most GPUs that the claims have together at any moment of the window, and the first such moment.
 
     It can only begin where the window or a claim does, so only those moments are tried."""
+    counts = _counts(window, claims)
+    most = max(count for count, _moment in counts)
+    return next((count, moment) for count, moment in counts if count == most)
+
+
+def room_from(window: Window, claims: Sequence[Claim], most: int) -> datetime:
+    """When so much of what the claims have at the window's last moment with more than `most` GPUs has ended that those
+    are left. There is such a moment, and a window as long that starts before the answer has it too."""
+    moment = max(moment for count, moment in _counts(window, claims) if count > most)
+    held = [claim for claim in claims if claim.window.starts_at <= moment < claim.window.ends_at]
+    ends = sorted(claim.window.ends_at for claim in held)
+    return next(end for end in ends if sum(claim.gpus for claim in held if claim.window.ends_at > end) <= most)
+
+
+def _counts(window: Window, claims: Sequence[Claim]) -> list[tuple[int, datetime]]:
+    """How many GPUs the claims have together where the window or one of them begins, in order."""
     inside = [claim for claim in claims if claim.window.overlaps(window)]
     moments = sorted({window.starts_at, *(max(claim.window.starts_at, window.starts_at) for claim in inside)})
-    counts = [
+    return [
         (sum(claim.gpus for claim in inside if claim.window.starts_at <= moment < claim.window.ends_at), moment)
         for moment in moments
     ]
-    most = max(count for count, _moment in counts)
-    return next((count, moment) for count, moment in counts if count == most)

@@ -39,6 +39,7 @@ class Past:
     released_at: datetime | None = None
     cancelled_at: datetime | None = None
     paid: int = 0
+    user_id: int = 0
 
     def claim(self, moment: datetime) -> Claim | None:
         """What of it was booked at a moment."""
@@ -46,7 +47,7 @@ class Past:
             return None
         given_back = self.released_at is not None and self.released_at <= moment
         end = self.ends_at if given_back else self.window.ends_at
-        return Claim(Window(self.window.starts_at, end), len(self.models), self.booking_id)
+        return Claim(Window(self.window.starts_at, end), len(self.models), self.booking_id, self.user_id)
 
 
 @dataclass(frozen=True)
@@ -109,7 +110,8 @@ def replay(pasts: Iterable[Past], rules: Rules, since: datetime, zone: ZoneInfo)
 
 
 def _asked(past: Past) -> Asked:
-    return Asked(past.window, len(past.models), past.made_at, models=frozenset(past.models), host=past.host)
+    models = frozenset(past.models)
+    return Asked(past.window, len(past.models), past.made_at, models=models, host=past.host, member_id=past.user_id)
 
 
 def _standing(earlier: Sequence[Past], past: Past) -> Standing:
@@ -151,4 +153,5 @@ def _past(booking: Booking, person: str, host: str, models: Sequence[str]) -> Pa
         booking.released_at,
         booking.cancelled_at,
         0 if booking.cancelled_at else rate.cost(Window(booking.starts_at, booking.ends_at)),
+        booking.user_id,
     )

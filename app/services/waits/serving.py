@@ -14,7 +14,7 @@ from itertools import islice
 from sqlalchemy import select
 
 from app import clock
-from app.errors import DomainError, SlotTaken
+from app.errors import DomainError, SlotTaken, first_over
 from app.extensions import db, lab_zone
 from app.models import Booking, Gpu, Instance, Wait, WaitState
 from app.services import audit, bookings, gaps, openings, payers, policy, quota
@@ -26,6 +26,7 @@ from app.services.waits import line
 from app.services.windows import Window, ceil_to_grid
 
 TRIED = 4  # windows for one wish in one turn: the first ones, which the rules may refuse
+LOOKS = 2  # for one wish in one turn: the second one from when on a rule is said not to be in the way any more
 BEFORE_START = timedelta(minutes=1)  # an offer is over so long before it begins: nothing is attached unasked
 SHORTEST = timedelta(minutes=5)  # of an offer
 LOST = 2  # times that somebody else is quicker with what one wish was to get, in one turn
@@ -80,15 +81,32 @@ def _turn(slot: int, lost: Counter[int]) -> Booking | None:
         return None
     sight = _look(waiting, slot)
     for wait in waiting:
-        for place in _places(wait, sight):
+        try:
+            if (booking := _served(wait, sight)) is not None:
+                return booking
+        except SlotTaken:
+            lost[wait.id] += 1
+            raise
+    return None
+
+
+def _served(wait: Wait, sight: Sight) -> Booking | None:
+    """The booking or the offer, in the first place that is allowed; where a rule that time alone helps against refuses
+    all, one after that. None where their rules or their quota refuse those too: passed over, the place kept."""
+    since: datetime | None = sight.now
+    for _look in range(LOOKS):
+        if since is None:
+            break
+        refused: list[DomainError] = []
+        for place in _places(wait, sight, since):
             try:
                 with db.session.begin_nested():
                     return _given(wait, place, sight)
             except SlotTaken:
-                lost[wait.id] += 1
                 raise
-            except DomainError:  # their rules or their quota: passed over, the place kept
-                continue
+            except DomainError as error:
+                refused.append(error)
+        since = first_over(refused, since)
     return None
 
 
@@ -111,8 +129,9 @@ def _look(waiting: Sequence[Wait], slot: int) -> Sight:
     )
 
 
-def _places(wait: Wait, sight: Sight) -> Iterator[Place]:
-    """The first windows in which the wish can be had, by what is booked and by which GPUs the account may use."""
+def _places(wait: Wait, sight: Sight, since: datetime) -> Iterator[Place]:
+    """The first windows from `since` on in which the wish can be had, by what is booked and by which GPUs the account
+    may use."""
     gpus = line.matching(wait, sight.gpus)
     if next(_free(wait, gpus, sight, sight.slot), None) is None:
         return  # as for nearly everybody at nearly every turn: without a look at their rules
@@ -120,7 +139,7 @@ def _places(wait: Wait, sight: Sight) -> Iterator[Place]:
     if account is None:
         return
     gpus = [gpu for gpu in gpus if account.rules.permits(gpu.model, gpu.host.name)]
-    slot, notice = account.rules.slot(sight.slot), account.rules.notice
+    slot, notice = account.rules.slot(sight.slot), max(account.rules.notice, since - sight.now)
     for place in islice(_free(wait, gpus, sight, slot, notice), TRIED):
         price = tariff.price(account.rules, (gpu.model for gpu in place.gpus), lab_zone())
         if price.cost(place.window) <= quota.free(account.id):  # else nothing needs to be locked for it

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import secrets
 from dataclasses import replace
-from typing import Any
 
 from flask import Response, request, url_for
 
@@ -19,13 +18,13 @@ from app.web.bookings import form as forms
 from app.web.bookings.blueprint import bp, slot
 from app.web.bookings.form import BookingForm
 from app.web.errors import status_of
+from app.web.forms import filled_in
 from app.web.render import go
 from app.web.security import comes_back
 from app.web.sessions import me
 from app.web.wakes import wake_if_due
 
 KEY_LENGTH = 64
-NOT_TYPED = {"csrf_token", "request_key"}
 
 
 @bp.get("/new")
@@ -50,8 +49,7 @@ def new() -> Response:
 def _again() -> str:
     """The form with what was sent, where whoever sent it was signed out meanwhile."""
     if "ends_at" not in request.form:
-        typed: dict[str, Any] = {name: request.form.getlist(name) for name in request.form if name not in NOT_TYPED}
-        return url_for("bookings.new", **typed)
+        return filled_in("bookings.new")
     try:
         return url_for("bookings.new", check=1, **forms.as_values(_sent()))
     except InvalidInput:

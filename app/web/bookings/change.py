@@ -21,6 +21,7 @@ from app.web.bookings import form as forms
 from app.web.bookings.blueprint import ID, bp, slot
 from app.web.bookings.times_form import TimesForm, asking, fee_named, fields, sent
 from app.web.errors import status_of
+from app.web.forms import filled_in
 from app.web.render import go, render
 from app.web.security import comes_back
 from app.web.sessions import me
@@ -43,14 +44,8 @@ def ask_change(booking_id: int) -> Response:
     return _change_page(bookings.get(me(), booking_id), form, late=price if price.fee > 0 else None, asked=window)
 
 
-def _again() -> str:
-    """The form with what was typed, where whoever sent it was signed out meanwhile."""
-    typed = {name: value for name, value in request.form.items() if name != "csrf_token"}
-    return url_for("bookings.ask_change", **{**typed, **(request.view_args or {})})
-
-
 @bp.post(f"/{ID}/change")
-@comes_back(_again)
+@comes_back(lambda: filled_in("bookings.ask_change"))
 def change(booking_id: int) -> Response:
     """Move start and end to what was typed."""
     booking = bookings.get(me(), booking_id)

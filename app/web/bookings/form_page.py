@@ -8,7 +8,7 @@ from flask import Response
 from flask_babel import gettext as _
 
 from app.models import Gpu
-from app.services import openings, teams
+from app.services import openings
 from app.services.bookings import Proposal
 from app.services.refusals import Offer
 from app.services.rules import classes
@@ -82,4 +82,4 @@ def with_lists(form: BookingForm) -> BookingForm:
     """The form with what there is to choose from."""
     gpus: list[Gpu] = openings.usable_gpus()
     models, hosts = sorted({gpu.model for gpu in gpus}), sorted({gpu.host.name for gpu in gpus})
-    return form.offer(models, hosts, [(team.name, team.title) for team in teams.of(me())])
+    return form.offer(models, hosts, budget.team_accounts())

@@ -8,7 +8,7 @@ from flask import url_for
 from flask_babel import gettext as _
 
 from app.models import Allocation, Booking, Instance
-from app.services import care, instances, policy
+from app.services import attachments, care, policy
 from app.services.words import gpu_label
 
 PROOF_SECONDS = 5  # from the kill to the proof that nobody holds the GPU any more
@@ -117,6 +117,6 @@ def _again() -> str:
 
 def _machine(booking: Booking) -> Instance | None:
     """The machine that the GPUs are for: the one named, else the owner's oldest on the host."""
-    if booking.instance is not None and booking.instance.deleted_at is None:
+    if booking.instance is not None and booking.instance.takes_gpus:
         return booking.instance
-    return next((found for found in instances.of_user(booking.user) if found.host_id == booking.host_id), None)
+    return attachments.default_machine(booking.user_id, booking.host_id)

@@ -6,8 +6,8 @@ from flask import Response, request, url_for
 
 from app.errors import DomainError, InvalidInput
 from app.services import bookings
+from app.web.bookings import budget, words
 from app.web.bookings import form as forms
-from app.web.bookings import words
 from app.web.bookings.blueprint import bp, slot
 from app.web.render import go, is_fragment, render
 from app.web.sessions import me
@@ -20,7 +20,7 @@ def sentence() -> Response:
     if not is_fragment():
         return go(url_for("bookings.new", **request.args.to_dict(flat=False), check=1))  # type: ignore[arg-type]
     form = forms.typed(request.args)
-    form.offer([], [])
+    form.offer([], [], budget.team_accounts())
     text, refused = "", True
     try:
         ask = forms.read(form)

@@ -8,6 +8,7 @@ from typing import Any
 
 from flask import request, url_for
 from flask_babel import lazy_gettext as _l
+from werkzeug.datastructures import MultiDict
 from wtforms import RadioField, StringField
 
 from app import clock
@@ -51,9 +52,9 @@ def of_link() -> WaitForm:
     return WaitForm(formdata=None, **forms.of_ask(ask).data | {"hours": "" if hours == EXACT else hours})
 
 
-def typed() -> WaitForm:
+def typed(sent: MultiDict[str, str]) -> WaitForm:
     """What was sent."""
-    return WaitForm(formdata=request.form)
+    return WaitForm(formdata=sent)
 
 
 def read(form: WaitForm, request_key: str) -> Wanted | None:
@@ -84,7 +85,7 @@ def wait_url(ask: Ask) -> str:
 @bp.app_template_global()
 def wait_url_of_wish(wish: Wish) -> str:
     """The form, filled with what was looked for and not found."""
-    values: dict[str, Any] = {"count": wish.count, "model": wish.model, "host": wish.host}
+    values: dict[str, Any] = {"count": wish.count, "model": wish.model, "host": wish.host, "account": wish.account}
     values |= {"hours": f"{wish.seconds / 3600:g}"}
     values |= {"start": wish.not_before.isoformat() if wish.not_before else ""}
     values |= {"end": wish.before.isoformat() if wish.before else ""}

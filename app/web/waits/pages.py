@@ -10,14 +10,15 @@ from flask_babel import gettext as _
 from app.errors import DomainError, InvalidInput
 from app.extensions import transaction
 from app.models import WaitState
-from app.services import openings, policy, teams
+from app.services import openings, policy
 from app.services.rules import classes
 from app.services.waits import joining, line, offers
 from app.web.bookings import budget
 from app.web.bookings.blueprint import slot
 from app.web.errors import status_of
+from app.web.forms import filled_in
 from app.web.render import go, render
-from app.web.security import admin_required
+from app.web.security import admin_required, comes_back
 from app.web.sessions import me
 from app.web.waits import form as forms
 from app.web.waits import words
@@ -35,14 +36,15 @@ def index() -> Response:
 
 @bp.get("/new")
 def new() -> Response:
-    """The form, filled from a link."""
-    return _form(_with_lists(forms.of_link()))
+    """The form, filled from a link, or with what was typed before."""
+    return _form(_with_lists(forms.typed(request.args) if "end_time" in request.args else forms.of_link()))
 
 
 @bp.post("")
+@comes_back(lambda: filled_in("waits.new"))
 def join() -> Response:
     """Stand at the end of the line. What is free at once is given at once."""
-    form = _with_lists(forms.typed())
+    form = _with_lists(forms.typed(request.form))
     wanted = forms.read(form, request.form.get("request_key", "")[:KEY_LENGTH] or secrets.token_urlsafe(16))
     if wanted is None:
         return _form(form, status=422)
@@ -164,5 +166,5 @@ def _form(form: WaitForm, *, refused: DomainError | None = None, status: int = 2
 def _with_lists(form: WaitForm) -> WaitForm:
     gpus = openings.usable_gpus()
     models, hosts = sorted({gpu.model for gpu in gpus}), sorted({gpu.host.name for gpu in gpus})
-    form.offer(models, hosts, [(team.name, team.title) for team in teams.of(me())])
+    form.offer(models, hosts, budget.team_accounts())
     return form
