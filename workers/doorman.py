@@ -68,7 +68,8 @@ class Doorman:
         if not found:
             return 0
         doorways = self.driver.doorways()
-        seen = [(entrance, doorways[entrance.name]) for entrance in found if entrance.name in doorways]
+        pairs = [(entrance, doorways.get(entrance.name)) for entrance in found]
+        seen = [(entrance, there) for entrance, there in pairs if there and there.owner == entrance.login]
         with ThreadPoolExecutor(max_workers=AT_ONCE, thread_name_prefix="door") as pool:
             list(pool.map(lambda pair: self._look_after(*pair), seen))
         return len(seen)

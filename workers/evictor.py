@@ -16,6 +16,7 @@ from datetime import datetime, timedelta
 from app import clock
 from app.drivers.base import DriverError, HostSeen, LxdDriver, Node
 from app.drivers.kernel import Holder, Kernel, Scan
+from app.services import enforcement
 from app.services.plan import Desired, Detach, Ending
 from workers.dues import Dues
 from workers.known_gpus import KnownGpus
@@ -55,9 +56,8 @@ class Evictor:
 
     def watch(self, want: Desired, seen: HostSeen | None) -> Watch:
         """Begin a pass: what was seen, or what was last seen where LXD is away."""
-        if seen is not None:
-            self.seen = seen
-        if want.host_id:
+        self.seen = self.seen if seen is None else seen
+        if (want := enforcement.marked(want, self.seen)).host_id:
             self.last = want
         endings = located(want.endings, self.seen, self._endings)
         watch = Watch(want, self.seen, self.gpus(want.guarded), endings)

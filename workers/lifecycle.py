@@ -91,6 +91,8 @@ def _put_back(work: Work, snapshot: str) -> None:
     moving_in.halt(work.driver, machine.name)
     try:
         work.progress("restoring", 40)
+        with transaction():
+            operations.remember(work.operation.id, begun=True)
         work.driver.restore(machine.name, snapshot)
     except HostUnreachable:
         raise
@@ -119,7 +121,7 @@ def rebuild(work: Work) -> None:
     else:
         work.driver.start(name)
         for end in BESIDE:
-            work.driver.delete(name + end)
+            work.driver.delete(name + end, work.instance.owner.username)
     _mirror(work)
 
 

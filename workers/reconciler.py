@@ -75,7 +75,7 @@ def run_pass(
     except DriverError as error:
         return _pass_blind(host_name, hands, want, started, str(error))
     watch = evictor.watch(want, seen)
-    todo = plan(want, seen)
+    todo = plan(watch.want, seen)
     outcome = _act(hands, watch, todo)
     try:
         if not todo.quiet or outcome.verdicts:

@@ -76,8 +76,9 @@ class Sharer:
             finally:  # where no answer comes, what was known holds: unknown is not unfit
                 try:
                     with transaction():
-                        wanted = shares.desired(inventory.host(self.host_name))
-                    self._apply(wanted)
+                        host = inventory.host(self.host_name)
+                        wanted, owners = shares.desired(host), shares.owners(host)
+                    self._apply(wanted, owners)
                 finally:
                     db.session.remove()
 
@@ -107,10 +108,10 @@ class Sharer:
                 shares.record(number, things, f"agent:{self.host_name}")
         self._asked, self._looked = wishes, time.monotonic()
 
-    def _apply(self, wanted: Mapping[str, Mapping[str, Share]]) -> None:
+    def _apply(self, wanted: Mapping[str, Mapping[str, Share]], owners: Mapping[str, str]) -> None:
         """Change what is not as it should be, each machine for itself."""
         troubles: dict[int, str] = {}
-        seen = self.driver.shares()
+        seen = {name: one for name, one in self.driver.shares().items() if one.owner == owners.get(name)}
         wanted = {name: self._allowed(items, seen[name].shares) for name, items in wanted.items() if name in seen}
         for name, items in wanted.items():
             if seen[name].privileged:

@@ -26,7 +26,7 @@ from app.extensions import db, transaction
 from app.services import inventory, terminals
 from app.services import metrics as gauges
 from app.services.terminals import Opening
-from workers import metrics
+from workers import metrics, whose
 from workers.downloads import Downloads
 from workers.terminal_session import Session, bye, message, size
 
@@ -167,6 +167,7 @@ class Terminals:
             return
         began, why = time.monotonic(), "failed"
         try:
+            whose.refuse_others(self.driver, opening.owner, opening.instance)
             with closing(self.driver.terminal(opening.instance, *window)) as pty:
                 session = Session(connection, pty, opening)
                 self._open.add(session)

@@ -16,7 +16,7 @@ from app.errors import DomainError
 from app.extensions import transaction
 from app.models import Instance, Operation, OperationKind, Template
 from app.services import inventory, operations
-from workers import backups, lifecycle, moving_in, templates
+from workers import backups, lifecycle, moving_in, templates, whose
 
 log = logging.getLogger(__name__)
 
@@ -62,7 +62,8 @@ def _stop(work: Work) -> None:
 
 def _delete(work: Work) -> None:
     work.progress("deleting", 10)
-    work.driver.delete(work.instance.name, anywhere=bool(work.operation.details.get("anywhere")))
+    owner, anywhere = work.instance.owner.username, bool(work.operation.details.get("anywhere"))
+    work.driver.delete(work.instance.name, owner, anywhere=anywhere)
 
 
 HANDLERS: dict[OperationKind, Callable[[Work], None]] = {
@@ -168,6 +169,7 @@ def _finish(operation: Operation, host_name: str, error: str) -> None:
 def _attempt(work: Work, handler: Callable[[Work], None] | None = None) -> str:
     """The error's text, or "" when it worked. `handler`: of its kind, unless another one is given."""
     try:
+        whose.look(work)
         (handler or HANDLERS[work.operation.kind])(work)
     except DriverError as error:
         return error.sentences()

@@ -31,6 +31,7 @@ def plan(name: str, as_json: bool) -> None:
         want = enforcement.desired(target)
         rows = [row(found, target) for found, _host in inventory.gpus(target.id)]
     seen = driver_of(target).observe()
+    want = enforcement.marked(want, seen)
     observed = drift.news(target.observed, drift.report(want, seen, None)) or target.observed
     found = {
         "steps": _steps(planned(want, seen)),

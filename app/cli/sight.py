@@ -103,6 +103,7 @@ def _see(sight: Sight, driver: LxdDriver) -> None:
     seen = HostSeen()
     try:
         seen = driver.observe()
+        sight.want = enforcement.marked(sight.want, seen) if sight.want else None
         sight.gpus = _of_berth(sight, driver.gpus())
     except DriverError as error:
         if sight.want is None:

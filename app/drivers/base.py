@@ -163,7 +163,7 @@ class DeviceSeen:
 class InstanceSeen:
     """One instance of the host. `status` in LXD's words, lower case: running, stopped, frozen, …
 
-    `init`: its first process, as the host numbers it; 0 where there is none or it is not known."""
+    `init`: its first process, as the host numbers it; 0 where there is none or it is not known. `owner`: its mark."""
 
     name: str
     status: str
@@ -171,6 +171,7 @@ class InstanceSeen:
     devices: tuple[DeviceSeen, ...] = ()
     profiles: tuple[str, ...] = ()
     init: int = 0
+    owner: str = ""
 
 
 @dataclass(frozen=True)
@@ -192,8 +193,7 @@ class InstanceSpec:
     owner: str
 
 
-Progress = Callable[[str, int], None]
-"""Called with a step's code (see services.instances.STEPS) and per cent done."""
+Progress = Callable[[str, int], None]  # called with a step's code (see services.instances.STEPS) and per cent done
 
 
 class LxdDriver(DoorDriver, ImageDriver, LibraryDriver, LifecycleDriver, ShareDriver, TerminalDriver, Protocol):
@@ -238,8 +238,8 @@ class LxdDriver(DoorDriver, ImageDriver, LibraryDriver, LifecycleDriver, ShareDr
     def restart(self, instance: str) -> None:
         """Stop and start it."""
 
-    def delete(self, instance: str, *, anywhere: bool = False) -> None:
-        """Stop and remove it and what rebuilds and moves have left of it; none is fine. `anywhere`: in the cluster."""
+    def delete(self, instance: str, owner: str, *, anywhere: bool = False) -> None:
+        """Stop and remove this owner's, and what its rebuilds and moves have left. `anywhere`: in the cluster."""
 
     def tell(self, instance: str, title: str, text: str) -> None:
         """Show a message on every terminal and every desktop of the running instance, within a few seconds. Raises

@@ -37,10 +37,11 @@ class Door:
 
 @dataclass(frozen=True)
 class Doorway:
-    """An instance as its doors concern it."""
+    """An instance as its doors concern it. `owner`: as Berth marked it, "" for one that is not Berth's."""
 
     status: str
     doors: Mapping[str, dict[str, str]] = field(default_factory=dict)  # purpose → device
+    owner: str = ""
 
     def has(self, door: Door) -> bool:
         """Whether this door, and no other, is configured for its purpose."""

@@ -34,7 +34,7 @@ from app.drivers.fake_lifecycle import FakeLifecycle
 from app.drivers.fake_shares import FakeShares
 from app.drivers.inside import Answer, Command, Heard
 from app.drivers.libraries import Brought, Way, Why
-from app.drivers.simulated import OWNER, SimulatedHost, State, clear, instance_of, new_instance
+from app.drivers.simulated import SimulatedHost, State, clear, instance_of, new_instance, owner_of
 from app.drivers.survey import ServerInfo
 
 _CREATION = [("preparing", 0, 0.2), *(("copying", done, 0.25) for done in (0, 25, 50, 75)), ("copying", 100, 0.0)]
@@ -113,7 +113,7 @@ class FakeLxd(FakeDoors, FakeImages, FakeLifecycle, FakeShares):
         what = f"Create {spec.name}"
         with self._call("create") as state:
             item = state["instances"].get(spec.name)
-            if item and item["config"].get(OWNER) != spec.owner:
+            if item and owner_of(item) != spec.owner:
                 raise GiveUp(what, "an instance of that name exists and is not this owner's", "Choose another name.")
             if not item and spec.image not in {image["alias"] for image in state["images"]}:
                 raise GiveUp(what, f"no image {spec.image!r} on this host", "Import it there, or choose another one.")
@@ -147,13 +147,13 @@ class FakeLxd(FakeDoors, FakeImages, FakeLifecycle, FakeShares):
         self._pause(0.5)
         self._power(instance, "restart", "running")
 
-    def delete(self, instance: str, *, anywhere: bool = False) -> None:
-        """Remove it, if it is Berth's, and what is beside it."""
+    def delete(self, instance: str, owner: str, *, anywhere: bool = False) -> None:
+        """Remove it and what is beside it, if it is this owner's."""
         with self._call("delete") as state:
-            _remove(state, instance)
+            _remove(state, instance, owner)
         for neighbour in self._path.parent.glob("*.json") if anywhere else ():
             with SimulatedHost(neighbour)._open() as state:  # noqa: SLF001 - its own kind
-                _remove(state, instance)
+                _remove(state, instance, owner)
 
     def bring_libraries(self, wanted: Way | None = None) -> Brought:
         """Nothing runs in simulated machines: each way is as good."""
@@ -208,13 +208,10 @@ class FakeLxd(FakeDoors, FakeImages, FakeLifecycle, FakeShares):
             self._pause(seconds)
 
 
-def _remove(state: State, instance: str) -> None:
-    item = state["instances"].get(instance)
-    if item and not item["config"].get(OWNER):
-        what = f"Delete {instance}"
-        raise GiveUp(what, f"it has no {OWNER}: Berth did not make it", "Delete it with lxc delete.")
-    clear(state, instance)
-    state["instances"].pop(instance, None)
+def _remove(state: State, instance: str, owner: str) -> None:
+    clear(state, instance, owner)
+    if owner_of(state["instances"].get(instance)) == owner:
+        del state["instances"][instance]
 
 
 def _seen(name: str, item: State) -> InstanceSeen:
@@ -233,4 +230,5 @@ def _seen(name: str, item: State) -> InstanceSeen:
         DeviceSeen(device, address_of(device), bool(DEVICE_NAME.match(device)), Node.PRESENT, configured=False)
         for device in sorted(set(item["nodes"]) - set(item["devices"]))
     ]
-    return InstanceSeen(name, item["status"], item["privileged"], tuple(devices), ("default",))
+    owner = owner_of(item)
+    return InstanceSeen(name, item["status"], item["privileged"], tuple(devices), ("default",), owner=owner)

@@ -9,7 +9,7 @@ from app.drivers.base import GiveUp
 from app.drivers.doors import BUSY, CLOSED, DEVICES, REFUSED, Door, Doorway, doors_of
 from app.drivers.inside import Command
 from app.drivers.knocking import PortTaken
-from app.drivers.simulated import SimulatedHost, State
+from app.drivers.simulated import SimulatedHost, State, owner_of
 
 
 class FakeDoors(SimulatedHost):
@@ -39,7 +39,8 @@ class FakeDoors(SimulatedHost):
     def doorways(self) -> dict[str, Doorway]:
         """Every instance with its doors."""
         with self._call("doorways") as state:
-            return {name: Doorway(item["status"], doors_of(_doors(item))) for name, item in state["instances"].items()}
+            found = state["instances"].items()
+            return {name: Doorway(item["status"], doors_of(_doors(item)), owner_of(item)) for name, item in found}
 
     def open_door(self, instance: str, door: Door) -> None:
         """Let the port lead there."""

@@ -10,7 +10,7 @@ from pathlib import Path
 from app.drivers.base import TAG_PREFIX, GiveUp, InstanceSpec, Progress, TryAgain
 from app.drivers.lifecycle import RENEWED, Size
 from app.drivers.readout import plain
-from app.drivers.simulated import OWNER, SimulatedHost, State, clear, instance_of
+from app.drivers.simulated import OWNER, SimulatedHost, State, clear, instance_of, owner_of
 from app.drivers.survey import BERTH, HAND, HostUse, InstanceUse, NetworkUse, PoolUse, ProfileUse, SnapshotSeen
 
 _USED = 3_100_000_000  # bytes of each simulated disk
@@ -123,7 +123,7 @@ class FakeLifecycle(SimulatedHost):
         self._pause(1.0)
         with self._open() as state:
             item = instance_of(state, what, name)
-            clear(state, spec.name)
+            clear(state, spec.name, spec.owner)
             gone = set(item["devices"])
             item["config"] = {key: text for key, text in item["config"].items() if key[len(TAG_PREFIX) :] not in gone}
             item |= {"devices": {}, "nodes": [], "snapshots": {}, "status": "stopped"}
@@ -205,7 +205,7 @@ def _use(number: int, name: str, item: State) -> InstanceUse:
     return InstanceUse(
         name=name,
         status=item["status"],
-        owner=item["config"].get(OWNER, ""),
+        owner=owner_of(item),
         privileged=item["privileged"],
         isolated=bool(item["config"].get(OWNER)),
         image="Debian with SSH",

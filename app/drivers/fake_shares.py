@@ -8,7 +8,7 @@ from dataclasses import asdict
 from app.drivers.base import GiveUp, TryAgain
 from app.drivers.fake_terminal import FakePty
 from app.drivers.shares import Share, SharesSeen
-from app.drivers.simulated import SimulatedHost, instance_of
+from app.drivers.simulated import SimulatedHost, instance_of, owner_of
 
 
 class FakeShares(SimulatedHost):
@@ -22,6 +22,7 @@ class FakeShares(SimulatedHost):
                     item["status"],
                     item["privileged"],
                     {device: Share(**share) for device, share in item.get("shares", {}).items()},
+                    owner_of(item),
                 )
                 for name, item in state["instances"].items()
             }

@@ -84,6 +84,7 @@ class SharesSeen:
     status: str
     privileged: bool
     shares: Mapping[str, Share | None] = field(default_factory=dict)
+    owner: str = ""  # as Berth marked it
 
 
 class ShareDriver(Protocol):

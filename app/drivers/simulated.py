@@ -149,10 +149,16 @@ def instance_of(state: State, what: str, name: str) -> State:
     return item
 
 
-def clear(state: State, name: str) -> None:
+def owner_of(item: State | None) -> str:
+    """Whose it is, as Berth marked it; "" for one that is not Berth's, or none."""
+    return str(item["config"].get(OWNER, "")) if item else ""
+
+
+def clear(state: State, name: str, owner: str) -> None:
     """Remove what a rebuild or a move of it would leave on a real host, where it can fail half-way."""
     for end in BESIDE:
-        state["instances"].pop(name + end, None)
+        if owner_of(state["instances"].get(name + end)) == owner:
+            del state["instances"][name + end]
 
 
 def _due(state: State, method: str) -> DriverError | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import TypeVar
 
@@ -10,7 +11,7 @@ from sqlalchemy import ColumnElement, Select, func, or_, select
 from sqlalchemy.orm import joinedload, selectinload
 
 from app import clock
-from app.drivers.base import GpuInfo, Tag
+from app.drivers.base import GpuInfo, HostSeen, Tag
 from app.extensions import db
 from app.models import Allocation, Booking, Gpu, GpuState, Host, Instance
 from app.services import endings, policy
@@ -51,6 +52,14 @@ def desired(host: Host) -> Desired:
     )
 
 
+def marked(want: Desired, seen: HostSeen) -> Desired:
+    """The same where an instance that does not bear its owner's mark is nobody's machine, whatever it is called."""
+    others = {(item.instance, item.owner) for item in want.wants if item.owner and item.instance in seen.instances}
+    others -= {(name, instance.owner) for name, instance in seen.instances.items()}
+    wants = (replace(one, instance=None) if (one.instance, one.owner) in others else one for one in want.wants)
+    return replace(want, wants=tuple(wants))
+
+
 def _running(host: Host, now: datetime) -> list[Allocation]:
     """What somebody has now. By the bookings that are not settled: they are few, whatever is stored."""
     live = (Allocation.released_at.is_(None), Allocation.starts_at <= now, Allocation.ends_at > now)
@@ -70,7 +79,8 @@ def on(host: Host) -> Select[Allocation]:
         .where(Booking.host_id == host.id)
         .options(
             joinedload(Allocation.gpu),
-            joinedload(Allocation.booking).joinedload(Booking.instance),
+            joinedload(Allocation.booking).joinedload(Booking.instance).joinedload(Instance.owner),
+            joinedload(Allocation.booking).joinedload(Booking.user),
         )
     )
 
@@ -106,9 +116,11 @@ def _ending(allocation: Allocation, machines: dict[int, str], ends: Mapping[int,
 
 def _want(allocation: Allocation, machines: dict[int, str]) -> Want:
     booking = allocation.booking
-    chosen = booking.instance.name if booking.instance and booking.instance.takes_gpus else None
+    chosen = booking.instance if booking.instance and booking.instance.takes_gpus else None
+    name = chosen.name if chosen else machines.get(booking.user_id)
+    owner = (chosen.owner if chosen else booking.user).username
     tag = Tag(booking.id, allocation.id, int(allocation.ends_at.timestamp()))
-    return Want(_info(allocation.gpu), chosen or machines.get(booking.user_id), tag)
+    return Want(_info(allocation.gpu), name, tag, owner if name else "")
 
 
 def _info(gpu: Gpu) -> GpuInfo:

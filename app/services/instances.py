@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
@@ -30,6 +30,12 @@ from app.models import (
 from app.services import names, operations, placing, policy, ports, templates
 
 NAME = names.MACHINE_NAME
+# What may be asked for of a machine that its host has not, or not whole; what is called like it there may be another's.
+_WITHOUT = {
+    InstanceStatus.CREATING: {OperationKind.DELETE},
+    InstanceStatus.FAILED: {OperationKind.CREATE, OperationKind.DELETE},
+    InstanceStatus.MISSING: {OperationKind.DELETE, OperationKind.REBUILD, OperationKind.MOVE},  # see care.halfway
+}
 
 
 def of_user(user: User) -> list[Instance]:
@@ -128,9 +134,11 @@ def request_create(
 
 
 def request(actor: User | None, instance: Instance, kind: OperationKind, **details: Any) -> Operation:
-    """Ask for work on a machine. Raises Conflict while other work is under way, RuleRefused for one to be deleted."""
+    """Ask for work on a machine. Raises Conflict where other work is under way or it is not there, RuleRefused."""
     if kind == OperationKind.CREATE and instance.status != InstanceStatus.FAILED:
         raise Conflict(_("This machine exists already."))
+    if kind not in _WITHOUT.get(instance.status, {kind}):
+        raise Conflict(_("%(name)s is not on its host.", name=instance.name))
     if instance.delete_at is not None and kind not in {OperationKind.DELETE, OperationKind.STOP}:
         raise RuleRefused(
             _("%(name)s is to be deleted.", name=instance.name), _("Keep it first, on its page."), rule="deleted"
@@ -152,9 +160,10 @@ def spec(instance: Instance) -> InstanceSpec:
     )
 
 
-def record_statuses(host_id: int, seen: dict[str, str], began: datetime) -> None:
-    """Write what the host showed of its machines: name → LXD's status, lower case. Missing ones are marked so. What has
-    been done to a machine since the look began is known better than by that, unless a clock was ahead."""
+def record_statuses(host_id: int, seen: Mapping[tuple[str, str], str], began: datetime) -> None:
+    """Write what the host showed of its machines: name and owner's mark → LXD's status, lower case. Missing is also one
+    whose name an instance has that is not its owner's. What has been done to a machine since the look began is known
+    better than by that, unless a clock was ahead."""
     busy = select(Operation.instance_id).where(
         Operation.host_id == host_id,
         Operation.state.in_(operations.OPEN),
@@ -168,8 +177,8 @@ def record_statuses(host_id: int, seen: dict[str, str], began: datetime) -> None
         Instance.id.not_in(busy),
         or_(Instance.status_at.is_(None), Instance.status_at <= began, Instance.status_at > clock.now()),
     )
-    for instance in db.session.scalars(query):
-        status = seen.get(instance.name, "missing")
+    for instance in db.session.scalars(query.options(joinedload(Instance.owner))):
+        status = seen.get((instance.name, instance.owner.username), "missing")
         if status in {choice.value for choice in InstanceStatus} and status != instance.status:
             instance.status, instance.status_at = InstanceStatus(status), clock.now()
     db.session.flush()
@@ -229,5 +238,4 @@ def holds_gpu(instance: Instance) -> bool:
         )
         .limit(1)
     )
-    running: Sequence[int] = db.session.scalars(query).all()
-    return bool(running)
+    return db.session.scalar(query) is not None

@@ -14,11 +14,13 @@ GRACE = 20  # seconds, where the rules are not known
 
 @dataclass(frozen=True)
 class Want:
-    """One GPU that somebody has now. `instance` None: they have no machine on that host."""
+    """One GPU that somebody has now. `instance` None: they have no machine on that host, or it is missing there.
+    `owner`: whose mark it has to bear; "" where that was never asked."""
 
     gpu: GpuInfo
     instance: str | None
     tag: Tag
+    owner: str = ""
 
     @property
     def device(self) -> str:
@@ -221,7 +223,7 @@ def next_end(seen: HostSeen, now: datetime) -> datetime | None:
 
 def _obstacle(want: Want, seen: HostSeen, foreign: set[str]) -> Trouble:
     if want.instance is None:
-        return Trouble.NO_MACHINE
+        return Trouble.MISSING if want.owner else Trouble.NO_MACHINE
     instance = seen.instances.get(want.instance)
     if instance is None:
         return Trouble.MISSING

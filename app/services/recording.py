@@ -135,7 +135,8 @@ def looked(host: Host, milliseconds: int, seen: HostSeen, began: datetime, troub
     `trouble`: why it could not be told who holds its GPUs."""
     _note_halfway(host, seen.instances.keys(), began)
     host.pass_at, host.pass_ms, host.trouble = clock.now(), milliseconds, trouble[:500]
-    instances.record_statuses(host.id, {name: instance.status for name, instance in seen.instances.items()}, began)
+    statuses = {(name, instance.owner): instance.status for name, instance in seen.instances.items()}
+    instances.record_statuses(host.id, statuses, began)
 
 
 def _note_halfway(host: Host, there: Collection[str], began: datetime) -> None:

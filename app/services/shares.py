@@ -166,6 +166,11 @@ def desired(host: Host) -> dict[str, dict[str, Share]]:
     }
 
 
+def owners(host: Host) -> dict[str, str]:
+    """By machine of the host, whose mark it bears: another one of that name is not meant."""
+    return {machine.name: machine.owner.username for machine in _machines(host)}
+
+
 def _current() -> Select[SharedDirectory]:
     return (
         select(SharedDirectory)

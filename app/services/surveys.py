@@ -16,7 +16,7 @@ from app import clock
 from app.drivers.survey import HostUse, InstanceUse, PoolUse
 from app.errors import NotFound
 from app.extensions import db
-from app.models import Host, Instance
+from app.models import Host, Instance, User
 
 PAGE = 50
 _WORKED = "worked"  # among what is observed of a machine: when it was looked at after work on it, seconds since 1970
@@ -29,19 +29,24 @@ def record(host: Host, found: HostUse, cpu: Mapping[str, float], began: datetime
     # The host first, as a pass does: each would wait for the other.
     db.session.execute(select(Host.id).where(Host.id == host.id).with_for_update(key_share=True))
     query = (
-        select(Instance.id, Instance.name, Instance.observed[_WORKED].as_float())
+        select(Instance.id, Instance.name, User.username, Instance.observed[_WORKED].as_float())
+        .join(Instance.owner)
         .where(Instance.host_id == host.id, Instance.deleted_at.is_(None))
         .order_by(Instance.id)
-        .with_for_update(key_share=True)
+        .with_for_update(of=Instance, key_share=True)
     )
-    ours = {name: (number, worked or 0.0) for number, name, worked in db.session.execute(query)}
+    ours = {
+        name: (number, worked or 0.0)
+        for number, name, owner, worked in db.session.execute(query)
+        if name in found.instances and found.instances[name].owner == owner
+    }
     drivers = {pool.name: pool.driver for pool in found.pools}
     on = Counter(use.pool for use in found.instances.values())
     seen = {name: _shown(use, drivers, cpu.get(name)) for name, use in found.instances.items()}
     rows = [
         {"id": number, "observed": seen[name]}
         for name, (number, worked) in ours.items()
-        if name in seen and not began.timestamp() < worked <= clock.now().timestamp()  # unless a clock was ahead
+        if not began.timestamp() < worked <= clock.now().timestamp()  # unless a clock was ahead
     ]
     host.member, host.cluster = found.member[:63], found.cluster[:64]
     host.survey = {
@@ -74,9 +79,9 @@ def pools(host_id: int | None = None) -> dict[int, tuple[PoolUse, ...]]:
 
 def record_one(instance_id: int, found: HostUse, began: datetime) -> None:
     """Write down what one machine has after work on it, by a look that began then."""
-    instance = db.session.get(Instance, instance_id)
+    instance = db.session.get(Instance, instance_id, options=[joinedload(Instance.owner)])
     use = found.instances.get(instance.name) if instance is not None else None
-    if instance is not None and use is not None:
+    if instance is not None and use is not None and use.owner == instance.owner.username:
         drivers = {pool.name: pool.driver for pool in found.pools}
         shown = _shown(use, drivers, instance.observed.get("cpu"))
         instance.observed = shown | {_WORKED: began.timestamp()}

@@ -9,6 +9,7 @@ from datetime import timedelta
 
 from flask_babel import gettext as _
 from sqlalchemy import ColumnElement, Select, delete, func, or_, select, update
+from sqlalchemy.orm import aliased
 
 from app import clock
 from app.errors import RuleRefused
@@ -24,10 +25,11 @@ LOST = timedelta(minutes=1)  # so long unconfirmed, a terminal is not open any m
 
 @dataclass(frozen=True)
 class Opening:
-    """A terminal that may be opened."""
+    """A terminal that may be opened. `owner`: the machine's, `person`: who opens it."""
 
     id: int
     instance: str
+    owner: str
     person: str
 
 
@@ -74,7 +76,7 @@ def redeem(host: Host, key: str, origin: str) -> Opening | None:
     row = db.session.execute(_rightful(number).where(Instance.host_id == host.id)).one_or_none()
     if row is None:
         return None
-    found = Opening(number, row[0], row[1])
+    found = Opening(number, *row)
     audit.record(found.person, "terminal.opened", f"instance:{found.instance}", terminal=number)
     return found
 
@@ -101,14 +103,15 @@ def serve_at(host: Host, url: str) -> None:
     db.session.flush()
 
 
-def _rightful(number: int) -> Select[str, str]:
-    now = clock.now()
+def _rightful(number: int) -> Select[str, str, str]:
+    now, owner = clock.now(), aliased(User)
     return (
-        select(Instance.name, User.username)
+        select(Instance.name, owner.username, User.username)
         .select_from(Terminal)
         .join(SignIn, Terminal.sign_in_id == SignIn.id)
         .join(User, SignIn.user_id == User.id)
         .join(Instance, Terminal.instance_id == Instance.id)
+        .join(owner, Instance.owner_id == owner.id)
         .where(
             Terminal.id == number,
             Terminal.closed_at.is_(None),

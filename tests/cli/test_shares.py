@@ -35,7 +35,7 @@ def test_a_directory_is_shared_listed_and_removed_without_an_agent(lab: Berth) -
 
 def test_a_machine_has_it_no_more_once_it_is_said_to_be_removed(lab: Berth, environment: Path) -> None:
     host = FakeLxd(environment / "sim" / "ws1.json")
-    host.add_instance("m1")
+    host.add_instance("m1", owner="liwei")
     with create_core(Settings.load()).app_context(), transaction():
         make_instance(accounts.get("liwei"), ws1 := inventory.host("ws1"), "m1")
         for name in ("sets", "news"):

@@ -172,7 +172,7 @@ def test_a_missing_instance_is_told_from_a_done_thing(subject: Subject) -> None:
             call()
         assert caught.value.todo
     subject.driver.detach(name, device_name(gpu.pci_address))
-    subject.driver.delete(name)
+    subject.driver.delete(name, "alice")
     assert subject.driver.observe(frozenset({name})).instances == {}
 
 
@@ -191,14 +191,16 @@ def test_a_gpu_that_the_host_lacks_cannot_be_attached(subject: Subject) -> None:
     assert subject.seen(name).devices == ()
 
 
-def test_only_what_berth_made_is_deleted(subject: Subject) -> None:
+def test_only_what_bears_its_owners_mark_is_deleted(subject: Subject) -> None:
     foreign, own = subject.put("stopped"), subject.machine()
     for anywhere in (False, True):
-        with pytest.raises(GiveUp, match="Berth did not make it"):
-            subject.driver.delete(foreign, anywhere=anywhere)
-    assert foreign in subject.driver.observe().instances
+        subject.driver.delete(foreign, "alice", anywhere=anywhere)  # of hers there is none: that is done
+        subject.driver.delete(own, "bob", anywhere=anywhere)
+    assert [subject.seen(name).owner for name in (foreign, own)] == ["", "alice"]
+    assert [subject.driver.doorways()[name].owner for name in (foreign, own)] == ["", "alice"]
+    assert [subject.driver.shares()[name].owner for name in (foreign, own)] == ["", "alice"]
     for anywhere in (True, False):
-        subject.driver.delete(own, anywhere=anywhere)
+        subject.driver.delete(own, "alice", anywhere=anywhere)
         assert own not in subject.driver.observe().instances
 
 
@@ -241,7 +243,7 @@ def test_observe_gives_those_asked_for_that_exist(subject: Subject) -> None:
         lambda driver, gpu: driver.start("t1"),
         lambda driver, gpu: driver.stop("t1"),
         lambda driver, gpu: driver.restart("t1"),
-        lambda driver, gpu: driver.delete("t1"),
+        lambda driver, gpu: driver.delete("t1", "alice"),
         lambda driver, gpu: driver.tell("t1", "Title", "Text"),
     ],
 )

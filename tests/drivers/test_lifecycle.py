@@ -168,7 +168,7 @@ def test_what_is_left_of_a_machine_is_deleted_with_it_also_where_that_is_all(sub
     for names in ((spec.name, beside[2]), beside[:2]):
         for name in names:
             subject.driver.create(replace(spec, name=name), NO_PROGRESS)
-        subject.driver.delete(spec.name)
+        subject.driver.delete(spec.name, spec.owner)
         assert not subject.driver.observe().instances.keys() & set(subject.made)
 
 

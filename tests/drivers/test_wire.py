@@ -319,7 +319,7 @@ def test_half_of_what_lxd_died_at_is_removed(server: Server, driver: PylxdDriver
         server.answers["PATCH", f"/1.0/instances/{name}"] = HALF
         server.answers["DELETE", f"/1.0/instances/{name}"] = (202, "op")
     driver.scrap(7)
-    driver.delete("t1")
+    driver.delete("t1", "alice")
     asked = [(method, path.rpartition("/")[2]) for method, path in server.requests if method != "GET"]
     assert asked == [("DELETE", builder), ("DELETE", "t1-OLD"), ("PATCH", "t1-MOVED"), ("DELETE", "t1-MOVED")]
 
@@ -331,7 +331,7 @@ def test_what_stays_protected_is_told_with_the_reason(server: Server, driver: Py
     server.answers["DELETE", "/1.0/instances/t1"] = (202, "op")
     server.answers["GET", "/1.0/operations/op/wait"] = {"status_code": 400, "err": "Container is protected"}
     with pytest.raises(GiveUp, match="write backup file"):
-        driver.delete("t1")
+        driver.delete("t1", "alice")
     assert server.requests.count(("PATCH", "/1.0/instances/t1")) == 2
 
 
@@ -358,7 +358,7 @@ def test_what_somebody_else_has_done_since_the_look_is_done(
     driver.rename("t1", "t2")
     server.answers["GET", "/1.0/instances/t1"] = [ours, gone]
     server.answers["DELETE", "/1.0/instances/t1"] = (202, "deleted")
-    driver.delete("t1")
+    driver.delete("t1", "alice")
     asked = [method for method, _path in server.requests if method != "GET"]
     assert asked == ["POST", "DELETE", "POST", "DELETE"], "each of them once"
 
@@ -371,7 +371,7 @@ def test_what_lxd_is_still_at_is_waited_for_no_longer_than_it_may_take(
     server.answers["GET", "/1.0/instances/t1"] = instance(config={"user.berth.owner": "alice"}, status="Stopped")
     server.answers["DELETE", "/1.0/instances/t1"] = (400, 'Instance is busy running a "copy" operation')
     with pytest.raises(TryAgain, match='a "copy" operation'):
-        driver.delete("t1")
+        driver.delete("t1", "alice")
     assert server.requests.count(("DELETE", "/1.0/instances/t1")) == 3
 
 
@@ -571,7 +571,7 @@ def test_a_name_is_never_a_path(server: Server, driver: PylxdDriver, name: str) 
     with pytest.raises(GiveUp, match="no name"):
         driver.attach(name, GPU, TAG)
     with pytest.raises(GiveUp, match="no name"):
-        driver.delete(name)
+        driver.delete(name, "alice")
     with pytest.raises(GiveUp, match="no name"):
         driver.create(InstanceSpec(name, "base", 1, 1, 1, "alice"), lambda _step, _percent: None)
     assert server.requests == []
@@ -587,7 +587,7 @@ def test_a_member_of_a_cluster_has_its_own_instances_only(server: Server, driver
     assert driver.shares().keys() == {"t1"}
     with pytest.raises(GiveUp, match="no such instance"):
         driver.stop("t2")
-    driver.delete("t2")
+    driver.delete("t2", "alice")
     with pytest.raises(GiveUp, match="m2, another member"):
         driver.create(InstanceSpec("t2", "base", 1, 512, 2, "alice"), lambda *_: None)
     server.answers[("GET", "/1.0/cluster/members")] = [[{"server_name": "m1"}, {"server_name": "m3"}]]
@@ -610,7 +610,7 @@ def test_what_a_rebuild_or_a_move_has_left_is_deleted_on_whichever_member_it_is(
     there = instance(status="Stopped", location="m2", config={"user.berth.owner": "alice"})
     server.answers["GET", "/1.0/instances/t1"] = there
     server.answers["DELETE", "/1.0/instances/t1"] = (202, "op")
-    driver.delete("t1")
+    driver.delete("t1", "alice")
     left = [
         ("PUT", "/1.0/instances/t1-NEW/state"),
         ("DELETE", "/1.0/instances/t1-NEW"),
@@ -618,5 +618,5 @@ def test_what_a_rebuild_or_a_move_has_left_is_deleted_on_whichever_member_it_is(
     ]
     assert [request for request in server.requests if request[0] != "GET"] == left
     server.answers["GET", "/1.0/instances/t1"] = [there, GONE]
-    driver.delete("t1", anywhere=True)  # a move may have come as far as its last step
+    driver.delete("t1", "alice", anywhere=True)  # a move may have come as far as its last step
     assert [request for request in server.requests if request[0] != "GET"] == [*left, ("DELETE", "/1.0/instances/t1")]

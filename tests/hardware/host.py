@@ -58,11 +58,11 @@ class Workstation(Lab):
     def node(self) -> str:
         return f"/dev/nvidia{self.card.minor}"
 
-    def launch(self, name: str = "", *options: str, owner: str = "lab") -> str:
+    def launch(self, name: str = "", *options: str, owner: str = "") -> str:
         """As a lab's, with NVIDIA's libraries as Berth brings them to each new machine."""
         name = name or self.unique()
         config, devices = for_new(self.lxd_dir)
-        settings = {"user.berth.owner": owner, "security.idmap.isolated": "true", **config}
+        settings = {"user.berth.owner": owner or name, "security.idmap.isolated": "true", **config}
         words = [word for key, value in settings.items() for word in ("-c", f"{key}={value}")]
         self.lxc("init", self.image, name, *words, *options)
         for device, keys in devices.items():

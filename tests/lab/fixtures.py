@@ -80,7 +80,7 @@ def launch(lab: Hosts) -> Iterator[Callable[..., str]]:
     """`launch(host, *options)` starts an instance and returns its name; it is gone after the test."""
     made: list[tuple[Lab, str]] = []
 
-    def start(host: Lab, *options: str, name: str = "", owner: str = "lab") -> str:
+    def start(host: Lab, *options: str, name: str = "", owner: str = "") -> str:
         name = name or host.unique()
         made.append((host, name))
         return host.launch(name, *options, owner=owner)

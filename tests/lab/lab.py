@@ -176,10 +176,11 @@ class Lab:
         if done.returncode:
             raise RuntimeError(f"lxd init --preseed: {done.stderr.strip()}")
 
-    def launch(self, name: str = "", *options: str, owner: str = "lab") -> str:
-        """Start an unprivileged instance (`options` as for `lxc launch`); returns its name, by itself a unique one."""
+    def launch(self, name: str = "", *options: str, owner: str = "") -> str:
+        """Start an unprivileged instance (`options` as for `lxc launch`); returns its name, by itself a unique one
+        and its owner's too."""
         name = name or self.unique()
-        marks = ["-c", f"user.berth.owner={owner}", "-c", "security.idmap.isolated=true"]
+        marks = ["-c", f"user.berth.owner={owner or name}", "-c", "security.idmap.isolated=true"]
         self.lxc("launch", "base", name, *marks, *options)
         return name
 

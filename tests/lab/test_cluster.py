@@ -80,7 +80,7 @@ def test_each_agent_sees_and_makes_the_instances_of_its_own_member(members: tupl
         ):
             with pytest.raises(GiveUp):
                 refused()
-        driver(two).delete(names[0])
+        driver(two).delete(names[0], "alice")
         assert names[0] in seen(one), "what another member has is not this one's to delete"
     finally:
         one.remove(*names)

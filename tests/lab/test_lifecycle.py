@@ -339,9 +339,8 @@ def test_a_rebuild_that_lxd_left_half_way_is_asked_for_again(
     with monkeypatch.context() as patch:
         patch.setattr(rebuild, "_dress", lambda *_: (_ for _ in ()).throw(HostUnreachable("Connect", "it restarts")))
         assert "it restarts" in rebuilt().error
-    instances.record_statuses(
-        host.id, {one.name: one.status for one in driver.observe().instances.values()}, clock.now()
-    )
+    seen = {(one.name, one.owner): one.status for one in driver.observe().instances.values()}
+    instances.record_statuses(host.id, seen, clock.now())
     assert db.session.get_one(Instance, number).status == InstanceStatus.MISSING
     assert rebuilt().error == ""
     assert life.host.run(name, "sh", "-c", "cat /home/note; ls /root").strip() == "kept"

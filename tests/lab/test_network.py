@@ -292,5 +292,5 @@ def test_what_a_new_machine_has_can_be_told_from_its_configuration(host: Lab, tw
     assert Path("/proc/sys/net/ipv6/conf", host.bridge, "disable_ipv6").read_text() == "1\n"  # it believes no router
     host.lxc("delete", "--force", name, check=False)
     assert name in host.lxc("list", "--format", "csv", "--columns", "n")  # protected
-    connect(host).delete(name)
+    connect(host).delete(name, "alice")
     assert name not in host.lxc("list", "--format", "csv", "--columns", "n")

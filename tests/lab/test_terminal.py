@@ -26,7 +26,7 @@ pytestmark = pytest.mark.lab
 
 @pytest.fixture
 def machine(lab: Hosts, launch: Callable[..., str]) -> str:
-    return launch(lab.ws1, *SLEEPING)
+    return launch(lab.ws1, *SLEEPING, owner="li")
 
 
 @pytest.fixture

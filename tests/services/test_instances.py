@@ -147,7 +147,9 @@ def test_what_the_host_shows_is_written_down(host: Host) -> None:
     machines["elsewhere"] = make_instance(user, make_host(), "elsewhere")
     operations.enqueue(user, machines["busy"], OperationKind.STOP)
     seen = {"runs": "running", "stopped": "stopped", "busy": "stopped", "odd": "error", "foreign": "running"}
-    instances.record_statuses(host.id, seen, clock.now())
+    marked = {(name, user.username): status for name, status in seen.items()}
+    by_hand = {("gone", ""): "running", ("broken", ""): "running"}
+    instances.record_statuses(host.id, marked | by_hand, clock.now())
     assert {name: str(machine.status) for name, machine in machines.items()} == {
         "runs": "running",
         "stopped": "stopped",
@@ -161,22 +163,23 @@ def test_what_the_host_shows_is_written_down(host: Host) -> None:
     assert machines["stopped"].status_at is not None
     assert machines["runs"].status_at is None
     db.session.expire_all()
-    instances.record_statuses(host.id, {"gone": "running"}, clock.now())
+    instances.record_statuses(host.id, {("gone", user.username): "running"}, clock.now())
     assert machines["gone"].status == "running", "what comes back is there again"
 
 
 def test_a_look_that_is_older_than_what_was_done_says_nothing_of_it(host: Host) -> None:
-    machine = make_instance(make_user(), host, "mine", status=InstanceStatus.STOPPED)
+    machine = make_instance(make_user("li"), host, "mine", status=InstanceStatus.STOPPED)
+    mine = {("mine", "li"): "stopped"}
     began = clock.now()
     operation = operations.enqueue(None, machine, OperationKind.START)
     operations.finish(operation.id, "agent:ws1")
-    for seen in ({"mine": "stopped"}, {}):
+    for seen in (mine, {}):
         instances.record_statuses(host.id, seen, began)
         assert machine.status == InstanceStatus.RUNNING
-    instances.record_statuses(host.id, {"mine": "stopped"}, clock.now())
+    instances.record_statuses(host.id, mine, clock.now())
     assert machine.status == InstanceStatus.STOPPED
     machine.status, machine.status_at = InstanceStatus.RUNNING, clock.now() + timedelta(hours=8)  # by a clock set since
-    instances.record_statuses(host.id, {"mine": "stopped"}, clock.now())
+    instances.record_statuses(host.id, mine, clock.now())
     assert machine.status == InstanceStatus.STOPPED
 
 

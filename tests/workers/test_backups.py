@@ -153,5 +153,5 @@ def test_a_machine_is_looked_after_meanwhile(place: Place) -> None:
             machine = instances.get(None, "mine")
             operations.enqueue(None, machine, "backup", backup=0, snapshot="")  # type: ignore[arg-type]
         with transaction():
-            instances.record_statuses(machine.host_id, {"mine": "stopped"}, clock.now())
+            instances.record_statuses(machine.host_id, {("mine", machine.owner.username): "stopped"}, clock.now())
         assert instances.get(None, "mine").status == "stopped"

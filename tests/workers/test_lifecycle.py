@@ -391,14 +391,16 @@ def test_a_rebuild_that_failed_half_way_is_tried_again_and_another_is_not(
     assert home.machine.status == InstanceStatus.MISSING
     with pytest.raises(Conflict, match="not on its host"):
         care.resize(house.alice, home.machine, cpus=1, memory_gib=1, disk_gib=1)
-    instances.request(house.alice, home.machine, OperationKind.RESTART)
+    with pytest.raises(Conflict, match="not on its host"):
+        instances.request(house.alice, home.machine, OperationKind.RESTART)
+    operations.enqueue(house.alice, home.machine, OperationKind.RESTART)  # asked for before that was known
     assert "no such instance" in home.do().error
     make_booking(house.alice, gpus_of(house.host)[:1], clock.now(), clock.now() + timedelta(hours=1))  # no GPU comes
     again = moving.retry(house.alice, home.machine)
     assert home.do().state == OperationState.DONE
     assert (again.kind, home.machine.status, home.status()) == (OperationKind.REBUILD, "running", "running")
     assert home.machine.made_from == "desktop", "of that the new one was made at the first try"
-    home.lxd.delete("alice")  # by hand
+    home.lxd.delete("alice", "alice")  # by hand
     house.run()
     house.alice = instances.possible_owners()[0]
     with pytest.raises(Conflict, match="not on its host"):
@@ -413,7 +415,7 @@ def test_a_rebuild_that_failed_and_harmed_nothing_is_not_half_way(home: Home, ho
     house.run()
     assert home.machine.status == InstanceStatus.RUNNING
     freeze(NOW + timedelta(days=9))
-    home.lxd.delete("alice")  # by hand
+    home.lxd.delete("alice", "alice")  # by hand
     house.run()
     assert home.machine.status == InstanceStatus.MISSING
     assert care.halfway(home.machine) is None
@@ -428,7 +430,7 @@ def test_a_move_that_failed_half_way_goes_on_to_the_same_host_and_is_started_the
     moving.request(house.alice, home.machine, target)
     assert "it is gone" in home.do().error
     there.add_instance("alice-MOVED", "stopped", owner="alice")  # so far it came
-    home.lxd.delete("alice")
+    home.lxd.delete("alice", "alice")
     numbers = target.id, third.id
     house.run()
     house.alice = instances.possible_owners()[0]

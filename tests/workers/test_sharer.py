@@ -54,7 +54,7 @@ def core(fresh_db: str, tmp_path: Path) -> Flask:
 @pytest.fixture
 def driver(tmp_path: Path) -> FakeLxd:
     fake = FakeLxd(tmp_path / "ws1.json")
-    fake.add_instance("m1")
+    fake.add_instance("m1", owner="li")
     fake.add_instance("stranger")
     return fake
 
@@ -220,7 +220,7 @@ def test_what_lxd_does_not_take_out_is_kept_too(core: Flask, driver: FakeLxd) ->
 
 
 def test_a_privileged_machine_gets_nothing_and_that_is_said(core: Flask, driver: FakeLxd) -> None:
-    driver.add_instance("m1", privileged=True)
+    driver.add_instance("m1", privileged=True, owner="li")
     sharer = Sharer(core, "ws1", driver, FakeDirectories())
     sharer.step()
     switch(core, on=True)

@@ -49,8 +49,8 @@ class Slow(FakeLxd):
 def core(fresh_db: str, tmp_path: Path) -> Flask:
     app = create_core(settings_for(fresh_db, tmp_path))
     fake = FakeLxd(tmp_path / "ws1.json", gpus=1, pace=0)
-    for name in ("mine", "theirs"):
-        fake.add_instance(name)
+    for name, owner in (("mine", "li"), ("theirs", "wang")):
+        fake.add_instance(name, owner=owner)
     with app.app_context(), transaction():
         host = inventory.add_host("test", "ws1", "sim:", fake)
         make_admin("boss")
@@ -85,6 +85,14 @@ def test_typed_and_seen_and_on_record(desk: Desk) -> None:
     assert (opened.actor, opened.target) == (closed.actor, closed.target) == ("li", "instance:mine")
     assert closed.details["why"] == "ended"
     assert closed.details["seconds"] >= 0
+
+
+def test_nobody_gets_one_in_an_instance_that_only_has_the_machines_name(desk: Desk, tmp_path: Path) -> None:
+    FakeLxd(tmp_path / "ws1.json").add_instance("mine")  # another one, made by hand
+    screen = desk.open(desk.ticket(desk.sign_in("li"), "mine"))
+    screen.hear()
+    assert screen.states == ["failed"]
+    assert "terminal" not in FakeLxd(tmp_path / "ws1.json").calls()
 
 
 def test_an_admin_may_and_that_is_on_record_too(desk: Desk) -> None:

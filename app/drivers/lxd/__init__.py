@@ -132,10 +132,10 @@ class PylxdDriver(WaysIn, TemplateSide, Lifecycle):
         """Stop and start it."""
         instances.restart(self._wire, instance)
 
-    def delete(self, instance: str, *, anywhere: bool = False) -> None:
-        """Stop and remove it and what a rebuild or a move of it has left; a missing one is fine."""
-        instances.clear(self._wire, instance)
-        instances.delete(self._wire, instance, anywhere=anywhere)
+    def delete(self, instance: str, owner: str, *, anywhere: bool = False) -> None:
+        """Stop and remove it and what a rebuild or a move of it has left, as far as it is this owner's."""
+        instances.clear(self._wire, instance, owner)
+        instances.delete(self._wire, instance, owner, anywhere=anywhere)
 
     def bring_libraries(self, wanted: Way | None = None) -> Brought:
         """Have NVIDIA's libraries ready for machines."""

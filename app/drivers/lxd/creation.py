@@ -53,7 +53,7 @@ def _own(wire: Wire, spec: InstanceSpec, what: str) -> Json | None:
     if current and not wire.is_here(current):
         where = f"{current['location']}, another member of the cluster, has an instance of that name"
         raise GiveUp(what, where, "Choose another name.")
-    if current and current["config"].get(shapes.OWNER) != spec.owner:
+    if current and shapes.owner_of(current) != spec.owner:
         raise GiveUp(what, "an instance of that name exists and is not this owner's", "Choose another name.")
     return current
 

@@ -106,31 +106,35 @@ def _switch(wire: Wire, name: str, request: Json) -> None:
             return
 
 
-def delete(wire: Wire, name: str, *, anywhere: bool = False) -> None:
-    """Stop and remove it, if it is Berth's; a missing one is fine. `anywhere`: on another member of the cluster too."""
+def delete(wire: Wire, name: str, owner: str, *, anywhere: bool = False) -> None:
+    """Stop and remove it, if it bears this owner's mark: another one of its name is somebody else's, and the owner's is
+    gone. `anywhere`: on another member of the cluster too."""
     what = f"Delete {name}"
     with as_driver_errors(what):
-        turns.look_and_act(lambda: _delete(wire, name, what, anywhere))
-        if _found(wire, name, anywhere):
+        turns.look_and_act(lambda: _delete(wire, name, owner, anywhere))
+        if _owned(wire, name, owner, anywhere):
             raise TryAgain(what, "LXD still lists it")
 
 
-def clear(wire: Wire, name: str) -> None:
+def clear(wire: Wire, name: str, owner: str) -> None:
     """Remove what rebuilds and moves of it that failed half-way have left, wherever in the cluster it was then."""
     for end in BESIDE:
-        delete(wire, name + end, anywhere=True)
+        delete(wire, name + end, owner, anywhere=True)
 
 
 def _found(wire: Wire, name: str, anywhere: bool) -> Json | None:
     return (wire.find_anywhere if anywhere else wire.find)(name)[0]
 
 
-def _delete(wire: Wire, name: str, what: str, anywhere: bool) -> None:
+def _owned(wire: Wire, name: str, owner: str, anywhere: bool) -> Json | None:
     current = _found(wire, name, anywhere)
+    return current if current is not None and shapes.owner_of(current) == owner else None
+
+
+def _delete(wire: Wire, name: str, owner: str, anywhere: bool) -> None:
+    current = _owned(wire, name, owner, anywhere)
     if current is None:
         return
-    if not current["config"].get(shapes.OWNER):
-        raise GiveUp(what, f"it has no {shapes.OWNER}: Berth did not make it", "Delete it with lxc delete.")
     if current["config"].get(shapes.MAKING):
         with suppress(RefusedError):  # the one who asked for it may be gone
             join(wire, name)

@@ -44,14 +44,14 @@ def rebuild(wire: Wire, update: Update, spec: InstanceSpec, progress: Progress) 
     what, new, old = f"Rebuild {spec.name}", f"{spec.name}-NEW", f"{spec.name}-OLD"
     with as_driver_errors(what):
         if wire.find(spec.name)[0] is not None:
-            instances.clear(wire, spec.name)
+            instances.clear(wire, spec.name, spec.owner)
             try:
                 _prepare(wire, what, replace(spec, name=new), spec.name, progress)
             except HostUnreachable:
                 raise
             except DriverError:
                 with suppress(DriverError):  # nothing is left over; the first error is the one to tell of
-                    instances.delete(wire, new)
+                    instances.delete(wire, new, spec.owner)
                 raise
             _halt(wire, spec.name)
             _rename(wire, spec.name, old)
@@ -62,7 +62,7 @@ def rebuild(wire: Wire, update: Update, spec: InstanceSpec, progress: Progress) 
         _rename(wire, new, spec.name)
         progress("starting", RENEWED)
         instances.power(wire, spec.name, "start")
-        instances.delete(wire, old)
+        instances.delete(wire, old, spec.owner)
 
 
 def _prepare(wire: Wire, what: str, spec: InstanceSpec, name: str, progress: Progress) -> None:

@@ -48,6 +48,11 @@ def writable(instance: Json) -> Json:
     return {key: instance[key] for key in _WRITABLE if key in instance}
 
 
+def owner_of(instance: Json) -> str:
+    """Whose it is, as Berth marked it; "" for one that is not Berth's."""
+    return str((instance.get("config") or {}).get(OWNER, ""))
+
+
 def privileged(instance: Json) -> bool:
     """Whether root in there is root on the host."""
     return _is_on(instance, "security.privileged")
@@ -175,7 +180,7 @@ def gpu_devices(instance: Json) -> dict[str, Json]:
 
 def doorway(instance: Json) -> Doorway:
     """An instance as its doors concern it."""
-    return Doorway(str(instance.get("status", "")).lower(), doors_of(instance.get("devices") or {}))
+    return Doorway(str(instance.get("status", "")).lower(), doors_of(instance.get("devices") or {}), owner_of(instance))
 
 
 def instance_seen(
@@ -214,6 +219,7 @@ def instance_seen(
         tuple(devices),
         tuple(instance.get("profiles") or ()),
         init,
+        owner_of(instance),
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from app.drivers.lxd.shapes import Json, privileged
+from app.drivers.lxd.shapes import Json, owner_of, privileged
 from app.drivers.shares import SHARE_DEVICE, Share, SharesSeen
 
 
@@ -18,7 +18,7 @@ def seen(instance: Json) -> SharesSeen:
     """What an instance has."""
     own = instance.get("devices", {})
     found = {name: _share(item) for name, item in own.items() if SHARE_DEVICE.match(name)}
-    return SharesSeen(str(instance.get("status", "")).lower(), privileged(instance), found)
+    return SharesSeen(str(instance.get("status", "")).lower(), privileged(instance), found, owner_of(instance))
 
 
 def change(body: Json, wanted: Mapping[str, Share]) -> bool:
