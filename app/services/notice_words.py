@@ -142,7 +142,7 @@ def _low(details: dict[str, Any]) -> str:
     hours = hours_text(details["left"])
     if details.get("team"):
         return _("%(hours)s GPU-hours of %(team)s are left", hours=hours, team=details["team"])
-    if not details["monthly"]:
+    if not details["renews_at"]:
         return _("%(hours)s GPU-hours are left", hours=hours)
     return _("%(hours)s GPU-hours are left this month", hours=hours)
 

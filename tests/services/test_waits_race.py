@@ -141,8 +141,8 @@ def test_what_frees_while_the_line_is_gone_through_is_the_firsts(
             joining.join(person, Wanted(Ask(starts_at=start, ends_at=start + HOUR)), SLOT)
     places, seen = serving_turns._places, []
 
-    def slowly(wait: Wait, sight: Any) -> Any:
-        found = list(places(wait, sight))
+    def slowly(wait: Wait, sight: Any, since: Any) -> Any:
+        found = list(places(wait, sight, since))
         seen.append(wait.user_id)
         if len(seen) == 1:  # the first has looked, and now it frees
             aside(lambda: changes.cancel(db.session.get_one(User, owner.id), booking.id)).result(10)
