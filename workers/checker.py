@@ -14,7 +14,7 @@ from app.drivers.base import DriverError, LxdDriver
 from app.drivers.facts import HostFacts
 from app.extensions import db, transaction
 from app.services import checkup, findings, inventory
-from app.services.checkup import BAD, Finding
+from app.services.checkup import BAD, Finding, pools
 from workers.turns import turn
 
 log = logging.getLogger(__name__)
@@ -46,7 +46,10 @@ class Checker:
             try:
                 with transaction():
                     known = findings.known(inventory.host(self.host_name), findings.skew())
-                found = [facts] if isinstance(facts, Finding) else checkup.findings(facts, known)
+                if isinstance(facts, Finding):  # how full the pools are is known without that
+                    found = [facts, *pools.judge(known.pools)]
+                else:
+                    found = checkup.findings(facts, known)
                 with transaction():
                     driver = None if isinstance(facts, Finding) else facts.driver
                     findings.store(inventory.host(self.host_name), found, driver)

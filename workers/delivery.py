@@ -56,7 +56,8 @@ class Delivery:
     def step(self) -> None:
         """Show what is new, and deliver what is due. Raises SQLAlchemyError; what was not taken comes again."""
         new = {pci: now for pci, now in self.sampler.now.copy().items() if self._shown.get(pci) != now.seen_at}
-        due = time.monotonic() - self._delivered >= DELIVER_EVERY  # what GPUs did that are out of service now, too
+        # Also what GPUs did that are out of service now.
+        due = self.sampler.reads and time.monotonic() - self._delivered >= DELIVER_EVERY
         if not new and not due:
             return
         with self.app.app_context():

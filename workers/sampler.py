@@ -59,6 +59,7 @@ class Sampler:
         self._count = 0
         self._unwritten: list[Part] = []
         self._trouble = ""
+        self.reads = True  # unless another agent of the host does: then the journal is that one's
 
     def readings(self) -> list[Reading]:
         """The latest of each GPU, for monitors."""
@@ -74,8 +75,10 @@ class Sampler:
                 return
             try:
                 with exclusive(self._lock, wait=False):
+                    self.reads = True
                     self._run(self._evictor.kernel, stop)
             except Held:
+                self.reads = False
                 stop.wait(AGAIN)
 
     def _run(self, kernel: Kernel, stop: threading.Event) -> None:

@@ -79,12 +79,15 @@ class Warner:
             places = warnings.places(self.driver.observe()) if new else {}
             said = [(places[one.booking_id], *warning_words.idle(one)) for one in new if one.booking_id in places]
         self._idle = set(found)
-        for instance, title, text in said:
-            try:
-                self.driver.tell(instance, title, text)
-            except DriverError as error:
-                log.warning("%s was not told that its GPUs do nothing: %s", instance, error)
+        with ThreadPoolExecutor(max_workers=AT_ONCE, thread_name_prefix="tell") as pool:
+            list(pool.map(lambda one: self._say(*one), said))
         return len(said)
+
+    def _say(self, instance: str, title: str, text: str) -> None:
+        try:
+            self.driver.tell(instance, title, text)
+        except DriverError as error:
+            log.warning("%s was not told that its GPUs do nothing: %s", instance, error)
 
     def _look(self, due: list[Due], claims: list[Claim]) -> Look:
         """Where the bookings' GPUs are, and which processes there hold them."""

@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import Select, func, select, update
+from sqlalchemy import Select, func, not_, or_, select, update
 from sqlalchemy.orm import joinedload
 
 from app import clock
@@ -58,7 +58,9 @@ def stay(user_id: int, host_id: int) -> None:
     """Leave what a person has booked on a host to the machine that it is for now: an older one is about to be there.
     Else a GPU in use would be taken out of one and put into the other."""
     if (machine := default_machine(user_id, host_id)) is not None:
-        mine = (Booking.user_id == user_id, Booking.host_id == host_id, Booking.instance_id.is_(None))
+        named_in_vain = Booking.instance_id.in_(select(Instance.id).where(not_(Instance.takes_gpus)))
+        free = or_(Booking.instance_id.is_(None), named_in_vain)
+        mine = (Booking.user_id == user_id, Booking.host_id == host_id, free)
         open_still = (Booking.cancelled_at.is_(None), Booking.ends_at > clock.now())
         db.session.execute(update(Booking).where(*mine, *open_still).values(instance_id=machine.id))
 

@@ -200,7 +200,7 @@ def _price(frame: Frame, gpus: Sequence[Gpu]) -> Tariff:
 
 def machine_hosts(user_id: int) -> frozenset[int]:
     """The ids of the hosts on which a person has a machine."""
-    query = select(Instance.host_id).where(Instance.owner_id == user_id, Instance.deleted_at.is_(None))
+    query = select(Instance.host_id).where(Instance.owner_id == user_id, Instance.takes_gpus)
     return frozenset(db.session.scalars(query))
 
 

@@ -187,7 +187,7 @@ def _elsewhere(booking: Booking, own: list[Gpu], blocked: set[int], given: Busy)
     if len({gpu.model for gpu in own}) > 1:
         return ()
     query = select(Instance.host_id).where(
-        Instance.owner_id == booking.user_id, Instance.deleted_at.is_(None), Instance.host_id != booking.host_id
+        Instance.owner_id == booking.user_id, Instance.takes_gpus, Instance.host_id != booking.host_id
     )
     hosts = set(db.session.scalars(query))
     rest = [gpu for gpu in openings.usable_gpus(own[0].model) if gpu.host_id in hosts and gpu.id not in blocked]

@@ -9,7 +9,7 @@ from app import clock
 from app.errors import InvalidInput, RuleRefused
 from app.extensions import db
 from app.models import Booking, Host, Instance, Operation, OperationKind, User
-from app.services import attachments, care, instances, placing
+from app.services import care, instances, placing
 from app.services.words import when
 
 
@@ -66,7 +66,6 @@ def retry(actor: User, instance: Instance) -> Operation:
     its host; the host must be loaded. Raises what these raise."""
     begun = care.halfway(instance)
     if begun is None:
-        attachments.stay(instance.owner_id, instance.host_id)
         return instances.request(actor, instance, OperationKind.CREATE)
     if begun.kind == OperationKind.REBUILD:
         return care.rebuild(actor, instance)

@@ -26,7 +26,7 @@ from app.models import (
     TemplateState,
     User,
 )
-from app.services import audit, outcomes, ports
+from app.services import attachments, audit, outcomes, ports
 
 OPEN = (OperationState.QUEUED, OperationState.RUNNING)
 # A machine is used, and looked after, as ever meanwhile.
@@ -233,6 +233,8 @@ def _instance_after(instance: Instance, kind: OperationKind, error: str) -> None
     elif kind == OperationKind.PASSWORD:
         instance.password_at = clock.now()
     else:
+        if kind == OperationKind.CREATE and not instance.takes_gpus:  # it does from now on
+            attachments.stay(instance.owner_id, instance.host_id)
         instance.status = _BECOMES.get(kind, instance.status)
     instance.status_at = clock.now()
 

@@ -11,13 +11,13 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from flask_babel import gettext as _
-from sqlalchemy import ColumnElement, delete, func, or_, select, update
+from sqlalchemy import ColumnElement, delete, func, not_, or_, select, update
 from sqlalchemy.orm import joinedload
 
 from app import clock
 from app.errors import NotFound
 from app.extensions import db
-from app.models import Channel, Notice
+from app.models import Channel, Event, Notice
 from app.services import audit
 from app.services.notices import GATHER, URGENT
 
@@ -106,7 +106,9 @@ def drop(actor: str, notice_id: int) -> None:
 def tidy() -> int:
     """Delete what was sent or given up long ago; how many."""
     old = clock.now() - KEEP
-    statement = delete(Notice).where(or_(Notice.sent_at < old, Notice.given_up_at < old)).returning(Notice.id)
+    for_good = (Notice.event == Event.QUOTA_LOW) & Notice.expires_at.is_(None)  # low until new hours come, whenever
+    over = or_(Notice.sent_at < old, Notice.given_up_at < old)
+    statement = delete(Notice).where(over, not_(for_good)).returning(Notice.id)
     return len(db.session.scalars(statement).all())
 
 

@@ -37,7 +37,8 @@ def lines(details: dict[str, Any], url: str) -> list[str]:
         found.append(_("Berth was late with %(late)s, or never gave them; nobody pays for that.", late=late))
     if details["no_data"] >= 180:
         found.append(_("Nobody looked for %(no_data)s; that is neither busy nor idle.", **parts))
-    found.append(_("Energy: %(kwh)s kWh.", kwh=f"{details['kwh']:.1f}"))
+    if details["kwh"]:  # else no card gives its power
+        found.append(_("Energy: %(kwh)s kWh.", kwh=f"{details['kwh']:.1f}"))
     if details.get("places"):
         found.append(_waited(details))
     if details.get("most"):

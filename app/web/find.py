@@ -84,6 +84,8 @@ def _free_now(form: FindForm) -> tuple[list[Offer], DomainError | None]:
     """What could be booked this minute, or why none of what is free."""
     try:
         return slots.free_now(me(), slot(), _known(form.model), _known(form.host), _known(form.account)), None
+    except InvalidInput:  # there is none to book at all
+        return [], None
     except DomainError as error:
         return [], error
 

@@ -148,7 +148,7 @@ class FileForm(NewForm):
     """From an image's file that lies on a host; `file` is `host/name`."""
 
     host = None
-    file = SelectField(_l("File"), validate_choice=False)
+    file = SelectField(_l("File"), [required()], validate_choice=False)
     checksum = StringField(_l("SHA-256, if you know it"), [at_most(64)])
     desktop = BooleanField(_l("It has a remote desktop"))
 
@@ -159,6 +159,8 @@ class FileForm(NewForm):
         self.file.choices = {
             host: [(f"{host}/{name}", name) for name in found] for host, found in names.items() if found
         }
+        if host and self.file.data not in {f"{host.name}/{name}" for name in names[host.name]}:
+            self.file.choices = {"": [("", "")], **self.file.choices}  # no other stands in for one that is gone
 
     def where(self) -> Host:
         """On which host."""
@@ -180,7 +182,7 @@ class MachineForm(NewForm):
     """From a machine that somebody prepared; the host is the machine's."""
 
     host = None
-    instance = SelectField(_l("Machine"))
+    instance = SelectField(_l("Machine"), [required()])
     desktop = BooleanField(_l("It has a remote desktop"))
 
     def choose(self, host: Host | None = None) -> None:
@@ -190,6 +192,8 @@ class MachineForm(NewForm):
                            owner=found.owner.display_name))
             for found in instances.everyones(host.id if host else None)
         ]  # fmt: skip
+        if host and self.instance.data not in dict(self.instance.choices):
+            self.instance.choices.insert(0, ("", ""))  # no other stands in for one that is gone
 
     def where(self) -> Host:
         """On which host."""
@@ -220,9 +224,11 @@ def as_asked(template: Template) -> NewForm:
     told, source = template.options, template.source
     given = {name: told.get(name, "") for name in ("start", "mirror", "checksum")}
     given |= {"packages": " ".join(told.get("packages", ())), "extras": list(told.get("extras", ()))}
+    given |= _use(template) | {"name": template.name, "desktop": template.desktop}
     given |= {"recipe": source, "image": source, "instance": source, "file": f"{template.host.name}/{source}"}
-    form = WAYS[way_of(template)]
-    return form(formdata=None, name=template.name, desktop=template.desktop, **given, **_use(template))
+    form = WAYS[way_of(template)](formdata=None, **given)
+    form.choose(template.host)
+    return form
 
 
 def _use(template: Template) -> dict[str, str]:

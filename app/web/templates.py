@@ -108,7 +108,6 @@ def ask_amend(template_id: int) -> Response:
     if template.state != TemplateState.FAILED or template.retired_at is not None:
         return go(url_for("templates.show", template_id=template_id))
     form = template_form.as_asked(template)
-    form.choose(template.host)
     return _form_page(template_form.way_of(template), form, template=template)
 
 

@@ -173,13 +173,20 @@ def _write_chinese(kitchen: Kitchen, name: str) -> None:
 
     editor = ("xdotool", "search", "--onlyvisible", "--class", "mousepad")
     do("sh", "-c", f"setsid mousepad {text} > /dev/null 2>&1 &")
-    wait_for(lambda: do(*editor), 30, "an editor")
+
+    def pinyin() -> bool:
+        """Asked for again where nobody listened yet; by a key by itself: one for a window would pass by."""
+        if found := do("ibus", "engine").strip() == "libpinyin":
+            return found
+        do("xdotool", "key", "ctrl+space")
+        return wait_for(lambda: do("ibus", "engine").strip() == "libpinyin" or None, 5, "pinyin")
+
+    wait_for(lambda: do(*editor).strip().isdigit(), 60, "an editor")
     do(*editor, "windowactivate", "--sync")
-    do("xdotool", "key", "ctrl+space")  # by itself: a key for a window would pass by who listens to all keys
-    wait_for(lambda: do("ibus", "engine").strip() == "libpinyin", 20, "pinyin in place of plain keys")
+    wait_for(pinyin, 60, "pinyin in place of plain keys")
     do("xdotool", "type", "--delay", "100", "nihao ")
     do("xdotool", "key", "ctrl+s")
-    wait_for(lambda: "你好" in kitchen.host.run(name, "cat", text), 20, "it is written down")
+    wait_for(lambda: "你好" in kitchen.host.run(name, "cat", text), 60, "it is written down")
 
 
 def _install_a_package(visitor: Reader, name: str, key: Path, folder: Path) -> None:

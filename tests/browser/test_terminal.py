@@ -23,9 +23,9 @@ pytestmark = pytest.mark.lab
 def test_typed_in_a_browser_and_seen_there(
     lab: Hosts, launch: Callable[..., str], window: Callable[..., BrowserContext]
 ) -> None:
-    machine = launch(lab.ws2, *SLEEPING)
     with running(BERTH_LXD=str(lab.ws2.socket)) as demo:
         person = demo.person("Li Wei")
+        machine = launch(lab.ws2, *SLEEPING, owner=person)
         with demo.app.app_context(), transaction():
             (host,) = inventory.hosts()
             make_instance(accounts.get(person), host, machine, status=InstanceStatus.RUNNING)

@@ -12,8 +12,19 @@ from flask import Flask
 
 from app.drivers.base import DeviceSeen, HostSeen, InstanceSeen, Node, Tag, device_name
 from app.extensions import db
-from app.models import Allocation, AuditEvent, Booking, Gpu, Host, Instance, InstanceStatus, LedgerEntry, User
-from app.services import attachments, care, enforcement, quota, recording
+from app.models import (
+    Allocation,
+    AuditEvent,
+    Booking,
+    Gpu,
+    Host,
+    Instance,
+    InstanceStatus,
+    LedgerEntry,
+    OperationKind,
+    User,
+)
+from app.services import attachments, care, enforcement, instances, operations, quota, recording
 from app.services.plan import Desired, Trouble
 from tests.factories import attach, gpus_of, make_booking, make_host, make_instance, make_user
 
@@ -130,6 +141,17 @@ def test_what_is_booked_stays_where_it_is_when_an_older_machine_is_kept_after_al
     first.delete_at = NOW + 24 * HOUR
     book(alice, gpu)
     care.keep(alice, first)
+    db.session.expire_all()
+    assert [want.instance for want in enforcement.desired(host).wants] == ["alice-2"]
+
+
+def test_nor_does_it_leave_for_an_older_one_that_is_made_at_last(host: Host, alice: User, gpu: Gpu) -> None:
+    first = db.session.scalars(sa.select(Instance).where(Instance.name == "alice")).one()
+    make_instance(alice, host, "alice-2")
+    first.status = InstanceStatus.FAILED
+    operation = instances.request(None, first, OperationKind.CREATE)
+    book(alice, gpu)
+    operations.finish(operation.id, "agent:ws1")
     db.session.expire_all()
     assert [want.instance for want in enforcement.desired(host).wants] == ["alice-2"]
 

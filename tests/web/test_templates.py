@@ -198,6 +198,19 @@ def test_every_way_is_filled_in_as_it_was(
     assert (after.kind, after.source, after.options, after.desktop) == (kind, source, options, True)
 
 
+@pytest.mark.parametrize("kind", [TemplateKind.FILE, TemplateKind.INSTANCE])
+def test_for_what_it_was_made_from_and_is_gone_nothing_else_stands_in(
+    admin: Client, woken: list[str], kind: TemplateKind
+) -> None:
+    lab = host(image_files={"directory": "/x", "names": ["a.tar"]})
+    make_instance(make_user("liwei"), lab, "alpha")
+    broken = make_template(lab, kind=kind, source="gone", state=TemplateState.FAILED)
+    form = admin.get(f"/templates/{broken.id}/amend").form("Build template")
+    refused = admin.submit(form)
+    assert (refused.status, only().source) == (422, "gone")
+    assert "Fill this in." in refused.text
+
+
 def test_from_a_file_that_lies_on_a_host(admin: Client, woken: list[str]) -> None:
     page = admin.get("/templates/new/file")
     assert "No host has a file there yet." in page.text

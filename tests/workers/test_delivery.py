@@ -62,7 +62,10 @@ def test_use_without_a_booking_does_not_wait_for_the_next_turn(
     monkeypatch.setattr("workers.delivery.SHOW_EVERY", 3600.0)
     monkeypatch.setattr(delivery, "step", stop.set)
     sampler.unbooked.found.set()
-    delivery.run(stop)
+    thread = threading.Thread(target=delivery.run, args=(stop,), daemon=True)
+    thread.start()
+    thread.join(30)
+    assert not thread.is_alive()
     assert not sampler.unbooked.found.is_set(), "and the one after that comes in its time"
 
 

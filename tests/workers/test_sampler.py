@@ -113,7 +113,11 @@ def test_only_one_agent_of_a_host_reads(app: Flask, house: House, sampler: Sampl
     with exclusive(app.extensions["berth"].run_dir / "sampler-lab.lock"):
         thread = threading.Thread(target=sampler.run, args=(stop,))
         thread.start()
-        time.sleep(0.1)
+        wait_for(lambda: not sampler.reads, why="it is told that another one does")
+        delivery = Delivery(app, "lab", sampler)
+        before = delivery._delivered
+        delivery.step()
+        assert delivery._delivered == before, "the journal is the other one's"
         assert sampler.now == {}
         stop.set()
         thread.join(30)

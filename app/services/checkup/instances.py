@@ -43,6 +43,7 @@ def judge(facts: HostFacts, known: Known) -> Iterator[Finding]:
     for instance in facts.instances:
         found = [*_devices(facts, known, instance), *_nodes(facts, known, instance), *_library(facts, instance)]
         if instance.container:
+            found += _unmarked(known, instance)
             found += [*_exposed(facts, instance)]
             if cared_for(known, instance):
                 found += [*_confined(instance), *_limits(instance)]
@@ -65,6 +66,12 @@ def judge_profiles(facts: HostFacts) -> Iterator[Finding]:
 
 
 _Said = tuple[str, str, str]
+
+
+def _unmarked(known: Known, instance: InstanceFacts) -> Iterator[_Said]:
+    if _is_berths(known, instance) and OWNER not in instance.config:
+        detail = f"has the name of a machine of Berth's and no {OWNER}, so Berth leaves it alone"
+        yield WARN, detail, lxc(instance, f"config set {instance.name} {OWNER}=USERNAME") + ", if it is that machine"
 
 
 def cared_for(known: Known, instance: InstanceFacts) -> bool:

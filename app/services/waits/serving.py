@@ -112,7 +112,7 @@ def _served(wait: Wait, sight: Sight) -> Booking | None:
 
 def _look(waiting: Sequence[Wait], slot: int) -> Sight:
     now, gpus = clock.now(), openings.usable_gpus()
-    theirs = (Instance.owner_id.in_({wait.user_id for wait in waiting}), Instance.deleted_at.is_(None))
+    theirs = (Instance.owner_id.in_({wait.user_id for wait in waiting}), Instance.takes_gpus)
     machines: dict[int, set[int]] = defaultdict(set)
     for owner_id, host_id in db.session.execute(select(Instance.owner_id, Instance.host_id).where(*theirs)):
         machines[owner_id].add(host_id)

@@ -13,7 +13,7 @@ from flask_babel import ngettext
 from app import clock
 from app.models import Booking, Phase, SignIn
 from app.services import aligning, audit, endings, noshows
-from app.services.idle import warned
+from app.services.idle import sight, warned
 from app.services.rules import noshow
 from app.services.words import gpu_label, gpu_list
 from app.web import idle_words
@@ -59,7 +59,8 @@ def ending_soon() -> Banner | None:
     if sign_in.idle_due:
         for idle in warned.of(person):
             if idle.booking_id != here:
-                return Banner(idle_words.banner(idle), _page(idle.booking_id), _("Keep it"))
+                link = _("Keep it") if sight.keeps_left(idle.booking_id) else _("Booking %(id)s", id=idle.booking_id)
+                return Banner(idle_words.banner(idle), _page(idle.booking_id), link)
     found = endings.soonest(person) if sign_in.ends_soon else None
     return None if found is None or found.booking_id == here else _ends(found)
 
