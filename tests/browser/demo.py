@@ -137,7 +137,7 @@ class Demo:
     @contextmanager
     def standstill(self, host: str) -> Iterator[None]:
         """Its agent does nothing meanwhile: what is asked for can be seen to wait, however slow the browser is."""
-        agent = min(self.berth.pids(f"workers agent {host}"))
+        agent = self.berth.pids(f"workers agent {host}")[0]
         os.kill(agent, signal.SIGSTOP)
         try:
             yield

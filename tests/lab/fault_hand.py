@@ -166,8 +166,8 @@ class Hand(Members):
             return "it was dead"
         if what != "valkey":  # without wakes there are ticks
             self.watch.killed(what)
-        os.kill(min(pids), signal.SIGKILL)
-        return f"process {min(pids)}"
+        os.kill(pids[0], signal.SIGKILL)
+        return f"process {pids[0]}"
 
     def _restart_lxd(self) -> str:
         away = self.watch.killed("lxd")

@@ -58,7 +58,7 @@ class Agent:
 
     @classmethod
     def of(cls, scene: Scene) -> Agent:
-        pid = min(scene.berth.pids("workers agent"))  # beside it, for a moment, a child that is not yet another program
+        pid = scene.berth.pids("workers agent")[0]  # beside it, for a moment, a child that is not yet another program
         words = dict(line.split(":", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines())
         children = [
             one for task in Path(f"/proc/{pid}/task").iterdir() for one in (task / "children").read_text().split()

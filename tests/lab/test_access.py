@@ -264,7 +264,7 @@ def test_an_lxd_that_dies_in_the_middle_leaves_nothing_that_stands_in_the_way(ac
         assert name in access.host.lxc("list", "-f", "csv", "-c", "n"), "half of it is there"
         with access.berth.app.app_context(), transaction():
             instances.request(None, instances.get(None, name), OperationKind.CREATE)
-        agent = min(access.berth.berth.pids("workers agent"))
+        agent = access.berth.berth.pids("workers agent")[0]
         access.wake()
         wait_for(lambda: access.step(name) == "copying", 60, "the next try")
         os.kill(agent, signal.SIGKILL)

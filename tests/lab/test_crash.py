@@ -42,7 +42,7 @@ def pair(berth: Scene, lab: Hosts) -> list[str]:
 def victim(berth: Scene, word: str) -> int:
     """The one process of that kind; of PostgreSQL the first, whose children are told to end with it."""
     found = wait_for(lambda: berth.berth.pids(VICTIMS[word]), AGAIN, word)
-    return min(found)
+    return found[0]
 
 
 def books(berth: Scene, numbers: list[int]) -> Counter[tuple[str, int]]:

@@ -98,7 +98,7 @@ def test_a_step_that_fails_is_said_at_once_and_leaves_nothing(kitchen: Kitchen, 
 def test_an_agent_killed_half_way_leaves_no_orphan(kitchen: Kitchen, base: int) -> None:
     number = kitchen.ask("killed", TemplateKind.IMAGE, "base")
     wait_for(lambda: f"berth-build-{number}" in kitchen.left(), 30, "a builder")
-    agent = min(kitchen.berth.berth.pids("workers agent"))
+    agent = kitchen.berth.berth.pids("workers agent")[0]
     os.kill(agent, signal.SIGKILL)
     kitchen.ready(number)
     assert kitchen.left() == {f"berth-template-{number}", f"berth-template-{base}"}
@@ -148,7 +148,7 @@ def test_a_file_is_looked_through_and_an_agent_killed_meanwhile_leaves_nothing(k
     with_evil(image("networked"), path, words)
     number = kitchen.ask("brought", TemplateKind.FILE, path.name)
     wait_for(lambda: f".berth-{number}.tar" in kitchen.left(), 30, "it is being looked through")
-    agent = min(kitchen.berth.berth.pids("workers agent"))
+    agent = kitchen.berth.berth.pids("workers agent")[0]
     os.kill(agent, signal.SIGKILL)
     template = kitchen.ready(number)
     assert kitchen.left() == {f"berth-template-{base}", f"berth-template-{number}"}

@@ -22,6 +22,7 @@ from redis import Redis
 
 from app import create_core, queue
 from app.config import Settings
+from app.drivers.holders.nodes import start_time
 from app.extensions import db
 from app.services import inventory
 
@@ -132,8 +133,10 @@ class Berth:
         )
 
     def pids(self, word: str) -> list[int]:
-        """Its processes whose command line holds `word`."""
-        return [pid for pid, line in processes(self.data).items() if word in line]
+        """Its processes whose command line holds `word`, the one that began first before its children: those are so
+        for a moment too, until they are another program, and a kernel gives small numbers again after the large."""
+        named = [pid for pid, line in processes(self.data).items() if word in line]
+        return [pid for _start, pid in sorted((start, pid) for pid in named if (start := start_time(pid)) is not None)]
 
     def stop(self, number: signal.Signals = signal.SIGINT) -> int:
         """End it in peace; the exit status."""

@@ -128,7 +128,7 @@ def test_a_booking_ends_on_time_while_database_valkey_and_supervisor_are_away(be
     os.kill(berth.process.pid, signal.SIGSTOP)  # or it would start both again
     try:
         for word in ("bin/postgres", "valkey-server"):
-            os.kill(min(berth.pids(word)), signal.SIGKILL)
+            os.kill(berth.pids(word)[0], signal.SIGKILL)
         assert clock.now() < start + timedelta(seconds=20)
         assert plugged()
         wait_for(lambda: not plugged(), 60, "detached")
@@ -199,7 +199,7 @@ def test_admin_password_is_forgotten_with_the_next_start_once_changed(berth: Ber
     ],
 )
 def test_what_is_killed_comes_back(berth: Berth, part: str, word: str) -> None:
-    killed = min(berth.pids(word))
+    killed = berth.pids(word)[0]
     os.kill(killed, signal.SIGKILL)
     wait_for(lambda: (left := berth.pids(word)) and killed not in left, 60, f"another {part}")
     wait_for(lambda: answers(berth) and berth.health()["valkey"] == "ok", 60, "healthy")
@@ -242,7 +242,7 @@ def test_data_outlives_a_stop_a_kill_and_a_crash_of_the_database(berth: Berth, d
             with third.app().app_context():
                 assert db.session.scalar(db.select(User.username).where(User.username == "moment")) == "moment"
             wait_for(lambda: wakes(third, 1), why="a wake")
-            os.kill(min(third.pids("bin/postgres")), signal.SIGKILL)
+            os.kill(third.pids("bin/postgres")[0], signal.SIGKILL)
             third.process.kill()  # both at once: recovery by the next start
             third.process.wait()
             wait_for(lambda: not processes(data), 60, "no orphan")
