@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import signal
 import socket
@@ -136,7 +137,7 @@ class Berth:
         """Its processes whose command line holds `word`, the one that began first before its children: those are so
         for a moment too, until they are another program, and a kernel gives small numbers again after the large."""
         named = [pid for pid, line in processes(self.data).items() if word in line]
-        return [pid for _start, pid in sorted((start, pid) for pid in named if (start := start_time(pid)) is not None)]
+        return sorted(named, key=lambda pid: (start_time(pid) or math.inf, pid))
 
     def stop(self, number: signal.Signals = signal.SIGINT) -> int:
         """End it in peace; the exit status."""
