@@ -60,6 +60,7 @@ def create(
             cpus=cpus,
             memory_gib=memory,
             disk_gib=disk,
+            anyway=True,
         )
     carry_out(operation, host)
     _tell(name, f"{name} runs on {host.name}.", as_json)
@@ -121,7 +122,7 @@ def move(name: str, host_name: str, as_json: bool) -> None:
     Its disk, snapshots and name stay; its ports are new, and GPUs stay in their host."""
     with transaction():
         target, found = inventory.host(host_name), instances.get(None, name)
-        operation, source = moving.request(somebody(), found, target), found.host
+        operation, source = moving.request(somebody(), found, target, anyway=True), found.host
     carry_out(operation, source)
     with transaction():
         after = operations.last(found.id)

@@ -146,8 +146,8 @@ def lacking(host: Host, memory_gib: int, disk_gib: int, pool: str = "") -> str:
 def require(
     actor: User | None, host: Host, *, memory_gib: int, disk_gib: int, pool: str = "", anyway: bool = False
 ) -> None:
-    """Refuse so much more on a chosen host where it has less left. `anyway`: an admin wants it all the same, as does
-    the command line (`actor` None), which names the host itself. `pool` as of `seen`. Raises RuleRefused."""
+    """Refuse so much more on a chosen host where it has less left. `anyway`: an admin wants it all the same. Nobody in
+    particular (`actor` None) is not refused. `pool` as of `seen`. Raises RuleRefused."""
     if actor is None or (anyway and actor.is_admin):
         return
     if lack := lacking(host, memory_gib, disk_gib, pool):
