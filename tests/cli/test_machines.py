@@ -72,7 +72,8 @@ def _placed_moved_and_made_with_an_approval(lab: Berth, engine: sa.Engine) -> No
     huge = lab("instance", "create", "m3", "--template", "base", "--owner", "liwei", "--memory", "999")
     assert (huge.status, huge.out) == (1, "")
     assert "No host has room for a machine of this size from base. ws1 has" in huge.err
-    crowded = lab(*"instance create m4 --host ws1 --image base --owner liwei --memory 999".split())
+    named = ("--host", "ws1", "--image", "base", "--owner", "liwei")
+    crowded = lab("instance", "create", "m4", *named, "--memory", "999")
     assert (crowded.status, "GiB of memory free" in crowded.err) == (0, True), "who names the host has it there"
     assert lab("instance", "delete", "m4").status == 0
     assert lab("instance", "create", "m3", "--image", "base", "--owner", "liwei").status == 2
