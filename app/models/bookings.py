@@ -65,6 +65,11 @@ class Booking(Base):
         back_populates="booking", lazy="raise", order_by="Allocation.gpu_id"
     )
 
+    @property
+    def named(self) -> Instance | None:
+        """The machine that it is for by name, if that takes GPUs; None: for its owner's oldest there that does."""
+        return self.instance if self.instance and self.instance.takes_gpus else None
+
     def phase(self, now: datetime) -> Phase:
         """The booking's phase at `now`."""
         if self.cancelled_at is not None:

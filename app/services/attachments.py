@@ -43,7 +43,7 @@ def by_machine(machines: Sequence[Instance]) -> dict[int, list[Allocation]]:
     found: dict[int, list[Allocation]] = defaultdict(list)
     for allocation in db.session.scalars(query):
         booking = allocation.booking
-        chosen = booking.instance_id if booking.instance and booking.instance.takes_gpus else None
+        chosen = booking.named.id if booking.named else None
         found[chosen or default.get((booking.user_id, booking.host_id), 0)].append(allocation)
     return found
 

@@ -116,7 +116,7 @@ def _ending(allocation: Allocation, machines: dict[int, str], ends: Mapping[int,
 
 def _want(allocation: Allocation, machines: dict[int, str]) -> Want:
     booking = allocation.booking
-    chosen = booking.instance if booking.instance and booking.instance.takes_gpus else None
+    chosen = booking.named
     name = chosen.name if chosen else machines.get(booking.user_id)
     owner = (chosen.owner if chosen else booking.user).username
     tag = Tag(booking.id, allocation.id, int(allocation.ends_at.timestamp()))

@@ -99,12 +99,16 @@ def test_a_member_keeps_to_their_limit_and_the_others_are_free_of_it(
     assert {part.member.user.username: part.booked for part in teams.parts(team)} == {"owner": 28_800, "member": 14_400}
 
 
+def give_rules(boss: User, team: Account, rules: dict[str, int]) -> None:
+    found = classes.create(boss, "Project")
+    classes.change(boss, found.id, rules)
+    classes.assign(boss, team, found.id)
+
+
 def test_the_class_of_the_team_counts_for_all_of_it(
     team: Account, boss: User, owner: User, member: User, gpus: list[Gpu]
 ) -> None:
-    found = classes.create(boss, "Project")
-    classes.change(boss, found.id, {"gpus_at_once": 2})
-    classes.assign(boss, team, found.id)
+    give_rules(boss, team, {"gpus_at_once": 2})
     bookings.create(owner, ask(gpus[:2], 1, 2), SLOT)
     with pytest.raises(RuleRefused, match="2 GPUs at once"):
         bookings.create(member, ask(gpus[2:3], 2, 2), SLOT)
@@ -113,9 +117,7 @@ def test_the_class_of_the_team_counts_for_all_of_it(
 def test_a_gap_lies_between_the_bookings_of_one_person(
     team: Account, boss: User, owner: User, member: User, gpus: list[Gpu]
 ) -> None:
-    found = classes.create(boss, "Project")
-    classes.change(boss, found.id, {"gap_minutes": 60})
-    classes.assign(boss, team, found.id)
+    give_rules(boss, team, {"gap_minutes": 60})
     bookings.create(owner, ask(gpus[:1], 1, 2), SLOT)
     mine = bookings.create(member, ask(gpus[1:2], 1, 2), SLOT)
     changes.move_end(member, mine.id, NOW + 4 * HOUR, SLOT)

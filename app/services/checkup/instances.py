@@ -43,8 +43,7 @@ def judge(facts: HostFacts, known: Known) -> Iterator[Finding]:
     for instance in facts.instances:
         found = [*_devices(facts, known, instance), *_nodes(facts, known, instance), *_library(facts, instance)]
         if instance.container:
-            found += _unmarked(known, instance)
-            found += [*_exposed(facts, instance)]
+            found += [*_unmarked(known, instance), *_exposed(facts, instance)]
             if cared_for(known, instance):
                 found += [*_confined(instance), *_limits(instance)]
         yield from (Finding(level, label(instance), detail, fix) for level, detail, fix in found)

@@ -6,8 +6,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 
-from sqlalchemy import ColumnElement, ScalarSelect, bindparam, func, select
+from sqlalchemy import ColumnElement, ScalarSelect, Select, bindparam, func, select
 from sqlalchemy.orm import InstrumentedAttribute, joinedload, selectinload
 
 from app import clock
@@ -39,25 +40,13 @@ def first_due(user_id: InstrumentedAttribute[int]) -> ScalarSelect[datetime]:
 
 def of(user: User) -> list[Idling]:
     """What the person was told of and can still answer, what is due first before the rest; with its booking."""
-    query = (
-        select(Idling)
-        .join(Idling.booking)
-        .where(Booking.user_id == user.id, *_open(clock.now()))
-        .options(joinedload(Idling.booking).options(joinedload(Booking.host), selectinload(Booking.allocations)))
-        .order_by(Idling.due_at, Idling.id)
-    )
+    query = _told(Booking.user_id == user.id, Booking.host).order_by(Idling.due_at, Idling.id)
     return list(db.session.scalars(query))
 
 
 def on(host: Host) -> list[ForMachine]:
     """All of the host's, for who has no page open."""
-    query = (
-        select(Idling)
-        .join(Idling.booking)
-        .where(Booking.host_id == host.id, *_open(clock.now()))
-        .options(joinedload(Idling.booking).options(joinedload(Booking.user), selectinload(Booking.allocations)))
-        .order_by(Idling.id)
-    )
+    query = _told(Booking.host_id == host.id, Booking.user).order_by(Idling.id)
     return [
         ForMachine(
             one.id, one.booking_id, len(one.booking.allocations), one.since, one.due_at, one.absent,
@@ -80,6 +69,12 @@ def unheard(user: User, found: Idling) -> bool:
     )
     silent = [due for due, sent in db.session.execute(query) if not sent]
     return silent == [found.due_at.isoformat()]
+
+
+def _told(whose: ColumnElement[bool], shown: InstrumentedAttribute[Any]) -> Select[Idling]:
+    """Those of which somebody was told, with their bookings' GPUs and what else is `shown` of these."""
+    loaded = joinedload(Idling.booking).options(joinedload(shown), selectinload(Booking.allocations))
+    return select(Idling).join(Idling.booking).where(whose, *_open(clock.now())).options(loaded)
 
 
 def _open(now: datetime | ColumnElement[datetime]) -> tuple[ColumnElement[bool], ...]:

@@ -94,7 +94,7 @@ def _served(wait: Wait, sight: Sight) -> Booking | None:
     """The booking or the offer, in the first place that is allowed; where a rule that time alone helps against refuses
     all, one after that. None where their rules or their quota refuse those too: passed over, the place kept."""
     since: datetime | None = sight.now
-    for _look in range(LOOKS):
+    for _ in range(LOOKS):
         if since is None:
             break
         refused: list[DomainError] = []

@@ -117,6 +117,4 @@ def _again() -> str:
 
 def _machine(booking: Booking) -> Instance | None:
     """The machine that the GPUs are for: the one named, else the owner's oldest on the host."""
-    if booking.instance is not None and booking.instance.takes_gpus:
-        return booking.instance
-    return attachments.default_machine(booking.user_id, booking.host_id)
+    return booking.named or attachments.default_machine(booking.user_id, booking.host_id)
