@@ -47,11 +47,10 @@ class Checker:
                 with transaction():
                     known = findings.known(inventory.host(self.host_name), findings.skew())
                 if isinstance(facts, Finding):  # how full the pools are is known without that
-                    found = [facts, *pools.judge(known.pools)]
+                    found, driver = [facts, *pools.judge(known.pools)], None
                 else:
-                    found = checkup.findings(facts, known)
+                    found, driver = checkup.findings(facts, known), facts.driver
                 with transaction():
-                    driver = None if isinstance(facts, Finding) else facts.driver
                     findings.store(inventory.host(self.host_name), found, driver)
             finally:
                 db.session.remove()
