@@ -18,12 +18,14 @@ from sqlalchemy.orm.attributes import set_committed_value
 from app import clock
 from app.errors import InvalidInput, NotFound
 from app.extensions import db, lab_zone
-from app.models import Allocation, Booking, Gpu, Instance, User
-from app.services import audit, claims, payers, quota
+from app.models import Allocation, Booking, Gpu, User
+from app.services import askers, audit, claims, payers, quota
+from app.services.askers import Asker
 from app.services.claims import Ask, Frame
 from app.services.rules import classes, gate, tariff
 from app.services.rules.check import Asked
 from app.services.rules.tariff import Tariff
+from app.services.rules.terms import Rules
 from app.services.windows import Window, snapped
 
 NOTE_LENGTH = 200
@@ -47,18 +49,22 @@ class Proposal:
 
 def propose(user: User, ask: Ask, slot: int) -> Proposal:
     """Everything that `create` checks, without taking anything. Raises what `create` would."""
-    account_id = payers.account_id(user, ask.account)
-    frame = _frame(user, account_id, ask, slot)
-    _keep_the_rules(user, account_id, ask, frame)
+    return propose_to(askers.asker(user, ask.account), ask, slot)
+
+
+def propose_to(asker: Asker, ask: Ask, slot: int) -> Proposal:
+    """The same for one of several, of somebody about whom all was asked before."""
+    frame = _frame(asker.rules, asker.machines, ask, slot)
+    _keep_the_rules(asker.user, asker.account_id, ask, frame)
     if ask.gpu_ids:
         gpus = claims.named_gpus(ask, frame.rules)
         claims.refuse_clashes(gpus, frame)
     else:
         gpus = claims.any_gpus(ask, frame)
     cost_of_all = _price(frame, gpus).cost(frame.window)
-    free = quota.free(account_id)
-    quota.require(cost_of_all, free)
-    return Proposal(frame.window, tuple(gpus), cost_of_all, free - cost_of_all, gpus[0].host_id in frame.machines)
+    quota.require(cost_of_all, asker.free)
+    left = asker.free - cost_of_all
+    return Proposal(frame.window, tuple(gpus), cost_of_all, left, gpus[0].host_id in frame.machines)
 
 
 def create(user: User, ask: Ask, slot: int, *, series_id: int | None = None) -> Booking:
@@ -67,7 +73,8 @@ def create(user: User, ask: Ask, slot: int, *, series_id: int | None = None) -> 
     if ask.request_key and (twin := _by_request_key(user, ask.request_key)):
         return twin  # before the rules: a form that is sent again later than its start was still booked
     account_id = payers.account_id(user, ask.account)
-    frame = _frame(user, account_id, ask, slot, machines=not ask.gpu_ids)
+    machines = frozenset() if ask.gpu_ids else askers.machine_hosts(user.id)
+    frame = _frame(classes.rules_for(account_id), machines, ask, slot)
     free = quota.lock(account_id)
     if ask.request_key and (twin := _by_request_key(user, ask.request_key)):
         return twin
@@ -177,15 +184,13 @@ def require_sense(ask: Ask) -> None:
         raise InvalidInput(_("Ask for at least one GPU."), field="count")
 
 
-def _frame(user: User, account_id: int, ask: Ask, slot: int, *, machines: bool = True) -> Frame:
-    """What makes sense at all, and what the choice of GPUs is bound by (`machines`: also where they have one)."""
+def _frame(rules: Rules, machines: frozenset[int], ask: Ask, slot: int) -> Frame:
+    """What makes sense at all, and what the choice of GPUs is bound by."""
     now = clock.now()
     require_sense(ask)
-    rules = classes.rules_for(account_id)
     slot = rules.slot(slot)
     window = snapped(ask.starts_at, ask.ends_at, now, slot)
-    hosts = machine_hosts(user.id) if machines else frozenset()
-    return Frame(window, now + timedelta(days=rules.horizon_days), slot, hosts, rules)
+    return Frame(window, now + timedelta(days=rules.horizon_days), slot, machines, rules)
 
 
 def _keep_the_rules(user: User, account_id: int, ask: Ask, frame: Frame) -> None:
@@ -196,12 +201,6 @@ def _keep_the_rules(user: User, account_id: int, ask: Ask, frame: Frame) -> None
 
 def _price(frame: Frame, gpus: Sequence[Gpu]) -> Tariff:
     return tariff.price(frame.rules, (gpu.model for gpu in gpus), lab_zone())
-
-
-def machine_hosts(user_id: int) -> frozenset[int]:
-    """The ids of the hosts on which a person has a machine."""
-    query = select(Instance.host_id).where(Instance.owner_id == user_id, Instance.takes_gpus)
-    return frozenset(db.session.scalars(query))
 
 
 def _insert(

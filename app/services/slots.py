@@ -15,11 +15,11 @@ from flask_babel import gettext as _
 from app import clock
 from app.errors import DomainError, InvalidInput, first_over
 from app.models import Gpu, User
-from app.services import bookings, claims, openings, payers, refusals
+from app.services import askers, bookings, claims, openings, refusals
+from app.services.askers import Asker
 from app.services.bookings import Ask
 from app.services.gaps import Room, rooms, starts
 from app.services.refusals import Offer
-from app.services.rules import classes
 from app.services.windows import Window, ceil_to_grid, floor_to_grid
 
 MOST = 4  # proposals
@@ -84,16 +84,17 @@ def find(user: User, wish: Wish, slot: int) -> Found:
         raise InvalidInput(_("Ask for at least one GPU."), field="count")
     if wish.seconds <= 0:
         raise InvalidInput(_("Give a duration in hours, such as 6 or 1.5."), field="hours")
-    rules = classes.rules_for(payers.account_id(user, wish.account))
+    asker = askers.asker(user, wish.account)
+    rules = asker.rules
     gpus = claims.enough_gpus(Ask(ends_at=now, count=wish.count, model=wish.model, host=wish.host), rules)
     slot, horizon = rules.slot(slot), now + timedelta(days=rules.horizon_days)
     length = timedelta(seconds=-(-wish.seconds // slot) * slot)
     first = max(wish.not_before or now, now + rules.notice)
     search = _Search(wish, length, now, first, min(wish.before or horizon, horizon), slot)
-    offers, refused = _offers(user, search, gpus)
+    offers, refused = _offers(asker, search, gpus)
     late = not offers and search.last < horizon
     if late:
-        offers, other = _offers(user, replace(search, last=horizon), gpus)
+        offers, other = _offers(asker, replace(search, last=horizon), gpus)
         refused = refused or other
     if refused is not None and not offers:
         raise refused
@@ -104,7 +105,8 @@ def free_now(user: User, slot: int, model: str = "", host: str = "", account: st
     """One GPU from this minute on, on each host that has one, the longest first: four hours, or until it is taken, or
     as long as the rules and the quota allow. Raises what says why none can be had, where some are free."""
     now = clock.now()
-    rules = classes.rules_for(payers.account_id(user, account))
+    asker = askers.asker(user, account)
+    rules = asker.rules
     slot = rules.slot(slot)
     gpus = claims.enough_gpus(Ask(ends_at=now, model=model, host=host), rules)
     longest = floor_to_grid(now + timedelta(hours=rules.max_hours), slot)
@@ -114,7 +116,7 @@ def free_now(user: User, slot: int, model: str = "", host: str = "", account: st
     for until, gpu in _free_until(gpus, Window(now, latest), slot):
         ask = Ask(ends_at=until, gpu_ids=(gpu.id,), account=account)
         try:
-            offers.append(Offer("now", ask, bookings.propose(user, ask, slot)))
+            offers.append(Offer("now", ask, bookings.propose_to(asker, ask, slot)))
         except DomainError as error:
             refused = refused or error
             offers += [one for one in refusals.instead(user, ask, error, slot) if one.kind == "shorter"][:1]
@@ -194,13 +196,13 @@ def _distance(window: Window, search: _Search) -> timedelta:
     return abs(window.starts_at - (search.wish.near or search.first))
 
 
-def _offers(user: User, search: _Search, gpus: Sequence[Gpu]) -> tuple[tuple[Offer, ...], DomainError | None]:
+def _offers(asker: Asker, search: _Search, gpus: Sequence[Gpu]) -> tuple[tuple[Offer, ...], DomainError | None]:
     """What can be booked, best first, and the first reason why a place cannot. Where a rule that time alone helps
     against refuses places, looked for again from then on."""
     found: dict[object, Offer] = {}
     why, ahead = None, search
     for _look in range(1 + AGAIN):
-        offers, refused = _tried(user, ahead, _best(gpus, ahead))
+        offers, refused = _tried(asker, ahead, _best(gpus, ahead))
         found |= {(one.proposal.window, one.proposal.gpus): one for one in offers}
         why = why or next(iter(refused), None)
         if (later := first_over(refused, ahead.first)) is None:
@@ -212,7 +214,7 @@ def _offers(user: User, search: _Search, gpus: Sequence[Gpu]) -> tuple[tuple[Off
     return tuple(best[:MOST]), why
 
 
-def _tried(user: User, search: _Search, found: Sequence[_Place]) -> tuple[list[Offer], list[DomainError]]:
+def _tried(asker: Asker, search: _Search, found: Sequence[_Place]) -> tuple[list[Offer], list[DomainError]]:
     offers: list[Offer] = []
     refused: list[DomainError] = []
     for place in found:
@@ -221,7 +223,7 @@ def _tried(user: User, search: _Search, found: Sequence[_Place]) -> tuple[list[O
         ask = Ask(window.ends_at, start, count=wish.count, model=wish.model, account=wish.account)
         named = replace(ask, gpu_ids=tuple(gpu.id for gpu in gpus))
         try:
-            offers.append(Offer("slot", ask, bookings.propose(user, named, search.slot)))
+            offers.append(Offer("slot", ask, bookings.propose_to(asker, named, search.slot)))
         except DomainError as error:
             refused.append(error)
         if len(offers) == MOST:

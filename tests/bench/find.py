@@ -6,7 +6,7 @@ import time
 from collections.abc import Mapping
 from datetime import timedelta
 
-from app import clock
+from app import clock, create_app
 from app.config import Settings
 from app.extensions import db, transaction
 from app.models import Policy, User
@@ -37,7 +37,7 @@ HOW = (
 
 def measure(settings: Settings, *, stored: int = TO_COME, times: int = 30, rounds: int = 3) -> Report:
     """One installation, each wish in turn."""
-    with clock.frozen(NOW), core(settings):
+    with clock.frozen(NOW), core(settings, create_app):
         furnish()
         with transaction():
             people = [make_user(f"person-{number}", hours=0) for number in range(PEOPLE)]

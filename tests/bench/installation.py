@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -36,9 +36,9 @@ def installation(data: Path) -> Iterator[Settings]:
 
 
 @contextmanager
-def core(settings: Settings) -> Iterator[Flask]:
-    """Its services at hand, without pages."""
-    app = create_core(settings)
+def core(settings: Settings, make: Callable[[Settings], Flask] = create_core) -> Iterator[Flask]:
+    """Its services at hand, as an agent has them or as another one does."""
+    app = make(settings)
     with app.app_context():
         yield app
         db.session.remove()

@@ -10,7 +10,7 @@ from sqlalchemy import select
 from app import clock
 from app.extensions import db
 from app.models import Booking, Series, User
-from app.services import audit, bookings, payers, quota
+from app.services import askers, audit, payers, quota
 from app.services.series import reading, trial
 from app.services.series.trial import NotAll, Occurrence, Plan, Wish
 from app.services.windows import LATE_BY
@@ -59,7 +59,7 @@ def preview(user: User, wish: Wish, slot: int) -> Outcome:
     try:
         free = quota.lock(payers.account_id(user, wish.ask.account))
         found = tuple(trial.tried(user, wish, slot, clock.now()))
-        return Outcome(found, free, bookings.machine_hosts(user.id))
+        return Outcome(found, free, askers.machine_hosts(user.id))
     finally:
         attempt.rollback()
 

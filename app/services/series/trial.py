@@ -16,7 +16,7 @@ from sqlalchemy import select
 from app.errors import Conflict, DomainError, InvalidInput
 from app.extensions import db
 from app.models import Booking, Gpu, User
-from app.services import bookings, openings, payers
+from app.services import askers, bookings, openings, payers
 from app.services.claims import Ask
 from app.services.openings import Busy
 from app.services.rules import classes, tariff
@@ -118,7 +118,7 @@ def _places(user: User, ask: Ask, windows: Sequence[Window], rules: Rules) -> li
         lock_gpus(ask.gpu_ids)
         return [ask.gpu_ids] * len(windows)
     gpus = [gpu for gpu in openings.usable_gpus(ask.model, ask.host) if rules.permits(gpu.model, gpu.host.name)]
-    machines, count = bookings.machine_hosts(user.id), max(ask.count, 1)
+    machines, count = askers.machine_hosts(user.id), max(ask.count, 1)
     while True:  # each turn sees what the last one lost to
         picked = places.chosen(gpus, _busy(gpus, windows), windows, count, machines)
         own = {number for gpu_ids in picked for number in gpu_ids}
