@@ -24,6 +24,7 @@ from app.web import (
     host_desktop,
     hosts,
     idle,
+    kept,
     live,
     locale,
     machine_care,
@@ -72,6 +73,7 @@ def init_app(app: Flask) -> None:
     errors.init_app(app)
     security.init_app(app)
     compression.init_app(app)
+    kept.init_app(app)  # after it: what comes first here has the last word
     waits.init_app(app)
     for module in PAGES:
         app.register_blueprint(module.bp)

@@ -76,7 +76,7 @@ def login_post() -> Response:
         return _login_page(form, 422)
     if not key:
         return _not_yet(user)
-    sessions.remember(key)
+    sessions.remember(key, user)
     return go(_next_url())
 
 

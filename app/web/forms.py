@@ -50,11 +50,13 @@ def show_refusal(form: Form, error: InvalidInput) -> None:
         field.errors = [*field.errors, str(error)]
 
 
-def filled_in(endpoint: str) -> str:
-    """The address of a page with a form, filled in with what was sent: for whoever was signed out meanwhile."""
-    names = [name for name in request.form if name not in NOT_TYPED and not name.startswith("_")]
+def filled_in(endpoint: str, *but: str, **more: Any) -> str:
+    """The address of a page with a form, filled in with what was sent but for the fields `but`, and with `more`: for
+    whoever was signed out meanwhile."""
+    left_out = NOT_TYPED.union(but)
+    names = [name for name in request.form if name not in left_out and not name.startswith("_")]
     typed: dict[str, Any] = {name: request.form.getlist(name) for name in names}
-    return url_for(endpoint, **typed | (request.view_args or {}))
+    return url_for(endpoint, **typed | (request.view_args or {}) | more)
 
 
 def required(**kwargs: Any) -> InputRequired:

@@ -24,9 +24,9 @@ from app.services.windows import Window, snapped
 from app.services.words import gpu_label, gpu_list
 from app.web import local_times, times
 from app.web.bookings.blueprint import slot
-from app.web.forms import PageForm, at_most, required
+from app.web.forms import PageForm, at_most, filled_in, required
 from app.web.render import go, render
-from app.web.security import admin_required
+from app.web.security import admin_required, comes_back
 from app.web.sessions import me
 
 bp = Blueprint("maintenance", __name__, url_prefix="/hosts/<host_name>/maintenance")
@@ -69,6 +69,7 @@ def index(host_name: str) -> Response:
 
 @bp.post("")
 @admin_required
+@comes_back(lambda: filled_in("maintenance.index", "agreed"))
 def schedule(host_name: str) -> Response:
     """Do it, as it was shown."""
     host = inventory.host(host_name)

@@ -15,6 +15,7 @@ from app.services.notices import MAIL
 from app.web import post_words
 from app.web.forms import PageForm, at_most, required
 from app.web.render import go, render
+from app.web.security import keeps_out
 from app.web.sessions import me
 
 bp = Blueprint("notices", __name__, url_prefix="/settings/notices")
@@ -43,6 +44,7 @@ def choose() -> Response:
 
 
 @bp.post("/services")
+@keeps_out("address")
 @limiter.limit("20 per hour")
 def add() -> Response:
     """Add a service."""

@@ -12,7 +12,7 @@ from flask_babel import gettext as _
 from app.errors import NotAllowed
 from app.extensions import settings, transaction
 from app.services import signins
-from app.web import render, sessions
+from app.web import kept, render, sessions
 
 View = TypeVar("View", bound=Callable[..., Any])
 SAFE = {"GET", "HEAD", "OPTIONS"}
@@ -54,6 +54,16 @@ def comes_back(way: Callable[[], str]) -> Callable[[View], View]:
     return mark
 
 
+def keeps_out(*fields: str) -> Callable[[View], View]:
+    """Mark a route of which these fields are secrets: they never come back."""
+
+    def mark(view: View) -> View:
+        view.secret_fields = frozenset(fields)  # type: ignore[attr-defined]
+        return view
+
+    return mark
+
+
 def policy_of(app: Flask, endpoint: str) -> str:
     """Who may call an endpoint: `public`, `token` (the API has its own guard), `admin`, and else `user`."""
     if endpoint == "static":
@@ -82,6 +92,8 @@ def _guard() -> Response | None:
     person = sessions.viewer()
     if person is None:
         return _to_sign_in()
+    if kept.KEY in request.args and request.method in SAFE and (elsewhere := kept.opened(person)) is not None:
+        return elsewhere
     if policy == "admin" and not person.is_admin:
         raise NotAllowed(_("This page is for admins."), _("Ask an admin of your lab if you need it."))
     # A page that polls by itself is no sign of life.
@@ -112,11 +124,12 @@ def _to_sign_in() -> Response:
 
 
 def _way_back() -> str | None:
-    """Where to go on after signing in: here; after a form was sent where it is filled in again, or was."""
+    """Where to go on after signing in: here; after a form was sent where it is filled in again."""
     if request.method in SAFE:
         return request.full_path.rstrip("?") if request.path != "/" else None
-    way: Callable[[], str] | None = getattr(current_app.view_functions[request.endpoint or ""], "way_back", None)
-    return way() if way is not None else _path_of(request.referrer)
+    view = current_app.view_functions[request.endpoint or ""]
+    secret: frozenset[str] = getattr(view, "secret_fields", frozenset())
+    return kept.address(_path_of(request.referrer), getattr(view, "way_back", None), secret)
 
 
 def _path_of(url: str | None) -> str | None:

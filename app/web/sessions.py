@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import secrets
+
 from flask import g, session
 from flask_login import current_user
 
@@ -43,10 +45,13 @@ def this_sign_in() -> SignIn:
     return found
 
 
-def remember(key: str) -> None:
-    """Hand the browser the key of its new sign-in, in a session that keeps nothing of the old one."""
+def remember(key: str, person: User) -> None:
+    """Hand the browser the key of its new sign-in, in a session that keeps nothing of the old one.
+
+    Its forms' CSRF tokens say, signed, whose they are: app.web.kept asks them when the session is gone."""
     session.clear()
     session[KEY] = key
+    session["csrf_token"] = f"{secrets.token_hex(20)}.{person.id}"
 
 
 def forget() -> None:

@@ -40,18 +40,25 @@ def booking(user: User, host: Host) -> Booking:
     return make_booking(user, gpus_of(host)[:1], NINE, NINE + 4 * HOUR)
 
 
-def back_in(client: Client, answer: Page) -> Page:
+def back_in(client: Client, answer: Page, who: str = "liwei") -> Page:
     """Whoever is sent to sign in does so, and is where that leads."""
     asked = client.follow(answer)
     assert "You were signed out meanwhile, and nothing was done." in asked.text
-    return client.follow(client.submit(asked.form("Sign in").fill(Username="liwei", Password=PASSWORD)))
+    page = client.follow(client.submit(asked.form("Sign in").fill(Username=who, Password=PASSWORD)))
+    return client.follow(page) if page.status == 303 else page
+
+
+def signed_out(client: Client) -> dict[str, str]:
+    """The session is gone; what the form on the page carries is still there."""
+    token = client.csrf_token()
+    client.raw.delete_cookie("session")
+    return {"csrf_token": token}
 
 
 def test_signed_out_while_booking_all_that_was_typed_comes_back(client: Client, user: User, host: Host) -> None:
     gpus = [str(gpu.id) for gpu in gpus_of(host)[1:]]
     typed = {"count": "2", "start_date": "2026-11-06", "start_time": "20:00", "end_time": "8", "note": "Für Ä & co"}
-    client.raw.delete_cookie("session")
-    page = back_in(client, client.post("/bookings", typed | {"gpu": gpus}))
+    page = back_in(client, client.post("/bookings", typed | {"gpu": gpus} | signed_out(client)))
     values = page.form("Check").values
     assert {name: values[name] for name in typed} == typed
     assert sorted(values["gpu"]) == sorted(gpus)
@@ -89,8 +96,7 @@ def test_signed_out_while_joining_the_waiting_list_all_comes_back(client: Client
         "note": "x",
         "hours": "3",
     }
-    client.raw.delete_cookie("session")
-    page = back_in(client, client.post("/waits", typed | {"how": "ask"}))
+    page = back_in(client, client.post("/waits", typed | {"how": "ask"} | signed_out(client)))
     values = page.form("Join the waiting list").values
     assert {name: values[name] for name in typed} == typed
     assert values["how"] == "ask"
@@ -101,8 +107,8 @@ def test_signed_out_while_changing_a_classs_rules_all_come_back(client: Client, 
     client.login_as(make_admin("liwei"))
     found = classes.default()
     rules = {"max_hours": "7", "gap_minutes": "30", "hosts": "lab03", "weight:NVIDIA RTX A6000": "150"}
-    client.raw.delete_cookie("session")
-    values = back_in(client, client.post(f"/rules/classes/{found.id}", rules)).form("Try these rules").values
+    sent = client.post(f"/rules/classes/{found.id}", rules | signed_out(client))
+    values = back_in(client, sent).form("Try these rules").values
     assert (values["max_hours"], values["gap_minutes"], values["weight:NVIDIA RTX A6000"]) == ("7", "30", "150")
     assert "max_hours" not in classes.default().rules
 

@@ -25,8 +25,9 @@ from app.web.bookings import costs, repeat, series_page, show, words
 from app.web.bookings import form as forms
 from app.web.bookings.blueprint import ID, bp, slot
 from app.web.errors import status_of
-from app.web.forms import PageForm
+from app.web.forms import PageForm, filled_in
 from app.web.render import go, render
+from app.web.security import comes_back
 from app.web.sessions import me
 from app.web.wakes import wake_if_due
 
@@ -96,6 +97,7 @@ def ask_change_later(booking_id: int) -> Response:
 
 
 @bp.post(f"/{ID}/later/change")
+@comes_back(lambda: filled_in("bookings.ask_change_later", "only"))
 def change_later(booking_id: int) -> Response:
     """Move those that were shown to fit, all of them or none."""
     booking, series = _of(booking_id)

@@ -23,7 +23,9 @@ from app.web.bookings import form_page, repeat, words
 from app.web.bookings.blueprint import bp, slot
 from app.web.bookings.form import BookingForm
 from app.web.errors import status_of
+from app.web.forms import filled_in
 from app.web.render import go
+from app.web.security import comes_back
 from app.web.sessions import me
 from app.web.wakes import wake_if_due
 
@@ -40,7 +42,13 @@ def checked(form: BookingForm, ask: Ask | None) -> Response:
     return _shown(form, wish) if wish else form_page.page(form, status=422)
 
 
+def _again() -> str:
+    """The same days looked at anew, where whoever sent them was signed out meanwhile."""
+    return filled_in("bookings.new", "plan", check=1)
+
+
 @bp.post("/series")
+@comes_back(_again)
 def create_series() -> Response:
     """Book what was shown, all of it or nothing; else say what has changed."""
     form = form_page.with_lists(forms.typed(request.form))
