@@ -31,15 +31,18 @@ def record(host: Host, watch: Watch, outcome: Outcome) -> None:
     for pci, verdict in sorted(outcome.verdicts.items()):
         if pci not in gpus:
             continue
-        _record_ended(actor, host, gpus[pci], Ended(pci, verdict.ended, watch.endings.get(pci)))
+        ending = watch.endings.get(pci)
+        _record_ended(actor, host, gpus[pci], Ended(pci, verdict.ended, ending))
+        booking = ending.tag.booking_id if ending is not None else None
         if verdict.stopped:
             key = f"stopped:{host.id}:{verdict.stopped}:{clock.now():%Y%m%dT%H%M%S}"
+            its = {"booking": booking} if ending is not None and ending.instance == verdict.stopped else {}
             audit.record(
                 actor, "instance.force_stopped", f"instance:{verdict.stopped}", key=key, gpu=gpus[pci].id,
-                host=host.name, why=verdict.text,
+                host=host.name, why=verdict.text, **its,
             )  # fmt: skip
         if verdict.quarantine:
-            quarantine.quarantine(actor, gpus[pci], verdict.text)
+            quarantine.quarantine(actor, gpus[pci], verdict.text, booking=booking)
         elif verdict.state == State.FREE and pci in watch.want.quarantined:
             quarantine.release_quarantine(actor, gpus[pci], "a later look found nobody who holds it")
     _replace(host, clock.now())

@@ -1,4 +1,5 @@
-"""`berth report`: what was booked, attached and busy, and who waited, as the page has it."""
+"""`berth report`: what was booked, attached and busy, who waited or did not come, and what was taken by force, as the
+page has it."""
 
 from __future__ import annotations
 
@@ -17,7 +18,16 @@ from app.services.reports import report as reports
 from app.services.reports.pieces import Scope
 from app.services.reports.report import Group, Row
 from app.services.reports.spans import LONGEST, Span
-from app.services.reports.table import AMOUNTS, WAITS, amounts, waited
+from app.services.reports.table import COLUMNS, Table, amounts, listed, waited
+
+DAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
+EMPTY = {
+    Table.USAGE: "Nobody booked anything in that time.",
+    Table.WAITS: "Nobody waited in that time.",
+    Table.NO_SHOWS: "Everybody came in that time.",
+    Table.EVICTIONS: "No GPU was taken by force in that time.",
+    Table.HEAT: "",
+}
 
 
 @click.command()
@@ -30,34 +40,71 @@ from app.services.reports.table import AMOUNTS, WAITS, amounts, waited
 @click.option(
     "--to", "end", default="", help="The same, not included: --to 2026-12-01 is all of November. Default: now."
 )
-@click.option("--group", type=click.Choice([one.value for one in Group]), default="person", show_default=True)
+@click.option(
+    "--show",
+    "table",
+    type=click.Choice([one.value for one in Table]),
+    help="What to print: GPU-hours (usage, the default), who waited, no-shows, evictions, or how busy GPUs are at each "
+    "hour of the week (heat; of the last 92 days of a longer time).",
+)
+@click.option("--group", type=click.Choice([one.value for one in Group]), help="Of usage and waits. Default: person.")
 @click.option("--format", "form", type=click.Choice(["table", "csv", "json"]), default="table", show_default=True)
-@click.option("--waits", is_flag=True, help="Who waited on the waiting list, and how long, in place of GPU-hours.")
+@click.option("--waits", is_flag=True, help="The same as --show waits.")
 @json_option
 @with_app
-def report(start: str, end: str, group: str, form: str, waits: bool, as_json: bool) -> None:
+def report(start: str, end: str, table: str | None, group: str | None, form: str, waits: bool, as_json: bool) -> None:
     """GPU-hours booked, attached and busy, by person or by something else; who wasted most comes first.
 
     Wasted = not attached + idle. What Berth gave late or never is "not given", and nobody's waste. What
-    nobody looked at is "no data", neither busy nor idle."""
+    nobody looked at is "no data", neither busy nor idle. No-shows and evictions: the last first."""
     until = moment(end, "--to") if end else clock.now()
     since = moment(start, "--from") if start else until - timedelta(days=30)
     if until <= since or until - since > LONGEST:
         raise click.UsageError(f"--to must be later than --from, by {LONGEST.days} days at most.")
-    by, span = Group(group), Span.of(since, until, lab_zone(), clock.now())
-    if waits and reports.waited_by(by) != by:
-        raise click.UsageError("Those who waited go by person, team, host or model.")
+    what, by = _what(table, waits, group), Group(group or Group.PERSON)
+    span, form = Span.of(since, until, lab_zone(), clock.now()), "json" if as_json else form
     with transaction():
-        rows = _waiting(span, by) if waits else _usage(span, by)
-    if form == "csv" and not as_json:
-        own = list(WAITS) if waits else list(AMOUNTS)
-        heads = ["user", "name"] + ([] if waits else ["bookings"]) if by == Group.PERSON else [group]
+        rows = _rows(what, span, by)
+    if form == "csv":
         writer = csv.writer(sys.stdout)
-        writer.writerow(heads + own)
+        writer.writerow(_heads(what, by))
         writer.writerows([_harmless(value) for value in row.values()] for row in rows)
     else:
-        empty = "Nobody waited in that time." if waits else "Nobody booked anything in that time."
-        show(rows, as_json=as_json or form == "json", empty=empty)
+        show(_grid(rows) if what == Table.HEAT and form == "table" else rows, as_json=form == "json", empty=EMPTY[what])
+
+
+def _what(table: str | None, waits: bool, group: str | None) -> Table:
+    """Which table is asked for. Raises click.UsageError where the options say different things."""
+    what = Table(table or (Table.WAITS if waits else Table.USAGE))
+    if waits and what != Table.WAITS:
+        raise click.UsageError("--waits and --show name different things.")
+    if group is not None and not what.grouped:
+        raise click.UsageError(f"--group is of usage and waits; {what} has no groups.")
+    if what == Table.WAITS and group is not None and reports.waited_by(Group(group)) != Group(group):
+        raise click.UsageError("Those who waited go by person, team, host or model.")
+    return what
+
+
+def _rows(what: Table, span: Span, by: Group) -> list[dict[str, Any]]:
+    if what == Table.USAGE:
+        return _usage(span, by)
+    return _waiting(span, by) if what == Table.WAITS else listed(what, span, Scope())
+
+
+def _heads(what: Table, by: Group) -> list[str]:
+    own = list(COLUMNS[what])
+    if not what.grouped:
+        return own
+    return (["user", "name"] + ["bookings"] * (what == Table.USAGE) if by == Group.PERSON else [by.value]) + own
+
+
+def _grid(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The week as one reads it: a line for each hour, a column for each day, in per cent."""
+    found = {(row["weekday"], row["hour"]): row["busy_percent"] for row in rows}
+    return [
+        {"hour": f"{hour:02}:00"} | {day: found[number, hour] for number, day in enumerate(DAYS, 1)}
+        for hour in range(24)
+    ]
 
 
 def _usage(span: Span, by: Group) -> list[dict[str, Any]]:

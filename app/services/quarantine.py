@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime
+from typing import Any
 
 from sqlalchemy import or_, select
 from sqlalchemy.exc import IntegrityError
@@ -20,15 +21,17 @@ from app.services import audit, openings
 from app.services.windows import Window
 
 
-def quarantine(actor: str, gpu: Gpu, reason: str) -> bool:
-    """Give the GPU to nobody from now on, and note why. Whether it is news: the first reason stays.
+def quarantine(actor: str, gpu: Gpu, reason: str, *, booking: int | None = None) -> bool:
+    """Give the GPU to nobody from now on, and note why, and after whose booking. Whether it is news: the first reason
+    stays.
 
     One that an admin took out of service nobody gets anyway, and it comes back by their word only."""
     target = _locked(gpu)
     if target.state != GpuState.IN_SERVICE:
         return False
     target.state, target.quarantined_at, target.quarantine_reason = GpuState.QUARANTINE, clock.now(), reason[:500]
-    _record(actor, "gpu.quarantined", target, reason=reason[:500])
+    after = {} if booking is None else {"booking": booking}
+    _record(actor, "gpu.quarantined", target, reason=reason[:500], **after)
     return True
 
 
@@ -112,7 +115,7 @@ def _move(allocation: Allocation, gpu: Gpu, rest: Window) -> bool:
     return True
 
 
-def _record(actor: str, action: str, gpu: Gpu, **details: str) -> None:
+def _record(actor: str, action: str, gpu: Gpu, **details: Any) -> None:
     db.session.flush()
-    name = db.session.scalar(select(Host.name).where(Host.id == gpu.host_id))
+    name: str | None = db.session.scalar(select(Host.name).where(Host.id == gpu.host_id))
     audit.record(actor, action, f"gpu:{gpu.id}", host=name, pci_address=gpu.pci_address, **details)

@@ -14,7 +14,7 @@ from app.extensions import db, transaction
 from app.models import Consumer, Gpu, Host
 from app.services import samples
 from app.services.samples import Part
-from tests.bench import year
+from tests.bench import happened, year
 from tests.bench.installation import GPUS, HOSTS, core, furnish
 from tests.bench.report import Figure, Report, percentile
 from tests.bench.week import Portal, portal
@@ -26,7 +26,8 @@ MOST_MONTH_MS, MOST_YEAR_MS, MOST_BYTES = 150, 400, 60
 TABLES = ("usage_minutes", "usage_hours", "usage_days", "usage_batches", "consumers")
 HOW = (
     "/reports for an admin, after {days} days of 64 GPUs in eight hosts: {rows:,} minutes loaded by COPY in {took:.0f} "
-    "s, {bookings:,} bookings of {people} people in {teams} teams. The whole page with gzip, from the request's "
+    "s, {bookings:,} bookings of {people} people in {teams} teams, "
+    "{events:,} audit events and {waits:,} places on the waiting list. The whole page with gzip, from the request's "
     "environment to the last byte, in one process; {rounds} rounds of {times} pages, one by one in turn. Bytes are "
     "tables with their indexes, by GPU and minute: as delivered every ten seconds for {minutes} minutes, and as loaded."
 )
@@ -45,14 +46,16 @@ def measure(settings: Settings, days: int = DAYS, *, times: int = 10, rounds: in
             began = time.perf_counter()
             year.load(START, days, "UTC")
             took = time.perf_counter() - began
+            happened.load(START, days)
             weights = {name: _size(name) for name in TABLES}
             rows = _count("usage_minutes")
             bookings = _count("bookings")
+            beside = {"events": _count("audit_events"), "waits": _count("waits")}
         with portal(settings, admin.username) as one:
             pages = _ask(one, _addresses(end), times, rounds)
     figures = (*_times(pages), *_weights(weights, rows, delivered, days))
     values = {"days": days, "rows": rows, "took": took, "bookings": bookings, "people": year.PEOPLE}
-    how = HOW.format(**values, teams=year.TEAMS, rounds=rounds, times=times, minutes=MINUTES)
+    how = HOW.format(**values, **beside, teams=year.TEAMS, rounds=rounds, times=times, minutes=MINUTES)
     return Report("reports", how, figures)
 
 

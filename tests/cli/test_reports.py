@@ -50,6 +50,28 @@ def test_who_waited_is_printed_by_what_a_wish_names(lab: Berth, engine: sa.Engin
     assert "Nobody waited" in lab("report", "--waits", "--from", "2026-01-01", "--to", "2026-01-02").out
 
 
+def test_other_tables_are_printed_by_name(lab: Berth, engine: sa.Engine) -> None:
+    book_now(engine)
+    with engine.begin() as connection:
+        connection.execute(
+            sa.text("""
+            INSERT INTO audit_events (actor, action, target, details, created_at)
+            SELECT 'x', action, what || bookings.id, jsonb_build_object('booking', bookings.id, 'host', 'ws1'),
+            now() - interval '1 minute' FROM bookings,
+            (VALUES ('gpu.process_ended', 'gpu:'), ('booking.no_show', 'booking:')) AS t (action, what)""")
+        )
+    [row] = lab("report", "--show", "evictions", "--json").json()
+    assert (row["step"], row["user"], row["host"]) == ("gpu.process_ended", "liwei", "ws1")
+    [line] = csv.DictReader(io.StringIO(lab("report", "--show", "no-shows", "--format", "csv").out))
+    assert (line["user"], line["gpus"], line["why"]) == ("liwei", "2", "no-machine")
+    assert len(lab("report", "--show", "heat", "--format", "json").json()) == 168
+    assert [line.split()[0] for line in lab("report", "--show", "heat").out.splitlines()[:2]] == ["HOUR", "00:00"]
+    assert lab("report", "--show", "waits", "--json").json() == lab("report", "--waits", "--json").json() == []
+    assert "Everybody came" in lab("report", "--show", "no-shows", "--to", "2026-01-02").out
+    for wrong in (("--show", "heat", "--group", "team"), ("--show", "usage", "--waits"), ("--show", "all")):
+        assert lab("report", *wrong).status == 2
+
+
 def test_names_steer_neither_the_terminal_nor_a_spreadsheet(lab: Berth, engine: sa.Engine) -> None:
     book_now(engine)
     with engine.begin() as connection:

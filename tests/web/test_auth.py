@@ -134,7 +134,8 @@ def test_signing_in_changes_the_key_and_keeps_nothing_of_the_old_session(client:
     token = client.csrf_token()
     client.post("/login", {"username": user.username, "password": PASSWORD, "csrf_token": token})
     with client.raw.session_transaction() as session:
-        assert session.keys() == {"_user_id"}
+        assert session.keys() == {"_user_id", "csrf_token"}
+        assert session["csrf_token"].endswith(f".{user.id}")  # a new one, that says whose its forms are
     answer = client.post("/settings/sign-out-others", {"csrf_token": token})
     assert (answer.status, answer.h1) == (400, "This form is no longer valid.")
 

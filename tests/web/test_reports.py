@@ -12,12 +12,16 @@ import duckdb
 import pytest
 import sqlalchemy as sa
 
+from app.cli.report import _rows as printed
 from app.extensions import db, lab_zone
 from app.models import Allocation, AuditEvent, Booking, Event, Notice, User, Wait, WaitState
 from app.services import audit, notice_words, notices, samples, summaries, teams
+from app.services.reports import incidents, table
 from app.services.reports.report import Group
+from app.services.reports.spans import Span
+from app.services.reports.table import Table
 from app.services.samples import Part
-from tests.factories import gpus_of, make_admin, make_booking, make_host, make_user
+from tests.factories import gpus_of, make_admin, make_booking, make_host, make_instance, make_user
 from tests.page import Client
 
 HOUR = timedelta(hours=1)
@@ -106,7 +110,8 @@ def test_rows_stand_in_the_order_that_is_asked_for(client: Client, admin: User) 
     assert (page.texts(names), page.texts("//th[@aria-sort='descending']")) == (["Li", "Wang"], ["Busy"])
     page = client.get(page.link("Busy"))
     assert (page.texts(names), page.texts("//th[@aria-sort='ascending']")) == (["Wang", "Li"], ["Busy"])
-    lines = csv.DictReader(io.StringIO(client.get(page.link("CSV")).body))
+    file = page.all("//table[@id='rows']/following-sibling::p[@class='files']/a[.='CSV']/@href")[0]
+    lines = csv.DictReader(io.StringIO(client.get(file).body))
     assert [line["name"] for line in lines] == ["Wang", "Li"], "a file has the page's order"
     for order in ("wasted-share", "-wasted-share"):
         assert client.get(f"/reports?period=last-month&sort={order}").texts(names)[-1] == "Li", "too little to say"
@@ -232,6 +237,85 @@ def test_who_waited_is_shown_to_whom_it_concerns_and_files_have_it(client: Clien
     client.login_as(db.session.scalars(sa.select(User).where(User.username == "li")).one())
     page = client.get(f"/reports?of=me&{asked}")
     assert (page.texts(f"{table}/th"), page.texts(f"{table}/td")[-1]) == (["Li"], "2 h")
+
+
+NEW = ("no-shows", "evictions", "heat")
+
+
+@pytest.fixture
+def trouble(admin: User) -> Booking:
+    """Wang's team booking had a program ended and its machine stopped; others befell nobody's booking."""
+    [team] = teams.every()
+    of_team = db.session.scalars(sa.select(Booking).where(Booking.account_id == team.id)).one()
+    make_instance(admin, make_host("lab07"), "stray", created_at=NOW - 99 * HOUR)
+    for minutes, action, target, details in (
+        (3, "gpu.process_ended", "gpu:", {"booking": of_team.id, "instance": "m", "process": 7, "name": "python"}),
+        (3, "instance.force_stopped", "instance:m", {"booking": of_team.id}),
+        (2, "gpu.intruder", "gpu:", {"booking": of_team.id, "instance": "stray", "process": 8, "name": "miner"}),
+        (1, "gpu.quarantined", "gpu:", {"reason": "held"}),
+    ):
+        [gpu] = db.session.scalars(sa.select(Allocation.gpu_id).where(Allocation.booking_id == of_team.id))
+        values = {"actor": "agent:lab02", "action": action, "target": f"{target}{gpu if target == 'gpu:' else ''}"}
+        facts = {"host": "lab02", "gpu": gpu, **details}
+        db.session.add(AuditEvent(created_at=NOW - minutes * HOUR / 60, details=facts, **values))
+    db.session.commit()
+    return of_team
+
+
+def test_what_befell_bookings_is_listed_to_whom_it_concerns_and_files_have_it(
+    client: Client, admin: User, trouble: Booking, tmp_path: Path
+) -> None:
+    asked = "period=custom&from=2026-10-01&to=2026-11-30"
+    steps = "//table[starts-with(caption, 'Evictions')]/tbody/tr/td"
+    page = client.get(f"/reports?{asked}")
+    assert page.texts(f"{steps}[2]") == [
+        "GPU put into quarantine", "Program without a booking ended", "Program ended after the end",
+        "Machine stopped by force",
+    ]  # fmt: skip
+    assert page.texts(f"{steps}[5]") == ["–", "Boss", "Wang", "Wang"]
+    assert page.texts("//table[starts-with(caption, 'Bookings to which')]/tbody/tr/td[7]") == [
+        "No machine took the GPUs"
+    ]
+    rows = {one: client.get(f"/reports/report.json?table={one}&{asked}").response.get_json()["rows"] for one in NEW}
+    assert [(row["user"], row["booking"], row["gpu"]) for row in rows["evictions"]] == [
+        ("", None, "GPU 2"), ("boss", None, "GPU 2"), ("wang", trouble.id, "GPU 2"), ("wang", trouble.id, "GPU 2")
+    ]  # fmt: skip
+    assert [(row["user"], row["team"], row["why"]) for row in rows["no-shows"]] == [("wang", "vision", "no-machine")]
+    cells = {(row["weekday"], row["hour"]): row["busy_percent"] for row in rows["heat"]}
+    shown = page.texts("//table[caption[contains(., 'hour of the week')]]/tbody/tr/td")
+    assert shown == ["–" if (of := cells[day, hour]) is None else f"{of}" for hour in range(24) for day in range(1, 8)]
+    assert len({of for of in cells.values() if of is not None}) > 1, "hours differ"
+    for one in NEW:
+        assert page.all(f"//a[contains(@href, 'table={one}') and contains(@href, '.parquet')]/@href")
+        lines = list(csv.DictReader(io.StringIO(client.get(f"/reports/report.csv?table={one}&{asked}").body)))
+        assert lines == [{key: "" if of is None else f"{of}" for key, of in row.items()} for row in rows[one]]
+        file = tmp_path / f"{one}.parquet"
+        file.write_bytes(client.raw.get(f"/reports/report.parquet?table={one}&{asked}").data)
+        found = duckdb.sql(f"SELECT * FROM '{file}'")
+        assert [dict(zip(found.columns, row, strict=True)) for row in found.fetchall()] == rows[one]
+        span = Span.of(datetime(2026, 10, 1, tzinfo=lab_zone()), NOW, lab_zone(), NOW)
+        assert printed(Table(one), span, Group.PERSON) == rows[one], "as berth report prints it"
+
+    people = {user.username: user for user in db.session.scalars(sa.select(User))}
+    [team] = teams.every()
+    for who, of, steps_ in (("wang", f"team-{team.id}", 2), ("wang", "me", 2), ("li", "me", 0)):
+        address = f"table=evictions&of={of}&{asked}"
+        found_ = client.login_as(people[who]).get(f"/reports/report.json?{address}").response.get_json()["rows"]
+        assert [row["step"] for row in found_] == ["gpu.process_ended", "instance.force_stopped"][:steps_], who
+    assert client.get(f"/reports/report.json?table=evictions&of=all&{asked}").status == 404
+
+
+def test_the_page_has_the_last_ones_and_a_file_too_long_is_refused(
+    client: Client, admin: User, trouble: Booking, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(incidents, "SHOWN", 1)
+    page = client.get("/reports")
+    assert page.texts("//table[starts-with(caption, 'Evictions')]/tbody/tr/td[2]") == ["GPU put into quarantine"]
+    assert "The last 1 of 4; the files have all of them." in page.text
+    monkeypatch.setattr(table, "MOST", 3)
+    assert client.get("/reports/report.csv?table=evictions").status == 422
+    monkeypatch.setattr(table, "MOST", 4)
+    assert client.get("/reports/report.csv?table=evictions").status == 200
 
 
 def test_owners_read_what_befell_their_teams_bookings(client: Client, admin: User) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from sqlalchemy import text
@@ -25,22 +26,43 @@ LONGEST = timedelta(days=92)  # of a longer span, its last part: how a week goes
 Cell = float | None  # the share that was busy, 0 to 1; None: no samples
 
 
+@dataclass(frozen=True)
+class Hour:
+    """One of the week's 168 hours. `weekday`: 0 is Monday; `busy`, `sampled`: GPU-milliseconds."""
+
+    weekday: int
+    hour: int
+    busy: int = 0
+    sampled: int = 0
+
+    @property
+    def share(self) -> Cell:
+        """A program that samples too often for a moment cannot make more of it than all."""
+        return min(self.busy / self.sampled, 1.0) if self.sampled else None
+
+
 def week(span: Span, scope: Scope) -> list[list[Cell]]:
-    """Seven days, Monday first, of 24 hours each. An hour that the clocks show twice counts as one of that hour."""
+    """Seven days, Monday first, of 24 hours each."""
+    found = hours(span, scope)
+    return [[one.share for one in found[first : first + 24]] for first in range(0, len(found), 24)]
+
+
+def hours(span: Span, scope: Scope) -> list[Hour]:
+    """The hours from Monday's first on. An hour that the clocks show twice counts as one of that hour."""
     statement = _QUERY.format(join=_JOIN if scope.condition else "", scope=scope.condition)
-    values = {"start": _hour(max(span.start, span.until - LONGEST)), "end": span.until} | scope.values
+    values = {"start": _hour(since(span)), "end": span.until} | scope.values
     sums: dict[tuple[int, int], list[int]] = defaultdict(lambda: [0, 0])
     for hour, busy, sampled in db.session.execute(text(statement), values):
         local = hour.astimezone(span.zone)
         found = sums[local.weekday(), local.hour]
-        found[0] += busy
-        found[1] += sampled
-    return [[_share(*sums.get((day, hour), (0, 0))) for hour in range(24)] for day in range(7)]
+        found[0] += int(busy)
+        found[1] += int(sampled)
+    return [Hour(day, hour, *sums.get((day, hour), (0, 0))) for day in range(7) for hour in range(24)]
 
 
-def _share(busy: int, sampled: int) -> Cell:
-    """A program that samples too often for a moment cannot make more of it than all."""
-    return min(busy / sampled, 1.0) if sampled else None
+def since(span: Span) -> datetime:
+    """From when on hours are looked at."""
+    return max(span.start, span.until - LONGEST)
 
 
 def _hour(moment: datetime) -> datetime:

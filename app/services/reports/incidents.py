@@ -5,49 +5,33 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from sqlalchemy import func, or_, select
-
-from app.extensions import db
-from app.models import AuditEvent, Booking, User
-from app.services.idle.steps import RECLAIMED
-from app.services.noshows import NO_SHOW
+from app.models import User
+from app.services.reports import absences, evictions
+from app.services.reports.absences import Absence
+from app.services.reports.evictions import Eviction
 from app.services.reports.pieces import Scope
 from app.services.reports.spans import Span
 
-# The steps of an eviction that did not go by itself, the mildest first.
-FORCED = ("gpu.process_ended", "instance.force_stopped", "gpu.quarantined", "gpu.intruder", "gpu.used_unbooked")
-OF_BOOKINGS = ("gpu.process_ended",)  # those of these that are a booking's
+SHOWN = 50  # of each on the page, the last ones; files have all of them
 
 
 @dataclass(frozen=True)
 class Incidents:
-    """How often each of FORCED happened, and who did not come how often, most first: no machine of theirs took the
-    GPUs, or nobody ever used them."""
+    """How often each step of an eviction happened, and who did not come how often, most first: no machine of theirs
+    took the GPUs, or nobody ever used them. Of both the last SHOWN, the last first."""
 
     forced: Mapping[str, int]
     no_shows: tuple[tuple[User, int], ...]
+    evictions: tuple[Eviction, ...]
+    absences: tuple[Absence, ...]
 
 
 def of(span: Span, scope: Scope) -> Incidents:
-    """All of the lab's, or what befell some of its bookings."""
-    mine = [getattr(Booking, name) == value for name, value in scope.values.items()]
-    kinds = OF_BOOKINGS if mine else FORCED
-    when = AuditEvent.created_at >= span.start, AuditEvent.created_at < span.until
-    counted = select(AuditEvent.action, func.count()).where(AuditEvent.action.in_(kinds), *when)
-    if mine:
-        counted = counted.join(Booking, Booking.id == AuditEvent.details["booking"].as_integer()).where(*mine)
-    found: dict[str, int] = {
-        action: int(count) for action, count in db.session.execute(counted.group_by(AuditEvent.action))
-    }
-    number = func.count()
-    unused = (AuditEvent.action == RECLAIMED) & AuditEvent.details["absent"].as_boolean()
-    absent = (
-        select(User, number)
-        .join(Booking, Booking.user_id == User.id)
-        .join(AuditEvent, AuditEvent.target == func.concat("booking:", Booking.id))
-        .where(or_(AuditEvent.action == NO_SHOW, unused), *when)
-        .group_by(User.id)
-        .order_by(number.desc(), User.username)
+    """All of the lab's, or what befell some of its bookings. What did not happen at all is not looked for again."""
+    forced, missed = evictions.counted(span, scope), absences.counted(span, scope)
+    return Incidents(
+        forced,
+        missed,
+        tuple(evictions.newest(span, scope, SHOWN) if any(forced.values()) else ()),
+        tuple(absences.newest(span, scope, SHOWN) if missed else ()),
     )
-    no_shows = tuple((user, count) for user, count in db.session.execute(absent.where(*mine)))
-    return Incidents({action: found.get(action, 0) for action in kinds}, no_shows)

@@ -1,39 +1,36 @@
-"""The report's tables as files: exactly their rows, in their order."""
+"""The report's tables as files: exactly their rows, in their order; all of what the page has the last of."""
 
 from __future__ import annotations
 
 import json
+from datetime import date
 from typing import Any
 
 from flask import Response, request
 
-from app.services.reports import report
-from app.services.reports.report import Group
-from app.services.reports.table import AMOUNTS, WAITS, amounts, waited
+from app.services.reports import heat, report
+from app.services.reports.table import COLUMNS, Table, amounts, listed, waited
 from app.web import csv_files
 from app.web.reports import asked, parquet, words
 from app.web.reports.asked import Asked
 from app.web.reports.blueprint import bp
 from app.web.sessions import me
 
-USAGE, WAITING = "report", "waits"
-COLUMNS: dict[str, dict[str, type]] = {USAGE: {"name": str, **AMOUNTS}, WAITING: {"name": str, **WAITS}}
-
 
 @bp.get("/report.csv")
 def csv_file() -> Response:
     """For spreadsheets."""
     wish = asked.read(me())
-    header = list(COLUMNS[_which()])
-    return csv_files.answer(_name(wish, "csv"), header, ([*row.values()] for row in table(wish)))
+    return csv_files.answer(_name(wish, "csv"), list(_columns()), ([*row.values()] for row in table(wish)))
 
 
 @bp.get("/report.json")
 def json_file() -> Response:
     """For programs."""
     wish = asked.read(me())
-    days = {"first_day": wish.shown.first.isoformat(), "last_day": wish.shown.last.isoformat()}
-    body = json.dumps({**days, "group": _group(wish), "rows": table(wish)}, ensure_ascii=False)
+    facts = {"table": _which(), "first_day": _first(wish).isoformat(), "last_day": wish.shown.last.isoformat()}
+    facts |= {"group": _group(wish)} if _which().grouped else {}
+    body = json.dumps({**facts, "rows": table(wish)}, ensure_ascii=False)
     headers = {"Content-Disposition": f"attachment; filename={_name(wish, 'json')}"}
     return Response(body, mimetype="application/json", headers=headers)
 
@@ -43,13 +40,15 @@ def parquet_file() -> Response:
     """For data frames."""
     wish = asked.read(me())
     headers = {"Content-Disposition": f"attachment; filename={_name(wish, 'parquet')}"}
-    body = parquet.file(COLUMNS[_which()], table(wish))
+    body = parquet.file(_columns(), table(wish))
     return Response(body, mimetype="application/vnd.apache.parquet", headers=headers)
 
 
 def table(wish: Asked) -> list[dict[str, Any]]:
-    """The page's rows, of the table that is asked for."""
-    if _which() == WAITING:
+    """The page's rows, of the table that is asked for. Raises InvalidInput where they are too many for a file."""
+    if not _which().grouped:
+        return listed(_which(), wish.span, wish.scope)
+    if _which() == Table.WAITS:
         found = report.waits(wish.span, wish.group, wish.scope)
         return [{"name": words.wished(row, found.by), **waited(row)} for row in found.rows]
     return [
@@ -58,14 +57,27 @@ def table(wish: Asked) -> list[dict[str, Any]]:
     ]
 
 
-def _which() -> str:
-    return WAITING if request.args.get("table") == WAITING else USAGE
+def _which() -> Table:
+    asked_for = request.args.get("table", "")
+    return next((one for one in Table if one == asked_for), Table.USAGE)
 
 
-def _group(wish: Asked) -> Group:
-    return report.waited_by(wish.group) if _which() == WAITING else wish.group
+def _columns() -> dict[str, type]:
+    own = COLUMNS[_which()]
+    return {"name": str, **own} if _which().grouped else own
+
+
+def _group(wish: Asked) -> str:
+    return (report.waited_by(wish.group) if _which() == Table.WAITS else wish.group).value
+
+
+def _first(wish: Asked) -> date:
+    """The first day that is in it: of the week's hours, only a last part of many days is."""
+    since = heat.since(wish.span).astimezone(wish.span.zone).date() if _which() == Table.HEAT else wish.shown.first
+    return max(wish.shown.first, since)
 
 
 def _name(wish: Asked, ending: str) -> str:
-    what = "berth-waits" if _which() == WAITING else "berth"
-    return f"{what}-{_group(wish)}-{wish.shown.first}-{wish.shown.last}.{ending}"
+    what = "berth" if _which() == Table.USAGE else f"berth-{_which()}"
+    by = f"-{_group(wish)}" if _which().grouped else ""
+    return f"{what}{by}-{_first(wish)}-{wish.shown.last}.{ending}"

@@ -8,6 +8,7 @@ from babel.dates import format_date as format_day
 from flask_babel import format_decimal, get_locale
 from flask_babel import gettext as _
 
+from app.services.reports.absences import NO_MACHINE
 from app.services.reports.numbers import Numbers, percent
 from app.services.reports.periods import Choice, Range, Step
 from app.services.reports.report import Group, Report, Row, WaitRow
@@ -163,3 +164,19 @@ def forced(action: str) -> str:
         "gpu.intruder": _("Programs ended that used a GPU without a booking"),
         "gpu.used_unbooked": _("Others that used a GPU without a booking, for admins to look at"),
     }[action]
+
+
+def step_of(action: str) -> str:
+    """One of them, by itself."""
+    return {
+        "gpu.process_ended": _("Program ended after the end"),
+        "instance.force_stopped": _("Machine stopped by force"),
+        "gpu.quarantined": _("GPU put into quarantine"),
+        "gpu.intruder": _("Program without a booking ended"),
+        "gpu.used_unbooked": _("GPU used without a booking"),
+    }[action]
+
+
+def absent(why: str) -> str:
+    """How it was seen that nobody came."""
+    return _("No machine took the GPUs") if why == NO_MACHINE else _("The GPUs were never used")

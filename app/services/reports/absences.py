@@ -1,0 +1,79 @@
+"""Bookings to which nobody came: no machine took their GPUs, or nobody ever used them, and the rest was given back."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import TypeVarTuple
+
+from sqlalchemy import BigInteger, Select, cast, func, or_, select
+
+from app.extensions import db
+from app.models import Account, Allocation, AuditEvent, Booking, Host, User
+from app.services.idle.steps import RECLAIMED
+from app.services.noshows import NO_SHOW
+from app.services.reports.pieces import Scope
+from app.services.reports.spans import Span
+
+NO_MACHINE, UNUSED = "no-machine", "unused"
+
+
+Ts = TypeVarTuple("Ts")
+
+
+@dataclass(frozen=True)
+class Absence:
+    """One such booking. `why`: NO_MACHINE or UNUSED. `given_back`: GPU-seconds that others could have."""
+
+    at: datetime
+    user: User
+    account: Account
+    host: str
+    booking: Booking
+    gpus: int
+    why: str
+
+    @property
+    def given_back(self) -> float:
+        """From its end to the one that was booked."""
+        return self.gpus * (self.booking.booked_until - self.booking.ends_at).total_seconds()
+
+
+_BOOKING = cast(func.substring(AuditEvent.target, "^booking:([0-9]{1,18})$"), BigInteger)
+_GPUS = select(func.count()).where(Allocation.booking_id == Booking.id).correlate(Booking).scalar_subquery()
+
+
+def counted(span: Span, scope: Scope) -> tuple[tuple[User, int], ...]:
+    """Who did not come how often, most first."""
+    number = func.count()
+    query = _among(select(User, number), span, scope).group_by(User.id).order_by(number.desc(), User.username)
+    return tuple((user, count) for user, count in db.session.execute(query))
+
+
+def newest(span: Span, scope: Scope, limit: int) -> list[Absence]:
+    """So many of them, the last first."""
+    columns = select(AuditEvent.created_at, AuditEvent.action, User, Account, Host.name, Booking, _GPUS)
+    query = (
+        _among(columns, span, scope)
+        .join(Account, Account.id == Booking.account_id)
+        .join(Host, Host.id == Booking.host_id)
+        .order_by(AuditEvent.created_at.desc(), AuditEvent.id)
+        .limit(limit)
+    )
+    return [
+        Absence(at, user, account, host, booking, gpus, NO_MACHINE if action == NO_SHOW else UNUSED)
+        for at, action, user, account, host, booking, gpus in db.session.execute(query)
+    ]
+
+
+def _among(query: Select[*Ts], span: Span, scope: Scope) -> Select[*Ts]:
+    """Those of a span and a scope; from the events on, of which there are few, to their bookings and people."""
+    unused = (AuditEvent.action == RECLAIMED) & AuditEvent.details["absent"].as_boolean()
+    mine = [getattr(Booking, name) == value for name, value in scope.values.items()]
+    return (
+        query.select_from(AuditEvent)
+        .join(Booking, Booking.id == _BOOKING)
+        .join(User, User.id == Booking.user_id)
+        .where(or_(AuditEvent.action == NO_SHOW, unused))
+        .where(AuditEvent.created_at >= span.start, AuditEvent.created_at < span.until, *mine)
+    )

@@ -1,0 +1,99 @@
+"""GPUs that had to be taken by force: which step it came to, on which GPU, and whom it befell."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import TypeVarTuple
+
+from sqlalchemy import BigInteger, Select, and_, case, cast, func, or_, select
+from sqlalchemy.dialects.postgresql import ARRAY, array
+from sqlalchemy.types import String
+
+from app.extensions import db
+from app.models import AuditEvent, Booking, Gpu, Instance, User
+from app.services.reports.pieces import Scope
+from app.services.reports.spans import Span
+from app.services.words import gpu_label
+
+# The steps of an eviction that did not go by itself, the mildest first.
+FORCED = ("gpu.process_ended", "instance.force_stopped", "gpu.quarantined", "gpu.intruder", "gpu.used_unbooked")
+OF_BOOKINGS = ("gpu.process_ended", "instance.force_stopped", "gpu.quarantined")  # those that can be a booking's
+
+
+Ts = TypeVarTuple("Ts")
+
+
+@dataclass(frozen=True)
+class Eviction:
+    """One such step, one of FORCED. `booking`, `user`: whose time with the GPU was over; without a booking, the owner
+    of the machine at that time, if it is known. `program`: what was ended or seen; "" where that was none."""
+
+    at: datetime
+    step: str
+    host: str
+    gpu: str
+    machine: str
+    program: str
+    booking: int | None
+    user: User | None
+
+
+# An intruder has no booking: that whose GPU it held is somebody else's.
+_BOOKING = case((AuditEvent.action.in_(OF_BOOKINGS), AuditEvent.details["booking"].as_integer()))
+_MACHINE = case(
+    (AuditEvent.target.like("instance:%"), func.substr(AuditEvent.target, len("instance:") + 1)),
+    else_=AuditEvent.details["instance"].as_string(),
+)
+_GPU = case(
+    (AuditEvent.target.like("gpu:%"), cast(func.substring(AuditEvent.target, "^gpu:([0-9]{1,18})$"), BigInteger)),
+    else_=AuditEvent.details["gpu"].as_integer(),
+)
+# Names are given anew when their machine is gone.
+_WAS_THERE = and_(
+    Instance.name == _MACHINE,
+    Instance.created_at <= AuditEvent.created_at,
+    or_(Instance.deleted_at.is_(None), Instance.deleted_at >= AuditEvent.created_at),
+)
+_MILDEST = func.array_position(cast(array(FORCED), ARRAY(String)), AuditEvent.action)
+
+
+def counted(span: Span, scope: Scope) -> Mapping[str, int]:
+    """How often each of FORCED happened, or of somebody's bookings each of OF_BOOKINGS."""
+    kinds = OF_BOOKINGS if scope.values else FORCED
+    query = _among(select(AuditEvent.action, func.count()), span, scope).group_by(AuditEvent.action)
+    found: dict[str, int] = {action: int(count) for action, count in db.session.execute(query)}
+    return {action: found.get(action, 0) for action in kinds}
+
+
+def newest(span: Span, scope: Scope, limit: int) -> list[Eviction]:
+    """So many of them, the last first; of one moment, the mildest first."""
+    columns = select(AuditEvent, Gpu, _MACHINE, Booking.id, User).outerjoin(Gpu, Gpu.id == _GPU)
+    query = (
+        _among(columns, span, scope)
+        .outerjoin(Instance, and_(Booking.id.is_(None), _WAS_THERE))
+        .outerjoin(User, User.id == func.coalesce(Booking.user_id, Instance.owner_id))
+        .order_by(AuditEvent.created_at.desc(), _MILDEST, AuditEvent.id)
+        .limit(limit)
+    )
+    return [_eviction(*row) for row in db.session.execute(query)]
+
+
+def _among(query: Select[*Ts], span: Span, scope: Scope) -> Select[*Ts]:
+    """Those of a span and of somebody's bookings; joined with their booking."""
+    mine = [getattr(Booking, name) == value for name, value in scope.values.items()]
+    kinds = OF_BOOKINGS if mine else FORCED
+    when = AuditEvent.created_at >= span.start, AuditEvent.created_at < span.until
+    joined = query.join(Booking, Booking.id == _BOOKING, isouter=not mine)
+    return joined.where(AuditEvent.action.in_(kinds), *when, *mine)
+
+
+def _eviction(
+    event: AuditEvent, gpu: Gpu | None, machine: str | None, booking: int | None, user: User | None
+) -> Eviction:
+    facts = event.details
+    label = gpu_label(gpu) if gpu else str(facts.get("pci_address", ""))
+    program = str(facts.get("name", "")) if "process" in facts else ""
+    where = str(facts.get("host", ""))
+    return Eviction(event.created_at, event.action, where, label, machine or "", program, booking, user)
