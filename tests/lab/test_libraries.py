@@ -71,9 +71,11 @@ def test_a_machine_that_was_made_without_them_is_lent_the_libraries_while_it_run
     lab: Hosts, driver: Callable[[str], None]
 ) -> None:
     host, to = lab.ws2, connect(lab.ws2)
-    name = host.unique()
+    name, stopped = host.unique(), host.unique()
     try:
-        to.create(InstanceSpec(name, "base", cpus=1, memory_mib=256, disk_gib=2, owner="alice"), lambda *_: None)
+        for one in (name, stopped):
+            to.create(InstanceSpec(one, "base", cpus=1, memory_mib=256, disk_gib=2, owner="alice"), lambda *_: None)
+        to.stop(stopped, force=True)
         with pytest.raises(GiveUp, match="brings no libraries"):
             to.lend_libraries(name)
         driver(LOADED)
@@ -83,10 +85,15 @@ def test_a_machine_that_was_made_without_them_is_lent_the_libraries_while_it_run
         before = host.run(name, "stat", "-c", "%Z", "/etc/ld.so.cache")
         assert not to.lend_libraries(name)
         assert host.run(name, "stat", "-c", "%Z", "/etc/ld.so.cache") == before
+        assert to.lend_libraries(stopped)
+        to.start(stopped)
+        assert host.run(stopped, "python3", "-c", WHICH) == "580\n"
+        assert not to.lend_libraries(stopped)
         libraries.fill(host.lxd_dir, OLD, driver(OLD) or libraries.listed())  # as if the host had another driver
         assert host.run(name, "python3", "-c", WHICH) == "570\n"
     finally:
         host.remove(name)
+        host.remove(stopped)
         (host.lxd_dir / libraries.FOLDER / "way").unlink(missing_ok=True)
 
 
