@@ -157,8 +157,24 @@ class FakeLxd(FakeDoors, FakeImages, FakeLifecycle, FakeShares):
 
     def bring_libraries(self, wanted: Way | None = None) -> Brought:
         """Nothing runs in simulated machines: each way is as good."""
-        with self._call("bring_libraries"):
+        with self._call("bring_libraries") as state:
+            state["libraries"] = wanted or Way.MOUNT
             return Brought(wanted or Way.MOUNT, Why.CHOSEN if wanted else Why.NO_TOOLS, DRIVER)
+
+    def lend_libraries(self, instance: str) -> bool:
+        """Note which way they came; by nvidia.runtime they do with a start."""
+        with self._call("lend_libraries") as state:
+            what, way = f"Give {instance} NVIDIA's libraries", state.get("libraries", Way.INSTALL)
+            item = instance_of(state, what, instance)
+            if way == Way.INSTALL:
+                detail = "this host brings no libraries into machines"
+                raise GiveUp(what, detail, "Install those of its driver's version in the machine.")
+            if item["privileged"]:
+                raise GiveUp(what, "the instance is privileged", "Set security.privileged=false and restart it.")
+            if item.get("lent", ("", 0))[0] != way:
+                item["lent"] = [way, time.time()]
+            lent, at = item["lent"]
+            return item["status"] != "running" or (lent == Way.RUNTIME and item.get("started", 0) <= at)
 
     def tell(self, instance: str, title: str, text: str) -> None:
         """Keep the message."""

@@ -53,3 +53,8 @@ class LibraryDriver(Protocol):
         """Have the libraries of the driver that the host has loaded ready for machines, in the wanted way or else (or
         by None) the best one that the host can do. Machines that run have them at once, programs in them when they
         start anew."""
+
+    def lend_libraries(self, instance: str) -> bool:
+        """Give an instance that was made without them what new ones get, while it runs too; done again, it does
+        nothing. True: they are there from its next start on. Raises GiveUp where the host brings none, or for a
+        missing or a privileged instance."""

@@ -262,3 +262,12 @@ def test_the_way_of_nvidias_libraries_is_one_of_those_there_are(subject: Subject
     assert not brought.cdi  # neither LXD 5.0 nor the simulated one has it
     own = subject.driver.bring_libraries(Way.INSTALL)
     assert own.way is Way.INSTALL
+
+
+def test_a_host_that_brings_no_libraries_lends_none(subject: Subject) -> None:
+    subject.driver.bring_libraries(Way.INSTALL)
+    name = subject.machine()
+    with pytest.raises(GiveUp, match="brings no libraries"):
+        subject.driver.lend_libraries(name)
+    with pytest.raises(GiveUp, match="no such instance"):
+        subject.driver.lend_libraries("nobody")

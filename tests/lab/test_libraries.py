@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from app.drivers.base import InstanceSpec
+from app.drivers.base import GiveUp, InstanceSpec
 from app.drivers.libraries import Brought, Way, Why
 from app.drivers.lxd import libraries
 from app.services import checkup
@@ -64,6 +64,36 @@ def test_a_machine_finds_the_libraries_of_the_loaded_driver(lab: Hosts, driver: 
         assert "Read-only" in host.run(name, "sh", "-c", "echo > /etc/ld.so.conf.d/00-berth-nvidia.conf")
     finally:
         host.remove(name)
+        (host.lxd_dir / libraries.FOLDER / "way").unlink(missing_ok=True)
+
+
+def test_a_machine_that_was_made_without_them_is_lent_the_libraries_while_it_runs(
+    lab: Hosts, driver: Callable[[str], None]
+) -> None:
+    host, to = lab.ws2, connect(lab.ws2)
+    name, stopped = host.unique(), host.unique()
+    try:
+        for one in (name, stopped):
+            to.create(InstanceSpec(one, "base", cpus=1, memory_mib=256, disk_gib=2, owner="alice"), lambda *_: None)
+        to.stop(stopped, force=True)
+        with pytest.raises(GiveUp, match="brings no libraries"):
+            to.lend_libraries(name)
+        driver(LOADED)
+        assert to.bring_libraries().way is Way.MOUNT
+        assert not to.lend_libraries(name)
+        assert host.run(name, "python3", "-c", WHICH) == "580\n"
+        before = host.run(name, "stat", "-c", "%Z", "/etc/ld.so.cache")
+        assert not to.lend_libraries(name)
+        assert host.run(name, "stat", "-c", "%Z", "/etc/ld.so.cache") == before
+        assert to.lend_libraries(stopped)
+        to.start(stopped)
+        assert host.run(stopped, "python3", "-c", WHICH) == "580\n"
+        assert not to.lend_libraries(stopped)
+        libraries.fill(host.lxd_dir, OLD, driver(OLD) or libraries.listed())  # as if the host had another driver
+        assert host.run(name, "python3", "-c", WHICH) == "570\n"
+    finally:
+        host.remove(name)
+        host.remove(stopped)
         (host.lxd_dir / libraries.FOLDER / "way").unlink(missing_ok=True)
 
 

@@ -302,3 +302,25 @@ def test_what_is_kept_is_bounded_printable_and_the_worst_first() -> None:
     assert all(row["detail"].isprintable() and len(row["detail"]) <= 600 for row in rows)
     assert checkup.to_keep(checkup.findings(CLEAN, KNOWN)) == []
     assert checkup.not_examined("no socket", "").fix
+
+
+@pytest.mark.parametrize(
+    ("way", "changes", "words"),
+    [
+        (Way.MOUNT, {}, "has none of NVIDIA's libraries"),
+        (Way.RUNTIME, {}, "has none of NVIDIA's libraries"),
+        (Way.RUNTIME, {"config": {"nvidia_runtime": "true"}}, "not been started since"),
+        (Way.MOUNT, {"devices": {"nvidia-lib": {"type": "disk", "path": "/usr/local/nvidia"}}}, ""),
+        (Way.MOUNT, {"libraries": frozenset({"580.95.05"})}, ""),
+        (Way.MOUNT, {"libraries": None}, ""),  # nobody could look
+        (Way.INSTALL, {}, ""),
+    ],
+)
+def test_a_machine_without_any_nvidia_library_on_a_host_that_brings_them(
+    way: Way, changes: dict[str, Any], words: str
+) -> None:
+    facts = host(machine(**changes), libraries_by=way, libraries="580.95.05")
+    found = [one for one in wrong(facts) if one.what == "machine m1"]
+    assert [one.level for one in found] == ([WARN] if words else [])
+    assert all(words in one.detail and one.fix for one in found)
+    assert not [one for one in wrong(replace(facts, gpus=())) if "of NVIDIA's libraries" in one.detail]

@@ -23,7 +23,7 @@ from app.drivers.base import (
 from app.drivers.facts import HostFacts
 from app.drivers.inside import Answer, Command, Heard
 from app.drivers.libraries import Brought, Way
-from app.drivers.lxd import creation, events, examine, execute, instances, libraries, shapes, tell
+from app.drivers.lxd import creation, events, examine, execute, instances, lend, libraries, shapes, tell
 from app.drivers.lxd.errors import as_driver_errors
 from app.drivers.lxd.examine import Examiner
 from app.drivers.lxd.images import TemplateSide
@@ -123,6 +123,7 @@ class PylxdDriver(WaysIn, TemplateSide, Lifecycle):
     def start(self, instance: str) -> None:
         """Start it; a running one is fine."""
         instances.power(self._wire, instance, "start")
+        lend.after_start(self._wire, self._update, instance)
 
     def stop(self, instance: str, *, force: bool = False) -> None:
         """Stop it cleanly, or at once; a stopped one is fine."""
@@ -131,6 +132,7 @@ class PylxdDriver(WaysIn, TemplateSide, Lifecycle):
     def restart(self, instance: str) -> None:
         """Stop and start it."""
         instances.restart(self._wire, instance)
+        lend.after_start(self._wire, self._update, instance)
 
     def delete(self, instance: str, owner: str, *, anywhere: bool = False) -> None:
         """Stop and remove it and what a rebuild or a move of it has left, as far as it is this owner's."""
@@ -147,6 +149,11 @@ class PylxdDriver(WaysIn, TemplateSide, Lifecycle):
                 libraries.listed,
                 wanted,
             )
+
+    def lend_libraries(self, instance: str) -> bool:
+        """Give it what new ones get."""
+        with as_driver_errors(f"Give {instance} NVIDIA's libraries"):
+            return lend.lend(self._wire, self._update, instance)
 
     def tell(self, instance: str, title: str, text: str) -> None:
         """Show a message on every terminal and every desktop of the running instance."""

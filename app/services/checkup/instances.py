@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from app.drivers.base import DENIED_CALLS, DEVICE_NAME
 from app.drivers.facts import HostFacts, InstanceFacts
+from app.drivers.libraries import INSIDE, Way
 from app.services.checkup.devices import brings_gpu
 from app.services.checkup.finding import BAD, OK, OWNER, WARN, Finding, Known, on
 from app.services.checkup.versions import below, parse
@@ -41,7 +42,8 @@ def origin(facts: HostFacts, instance: InstanceFacts, name: str) -> str:
 def judge(facts: HostFacts, known: Known) -> Iterator[Finding]:
     """Each instance; how those of other people's making are limited is not Berth's to say."""
     for instance in facts.instances:
-        found = [*_devices(facts, known, instance), *_nodes(facts, known, instance), *_library(facts, instance)]
+        found = [*_devices(facts, known, instance), *_nodes(facts, known, instance)]
+        found += [*_library(facts, instance), *_no_library(facts, known, instance)]
         if instance.container:
             found += [*_unmarked(known, instance), *_exposed(facts, instance)]
             if cared_for(known, instance):
@@ -128,6 +130,21 @@ def _library(facts: HostFacts, instance: InstanceFacts) -> Iterator[_Said]:
         f" (or its distribution's libraries of {facts.driver.partition('.')[0]}), and renew the image it came from"
     )
     yield BAD, detail, fix
+
+
+def _no_library(facts: HostFacts, known: Known, instance: InstanceFacts) -> Iterator[_Said]:
+    """Made before the host lent them, taken over, or moved there."""
+    lends = facts.driver and facts.gpus and facts.libraries_by in {Way.MOUNT, Way.RUNTIME}
+    if not lends or instance.libraries != frozenset() or not _is_berths(known, instance):
+        return
+    if INSIDE in {device.get("path") for device in instance.devices.values()}:
+        return
+    if on(instance.config, "nvidia.runtime"):
+        detail = "NVIDIA's libraries come into it as it starts, and it has not been started since that was set"
+        yield WARN, detail, f"Restart it: berth instance stop {instance.name}; berth instance start {instance.name}"
+        return
+    detail = f"has none of NVIDIA's libraries, its own or the host's ({facts.driver}): nothing on a GPU starts in it"
+    yield WARN, detail, f"Rebuild it, /home kept, or install those of {facts.driver} in it"
 
 
 def _exposed(facts: HostFacts, instance: InstanceFacts) -> Iterator[_Said]:
