@@ -149,8 +149,8 @@ def cells(gpus: Sequence[Gpu], spans: Spans, frame: Frame, waits: Sequence[Waiti
     taken = [0] * (len(frame.edges) - 1)
     in_service = usable(gpus)
     for gpu in in_service:
-        left = (frame.touched(max(span.starts_at, frame.now), span.ends_at) for span in spans.get(gpu.id, ()))
-        for index in {index for touched in left for index in touched}:
+        held = (frame.touched(max(span.starts_at, frame.now), span.ends_at) for span in spans.get(gpu.id, ()))
+        for index in {index for touched in held for index in touched}:
             taken[index] += 1
     every = [span for gpu in gpus for span in spans.get(gpu.id, ())]
     mine = _touched(frame, [span for span in every if span.user_id == frame.viewer_id])

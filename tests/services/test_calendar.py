@@ -71,7 +71,7 @@ def test_only_mine_hides_others_and_still_counts_them() -> None:
 def test_only_mine_opens_the_hosts_in_which_something_is_mine() -> None:
     """Others' bookings and a time for which any host would do open none; whose they are is not even asked."""
     user, other = make_user("liwei"), make_user("chenyu")
-    booked, theirs, waited, _none = (gpus_of(make_host(f"lab0{number}", gpus=8)) for number in range(1, 5))
+    booked, theirs, _waited, _none = (gpus_of(make_host(f"lab0{number}", gpus=8)) for number in range(1, 5))
     make_booking(user, booked[:1], NOW + HOUR, NOW + 3 * HOUR)
     make_booking(user, theirs[1:2], NOW + timedelta(days=9), NOW + timedelta(days=9, hours=1))
     make_booking(other, theirs[:1], NOW - HOUR, NOW + 3 * HOUR)

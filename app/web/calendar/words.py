@@ -172,7 +172,8 @@ def cell_links(shown: Shown, model: str) -> dict[str, Markup]:
         wanted: dict[str, Any] = {"host": row.host.name} | ({"model": model} if model else {})
         base = escape(url_for("bookings.new", **wanted))
         kinds = [("", "") if row.open else marks.of(cell) for cell in row.cells]
-        cells = (_cell(cell.free, base, *more) for cell, *more in zip(row.cells, starts, kinds, strict=True))
+        parts = zip(row.cells, starts, kinds, strict=True)
+        cells = (_cell(cell.free, base, start, kind) for cell, start, kind in parts)
         rows[row.host.name] = Markup("".join(cells))  # noqa: S704 - numbers, moments, and an escaped address
     return rows
 
