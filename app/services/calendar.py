@@ -6,13 +6,13 @@ maintenance.
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Sequence
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 
 from app import clock
-from app.models import Gpu, Host, User
+from app.models import Gpu, GpuState, Host, User
 from app.services import periods, timeline
 from app.services.periods import Period
 from app.services.spans import gpus_mark_and_waits, spans
@@ -24,8 +24,9 @@ LOOK_AHEAD = timedelta(days=4)  # beyond what is shown, to say when a GPU is fre
 
 @dataclass(frozen=True)
 class Wanted:
-    """What is asked for beside the period. `mine_only` hides others' bars only; `open_hosts`: shown GPU by GPU;
-    `entries`: everybody's bookings as a list too, not only the viewer's."""
+    """What is asked for beside the period. `mine_only` hides others' bars only, and opens the hosts where something is
+    the viewer's; `open_hosts`: shown GPU by GPU; `entries`: everybody's bookings as a list too, not only the viewer's.
+    """
 
     open_hosts: frozenset[str] = frozenset()
     model: str = ""
@@ -46,7 +47,8 @@ class GpuRow:
 @dataclass(frozen=True)
 class HostRow:
     """One host. `rows` and what the viewer is `waiting` for there only where it is open; `next_free`: when its first
-    GPU is free, from now."""
+    GPU is free, from now; `closed`: how many GPUs are in quarantine or out of service; `own`: whether the viewer has a
+    booking there in the time shown, or waits for this very host."""
 
     host: Host
     gpus: int
@@ -54,6 +56,8 @@ class HostRow:
     next_free: datetime | None
     cells: tuple[Cell, ...]
     open: bool
+    own: bool
+    closed: Mapping[GpuState, int]
     rows: tuple[GpuRow, ...] = ()
     waiting: tuple[tuple[Waiting, Bar], ...] = ()
 
@@ -114,10 +118,9 @@ def show(viewer: User, period: Period, wanted: Wanted) -> Shown:
     current = frame.start <= now < frame.end
     known_until = frame.end + LOOK_AHEAD if current else now
     groups = by_host(gpus)
-    named = None if wanted.entries else [host.id for host, _gpus in groups if is_open(host, groups, wanted)]
-    held = spans(frame.start, known_until if current else frame.end, now, viewer, named)
+    held = spans(frame.start, known_until if current else frame.end, now, viewer, _named(groups, wanted))
     rows = tuple(
-        _host_row(host, members, held, frame, known_until, waits if is_open(host, groups, wanted) else None)
+        _host_row(host, members, held, frame, (known_until, waits), opened=is_open(host, groups, wanted))
         for host, members in groups
     )
     everything = timeline.usable([gpu for gpu, _host in gpus])
@@ -155,28 +158,40 @@ def is_open(host: Host, groups: Sequence[tuple[Host, Sequence[Gpu]]], wanted: Wa
     return few or host.name in wanted.open_hosts
 
 
+def _named(groups: Sequence[tuple[Host, Sequence[Gpu]]], wanted: Wanted) -> list[int] | None:
+    """The hosts, by id, whose bookings are shown with their people; None for all. Only mine: nobody else is named."""
+    if wanted.mine_only:
+        return []
+    return None if wanted.entries else [host.id for host, _gpus in groups if is_open(host, groups, wanted)]
+
+
 def _host_row(
     host: Host,
     gpus: Sequence[Gpu],
     spans: Spans,
     frame: Frame,
-    known_until: datetime,
-    waits: Sequence[Waiting] | None,
+    ahead: tuple[datetime, Sequence[Waiting]],
+    *,
+    opened: bool,
 ) -> HostRow:
-    """`waits`: what the viewer waits for, on whatever host; None where the host is not open."""
-    usable = timeline.usable(gpus)
+    """`ahead`: until when all is known, and what the viewer waits for, on whatever host."""
+    usable, (known_until, waits) = timeline.usable(gpus), ahead
     free_now = timeline.free_for(usable, spans, frame.now, frame.now + timedelta(seconds=1))
+    here = [wait for wait in waits if wait.fits(host.name, usable)]
+    cells = timeline.cells(gpus, spans, frame, here)
+    own = any(cell.mine for cell in cells) or any(wait.host or wait.gpu_ids for wait in here)
+    opened = opened or (own and frame.mine_only)
     return HostRow(
         host=host,
         gpus=len(usable),
         free_now=free_now,
         next_free=None if free_now else timeline.next_free(usable, spans, frame.now, known_until),
-        cells=timeline.cells(usable, spans, frame),
-        open=waits is not None,
-        rows=tuple(_gpu_row(gpu, spans.get(gpu.id, ()), frame) for gpu in gpus) if waits is not None else (),
-        waiting=tuple(
-            (wait, timeline.waiting_bar(wait, frame)) for wait in waits or () if wait.fits(host.name, usable)
-        ),
+        cells=cells,
+        open=opened,
+        own=own,
+        closed=Counter(gpu.state for gpu in gpus if gpu.state != GpuState.IN_SERVICE),
+        rows=tuple(_gpu_row(gpu, spans.get(gpu.id, ()), frame) for gpu in gpus) if opened else (),
+        waiting=tuple((wait, timeline.waiting_bar(wait, frame)) for wait in here) if opened else (),
     )
 
 

@@ -43,6 +43,7 @@ class HostMonth:
     closed: int
     days: tuple[Booked, ...]
     open: bool
+    own: bool
     rows: tuple[GpuMonth, ...]
 
 
@@ -74,7 +75,7 @@ def show(viewer: User, period: Period, wanted: Wanted) -> Month:
     return Month(
         period=period,
         hosts=tuple(
-            _host(host, members, (held, kept), seconds, opened=is_open(host, groups, wanted))
+            _host(host, members, (held, kept), seconds, wanted, opened=is_open(host, groups, wanted))
             for host, members in groups
         ),
         total=_days([gpu for gpu, _host in gpus], (held, kept), seconds),
@@ -97,11 +98,13 @@ def _kept(period: Period) -> Kept:
 
 
 def _host(
-    host: Host, gpus: Sequence[Gpu], taken: tuple[Held, Kept], seconds: Sequence[int], *, opened: bool
+    host: Host, gpus: Sequence[Gpu], taken: tuple[Held, Kept], seconds: Sequence[int], wanted: Wanted, *, opened: bool
 ) -> HostMonth:
+    days, usable = _days(gpus, taken, seconds), len(timeline.usable(gpus))
+    own = any(day.mine for day in days)
+    opened = opened or (own and wanted.mine_only)
     rows = tuple(GpuMonth(gpu, _days([gpu], taken, seconds)) for gpu in gpus) if opened else ()
-    usable = len(timeline.usable(gpus))
-    return HostMonth(host, usable, len(gpus) - usable, _days(gpus, taken, seconds), opened, rows)
+    return HostMonth(host, usable, len(gpus) - usable, days, opened, own, rows)
 
 
 def _days(gpus: Sequence[Gpu], taken: tuple[Held, Kept], seconds: Sequence[int]) -> tuple[Booked, ...]:

@@ -95,11 +95,15 @@ class Gap(NamedTuple):
 
 
 class Cell(NamedTuple):
-    """Some hours of one host: how many of its GPUs are free for all of them; None once they are over."""
+    """Some hours of one host: how many of its GPUs are free for all of them; None once they are over. Whether in some
+    of them a GPU is the viewer's (`mine`) or worked on (`kept`), or the viewer waits for one (`waited`)."""
 
     starts_at: datetime
     ends_at: datetime
     free: int | None
+    mine: bool = False
+    kept: bool = False
+    waited: bool = False
 
 
 @dataclass(frozen=True)
@@ -131,24 +135,37 @@ class Frame:
         left, right = self.edges[index], self.edges[index + 1]
         return round((index + (moment - left) / (right - left)) * UNITS / (len(self.edges) - 1))
 
+    def touched(self, start: datetime, end: datetime) -> range:
+        """The numbers of the cells that share a moment with `[start, end)`: from the one in which it starts up to the
+        one in which its last moment lies."""
+        if start >= end:
+            return range(0)
+        first = max(bisect_right(self.edges, start) - 1, 0)
+        return range(first, min(bisect_left(self.edges, end), len(self.edges) - 1))
 
-def cells(gpus: Sequence[Gpu], spans: Spans, frame: Frame) -> tuple[Cell, ...]:
-    """A host's cells; of the one that is now, what is left of it counts."""
-    every = set(range(len(frame.edges) - 1))
-    taken = [0] * len(every)
-    for gpu in gpus:
-        touched: set[int] = set()
-        for span in spans.get(gpu.id, ()):
-            start = max(span.starts_at, frame.start, frame.now)
-            if start < span.ends_at:
-                # The cell in which it starts, up to the one in which its last moment lies.
-                touched.update(range(bisect_right(frame.edges, start) - 1, bisect_left(frame.edges, span.ends_at)))
-        for index in touched & every:
+
+def cells(gpus: Sequence[Gpu], spans: Spans, frame: Frame, waits: Sequence[Waiting] = ()) -> tuple[Cell, ...]:
+    """A host's cells; of the one that is now, what is left of it counts. `waits`: what the viewer waits for there."""
+    taken = [0] * (len(frame.edges) - 1)
+    in_service = usable(gpus)
+    for gpu in in_service:
+        held = (frame.touched(max(span.starts_at, frame.now), span.ends_at) for span in spans.get(gpu.id, ()))
+        for index in {index for touched in held for index in touched}:
             taken[index] += 1
-    return tuple(
-        Cell(left, right, None if right <= frame.now else len(gpus) - taken[index])
-        for index, (left, right) in enumerate(pairwise(frame.edges))
-    )
+    every = [span for gpu in gpus for span in spans.get(gpu.id, ())]
+    mine = _touched(frame, [span for span in every if span.user_id == frame.viewer_id])
+    kept = _touched(frame, [span for span in every if span.is_maintenance])
+    waited = _touched(frame, waits)
+    found = []
+    for index, (left, right) in enumerate(pairwise(frame.edges)):
+        free = None if right <= frame.now else len(in_service) - taken[index]
+        found.append(Cell(left, right, free, index in mine, index in kept, index in waited))
+    return tuple(found)
+
+
+def _touched(frame: Frame, times: Sequence[Span | Waiting]) -> set[int]:
+    """The cells in which any of these times has a moment."""
+    return {index for one in times for index in frame.touched(one.starts_at, one.ends_at)}
 
 
 def bars(spans: Sequence[Span], frame: Frame) -> tuple[Bar, ...]:

@@ -9,7 +9,7 @@ import pytest
 from flask import Flask
 
 from app.extensions import db
-from app.models import GpuState, User
+from app.models import GpuState, User, Wait
 from app.services import calendar, maintenance, periods
 from app.services.calendar import Shown, Wanted
 from app.services.periods import Kind
@@ -66,6 +66,32 @@ def test_only_mine_hides_others_and_still_counts_them() -> None:
     assert shown.any_booking
     assert shown.hosts[0].next_free == NOW + 3 * HOUR
     assert shown.hosts[0].rows[0].gaps[0].starts_at == NOW + 3 * HOUR
+
+
+def test_only_mine_opens_the_hosts_in_which_something_is_mine() -> None:
+    """Others' bookings and a time for which any host would do open none; whose they are is not even asked."""
+    user, other = make_user("liwei"), make_user("chenyu")
+    booked, theirs, _waited, _none = (gpus_of(make_host(f"lab0{number}", gpus=8)) for number in range(1, 5))
+    make_booking(user, booked[:1], NOW + HOUR, NOW + 3 * HOUR)
+    make_booking(user, theirs[1:2], NOW + timedelta(days=9), NOW + timedelta(days=9, hours=1))
+    make_booking(other, theirs[:1], NOW - HOUR, NOW + 3 * HOUR)
+    for host in ("lab03", ""):
+        times = {"starts_at": NOW + HOUR, "ends_at": NOW + 2 * HOUR}
+        db.session.add(Wait(user_id=user.id, host=host, seconds=3600, by_itself=True, **times))
+    db.session.flush()
+    assert [row.open for row in week(user, NOW.date(), ZONE).hosts] == [False] * 4
+    shown = week(user, NOW.date(), ZONE, mine_only=True, entries=False)
+    assert [(row.host.name, row.open, row.own) for row in shown.hosts] == [
+        ("lab01", True, True),
+        ("lab02", False, False),
+        ("lab03", True, True),
+        ("lab04", False, False),
+    ]
+    assert [len(row.waiting) for row in shown.hosts] == [1, 0, 2, 0]
+    assert [len(row.bars) for row in shown.hosts[0].rows] == [1] + [0] * 7
+    opened = week(user, NOW.date(), ZONE, mine_only=True, entries=False, open_hosts=frozenset({"lab02"}))
+    assert [(row.open, row.own) for row in opened.hosts[:2]] == [(True, True), (True, False)]
+    assert {bar.owner for row in opened.hosts[1].rows for bar in row.bars} == set()
 
 
 def test_free_now_is_of_now_whichever_week_is_shown() -> None:

@@ -7,7 +7,7 @@ import pytest
 
 from app.models import Gpu, GpuState
 from app.services import periods, timeline
-from app.services.timeline import Frame, Span
+from app.services.timeline import NOBODY, Frame, Span, Waiting
 
 SHANGHAI, BERLIN, CAIRO = ZoneInfo("Asia/Shanghai"), ZoneInfo("Europe/Berlin"), ZoneInfo("Africa/Cairo")
 MONDAY = date(2026, 11, 2)
@@ -105,3 +105,30 @@ def test_next_free_follows_what_runs_on_and_admits_what_it_cannot_see() -> None:
     assert timeline.next_free(gpus, {1: chain}, it.start, it.end) == it.start + timedelta(hours=4)
     assert timeline.next_free(gpus, {1: [span(it.start, 24 * 8)]}, it.start, it.end) is None
     assert timeline.next_free([], {}, it.start, it.end) is None
+
+
+def test_cells_say_where_something_is_ones_own_or_maintenance() -> None:
+    """Also in what is over: it is where one has been."""
+    it = frame(now=frame().start + timedelta(hours=10))
+    hours = [it.start + timedelta(hours=4) * number for number in range(43)]
+    waits = [Waiting(3, hours[4], hours[6], 1, "", "", frozenset())]
+    spans = {
+        1: [span(hours[0], 1), span(hours[2] + timedelta(hours=3), 3, user=5), span(hours[5], 4)],
+        2: [span(hours[3], 4, gpu=2, user=NOBODY), span(hours[41], 400, gpu=2)],
+    }
+    found = timeline.cells([Gpu(id=1), Gpu(id=2)], spans, it, waits)
+    marked = {number: (cell.mine, cell.kept, cell.waited) for number, cell in enumerate(found)}
+    assert {number: marks for number, marks in marked.items() if any(marks)} == {
+        0: (True, False, False),
+        3: (False, True, False),
+        4: (False, False, True),
+        5: (True, False, True),
+        41: (True, False, False),
+    }
+
+
+def test_a_gpu_out_of_service_is_not_counted_but_its_bookings_are_marked() -> None:
+    it = frame()
+    gpus = [Gpu(id=1, state=GpuState.IN_SERVICE), Gpu(id=2, state=GpuState.QUARANTINE)]
+    found = timeline.cells(gpus, {2: [span(it.start, 1, gpu=2)]}, it)
+    assert [(cell.free, cell.mine) for cell in found[:2]] == [(1, True), (1, False)]

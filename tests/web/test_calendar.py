@@ -10,10 +10,12 @@ import pytest
 from flask import current_app, url_for
 
 from app.extensions import db
-from app.models import Allocation, Booking, Gpu, GpuState, User
+from app.models import Allocation, Booking, Gpu, GpuState, User, Wait
+from app.services import maintenance
+from app.services.windows import Window
 from tests.bench.filling import pack
 from tests.factories import gpus_of, make_admin, make_booking, make_host, make_user
-from tests.page import Client
+from tests.page import Client, Page
 from tests.web import timeline_sheet
 
 NOW = datetime(2026, 11, 4, 12, 3, tzinfo=UTC)  # Wednesday 20:03 in the lab
@@ -167,6 +169,88 @@ def test_hosts_open_and_close_by_links(client: Client) -> None:
     part = client.get(page.all("//a[@id='host-lab02']/@hx-get")[0], htmx=True)
     assert part.all("/*[@id='week'] | //*[@id='week']")
     assert "<!doctype" not in part.body.lower()
+
+
+def marked(page: Page, host: str = "lab01") -> dict[int, tuple[str, str, str]]:
+    """A host's cells that say more than a number, by their place: the class, the name and the text of each."""
+    cells = page.all(f"//tr[@class='host'][th//*[@id='host-{host}']]/td")
+    named = {number: "".join(cell.xpath("./@aria-label | ./a/@aria-label")) for number, cell in enumerate(cells)}
+    return {
+        number: (cells[number].get("class"), name, cells[number].text_content())
+        for number, name in named.items()
+        if name or cells[number].get("class")
+    }
+
+
+def test_a_closed_hosts_cells_say_what_is_mine_and_where_maintenance_is(client: Client, user: User) -> None:
+    gpus = gpus_of(host := make_host("lab01", gpus=8))
+    gpus_of(make_host("lab02", gpus=8))
+    make_booking(user, gpus[:1], NOW - 28 * HOUR, NOW - 27 * HOUR)  # over
+    make_booking(user, gpus[:2], NOW + 4 * HOUR, NOW + 5 * HOUR)
+    work = Window(NOW + 5 * HOUR, NOW + 9 * HOUR)
+    maintenance.schedule(make_admin(), host, gpus[2:], work, "new fans", maintenance.fingerprint([]))
+    make_booking(user, gpus, NOW + 12 * HOUR, NOW + 13 * HOUR)
+    times = {"starts_at": NOW + 16 * HOUR, "ends_at": NOW + 17 * HOUR}
+    db.session.add(Wait(user_id=user.id, host="lab01", seconds=3600, by_itself=True, **times))
+    db.session.flush()
+    page = client.get("/calendar")
+    assert marked(page) == {
+        10: ("mine", "over, yours", ""),
+        18: ("mine kept", "0 free, yours, maintenance", "0"),
+        19: ("kept", "2 free, maintenance", "2"),
+        20: ("mine", "0 free, yours", "0"),
+        21: ("awaited", "8 free, you wait", "8"),
+    }
+    assert marked(page, "lab02") == {}
+    (legend,) = page.texts("//ul[@class='legend wide']")
+    assert "Yours: outlined" in legend
+    assert "Waiting" in legend
+    opened = client.get(page.link("lab01"))
+    assert marked(opened) == {}  # its rows say it
+    client.login_as(make_user("luo-xi"))
+    theirs = marked(client.get("/calendar"))
+    assert [theirs[number][1] for number in theirs] == ["0 free, maintenance", "2 free, maintenance"]
+    client.login_as(user)
+    user.locale = "zh_Hans_CN"
+    db.session.flush()
+    assert marked(client.get("/calendar"))[18] == ("mine kept", "空闲 0，有你的，维护", "0")
+
+
+def test_a_closed_host_says_which_gpus_nobody_gets(client: Client, user: User) -> None:
+    gpus = gpus_of(make_host("lab01", gpus=8))
+    gpus_of(make_host("lab02", gpus=8))
+    gpus[0].state, gpus[1].state, gpus[2].state = GpuState.QUARANTINE, GpuState.MAINTENANCE, GpuState.QUARANTINE
+    db.session.flush()
+    page = client.get("/calendar")
+    first, second = page.texts("//tr[@class='host']/th")
+    assert first == "lab01 2 quarantined 1 out of service 5 of 5 free now Skip to lab02"
+    assert second == "lab02 8 of 8 free now"
+    opened = client.get(page.link("lab01")).texts("//tr[@class='host']/th")[0]
+    assert opened == "lab01 5 of 5 free now Skip to lab02"  # its rows say it
+    assert user.id
+
+
+def test_only_mine_opens_the_hosts_with_something_of_mine(client: Client, user: User) -> None:
+    gpus = gpus_of(make_host("lab01", gpus=8))
+    theirs = gpus_of(make_host("lab02", gpus=8))
+    make_booking(make_user("luo-xi"), theirs[:1], NOW + HOUR, NOW + 3 * HOUR)
+    for way in ("", "&week=2026-11-02", "&day=2026-11-04", "&month=now"):
+        page = client.get(f"/calendar?mine=1{way}")
+        assert "No bookings of yours in these days." in page.text, way
+        assert "No bookings of yours" not in client.get(f"/calendar?{way[1:]}").text
+        assert page.all("//tr[starts-with(@class, 'gpu')]") == []
+    make_booking(user, gpus[1:2], NOW + HOUR, NOW + 3 * HOUR)
+    for way in ("", "&day=2026-11-04", "&month=now"):
+        page = client.get(f"/calendar?mine=1{way}")
+        assert "No bookings of yours" not in page.text, way
+        assert len(page.all("//tr[starts-with(@class, 'gpu')]")) == 8
+        # It cannot be closed: there is nothing to press that would do nothing.
+        assert page.all("//*[@id='host-lab01']/@href") == []
+        assert page.texts("//a[@aria-expanded='false']") == ["lab02"]
+        both = client.get(page.link("lab02"))
+        assert len(both.all("//tr[starts-with(@class, 'gpu')]")) == 16
+        assert "Luo" not in both.body
+    assert "No bookings of yours" in client.get("/calendar?mine=1&week=2026-11-16").text
 
 
 def test_only_mine_keeps_the_numbers(client: Client, user: User) -> None:

@@ -9,6 +9,7 @@ from flask_babel import gettext as _
 
 from app import clock
 from app.errors import DomainError
+from app.models import GpuState
 from app.services import calendar, months
 from app.services.calendar import Shown
 from app.services.periods import Kind
@@ -48,7 +49,9 @@ def page(view: View, *, fragment: str, status: int = 200, refused: DomainError |
 
 
 def _month(view: View) -> dict[str, Any]:
-    return {"shown": months.show(me(), view.period, view.wanted), "of_a_day": words.of_a_day}
+    shown = months.show(me(), view.period, view.wanted)
+    own = any(row.own for row in shown.hosts)
+    return {"shown": shown, "of_a_day": words.of_a_day, "none_of_mine": view.mine and not own}
 
 
 def _timeline(view: View) -> dict[str, Any]:
@@ -64,6 +67,9 @@ def _timeline(view: View) -> dict[str, Any]:
         "step": max(STEPS[view.kind], slot()),
         "lane": words.Lane(with_gaps=sum(len(line.gaps) for row in shown.hosts for line in row.rows) <= GAPS),
         "phone_line": phone.line,
+        "none_of_mine": view.mine and not any(one.mine for one in shown.entries),
+        "waited": any(row.waiting or any(cell.waited for cell in row.cells) for row in shown.hosts),
+        "quarantine": any(GpuState.QUARANTINE in row.closed and not row.open for row in shown.hosts),
         "own": [one for one in shown.entries if one.mine and one.state != "ended"][:OWN],
         "phone_day": view.day,
         "short": words.short,

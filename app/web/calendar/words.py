@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import date, datetime
+from itertools import pairwise
 from typing import Any
 
 from flask import url_for
@@ -15,7 +16,7 @@ from app import clock
 from app.services.calendar import GpuRow, Shown
 from app.services.months import Booked
 from app.services.periods import Kind, Period
-from app.services.timeline import Bar, Gap, Waiting
+from app.services.timeline import Bar, Cell, Gap, Waiting
 from app.services.words import on_a_clock
 from app.web import times
 from app.web.calendar.blueprint import bp, code, compact
@@ -150,8 +151,10 @@ def bar_hooks(bar: Bar) -> str:
 
 
 def edges(shown: Shown) -> str:
-    """Where the cells begin and the last one ends, in minutes since 1970."""
-    return " ".join(str(_minutes(moment)) for moment in shown.period.edges)
+    """Where the first cell begins, in minutes since 1970, and how many minutes each one has: far fewer bytes, packed,
+    than as many moments."""
+    minutes = [_minutes(moment) for moment in shown.period.edges]
+    return " ".join(map(str, [minutes[0], *(right - left for left, right in pairwise(minutes))]))
 
 
 def _minutes(moment: datetime) -> int:
@@ -164,19 +167,49 @@ def cell_links(shown: Shown, model: str) -> dict[str, Markup]:
     now = clock.now()
     first = shown.hosts[0].cells if shown.hosts else ()
     starts = ["" if cell.starts_at <= now else f"&start={compact(cell.starts_at)}" for cell in first]
-    rows = {}
+    rows, marks = {}, Marks()
     for row in shown.hosts:
         wanted: dict[str, Any] = {"host": row.host.name} | ({"model": model} if model else {})
         base = escape(url_for("bookings.new", **wanted))
-        cells = (_cell(cell.free, base, start) for cell, start in zip(row.cells, starts, strict=True))
+        kinds = [("", "") if row.open else marks.of(cell) for cell in row.cells]
+        parts = zip(row.cells, starts, kinds, strict=True)
+        cells = (_cell(cell.free, base, start, kind) for cell, start, kind in parts)
         rows[row.host.name] = Markup("".join(cells))  # noqa: S704 - numbers, moments, and an escaped address
     return rows
 
 
-def _cell(free: int | None, base: Markup, start: str) -> str:
-    if free is None:
-        return "<td>"
-    return f'<td><a href="{base}{start}">{free}</a>' if free else "<td>0"
+def _cell(free: int | None, base: Markup, start: str, marks: tuple[str, str]) -> str:
+    kind, name = marks
+    if not free:
+        return f"<td{kind}{name}>" if free is None else f"<td{kind}{name}>0"
+    return f'<td{kind}><a href="{base}{start}"{name}>{free}</a>'
+
+
+class Marks:
+    """What a closed host's cell says beside its number: what is the viewer's there, maintenance, and what they wait
+    for. The open one's rows say it. A cell without a link has its name itself: one element less for each of them."""
+
+    def __init__(self) -> None:
+        self._known: dict[tuple[Any, ...], tuple[str, str]] = {}
+
+    def of(self, cell: Cell) -> tuple[str, str]:
+        """Its class and its name, as attributes; empty where there is nothing to say."""
+        what = cell[2:]
+        if what not in self._known:
+            self._known[what] = self._attributes(cell)
+        return self._known[what]
+
+    @staticmethod
+    def _attributes(cell: Cell) -> tuple[str, str]:
+        found, text = [], _("over") if cell.free is None else _("%(count)s free", count=cell.free)
+        if cell.mine:
+            found, text = ["mine"], _("%(text)s, yours", text=text)
+        if cell.kept:
+            found, text = [*found, "kept"], _("%(text)s, maintenance", text=text)
+        if cell.waited:
+            found, text = [*found, "awaited"], _("%(text)s, you wait", text=text)
+        kind = f' class="{" ".join(found)}"' if len(found) > 1 else f" class={found[0]}" if found else ""
+        return kind, f' aria-label="{escape(text)}"' if found else ""
 
 
 class Gaps:
