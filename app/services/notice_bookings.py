@@ -91,6 +91,8 @@ def of_booking(event: Event, details: dict[str, Any], place: Place) -> list[str]
     lines = [span]
     if details.get("before"):
         lines.append(_("Before, it ended %(end)s.", end=place.when(details["before"])))
+    if rest := details.get("rest"):
+        lines.append(_of_rest(rest, place))
     if details.get("began"):
         lines.append(_("Before, it started %(start)s.", start=place.when(details["began"])))
     if details.get("action") == NO_SHOW:
@@ -108,6 +110,17 @@ def of_booking(event: Event, details: dict[str, Any], place: Place) -> list[str]
         lines.append(_("Save your work; what still runs on the GPUs at the end is ended."))
         return [*lines, *_of_extending(details, place, page)]
     return [*lines, _("Booking %(id)s: %(url)s", id=details["booking"], url=page)]
+
+
+def _of_rest(rest: dict[str, Any], place: Place) -> str:
+    return _(
+        "It goes on until %(end)s on %(gpus)s of %(host)s, as booking %(id)s: %(url)s",
+        end=place.when(rest["ends_at"]),
+        gpus=_(", ").join(_("GPU %(number)s", number=number) for number in rest["gpus"]),
+        host=rest["host"],
+        id=rest["booking"],
+        url=f"{place.url}/bookings/{rest['booking']}",
+    )
 
 
 def _of_extending(details: dict[str, Any], place: Place, page: str) -> list[str]:

@@ -36,7 +36,7 @@ def _late(found: afterwards.Late, rules: Rules) -> Iterator[str]:
     if rules.late_hours is None and not found.did:
         return
     yield _(
-        "Giving back late would have cost %(hours)s GPU-hours, of %(count)s bookings; it did cost %(did)s.",
+        "Charged for giving back late: %(hours)s GPU-hours (in fact %(did)s). Bookings: %(count)s.",
         hours=hours_text(found.seconds),
         count=found.bookings,
         did=hours_text(found.did),
@@ -47,7 +47,7 @@ def _no_shows(found: Ended, rules: Rules) -> Iterator[str]:
     if rules.noshow_minutes is None and not found.did:
         return
     yield _(
-        "%(count)s bookings would have ended since nobody came, %(hours)s GPU-hours before their time; %(did)s did.",
+        "Ended since nobody came: %(count)s (in fact %(did)s), %(hours)s GPU-hours before their time.",
         count=found.count,
         hours=hours_text(found.seconds),
         did=found.did,
@@ -57,8 +57,8 @@ def _no_shows(found: Ended, rules: Rules) -> Iterator[str]:
 
 def _idle(found: past.Looked, rules: Rules) -> Iterator[str]:
     yield _(
-        "%(count)s bookings would have been given back after %(minutes)s minutes of doing nothing, %(hours)s GPU-hours "
-        "before their time, had nobody kept them; %(did)s were.",
+        "Given back after %(minutes)s minutes of doing nothing, had nobody kept them: %(count)s (in fact %(did)s), "
+        "%(hours)s GPU-hours before their time.",
         count=found.ended.count,
         minutes=rules.idle_minutes,
         hours=hours_text(found.ended.seconds),
@@ -66,12 +66,12 @@ def _idle(found: past.Looked, rules: Rules) -> Iterator[str]:
     )
     yield from _unknown(found.ended)
     if found.unmeasured:
-        yield _("Of %(count)s bookings it is not known what their GPUs did.", count=found.unmeasured)
+        yield _("Bookings of which it is not known what their GPUs did: %(count)s.", count=found.unmeasured)
 
 
 def _unknown(found: Ended) -> Iterator[str]:
     if found.unknown:
         yield _(
-            "Of %(count)s that ended sooner than they would by these rules, nobody knows whether they would have.",
+            "Ended sooner in fact than by these rules, so that nobody knows what would have come: %(count)s.",
             count=found.unknown,
         )

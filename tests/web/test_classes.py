@@ -59,8 +59,8 @@ def test_a_class_is_made_tried_and_switched_on(admin: Client, student: User) -> 
     ]  # fmt: skip
     assert "1 of 2 bookings would have been refused." in tried.text
     assert "Not looked at: whether GPUs would have been free for longer bookings" in tried.text
-    assert "0 bookings would have been given back after 60 minutes of doing nothing" in tried.text
-    assert "Of 1 bookings it is not known what their GPUs did." in tried.text
+    assert "Given back after 60 minutes of doing nothing, had nobody kept them: 0 (in fact 0)" in tried.text
+    assert "Bookings of which it is not known what their GPUs did: 1." in tried.text
     assert "Li Wei" in tried.texts("//caption[contains(., 'By person')]/..//th[@scope='row']")
     assert "One booking may take 2 GPUs at most; you asked for 3." in tried.text
     assert classes.rules_for(student.account_id).max_gpus == 8, "nothing has changed yet"
@@ -81,8 +81,8 @@ def test_a_trial_says_what_would_have_become_of_the_bookings(admin: Client, stud
         trying(page_of(admin), grid_minutes="1440", late_hours="2", late_percent="50", noshow_minutes="9")
     )
     assert "1 booking would have been longer, to lie on the grid: 44 GPU-hours more." in tried.text
-    assert "Giving back late would have cost 0 GPU-hours, of 0 bookings; it did cost 0." in tried.text
-    assert "0 bookings would have ended since nobody came, 0 GPU-hours before their time; 0 did." in tried.text
+    assert "Charged for giving back late: 0 GPU-hours (in fact 0). Bookings: 0." in tried.text
+    assert "Ended since nobody came: 0 (in fact 0), 0 GPU-hours before their time." in tried.text
 
 
 def test_two_admins_do_not_overwrite_each_other(admin: Client, student: User) -> None:
