@@ -18,7 +18,8 @@ from sqlalchemy.exc import SQLAlchemyError
 from app.drivers.base import DriverError, HostSeen, LxdDriver, Number
 from app.drivers.kernel import Kernel, Scan
 from app.extensions import db, transaction
-from app.services import inventory, warning_words, warnings
+from app.services import further, inventory, warning_words, warnings
+from app.services.further import Further
 from app.services.idle import warned
 from app.services.warnings import Claim, Due, Held
 from workers.turns import turn
@@ -61,12 +62,13 @@ class Warner:
                 host = inventory.host(self.host_name)
                 due = warnings.due(host)
                 claims = warnings.running(host) if due else []
+                room = {one.booking_id: further.by_id(one.booking_id, warning_words.languages(one)) for one in due}
             if not due:
                 return 0
             look = self._look(due, claims)
             given = [warning for warning in due if self._mark(warning, look)]
         with ThreadPoolExecutor(max_workers=AT_ONCE, thread_name_prefix="tell") as pool:
-            list(pool.map(lambda warning: self._tell(warning, look, claims), given))
+            list(pool.map(lambda one: self._tell(one, look, claims, room[one.booking_id]), given))
         return len(given)
 
     def tell_idle(self) -> int:
@@ -122,14 +124,14 @@ class Warner:
             log.debug("booking %d is warned later: %s", warning.booking_id, error)
             return False
 
-    def _tell(self, warning: Due, look: Look, claims: list[Claim]) -> None:
+    def _tell(self, warning: Due, look: Look, claims: list[Claim], room: Further | None) -> None:
         """Show it in the machine; where that does not work, the portal's pages have said it."""
         instance = look.places.get(warning.booking_id)
         if instance is None:
             return
         try:
             with self.app.app_context():
-                title, text = warning_words.message(warning, look.held.get(warning.booking_id), claims)
+                title, text = warning_words.message(warning, look.held.get(warning.booking_id), claims, room)
             self.driver.tell(instance, title, text)
         except DriverError as error:
             log.warning("booking %d: the warning was not shown in %s: %s", warning.booking_id, instance, error)

@@ -1,16 +1,15 @@
 """Keeping GPUs free for a while: what becomes of each booking in the way is shown first, then done all at once.
 
 What has not started moves to equal GPUs of the host, else of another host where its person has a machine; else it ends
-before the work begins; else it is cancelled. What runs already ends when the work begins. Machines are left alone.
+before the work begins; else it is cancelled. What runs already ends when the work begins, and its rest moves likewise.
+Machines are left alone.
 """
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from datetime import datetime
-from enum import StrEnum
 
 from flask_babel import gettext as _
 from sqlalchemy import or_, select
@@ -19,32 +18,17 @@ from sqlalchemy.orm import joinedload, selectinload
 from app import clock
 from app.errors import Conflict, InvalidInput, NotFound
 from app.extensions import db
-from app.models import Allocation, Block, Booking, Gpu, Host, Instance, Maintenance, User
-from app.services import audit, changes, openings, quota
+from app.models import Allocation, Block, Booking, Gpu, Host, Maintenance, User
+from app.services import audit, giving_way, openings, quota
 from app.services.accounts import one_line
+from app.services.giving_way import Change, Fate
 from app.services.openings import Busy
 from app.services.windows import Window
 
 REASON_LENGTH = 200
+ENDS = (Fate.SHORTENED, Fate.CONTINUED)
 
-
-class Fate(StrEnum):
-    """What becomes of a booking that is in the way."""
-
-    MOVED = "moved"
-    ELSEWHERE = "elsewhere"
-    SHORTENED = "shortened"
-    CANCELLED = "cancelled"
-
-
-@dataclass(frozen=True)
-class Change:
-    """One booking's fate: `gpus` that it gets, in the order of its allocations; or when it ends."""
-
-    booking: Booking
-    fate: Fate
-    gpus: tuple[Gpu, ...] = ()
-    ends_at: datetime | None = None
+__all__ = ["Change", "Fate", "between", "fingerprint", "lift", "plan", "schedule", "to_come"]
 
 
 def plan(gpus: Sequence[Gpu], window: Window) -> list[Change]:
@@ -52,9 +36,9 @@ def plan(gpus: Sequence[Gpu], window: Window) -> list[Change]:
     given: Busy = {}
     found = []
     for booking in _in_the_way([gpu.id for gpu in gpus], window):
-        change = _fate(booking, {gpu.id for gpu in gpus}, window, given)
+        change = giving_way.fate(booking, {gpu.id for gpu in gpus}, window, given)
         for gpu in change.gpus:
-            given.setdefault(gpu.id, []).append(Window(booking.starts_at, booking.ends_at))
+            given.setdefault(gpu.id, []).append(change.given)
         found.append(change)
     return found
 
@@ -82,10 +66,10 @@ def schedule(
         raise Conflict(_("The bookings have changed meanwhile."), _("Look again at what would become of them."))
     hosts = {host.name}
     for change in found:
-        _do(actor, change, window, reason)
+        giving_way.do(actor, change, window, reason)
         hosts |= {gpu.host.name for gpu in change.gpus}
     # What ends "now" ends a moment after it was asked to.
-    start = max([window.starts_at, *(change.booking.ends_at for change in found if change.fate == Fate.SHORTENED)])
+    start = max([window.starts_at, *(change.booking.ends_at for change in found if change.fate in ENDS)])
     made = Maintenance(host_id=host.id, starts_at=start, ends_at=window.ends_at, reason=reason, actor=actor.username)
     made.blocks = [Block(gpu_id=gpu.id, starts_at=start, ends_at=window.ends_at) for gpu in gpus]
     db.session.add(made)
@@ -155,56 +139,6 @@ def _in_the_way(gpu_ids: Sequence[int], window: Window) -> list[Booking]:
     return list(db.session.scalars(query))
 
 
-def _fate(booking: Booking, blocked: set[int], window: Window, given: Busy) -> Change:
-    if booking.starts_at <= clock.now():
-        return Change(booking, Fate.SHORTENED, ends_at=max(window.starts_at, clock.now().replace(microsecond=0)))
-    own = [allocation.gpu for allocation in booking.allocations]
-    if here := _here(booking, own, blocked, given):
-        return Change(booking, Fate.MOVED, here)
-    if there := _elsewhere(booking, own, blocked, given):
-        return Change(booking, Fate.ELSEWHERE, there)
-    if booking.starts_at < window.starts_at:
-        return Change(booking, Fate.SHORTENED, ends_at=window.starts_at)
-    return Change(booking, Fate.CANCELLED)
-
-
-def _here(booking: Booking, own: list[Gpu], blocked: set[int], given: Busy) -> tuple[Gpu, ...]:
-    """The booking's GPUs with those in the way replaced by equal ones of the same host; () if there are not enough."""
-    rest = [gpu for gpu in openings.usable_gpus(host=booking.host.name) if gpu.id not in blocked | {g.id for g in own}]
-    free = _free(rest, booking, given)
-    result = []
-    for gpu in own:
-        chosen = gpu if gpu.id not in blocked else next((other for other in free if other.model == gpu.model), None)
-        if chosen is None:
-            return ()
-        free = [other for other in free if other.id != chosen.id]
-        result.append(chosen)
-    return tuple(result)
-
-
-def _elsewhere(booking: Booking, own: list[Gpu], blocked: set[int], given: Busy) -> tuple[Gpu, ...]:
-    """As many equal GPUs of another host where the person has a machine; () if there are none."""
-    if len({gpu.model for gpu in own}) > 1:
-        return ()
-    query = select(Instance.host_id).where(
-        Instance.owner_id == booking.user_id, Instance.takes_gpus, Instance.host_id != booking.host_id
-    )
-    hosts = set(db.session.scalars(query))
-    rest = [gpu for gpu in openings.usable_gpus(own[0].model) if gpu.host_id in hosts and gpu.id not in blocked]
-    whole = Window(booking.starts_at, booking.ends_at)
-    return tuple(openings.choose(_free(rest, booking, given), {}, whole, len(own), frozenset()))
-
-
-def _free(gpus: list[Gpu], booking: Booking, given: Busy) -> list[Gpu]:
-    whole = Window(booking.starts_at, booking.ends_at)
-    taken = openings.busy(gpus, whole.starts_at, whole.ends_at)
-    return [gpu for gpu in openings.free_gpus(gpus, taken, whole) if not _given(gpu, whole, given)]
-
-
-def _given(gpu: Gpu, whole: Window, given: Busy) -> bool:
-    return any(span.overlaps(whole) for span in given.get(gpu.id, ()))
-
-
 def _lock(gpus: Sequence[Gpu], window: Window) -> None:
     """All that could change meanwhile, in the order of everybody else: accounts, GPUs, bookings."""
     ids = [gpu.id for gpu in gpus]
@@ -216,22 +150,3 @@ def _lock(gpus: Sequence[Gpu], window: Window) -> None:
     db.session.execute(select(Gpu.id).where(wider).order_by(Gpu.id).with_for_update(key_share=True))
     booked = sorted({allocation.booking_id for allocation in openings.overlapping(ids, window)})
     db.session.execute(select(Booking.id).where(Booking.id.in_(booked)).order_by(Booking.id).with_for_update())
-
-
-def _do(actor: User, change: Change, window: Window, reason: str) -> None:
-    booking, why = change.booking, _("Maintenance: %(reason)s", reason=reason) if reason else _("Maintenance")
-    if change.fate == Fate.CANCELLED:
-        changes.withdraw(actor.username, booking, reason=why)
-    elif change.fate == Fate.SHORTENED:
-        changes.cut(actor, booking, change.ends_at or window.starts_at, reason=why)
-    else:
-        before = [allocation.gpu_id for allocation in booking.allocations]
-        for allocation, gpu in zip(booking.allocations, change.gpus, strict=True):
-            allocation.gpu, allocation.instead_of_id = gpu, None
-        if change.fate == Fate.ELSEWHERE:
-            booking.host, booking.instance_id = change.gpus[0].host, None
-        db.session.flush()
-        now = [gpu.id for gpu in change.gpus]
-        audit.record(
-            actor.username, "booking.gpu_replaced", f"booking:{booking.id}", gpus=now, instead_of=before, reason=why
-        )

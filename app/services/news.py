@@ -93,9 +93,9 @@ def _about(event: AuditEvent) -> Iterator[tuple[User, Telling]]:
 
 
 def _own(event: AuditEvent) -> Iterator[tuple[User, Telling]]:
-    """Of a change of a booking: its owner, unless they made it themselves, the waiting list tells them, or it was one
-    of a series."""
-    if "series" in event.details:
+    """Of a change of a booking: its owner, unless they made it themselves, the waiting list tells them, it was one of a
+    series, or what it is the rest of says so."""
+    if "series" in event.details or "rest_of" in event.details:
         return
     number = event.target.partition(":")[2]
     booking = db.session.scalar(
@@ -116,7 +116,7 @@ def _own(event: AuditEvent) -> Iterator[tuple[User, Telling]]:
         details |= {"began": event.details["began"], "starts_at": event.details["starts_at"]}
     if (reason := str(event.details.get("reason", ""))) != "":
         details["reason"] = reason
-    told = ("since", "due_at", "keeps", "minutes", "absent")  # of GPUs that do nothing
+    told = ("since", "due_at", "keeps", "minutes", "absent", "rest")  # of GPUs that do nothing; of maintenance
     details |= {name: event.details[name] for name in told if name in event.details}
     until = details.get("due_at") if event.action == "booking.idle_warned" else None
     if event.action in UNUSED and policy.current().charge == Charge.RESERVED:

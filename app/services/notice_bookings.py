@@ -11,6 +11,7 @@ from flask_babel import gettext as _
 from flask_babel import ngettext
 
 from app.models import Event, User
+from app.services import further_words
 from app.services.noshows import NO_SHOW
 from app.services.words import on_clocks
 
@@ -90,6 +91,8 @@ def of_booking(event: Event, details: dict[str, Any], place: Place) -> list[str]
     lines = [span]
     if details.get("before"):
         lines.append(_("Before, it ended %(end)s.", end=place.when(details["before"])))
+    if rest := details.get("rest"):
+        lines.append(_of_rest(rest, place))
     if details.get("began"):
         lines.append(_("Before, it started %(start)s.", start=place.when(details["began"])))
     if details.get("action") == NO_SHOW:
@@ -105,8 +108,32 @@ def of_booking(event: Event, details: dict[str, Any], place: Place) -> list[str]
         return [*lines, *_of_keeping(details, place, page)]
     if event == Event.ENDS_SOON:
         lines.append(_("Save your work; what still runs on the GPUs at the end is ended."))
-        return [*lines, _("Extend it or end it now: %(url)s", url=f"{page}/change")]
+        return [*lines, *_of_extending(details, place, page)]
     return [*lines, _("Booking %(id)s: %(url)s", id=details["booking"], url=page)]
+
+
+def _of_rest(rest: dict[str, Any], place: Place) -> str:
+    return _(
+        "It goes on until %(end)s on %(gpus)s of %(host)s, as booking %(id)s: %(url)s",
+        end=place.when(rest["ends_at"]),
+        gpus=_(", ").join(_("GPU %(number)s", number=number) for number in rest["gpus"]),
+        host=rest["host"],
+        id=rest["booking"],
+        url=f"{place.url}/bookings/{rest['booking']}",
+    )
+
+
+def _of_extending(details: dict[str, Any], place: Place, page: str) -> list[str]:
+    """Whether it can go on, as it was when the notice was made; one of an older Berth does not say."""
+    further, url = details.get("further"), f"{page}/change"
+    if further is None:
+        return [_("Extend it or end it now: %(url)s", url=url)]
+    if further.get("until"):
+        until = place.when(further["until"])
+        return [_("It can be extended to %(until)s. Extend it or end it now: %(url)s", until=until, url=url)]
+    at = place.when(further["at"]) if further.get("at") else ""
+    reason = further_words.why_not(further["why"], at, next(iter(further["text"].values()), ""))
+    return [reason, _("End it now: %(url)s", url=url)]
 
 
 def _of_keeping(details: dict[str, Any], place: Place, page: str) -> list[str]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import select
+from sqlalchemy import func, select
 from sqlalchemy.dialects.postgresql import insert
 
 from app import clock
@@ -75,16 +75,19 @@ def add_way(user: User, channel: Channel) -> None:
 
 def tell(user: User, telling: Telling, *, mail: bool) -> int:
     """Let the person be told by the ways they chose, each once; how many are new. `mail`: the lab has a server."""
-    ways = _ways(user, telling.event)
-    if not mail or not user.email:
-        ways = [way for way in ways if way != MAIL]
-    return sum(post(user, telling, None if way == MAIL else int(way)) for way in ways)
+    return sum(post(user, telling, way) for way in _reached(user, telling, mail=mail))
+
+
+def is_told(user: User, telling: Telling, *, mail: bool) -> bool:
+    """Whether all that would be told waits or is sent already."""
+    keys = [_key(user, telling, way) for way in _reached(user, telling, mail=mail)]
+    return len(keys) == (db.session.scalar(select(func.count()).where(Notice.key.in_(keys))) if keys else 0)
 
 
 def post(user: User, telling: Telling, channel_id: int | None) -> bool:
     """Let one notice wait to be sent; whether it is new."""
     values = {
-        "key": f"{telling.key}:{user.id}:{channel_id or MAIL}",
+        "key": _key(user, telling, channel_id),
         "user_id": user.id,
         "channel_id": channel_id,
         "event": telling.event,
@@ -101,6 +104,16 @@ def latest(user: User, limit: int = 10) -> list[Notice]:
     """The newest of a person's notices, newest first."""
     query = select(Notice).where(Notice.user_id == user.id).order_by(Notice.id.desc()).limit(limit)
     return list(db.session.scalars(query))
+
+
+def _key(user: User, telling: Telling, channel_id: int | None) -> str:
+    return f"{telling.key}:{user.id}:{channel_id or MAIL}"
+
+
+def _reached(user: User, telling: Telling, *, mail: bool) -> list[int | None]:
+    """The channels by which the person hears it; None: by mail."""
+    ways = _ways(user, telling.event)
+    return [None if way == MAIL else int(way) for way in ways if way != MAIL or (mail and user.email)]
 
 
 def _ways(user: User, event: Event) -> list[str]:

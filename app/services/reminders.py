@@ -6,6 +6,7 @@ Whoever looks, and however often: each is told once, since a notice's key says w
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import datetime, timedelta
 
 from sqlalchemy import Select, case, func, or_, select, true
@@ -14,8 +15,9 @@ from sqlalchemy.orm import joinedload, selectinload
 from app import clock
 from app.extensions import db
 from app.models import Account, Allocation, Booking, EntryKind, Event, Host, LedgerEntry, TeamMember, User
-from app.services import endings, notices, people
+from app.services import endings, further, notices, people
 from app.services.news import facts
+from app.services.notice_words import language
 from app.services.notices import Telling
 
 LATE = timedelta(minutes=10)  # a start or an end that was longer ago is no news any more
@@ -30,9 +32,10 @@ def of_bookings(*, mail: bool) -> int:
     found = _around(now)
     ends = endings.ends_of(found) if found else {}
     return sum(
-        notices.tell(booking.user, telling, mail=mail)
+        notices.tell(booking.user, _with_room(booking, telling), mail=mail)
         for booking in found
         for telling in _of(booking, now, goes=bool(ends[booking.id].goes))
+        if not notices.is_told(booking.user, telling, mail=mail)
     )
 
 
@@ -97,6 +100,14 @@ def _of(booking: Booking, now: datetime, *, goes: bool) -> Iterator[Telling]:
         yield Telling(Event.ENDS_SOON, key, details, booking.ends_at)
     if now - LATE < booking.ends_at <= now:
         yield Telling(Event.ENDED, f"ended:{booking.id}:{_stamp(booking.ends_at)}", details)
+
+
+def _with_room(booking: Booking, telling: Telling) -> Telling:
+    """What ends soon also says whether it can go on."""
+    if telling.event != Event.ENDS_SOON:
+        return telling
+    found = further.of(booking, [language(booking.user.locale)])
+    return replace(telling, details={**telling.details, "further": found.as_json()}) if found else telling
 
 
 def _minutes(booking: Booking, now: datetime) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from enum import StrEnum
 
 from flask_babel import gettext as _
 
@@ -21,13 +22,36 @@ from app.services.words import when
 STEPS = (1, 2)  # hours
 
 
+class Why(StrEnum):
+    """What kind of thing is in the way."""
+
+    BOOKED = "booked"
+    MAINTENANCE = "maintenance"
+    QUOTA = "quota"
+    RULE = "rule"
+
+
+@dataclass(frozen=True)
+class Bar:
+    """What is in the way, in words; `at`: from when on, of what others have booked and of maintenance."""
+
+    why: Why
+    text: str
+    at: datetime | None = None
+
+
 @dataclass(frozen=True)
 class Step:
-    """One later end. `refused`: why it cannot be, "" if it can."""
+    """One later end. `bar`: why it cannot be, None if it can."""
 
     hours: int
     ends_at: datetime
-    refused: str = ""
+    bar: Bar | None = None
+
+    @property
+    def refused(self) -> str:
+        """Why it cannot be, "" if it can."""
+        return self.bar.text if self.bar else ""
 
 
 @dataclass(frozen=True)
@@ -36,6 +60,12 @@ class Room:
 
     steps: tuple[Step, ...]
     at_most: datetime | None = None
+
+    @property
+    def latest(self) -> datetime | None:
+        """The latest of the ends that it offers, if any."""
+        fitting = [step.ends_at for step in self.steps if not step.bar]
+        return max([*fitting, *([self.at_most] if self.at_most else [])], default=None)
 
     @property
     def reasons(self) -> list[str]:
@@ -69,10 +99,10 @@ def after(booking: Booking, slot: int) -> Room | None:
     return Room(steps, latest if latest > fitting and not _refused(booking, latest, bounds, following) else None)
 
 
-def _kept(blocks: list[Block], end: datetime) -> str:
-    if blocks and blocks[0].starts_at < end:
-        return _("In maintenance from %(start)s.", start=when(blocks[0].starts_at))
-    return ""
+def _kept(blocks: list[Block], end: datetime) -> Bar | None:
+    if blocks and (start := blocks[0].starts_at) < end:
+        return Bar(Why.MAINTENANCE, _("In maintenance from %(start)s.", start=when(start)), start)
+    return None
 
 
 @dataclass(frozen=True)
@@ -95,25 +125,23 @@ def _bounds(booking: Booking, now: datetime) -> _Bounds:
     return _Bounds(rules, standing, free)
 
 
-def _refused(booking: Booking, end: datetime, bounds: _Bounds, following: list[Allocation]) -> str:
+def _refused(booking: Booking, end: datetime, bounds: _Bounds, following: list[Allocation]) -> Bar | None:
     if bounds.shut:
-        return bounds.shut
+        return Bar(Why.RULE, bounds.shut)
     asked = changes.longer(booking, end, clock.now())
     for refusal in check.broken(asked, bounds.standing, bounds.rules, lab_zone()):
-        return refusal.brief
+        return Bar(Why.RULE, refusal.brief)
     for allocation in following:
-        if allocation.starts_at < end:
-            return _(
-                "Taken from %(start)s by %(owner)s.",
-                start=when(allocation.starts_at),
-                owner=allocation.booking.user.display_name,
-            )
+        if (start := allocation.starts_at) < end:
+            owner = allocation.booking.user.display_name
+            return Bar(Why.BOOKED, _("Taken from %(start)s by %(owner)s.", start=when(start), owner=owner), start)
     needed = tariff.of(booking).between(booking.starts_at, booking.ends_at, end)
     if needed > bounds.free:
-        return _(
+        text = _(
             "To %(end)s costs %(needed)s GPU-hours more and you have %(free)s left.",
             end=when(end),
             needed=hours_text(needed),
             free=hours_text(max(bounds.free, 0)),
         )
-    return ""
+        return Bar(Why.QUOTA, text)
+    return None

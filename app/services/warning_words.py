@@ -12,21 +12,33 @@ from flask_babel import force_locale, get_timezone, ngettext
 from flask_babel import gettext as _
 
 from app import clock
+from app.services import further_words
+from app.services.further import Further
 from app.services.idle.warned import ForMachine
 from app.services.warnings import Claim, Due, Held
 
 NAMES = 5  # programs that are named
 
 
-def message(warning: Due, held: Held | None, claims: Iterable[Claim]) -> tuple[str, str]:
-    """Title and text. `held`: what holds the GPUs, None if nobody knows; `claims`: who has what on the host."""
+def message(
+    warning: Due, held: Held | None, claims: Iterable[Claim], further: Further | None = None
+) -> tuple[str, str]:
+    """Title and text. `held`: what holds the GPUs, None if nobody knows; `claims`: who has what on the host;
+    `further`: whether it can go on, if known."""
     ends = {claim.booking_id: claim.ends_at for claim in claims}
-    with force_locale("en"):
-        title, lines = _title(warning), list(_lines(warning, held, ends))
-    if (language := _other_language(warning.locale)) is not None:
+    title, lines = "", list[str]()
+    for language in languages(warning):
         with force_locale(language):
-            lines += ["", _title(warning), *_lines(warning, held, ends)]
+            said = [*_lines(warning, held, ends), _what_to_do(warning, further, language)]
+            lines += ["", _title(warning), *said] if title else said
+            title = title or _title(warning)
     return title, "\n".join(lines)
+
+
+def languages(warning: Due) -> list[str]:
+    """In which it is said: English, and its owner's where they chose another."""
+    other = _other_language(warning.locale)
+    return ["en", other] if other is not None else ["en"]
 
 
 def idle(found: ForMachine) -> tuple[str, str]:
@@ -85,7 +97,17 @@ def _lines(warning: Due, held: Held | None, ends: dict[int, datetime]) -> Iterat
                 id=other,
                 time=_time(warning, ends[other]),
             )
-    yield _("To extend it or to end it now, open booking %(id)s in Berth.", id=warning.booking_id)
+
+
+def _what_to_do(warning: Due, further: Further | None, language: str) -> str:
+    number = warning.booking_id
+    if further is None:
+        return _("To extend it or to end it now, open booking %(id)s in Berth.", id=number)
+    if further.until is not None:
+        until = _time(warning, further.until)
+        return _("To extend it (to %(until)s) or to end it now, open booking %(id)s in Berth.", until=until, id=number)
+    at = _time(warning, further.at) if further.at else ""
+    return further_words.why_not(further.why, at, further.text.get(language, ""))
 
 
 def _what_happens(warning: Due) -> str:

@@ -15,7 +15,8 @@ from app.models import AccountClass
 from app.services import audit, inventory, policy, quota
 from app.services.rules import classes, terms, trial
 from app.services.windows import hours_text
-from app.web import class_form, rule_words
+from app.web import class_form, rule_words, trial_words
+from app.web.bookings.blueprint import slot
 from app.web.forms import filled_in
 from app.web.policy import bp
 from app.web.render import go, render
@@ -83,13 +84,14 @@ def try_class(class_id: int) -> Response:
         return _form_page(found, request.args, error)
     since, until = _span()
     rules = classes.with_values(values, policy.current())
-    result = trial.run(found, rules, since, until, lab_zone())
+    result = trial.run(found, rules, since, until, lab_zone(), slot=slot())
     return render(
         "policy/try.html",
         found=found,
         trial=result,
         sentence=_outcome(result),
         price=_price(result),
+        afterwards=list(trial_words.sentences(result, rules)) if result.kept else [],
         since=since,
         until=until,
         recent="recent" in request.args,

@@ -34,6 +34,7 @@ bp = Blueprint("maintenance", __name__, url_prefix="/hosts/<host_name>/maintenan
 FATES = {
     Fate.MOVED: _l("Moves to %(gpus)s"),
     Fate.ELSEWHERE: _l("Moves to %(gpus)s of %(host)s"),
+    Fate.CONTINUED: _l("Ends %(end)s; its rest moves to %(gpus)s of %(host)s from then on"),
     Fate.SHORTENED: _l("Ends %(end)s; the rest is given back"),
     Fate.CANCELLED: _l("Is cancelled; its hours are given back"),
 }
@@ -170,8 +171,7 @@ def _page(host: Host, form: BlockForm, asked: Asked | None = None, status: int =
 
 def _fate(change: maintenance.Change) -> str:
     text = str(FATES[change.fate])
-    if change.fate == Fate.SHORTENED:
-        assert change.ends_at is not None, "it has an end"
-        return text % {"end": times.moment_text(change.ends_at)}
-    host = change.gpus[0].host.name if change.gpus else ""
-    return text % {"gpus": gpu_list(change.gpus), "host": host} if change.gpus else text
+    values = {"end": times.moment_text(change.ends_at)} if change.ends_at else {}
+    if change.gpus:
+        values |= {"gpus": gpu_list(change.gpus), "host": change.gpus[0].host.name}
+    return text % values

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from datetime import timedelta
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import pytest
 import sqlalchemy as sa
@@ -16,7 +17,7 @@ from app import clock
 from app.errors import Conflict, NotFound, SlotTaken
 from app.extensions import db, transaction
 from app.models import Booking, Event, Gpu, Host, Notice, User
-from app.services import bookings, changes, maintenance, news, openings, quota, room
+from app.services import bookings, changes, maintenance, news, notice_words, notices, openings, quota, room
 from app.services.claims import Ask
 from app.services.maintenance import Fate
 from app.services.windows import Window
@@ -61,10 +62,77 @@ def test_what_can_move_moves_and_the_rest_ends_or_goes_with_a_refund(alice: User
 def test_what_runs_ends_when_the_work_begins_even_now(alice: User, host: Host) -> None:
     gpus = gpus_of(host)
     running = make_booking(alice, gpus[:2], NOW - HOUR, NOW + 5 * HOUR)
+    make_booking(make_user("bob"), gpus[2:], NOW + 4 * HOUR, NOW + 6 * HOUR)  # nothing is free for all of its rest
+    assert _fates(gpus[:1], Window(NOW, NOW + HOUR)) == {running.id: Fate.SHORTENED}
     _do(gpus[:1], Window(NOW, NOW + HOUR))
     assert running.ends_at == NOW
+    assert len(bookings.mine(alice)) == 1
     (planned,) = maintenance.to_come(host)
     assert planned.starts_at == NOW
+
+
+def test_the_rest_of_what_runs_goes_on_on_an_equal_gpu_for_the_same_hours(alice: User, host: Host) -> None:
+    """Two GPUs until 6:00; one of them is worked on from 4:00: both, one of them another, from 4:00 to 6:00."""
+    gpus, machine = gpus_of(host), make_instance(alice, host, "second")
+    note = {"note": "thesis", "instance_id": machine.id, "tariff": {"rate": 300}}
+    running = make_booking(alice, gpus[:2], NOW - HOUR, NOW + 6 * HOUR, **note)
+    changes.hold("test", running, 7 * 3600)  # the factory holds no more than two GPUs cost as they are
+    before = quota.free(alice.account_id or 0)
+    make_booking(make_user("bob"), gpus[2:3], NOW + 5 * HOUR, NOW + 7 * HOUR)
+    assert _fates(gpus[:1]) == {running.id: Fate.CONTINUED}
+    _do(gpus[:1])
+    rest, first = bookings.mine(alice)
+    assert (first.id, first.ends_at) == (running.id, WORK.starts_at)
+    assert (rest.starts_at, rest.ends_at, rest.booked_until) == (WORK.starts_at, NOW + 6 * HOUR, NOW + 6 * HOUR)
+    assert sorted(_gpus_of(rest)) == sorted([gpus[1].id, gpus[3].id])
+    assert (rest.note, rest.instance_id, rest.host_id, rest.tariff) == ("thesis", machine.id, host.id, {"rate": 300})
+    assert (quota.held_for(first.id), quota.held_for(rest.id)) == (5 * 3 * 3600, 2 * 3 * 3600)
+    assert quota.free(alice.account_id or 0) == before
+
+
+def test_the_rest_begins_now_where_the_work_does(alice: User, host: Host) -> None:
+    gpus = gpus_of(host)
+    running = make_booking(alice, gpus[:1], NOW, NOW + 2 * HOUR)
+    _do(gpus[:1], Window(NOW, NOW + HOUR))
+    rest = next(one for one in bookings.mine(alice) if one.id != running.id)
+    assert rest.starts_at == running.ends_at == NOW + HOUR / 3600, "it ran for a second"
+    assert _gpus_of(rest) == [gpus[1].id]
+
+
+def test_the_rest_goes_to_another_host_only_where_the_person_has_a_machine(alice: User, host: Host) -> None:
+    other = make_host("lab04")
+    gpus, machine = gpus_of(host), make_instance(alice, host)
+    running = make_booking(alice, gpus[:2], NOW - HOUR, NOW + 6 * HOUR, instance_id=machine.id)
+    assert _fates(gpus) == {running.id: Fate.SHORTENED}
+    make_instance(alice, other, "there")
+    assert _fates(gpus) == {running.id: Fate.CONTINUED}
+    _do(gpus)
+    rest = next(one for one in bookings.mine(alice) if one.id != running.id)
+    assert (rest.host_id, rest.instance_id) == (other.id, None)
+    assert set(_gpus_of(rest)) <= {gpu.id for gpu in gpus_of(other)}
+
+
+def test_two_rests_are_not_given_the_same_gpu(alice: User, host: Host) -> None:
+    gpus = gpus_of(host)
+    first = make_booking(alice, gpus[:2], NOW - 2 * HOUR, NOW + 6 * HOUR)
+    second = make_booking(make_user("bob"), gpus[2:3], NOW - HOUR, NOW + 6 * HOUR)
+    assert _fates(gpus[1:3]) == {first.id: Fate.CONTINUED, second.id: Fate.SHORTENED}
+    _do(gpus[1:3])
+
+
+def test_its_owner_hears_in_one_message_where_the_rest_is(alice: User, host: Host) -> None:
+    stored = notices.chosen(alice)
+    notices.choose(alice, {**stored, Event.MADE: ["mail"]})
+    gpus = gpus_of(host)
+    make_booking(alice, gpus[:1], NOW - HOUR, NOW + 6 * HOUR)
+    _do(gpus[:1])
+    news.collect(mail=True)
+    (notice,) = db.session.scalars(sa.select(Notice).where(Notice.user_id == alice.id))
+    rest = bookings.mine(alice)[0]
+    text = notice_words.message(alice, [notice], "https://berth.example", ZoneInfo("UTC")).text
+    page = f"https://berth.example/bookings/{rest.id}"
+    assert f"It goes on until Tue 3 Nov 20:00 on GPU 1 of lab03, as booking {rest.id}: {page}" in text
+    assert "Maintenance: new fans" in text
 
 
 def test_equal_gpus_of_another_host_are_given_where_the_person_has_a_machine(alice: User, host: Host) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from zoneinfo import ZoneInfo
 
 import pytest
 import sqlalchemy as sa
@@ -132,6 +133,44 @@ def test_starts_and_ends_are_told_once_each_and_anew_after_an_extension(
     at(NOW + 2 * HOUR, [Event.ENDS_SOON])
     at(NOW + 3 * HOUR, [Event.ENDED])
     at(NOW + 4 * HOUR, [])
+
+
+def _said(person: User, url: str = "https://berth.example") -> str:
+    (notice,) = notices.latest(person)
+    return notice_words.message(person, [notice], url, ZoneInfo("UTC")).text
+
+
+def test_what_ends_soon_says_to_when_it_can_be_extended(alice: User, host: Host) -> None:
+    """In ten minutes another has it: to two hours, else to that, else not at all and why."""
+    gpus, end = gpus_of(host)[:1], NOW + HOUR / 4
+    booking = make_booking(alice, gpus, NOW - 2 * HOUR, end)
+    following = make_booking(make_user("bob"), gpus, end + HOUR / 2, end + HOUR)
+    reminders.of_bookings(mail=True)
+    assert "It can be extended to Tue 3 Nov 14:45" in _said(alice)
+    assert f"Extend it or end it now: https://berth.example/bookings/{booking.id}/change" in _said(alice)
+    db.session.execute(sa.delete(Notice))
+    changes.cancel(following.user, following.id)
+    reminders.of_bookings(mail=True)
+    assert "It can be extended to Tue 3 Nov 16:15" in _said(alice)
+
+
+def test_what_ends_soon_and_cannot_go_on_says_why(alice: User, host: Host) -> None:
+    gpus, end = gpus_of(host), NOW + HOUR / 4
+    make_booking(alice, gpus[:1], NOW - 2 * HOUR, end)
+    make_booking(make_user("bob"), gpus[:1], end, end + HOUR)
+    reminders.of_bookings(mail=True)
+    assert "It cannot be extended: its GPUs are booked from Tue 3 Nov 14:15 on." in _said(alice)
+    assert "Extend it" not in _said(alice)
+    poor = make_user("carol", hours=3)
+    make_booking(poor, gpus[1:2], NOW - 2.75 * HOUR, end)
+    reminders.of_bookings(mail=True)
+    assert "It cannot be extended: not enough GPU-hours are left." in _said(poor)
+    long = make_user("dave", hours=1000)
+    long.locale = "zh_Hans_CN"
+    make_booking(long, gpus[2:3], end - 72 * HOUR, end)
+    reminders.of_bookings(mail=True)
+    assert "72 小时" in _said(long), "the lab's rule, in the reader's language"
+    assert "Extend" not in _said(long)
 
 
 def test_what_goes_on_in_the_next_booking_does_not_end(alice: User, host: Host, freeze: Freeze) -> None:

@@ -10,7 +10,7 @@ from app.drivers.base import NVIDIA_MAJOR, GpuInfo
 from app.drivers.kernel import Holder, How, Scan
 from app.extensions import db
 from app.models import Allocation, Booking, Host, User
-from app.services import changes, warning_words, warnings
+from app.services import changes, further, warning_words, warnings
 from app.services.warnings import Due
 from tests.factories import gpus_of, make_booking, make_host, make_user
 from tests.services.conftest import NOW, Freeze
@@ -173,6 +173,25 @@ def test_the_words(host: Host, alice: User, booking: Booking, freeze: Freeze) ->
         f"At {END_TEXT}, GPU 0, GPU 1 will be taken away. {WHAT_HAPPENS}",
         f"To extend it or to end it now, open booking {booking.id} in Berth.",
     ]
+
+
+def test_the_words_say_to_when_it_can_be_extended_or_why_not(
+    host: Host, alice: User, booking: Booking, freeze: Freeze
+) -> None:
+    alice.locale = "zh_Hans_CN"
+    warning, _held = found(host, Scan(), freeze)
+
+    def last() -> list[str]:
+        room = further.by_id(booking.id, warning_words.languages(warning))
+        lines = warning_words.message(warning, None, [], room)[1].splitlines()
+        return [lines[lines.index("") - 1], lines[-1]]
+
+    assert last()[0] == f"To extend it (to 02:00 Asia/Shanghai) or to end it now, open booking {booking.id} in Berth."
+    make_booking(make_user("bob"), gpus_of(host)[:1], END, END + HOUR)
+    english, chinese = last()
+    assert english == "It cannot be extended: its GPUs are booked from 00:00 Asia/Shanghai on."
+    assert "00:00 Asia/Shanghai" in chinese
+    assert chinese != english
 
 
 def test_the_words_where_somebody_comes_next(host: Host, alice: User, booking: Booking, freeze: Freeze) -> None:

@@ -58,6 +58,9 @@ def test_a_class_is_made_tried_and_switched_on(admin: Client, student: User) -> 
         "GPU-hours that may be booked a week", "not set", "20 GPU-hours",
     ]  # fmt: skip
     assert "1 of 2 bookings would have been refused." in tried.text
+    assert "Not looked at: whether GPUs would have been free for longer bookings" in tried.text
+    assert "Given back after 60 minutes of doing nothing, had nobody kept them: 0 (in fact 0)" in tried.text
+    assert "Bookings of which it is not known what their GPUs did: 1." in tried.text
     assert "Li Wei" in tried.texts("//caption[contains(., 'By person')]/..//th[@scope='row']")
     assert "One booking may take 2 GPUs at most; you asked for 3." in tried.text
     assert classes.rules_for(student.account_id).max_gpus == 8, "nothing has changed yet"
@@ -67,6 +70,19 @@ def test_a_class_is_made_tried_and_switched_on(admin: Client, student: User) -> 
     assert "Rules saved." in saved.text
     assert "GPU-hours that may be booked a week: not set → 20 GPU-hours" in saved.text
     assert (classes.rules_for(student.account_id).max_gpus, classes.rules_for(student.account_id).hours_week) == (2, 20)
+
+
+def test_a_trial_says_what_would_have_become_of_the_bookings(admin: Client, student: User) -> None:
+    """On a grid of a day, two hours become 24: of two GPUs 44 GPU-hours more; nobody cancelled, nobody stayed away."""
+    then = last_month().replace(hour=1)
+    made = then - timedelta(days=2)
+    make_booking(student, gpus_of(make_host("lab01"))[:2], then, then + 2 * HOUR, created_at=made)
+    tried = admin.submit(
+        trying(page_of(admin), grid_minutes="1440", late_hours="2", late_percent="50", noshow_minutes="9")
+    )
+    assert "1 booking would have been longer, to lie on the grid: 44 GPU-hours more." in tried.text
+    assert "Charged for giving back late: 0 GPU-hours (in fact 0). Bookings: 0." in tried.text
+    assert "Ended since nobody came: 0 (in fact 0), 0 GPU-hours before their time." in tried.text
 
 
 def test_two_admins_do_not_overwrite_each_other(admin: Client, student: User) -> None:

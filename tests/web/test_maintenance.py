@@ -54,6 +54,17 @@ def test_it_says_first_what_it_does_and_then_does_it(
     assert maintenance.to_come(host) == []
 
 
+def test_it_says_where_the_rest_of_what_runs_goes(client: Client, host: Host) -> None:
+    client.login_as(make_admin())
+    make_booking(make_user("alice"), gpus_of(host)[:1], NOW - HOUR, NOW + 4 * HOUR)
+    page = client.get(client.get("/hosts/lab03").link("Maintenance"))
+    labels = [f"GPU {number} NVIDIA RTX A6000" for number in (1, 2, 3)]
+    typed: dict[str, str | bool] = {"Start time": "12:00", "End time": "18:00", **dict.fromkeys(labels, False)}
+    page = client.submit(page.form("Show what it does to bookings").fill(**typed))
+    assert "its rest moves to GPU 1 of lab03 from then on" in page.text
+    assert "Ends Tue 3 Nov 12:00" in page.text
+
+
 def test_a_month_shows_it_and_what_cannot_be_booked(client: Client, host: Host, booking: Booking) -> None:
     client.follow(client.submit(_look(client).form("Plan this maintenance")))
     gpus_of(host)[1].state = GpuState.QUARANTINE

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 
-from sqlalchemy import func, select
+from sqlalchemy import ScalarSelect, Select, func, select
 from sqlalchemy.orm import joinedload, selectinload
 
 from app import clock
@@ -101,26 +101,9 @@ def _measured(bookings: Sequence[Booking], since: datetime, percent: int) -> dic
     """The minutes that are known, oldest first. A minute of a GPU is known by whoever had it measured; busy is only
     what a booking's own programs did."""
     wanted = {booking.id: len(booking.allocations) for booking in bookings}
-    own = Consumer.booking_id == Allocation.booking_id
-    busy = func.coalesce(func.sum(UsageMinute.busy_ms).filter(own), 0)
-    sampled = func.coalesce(func.sum(UsageMinute.sampled_ms).filter(own), 0)
     each = (
-        select(
-            Allocation.booking_id,
-            UsageMinute.minute,
-            (func.sum(UsageMinute.sampled_ms) >= KNOWN_MS).label("known"),
-            is_busy(busy, sampled, percent).label("busy"),
-            func.coalesce(func.max(UsageMinute.memory_mib).filter(own), 0).label("memory"),
-        )
-        .join(UsageMinute, UsageMinute.gpu_id == Allocation.gpu_id)
-        .join(Consumer, Consumer.id == UsageMinute.consumer_id)
-        .where(
-            Allocation.booking_id.in_(wanted),
-            UsageMinute.minute >= since,
-            UsageMinute.minute <= clock.now() - MINUTE,
-            UsageMinute.minute >= Allocation.starts_at,
-        )
-        .group_by(Allocation.booking_id, UsageMinute.minute, UsageMinute.gpu_id)
+        minutes_of(wanted, percent)
+        .where(UsageMinute.minute >= since, UsageMinute.minute <= clock.now() - MINUTE)
         .subquery()
     )
     gpus = func.count().filter(each.c.known)
@@ -135,6 +118,27 @@ def _measured(bookings: Sequence[Booking], since: datetime, percent: int) -> dic
         if was_busy or known >= wanted[booking_id]:
             found[booking_id].append(Minute(minute, was_busy, memory))
     return found
+
+
+def minutes_of(booking_ids: Iterable[int], percent: int | ScalarSelect[int]) -> Select[int, datetime, bool, bool, int]:
+    """What is on record of each minute of each GPU of these bookings: whether it is known, whether its booking's own
+    programs were busy, and the memory that they held, in MiB."""
+    own = Consumer.booking_id == Allocation.booking_id
+    busy = func.coalesce(func.sum(UsageMinute.busy_ms).filter(own), 0)
+    sampled = func.coalesce(func.sum(UsageMinute.sampled_ms).filter(own), 0)
+    return (
+        select(
+            Allocation.booking_id,
+            UsageMinute.minute,
+            (func.sum(UsageMinute.sampled_ms) >= KNOWN_MS).label("known"),
+            is_busy(busy, sampled, percent).label("busy"),
+            func.coalesce(func.max(UsageMinute.memory_mib).filter(own), 0).label("memory"),
+        )
+        .join(UsageMinute, UsageMinute.gpu_id == Allocation.gpu_id)
+        .join(Consumer, Consumer.id == UsageMinute.consumer_id)
+        .where(Allocation.booking_id.in_(booking_ids), UsageMinute.minute >= Allocation.starts_at)
+        .group_by(Allocation.booking_id, UsageMinute.minute, UsageMinute.gpu_id)
+    )
 
 
 def _last_busy(booking: Booking, idle_at: datetime, percent: int) -> datetime:

@@ -9,6 +9,9 @@ from sqlalchemy import exists, or_, select
 from app.extensions import db
 from app.models import Allocation, Booking, Wait, WaitState
 from app.services.rules import classes, tariff
+from app.services.rules.tariff import Tariff
+from app.services.rules.terms import Rules
+from app.services.windows import Window
 
 # What its owner can mend: see services.plan.Trouble.
 OWN_TROUBLE = frozenset({"no_machine", "stopped", "frozen"})
@@ -22,13 +25,24 @@ def late(booking: Booking, start: datetime, end: datetime, now: datetime) -> int
     that is cancelled, shortened or ended now: nobody gains by waiting or by taking another way. Nothing for a GPU that
     Berth could not give, nor for what the waiting list gave them a moment ago. Its allocations must be loaded."""
     rules = classes.rules_for(booking.account_id)
-    spared = not_given(booking) or _is_late(booking, now) or _just_given(booking, now)
-    if rules.late_hours is None or rules.late_percent is None or spared:
+    if rules.late_hours is None or spared(booking, now):
         return 0
-    until = min(now + timedelta(hours=rules.late_hours), end)
-    if until <= start:
+    return amount(rules, tariff.of(booking), booking.starts_at, Window(start, end), now)
+
+
+def amount(rules: Rules, price: Tariff, began: datetime, given_back: Window, now: datetime) -> int:
+    """The same under these rules and for this price, of a booking that starts at `began`. Pure."""
+    if rules.late_hours is None or rules.late_percent is None:
         return 0
-    return tariff.of(booking).between(booking.starts_at, start, until) * rules.late_percent // 100
+    until = min(now + timedelta(hours=rules.late_hours), given_back.ends_at)
+    if until <= given_back.starts_at:
+        return 0
+    return price.between(began, given_back.starts_at, until) * rules.late_percent // 100
+
+
+def spared(booking: Booking, now: datetime) -> bool:
+    """Whether nothing is charged for giving it back at a moment; its allocations must be loaded."""
+    return not_given(booking) or _is_late(booking, now) or _just_given(booking, now)
 
 
 def not_given(booking: Booking) -> bool:

@@ -21,7 +21,7 @@ def ends_at(booking: Booking, now: datetime) -> datetime | None:
     minutes = classes.rules_for(booking.account_id).noshow_minutes
     if minutes is None or booking.phase(now) != Phase.RUNNING or not is_one(booking):
         return None
-    moment = max(map(_awaited_from, booking.allocations)) + timedelta(minutes=minutes)
+    moment = max(map(awaited_from, booking.allocations)) + timedelta(minutes=minutes)
     return moment if moment < booking.ends_at else None
 
 
@@ -37,7 +37,7 @@ def is_one(booking: Booking) -> bool:
     return all(one.attached_at is None and one.trouble in OWN_TROUBLE for one in booking.allocations)
 
 
-def _awaited_from(allocation: Allocation) -> datetime:
+def awaited_from(allocation: Allocation) -> datetime:
     """Since when it waits for nothing but its owner's machine, without an outage; `_query` says the same in SQL."""
     since, given = allocation.trouble_at, fees.given_from(allocation)
     return max(given, since) if since is not None and since - allocation.starts_at > PROMPT else given

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from zoneinfo import ZoneInfo
 
@@ -18,7 +18,7 @@ from app.services.rules.check import Asked, Standing
 from app.services.rules.limits import Claim
 from app.services.rules.tariff import Tariff
 from app.services.rules.terms import Rules
-from app.services.windows import Window
+from app.services.windows import LATE_BY, Window, ceil_to_grid, floor_to_grid
 
 MOST = 5000  # bookings of one trial; the newest
 AHEAD = timedelta(days=62)  # how long before the span a booking may have been made that still counts in it
@@ -60,12 +60,16 @@ class Verdict:
 
 @dataclass(frozen=True)
 class Trial:
-    """What came out: GPU-seconds `paid` for all that were looked at, and what those would have cost."""
+    """What came out: GPU-seconds `paid` for all that were looked at, and what those would have cost that were not
+    refused: `kept`. Of these `longer` would have been longer on the grid, by so many GPU-seconds in all: `added`."""
 
     looked_at: int = 0
     verdicts: Sequence[Verdict] = field(default=())
     paid: int = 0
     would_pay: int = 0
+    kept: Sequence[Past] = field(default=())
+    longer: int = 0
+    added: int = 0
 
     @property
     def by_rule(self) -> list[tuple[str, int]]:
@@ -79,34 +83,51 @@ class Trial:
         return Counter(verdict.past.person for verdict in self.verdicts).most_common()
 
 
-def run(found: AccountClass, rules: Rules, since: datetime, until: datetime, zone: ZoneInfo) -> Trial:
-    """Hold rules against what the accounts of a class booked between two moments. Changes nothing."""
+def run(found: AccountClass, rules: Rules, since: datetime, until: datetime, zone: ZoneInfo, *, slot: int = 1) -> Trial:
+    """Hold rules against what the accounts of a class booked between two moments. Changes nothing. `slot`: the lab's
+    grid, in seconds."""
     rows = db.session.execute(_query(found).where(Booking.created_at > since - AHEAD, Booking.created_at < until))
     pasts = [_past(booking, full or name, host, models) for booking, full, name, host, models in rows]
-    return replay(pasts, rules, since, zone)
+    return replay(pasts, rules, since, zone, slot=slot)
 
 
-def replay(pasts: Iterable[Past], rules: Rules, since: datetime, zone: ZoneInfo) -> Trial:
+def replay(pasts: Iterable[Past], rules: Rules, since: datetime, zone: ZoneInfo, *, slot: int = 1) -> Trial:
     """The bookings in the order in which they were made, each against what its account had then. Pure.
 
     What would have been refused is not held against later ones; what was made before `since` is only held against them.
     """
     earlier: dict[int, list[Past]] = defaultdict(list)
     verdicts: list[Verdict] = []
-    looked_at = paid = would_pay = 0
+    kept: list[Past] = []
+    longer = added = paid = would_pay = 0
     for past in sorted(pasts, key=lambda one: (one.made_at, one.booking_id)):
+        one = past if past.made_at < since else on_grid(past, rules.slot(slot))
         if past.made_at >= since:
-            looked_at += 1
-            refusals = tuple(check.broken(_asked(past), _standing(earlier[past.account_id], past), rules, zone))
+            refusals = tuple(check.broken(_asked(one), _standing(earlier[past.account_id], one), rules, zone))
             paid += past.paid
             if refusals:
                 verdicts.append(Verdict(past, refusals))
                 continue
+            kept.append(past)
+            more = one.window.seconds - past.window.seconds
+            longer, added = longer + (more > 0), added + more * len(past.models)
             if past.cancelled_at is None:
                 price = tariff.price(rules, past.models, zone)
-                would_pay += price.cost(Window(past.window.starts_at, past.ends_at))
-        earlier[past.account_id].append(past)
-    return Trial(looked_at, verdicts, paid, would_pay)
+                would_pay += price.cost(Window(one.window.starts_at, one.ends_at))
+        earlier[past.account_id].append(one)
+    return Trial(len(kept) + len(verdicts), verdicts, paid, would_pay, kept, longer, added)
+
+
+def on_grid(past: Past, slot: int) -> Past:
+    """The same booking as it would have been made on a grid of `slot` seconds: never shorter, as `windows.snapped`.
+
+    What began at once begins when it did; what was given back ends when it did."""
+    made, window = past.made_at.replace(microsecond=0), past.window
+    at_once = window.starts_at <= past.made_at + LATE_BY
+    start = window.starts_at if at_once else max(floor_to_grid(window.starts_at, slot), made)
+    wider = Window(start, ceil_to_grid(window.ends_at, slot))
+    end = wider.ends_at if past.released_at is None else past.ends_at
+    return replace(past, window=wider, ends_at=end)
 
 
 def _asked(past: Past) -> Asked:

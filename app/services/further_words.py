@@ -1,0 +1,18 @@
+"""Why a booking that ends soon cannot go on, in a sentence."""
+
+from __future__ import annotations
+
+from flask_babel import gettext as _
+
+from app.services.room import Why
+
+
+def why_not(why: str, at: str, text: str) -> str:
+    """`at`: from when on something is in the way, on the reader's clock; `text`: what a rule says."""
+    if why == Why.BOOKED:
+        return _("It cannot be extended: its GPUs are booked from %(start)s on.", start=at)
+    if why == Why.MAINTENANCE:
+        return _("It cannot be extended: its GPUs are in maintenance from %(start)s on.", start=at)
+    if why == Why.QUOTA:
+        return _("It cannot be extended: not enough GPU-hours are left.")
+    return _("It cannot be extended. %(why)s", why=text)
