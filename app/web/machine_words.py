@@ -98,6 +98,10 @@ DONE = {
     OperationKind.MOVE: _l("%(name)s is on its new host."),
 }
 
+# Of a disk's size. On btrfs and ZFS what came with the image counts too, and is not in what LXD says is used.
+FILLED = 0.85
+LIMITED = frozenset({"btrfs", "zfs", "lvm", "ceph"})  # pools that keep a machine to its disk's size
+
 
 @dataclass(frozen=True)
 class Card(Worked):
@@ -122,6 +126,13 @@ class Card(Worked):
         if self.silence and self.machine.status in {"running", "stopped", "frozen"}:
             return "not_reachable", _l("Not reachable")
         return STATUS[self.machine.status]
+
+    @property
+    def filled(self) -> bool:
+        """Whether its disk is full, or so nearly that it may be: part of what is on it, the figure leaves out."""
+        seen = self.machine.observed
+        limited = seen.get("pool_driver") in LIMITED and self.machine.status in {"running", "frozen", "stopped"}
+        return limited and (seen.get("disk") or 0) >= FILLED * (self.machine.disk_gib << 30)
 
     @property
     def step(self) -> str:

@@ -164,6 +164,29 @@ def test_an_update_refused_for_its_etag_is_made_again(server: Server, driver: Py
     assert server.requests.count(("PUT", "/1.0/instances/t1")) == 3
 
 
+NO_ROOM = 'Failed to write backup file: open "/x/containers/t1/backup.yaml": disk quota exceeded'
+
+
+def test_a_change_that_a_full_disk_could_not_be_told_of_is_made(server: Server, driver: PylxdDriver) -> None:
+    """LXD unplugs the GPU, and then fails to note that on the machine's own disk."""
+    with_gpu = instance(devices={"gpu-0000-01-00-0": {"type": "gpu", "gputype": "physical", "pci": "0000:01:00.0"}},
+                        config={"user.berth.gpu-0000-01-00-0": str(TAG)})  # fmt: skip
+    server.answers["GET", "/1.0/instances/t1"] = [with_gpu, instance()]
+    server.answers["PUT", "/1.0/instances/t1"] = (202, "op")
+    server.answers["GET", "/1.0/operations/op/wait"] = {"status_code": 400, "err": NO_ROOM}
+    driver.detach("t1", "gpu-0000-01-00-0")
+
+
+def test_a_change_that_a_full_disk_keeps_from_being_made_is_no_success(server: Server, driver: PylxdDriver) -> None:
+    server.answers["GET", "/1.0/instances/t1"] = instance()
+    server.answers["PUT", "/1.0/instances/t1"] = (202, "op")
+    server.answers["GET", "/1.0/operations/op/wait"] = {"status_code": 400, "err": NO_ROOM}
+    with pytest.raises(GiveUp, match="the machine's disk is full") as refused:
+        driver.attach("t1", GPU, TAG)
+    assert "give it a larger disk" in refused.value.todo
+    assert server.requests.count(("PUT", "/1.0/instances/t1")) == 2
+
+
 def test_an_update_that_never_takes_is_not_called_done(server: Server, driver: PylxdDriver) -> None:
     server.answers["GET", "/1.0/instances/t1"] = instance()
     server.answers["PUT", "/1.0/instances/t1"] = (202, "op")

@@ -225,6 +225,32 @@ def test_what_it_uses_is_on_its_card_without_a_query_more(client: Client, machin
     assert "does not keep to a disk's size" in client.get("/machines/gamma/care").text
 
 
+@pytest.mark.parametrize(
+    ("used", "driver", "status", "said"),
+    [
+        (43, "btrfs", "running", True),
+        (43, "zfs", "stopped", True),
+        (50, "lvm", "frozen", True),
+        (42, "btrfs", "running", False),
+        (60, "dir", "running", False),
+        (60, "", "running", False),
+        (50, "btrfs", "missing", False),
+    ],
+)
+def test_a_disk_that_is_full_is_said_with_what_to_do(
+    client: Client, machine: Instance, used: int, driver: str, status: str, *, said: bool
+) -> None:
+    assert "full or nearly so" not in client.get("/machines/gamma").text
+    machine.observed = {"disk": used << 30, "memory": 1 << 29, "snapshots": [], "pool_driver": driver}
+    machine.status = InstanceStatus(status)
+    db.session.commit()
+    page = client.get("/machines/gamma")
+    assert (f"Its disk is full or nearly so: {used}.0 GiB of 50 GiB" in page.text) == said
+    if said:
+        assert page.link("Name, size and more") == "/machines/gamma/care"
+        assert ("Remove files that you do not need, or give" in page.text) == (status == "running")
+
+
 TYPED = "Type the machine's name to rebuild it"
 
 

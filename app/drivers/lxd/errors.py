@@ -85,7 +85,8 @@ def _explain(error: Exception) -> tuple[type[DriverError], str, str]:
 def _refused(error: RefusedError) -> tuple[type[DriverError], str, str]:
     if error.full:  # before all else: LXD may have said so while it was busy
         if "quota exceeded" in str(error).lower():
-            return GiveUp, "the machine's disk is full", "Remove files from it, or give it a larger disk."
+            todo = "Remove files from it while it runs, or give it a larger disk: stopped, it needs that to start."
+            return GiveUp, "the machine's disk is full", todo
         return GiveUp, "the host's storage pool is full", "An admin has to free space there, or make it larger."
     if error.busy:
         return TryAgain, str(error), TryAgain.AGAIN

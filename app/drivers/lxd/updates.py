@@ -36,8 +36,10 @@ class Updates:
     ) -> None:
         """Change until a fresh look finds nothing left to change.
 
-        LXD's answer proves nothing: in 5.0.2 two updates can both pass its ETag check, one of them in vain."""
-        trouble = "LXD says done, and it is not so"
+        LXD's answer proves nothing: in 5.0.2 two updates can both pass its ETag check, one of them in vain. And of a
+        machine whose disk is full it says that the change failed when it is made: last of all it writes a copy of the
+        settings onto that disk. Nobody may keep a GPU by that, nor be kept from one."""
+        trouble, full = "LXD says done, and it is not so", False
         with self._locks.setdefault((os.getpid(), name), threading.Lock()), as_driver_errors(what):
             self._check_finished(name, what)
             deadline = time.monotonic() + limit
@@ -56,9 +58,10 @@ class Updates:
                     self._unfinished[name] = error.operation
                     raise
                 except RefusedError as error:
-                    if not error.busy or time.monotonic() > deadline:
+                    told = error.full and not full  # once; then it is so, or there is no room for the change itself
+                    if not (told or error.busy) or time.monotonic() > deadline:
                         raise
-                    trouble = str(error)
+                    trouble, full = str(error), full or told
                     time.sleep(0.02 * 2**attempt)
         raise TryAgain(what, trouble, "Another program keeps changing the instance.")
 

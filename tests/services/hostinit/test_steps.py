@@ -135,6 +135,19 @@ def test_ubuntu_gets_lxd_from_the_snap(tmp_path: Path) -> None:
     assert "lxc storage create berth zfs size=20GiB" in system.ran
 
 
+def test_a_host_that_can_limit_no_disk_is_told_so_and_what_to_install(fresh: PaperSystem) -> None:
+    """Without ZFS it is btrfs, and LVM without that; a pool that keeps nobody to a size is none that it makes."""
+    fresh.packages |= {"lxd", "btrfs-progs", "dnsmasq-base", "nftables"}
+    fresh._apt_get(["-qy", "install", "", "lxd"])
+    fresh.lxd[""]["environment"]["storage_supported_drivers"] = [{"Name": "dir"}]
+    pool = next(one for one in run(fresh, really=False) if one.title == "storage pool")
+    said = " ".join((*pool.lines, pool.todo))
+    assert pool.state == State.FAILED
+    assert "LXD can use none of zfs, btrfs, lvm here" in said
+    assert "Install btrfs-progs and restart LXD." in said
+    assert "storage create" not in said
+
+
 def test_another_distribution_needs_lxd_and_nft_of_its_own(tmp_path: Path) -> None:
     system = PaperSystem(tmp_path, "fedora")
     system.broken["nft"] = "missing"

@@ -1,0 +1,136 @@
+"""A disk that fills: what its machine, its neighbours and its host's pool go through, on a real LXD with quotas."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from app.drivers.base import GiveUp, InstanceSpec
+from app.drivers.lifecycle import Size
+from app.drivers.lxd import PylxdDriver
+from app.drivers.lxd.backups import PROJECT
+from app.web.machine_words import FILLED
+from tests.lab.fixtures import Hosts
+from tests.lab.lab import Lab
+from tests.lab.looking import TAG, connect
+from tests.runtime.running import wait_for
+
+pytestmark = pytest.mark.lab
+
+GPU = "gpu-0000-01-00-0"
+FILL = "dd if=/dev/zero of=/root/fill bs=1M 2>/dev/null; sync; echo x > /root/more"
+WRITE = "dd if=/dev/zero of=/root/written bs=1M count=20 conv=fsync 2>/dev/null && echo written"
+Made = Callable[..., str]
+
+
+@pytest.fixture
+def made(lab: Hosts) -> Iterator[Made]:
+    """`made(disk_gib)`: a machine as Berth makes it; gone after the test."""
+    names: list[str] = []
+
+    def make(disk_gib: int = 1) -> str:
+        names.append(name := lab.ws1.unique("full"))
+        connect(lab.ws1).create(InstanceSpec(name, "base", 1, 512, disk_gib, name), lambda *_: None)
+        return name
+
+    yield make
+    for name in names:
+        connect(lab.ws1).delete(name, name)  # as Berth does, also where its disk is full
+    left = lab.ws1.lxc("list", "-c", "n", "-f", "csv").split()
+    assert not set(names) & set(left)
+
+
+@pytest.fixture
+def tiny(lab: Hosts) -> Iterator[str]:
+    """A small pool for new machines, which is empty again in the end: else it could not be removed."""
+    lab.ws1.lxc("storage", "create", "tiny", "btrfs", "size=768MiB")
+    lab.ws1.lxc("profile", "device", "set", "default", "root", "pool", "tiny")
+    try:
+        yield "tiny"
+    finally:
+        lab.ws1.lxc("profile", "device", "set", "default", "root", "pool", "pool")
+        for fingerprint in volumes(lab.ws1, "image"):
+            lab.ws1.lxc("storage", "volume", "delete", "tiny", f"image/{fingerprint}", check=False)
+        lab.ws1.lxc("storage", "delete", "tiny", check=False)
+
+
+def volumes(host: Lab, kind: str) -> list[str]:
+    found = json.loads(host.lxc("query", "/1.0/storage-pools/tiny/volumes?recursion=1"))
+    return [one["name"] for one in found if one["type"] == kind]
+
+
+def fill(host: Lab, name: str) -> None:
+    said = host.run(name, "sh", "-c", FILL, timeout=60)
+    assert "quota exceeded" in said or "error" in said, said
+
+
+def used(driver: PylxdDriver, name: str) -> int:
+    """What its page counts with, in bytes."""
+    return driver.survey(frozenset({name})).instances[name].disk or 0
+
+
+def test_one_fills_its_disk_and_its_neighbour_writes_on(lab: Hosts, made: Made) -> None:
+    """What it has booked comes and goes all the same, there is a way out, and none of it is a neighbour's trouble."""
+    host, driver = lab.ws1, connect(lab.ws1)
+    greedy, neighbour = made(), made()
+    assert used(driver, greedy) < FILLED * (1 << 30)
+    fill(host, greedy)
+    assert used(driver, greedy) >= FILLED * (1 << 30), "its page says so"
+    assert host.run(neighbour, "sh", "-c", WRITE) == "written\n"
+    assert host.run(greedy, "systemctl", "is-active", "ssh") == "active\n"
+    driver.attach(greedy, host.gpus[0], TAG)
+    assert host.gpu_nodes(greedy) == {host.minors[0]}
+    driver.detach(greedy, GPU)
+    assert host.gpu_nodes(greedy) == set()
+    assert GPU not in host.lxc("config", "show", greedy), "nor its tag"
+    with pytest.raises(GiveUp, match="the machine's disk is full"):
+        driver.snapshot(greedy, "hand-1")
+    assert host.lxc("query", f"/1.0/instances/{greedy}/snapshots").strip() == "[]", "no half of one"
+    assert host.run(greedy, "sh", "-c", f"rm /root/fill && sync && {WRITE}") == "written\n"
+    driver.snapshot(greedy, "hand-1")
+
+
+def test_a_full_one_that_was_stopped_starts_once_its_disk_is_larger(lab: Hosts, made: Made) -> None:
+    host, driver = lab.ws1, connect(lab.ws1)
+    name = made()
+    fill(host, name)
+    driver.stop(name, force=True)
+    inside = host.lxd_dir / "storage-pools" / "pool" / "containers" / name / "rootfs" / "root"
+    host.as_lxd(f"for n in 1 2 3; do dd if=/dev/zero of={inside}/last-$n bs=4k 2>/dev/null; sync; done; true")
+    with pytest.raises(GiveUp, match="the machine's disk is full") as refused:
+        driver.start(name)
+    assert "give it a larger disk" in refused.value.todo
+    driver.resize(name, Size(1, 512, 2))
+    driver.start(name)
+    assert host.run(name, "sh", "-c", WRITE) == "written\n"
+    driver.stop(name, force=True)
+
+
+def test_a_pool_that_fills_is_said_and_what_failed_works_when_there_is_room(
+    lab: Hosts, made: Made, tiny: str, tmp_path: Path
+) -> None:
+    """Snapshots and backups of a machine that is there; a machine and a template: test_access and test_templates."""
+    host, driver = lab.ws1, connect(lab.ws1)
+    name = made()
+    filler = host.lxd_dir / "storage-pools" / tiny / "filler"
+    host.as_lxd(f"dd if=/dev/zero of={filler} bs=1M 2>/dev/null; sync")
+    try:
+        host.run(name, "sh", "-c", "dd if=/dev/zero of=/root/fill bs=4k; sync", timeout=60)
+        assert host.run(name, "sh", "-c", "echo x > /root/more") != "", "no byte more"
+        with pytest.raises(GiveUp, match="the host's storage pool is full"):
+            driver.snapshot(name, "hand-1")
+        with pytest.raises(GiveUp, match="the host's storage pool is full"):
+            driver.backup(name, "", tmp_path / "back", 1 << 40, lambda *_: None)
+        assert host.lxc("query", f"/1.0/instances/{name}/snapshots").strip() == "[]", "no half of one"
+        assert host.lxc("list", "-c", "n", "-f", "csv", "--project", PROJECT) == "", "no copy"
+        assert not (tmp_path / "back").exists()
+        assert volumes(host, "container") == [name]
+    finally:
+        host.as_lxd(f"rm {filler}; sync")
+    wait_for(lambda: host.run(name, "sh", "-c", f"rm -f /root/fill; {WRITE}") == "written\n", 30, "there is room")
+    driver.snapshot(name, "hand-1")
+    assert driver.backup(name, "hand-1", tmp_path / "back", 1 << 40, lambda *_: None) > 0
+    assert (tmp_path / "back").exists()
