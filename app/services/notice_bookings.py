@@ -87,11 +87,7 @@ def of_booking(event: Event, details: dict[str, Any], place: Place) -> list[str]
         end=place.when(details["ends_at"]),
     )
     page = f"{place.url}/bookings/{details['booking']}"
-    lines = [span]
-    if details.get("before"):
-        lines.append(_("Before, it ended %(end)s.", end=place.when(details["before"])))
-    if details.get("began"):
-        lines.append(_("Before, it started %(start)s.", start=place.when(details["began"])))
+    lines = [span, *_changes(details, place)]
     if details.get("action") == NO_SHOW:
         left = _("No running machine of yours took its GPUs in time. What was left of its hours is given back.")
         lines.append(_("No running machine of yours took its GPUs in time.") if details.get("paid") else left)
@@ -107,6 +103,21 @@ def of_booking(event: Event, details: dict[str, Any], place: Place) -> list[str]
         lines.append(_("Save your work; what still runs on the GPUs at the end is ended."))
         return [*lines, _("Extend it or end it now: %(url)s", url=f"{page}/change")]
     return [*lines, _("Booking %(id)s: %(url)s", id=details["booking"], url=page)]
+
+
+def _changes(details: dict[str, Any], place: Place) -> list[str]:
+    """What it was before, or is now."""
+    lines = list[str]()
+    if details.get("before"):
+        lines.append(_("Before, it ended %(end)s.", end=place.when(details["before"])))
+    if details.get("began"):
+        lines.append(_("Before, it started %(start)s.", start=place.when(details["began"])))
+    if "had" in details:
+        lines.append(ngettext("Before, it had %(num)s GPU.", "Before, it had %(num)s GPUs.", details["had"]))
+    if "note" in details:
+        note = str(details["note"])
+        lines.append(_("Its purpose: %(note)s", note=note) if note else _("It has no purpose any more."))
+    return lines
 
 
 def _of_keeping(details: dict[str, Any], place: Place, page: str) -> list[str]:
