@@ -13,7 +13,7 @@ from flask import Flask
 from app import clock
 from app.errors import Conflict, InvalidInput, NotFound, QuotaExceeded, RuleRefused, SlotTaken
 from app.extensions import db, transaction
-from app.models import Allocation, AuditEvent, Booking, GpuState, Host, LedgerEntry, User
+from app.models import Allocation, AuditEvent, Booking, Gpu, GpuState, Host, LedgerEntry, User
 from app.services import bookings, changes, edits, quota, recording, resizing
 from app.services.claims import Ask
 from app.services.edits import Edit, Seen
@@ -49,7 +49,8 @@ def booking(host: Host, alice: User) -> Booking:
 
 
 def minors(booking: Booking) -> list[int]:
-    return [allocation.gpu.minor for allocation in bookings.get(booking.user, booking.id).allocations]
+    query = db.select(Gpu.minor).join(Allocation, Allocation.gpu_id == Gpu.id)
+    return list(db.session.scalars(query.where(Allocation.booking_id == booking.id).order_by(Gpu.minor)))
 
 
 def free(user: User) -> float:
@@ -57,11 +58,10 @@ def free(user: User) -> float:
 
 
 def in_class(user: User, **rules: Any) -> None:
-    assert user.account is not None
     admin = make_admin()
     found = classes.create(admin, f"by {admin.username}")
     classes.change(admin, found.id, rules)
-    classes.assign(admin, user.account, found.id)
+    classes.assign(admin, quota.account(user.username), found.id)
 
 
 def events(action: str) -> list[AuditEvent]:
@@ -134,7 +134,7 @@ def test_as_a_new_one_it_keeps_rules_and_quota(booking: Booking, alice: User, ho
     with pytest.raises(RuleRefused, match="at once"):
         resizing.resize(alice, booking.id, Size(4), SLOT)
     resizing.resize(alice, booking.id, Size(3), SLOT)
-    quota.grant(alice.account, -free(alice), actor="test")  # type: ignore[arg-type] # it has one
+    quota.grant(quota.account("alice"), -free(alice), actor="test")
     in_class(alice)
     with pytest.raises(QuotaExceeded):
         resizing.resize(alice, booking.id, Size(4), SLOT)
