@@ -142,7 +142,7 @@ def test_as_a_new_one_it_keeps_rules_and_quota(booking: Booking, alice: User, ho
     with pytest.raises(RuleRefused, match="90 minutes before"):
         resizing.resize(alice, booking.id, Size(4), SLOT)
     resizing.resize(alice, booking.id, Size(1), SLOT)
-    assert minors(booking) == [1]
+    assert minors(booking) == [0]
 
 
 def test_late_it_costs_as_much_to_give_back_in_two_steps(booking: Booking, alice: User) -> None:
