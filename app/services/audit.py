@@ -17,7 +17,7 @@ CLI = "cli"  # somebody at the command line; nobody can be called so
 TOLD = frozenset(
     """
     booking.created booking.moved booking.released booking.cancelled booking.gpu_replaced booking.no_show
-    booking.idle_warned booking.reclaimed
+    booking.idle_warned booking.reclaimed booking.resized booking.noted
     series.created series.changed series.cancelled wait.offered wait.granted wait.expired
     user.registered user.approved user.refused user.password_set
     gpu.quarantined gpu.intruder gpu.used_unbooked gpu.unreadable instance.force_stopped host.pool_full

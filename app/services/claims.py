@@ -106,7 +106,7 @@ def any_gpus(ask: Ask, frame: Frame) -> list[Gpu]:
     )
     raise SlotTaken(
         brief,
-        _next_hint(later),
+        next_hint(later),
         alternatives=(later,) if later else (),
         next_free=later.starts_at if later else None,
     )
@@ -183,7 +183,7 @@ def refuse_clashes(gpus: Sequence[Gpu], frame: Frame, *, ignore_booking: int | N
             end=when(found[0].ends_at),
             owner=found[0].booking.user.display_name,
         ),
-        _next_hint(same),
+        next_hint(same),
         clashes=clashes,
         alternatives=alternatives,
         next_free=same.starts_at if same else None,
@@ -205,7 +205,7 @@ def _refuse_maintenance(gpus: Sequence[Gpu], frame: Frame) -> None:
             start=when(blocks[0].starts_at),
             end=when(blocks[0].ends_at),
         ),
-        " ".join([*([_("Reason: %(reason)s.", reason=reason)] if reason else []), _next_hint(same)]),
+        " ".join([*([_("Reason: %(reason)s.", reason=reason)] if reason else []), next_hint(same)]),
         alternatives=alternatives,
         next_free=same.starts_at if same else None,
     )
@@ -237,7 +237,8 @@ def _alternatives(gpus: Sequence[Gpu], frame: Frame) -> tuple[Alternative, ...]:
     return tuple(found)
 
 
-def _next_hint(later: Alternative | None) -> str:
+def next_hint(later: Alternative | None) -> str:
+    """When so much is free next, if it is within the days that can be booked."""
     if later is None:
         return _("Nothing is free for that long within the days that can be booked. Try a shorter time.")
     return _("Free next for that long: %(start)s on %(host)s.", start=when(later.starts_at), host=later.host)

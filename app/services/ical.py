@@ -29,8 +29,11 @@ from app.services.words import gpu_list
 BACK = timedelta(days=31)  # how long what is over stays in it
 MOST = 2000
 REFRESH = timedelta(minutes=15)  # how often programs should ask
-# What changes the time or the GPUs of a booking, as the audit tells it.
-CHANGES = ("booking.moved", "booking.released", "booking.reclaimed", "booking.no_show", "booking.gpu_replaced")
+# What changes the time, the GPUs or the purpose of a booking, as the audit tells it.
+CHANGES = (
+    "booking.moved", "booking.released", "booking.reclaimed", "booking.no_show", "booking.gpu_replaced",
+    "booking.resized", "booking.noted",
+)  # fmt: skip
 
 
 def of(feed: Feed, url: str, lab: ZoneInfo) -> bytes:

@@ -25,6 +25,8 @@ OWN = {
     "booking.cancelled": Event.MOVED,
     "booking.gpu_replaced": Event.MOVED,
     "booking.no_show": Event.MOVED,
+    "booking.resized": Event.MOVED,
+    "booking.noted": Event.MOVED,
     "booking.idle_warned": Event.IDLE,
     "booking.reclaimed": Event.IDLE,
 }
@@ -114,6 +116,10 @@ def _own(event: AuditEvent) -> Iterator[tuple[User, Telling]]:
         details |= {"before": event.details["before"], "ends_at": event.details["ends_at"]}
     if "began" in event.details:
         details |= {"began": event.details["began"], "starts_at": event.details["starts_at"]}
+    if event.action == "booking.resized":  # as it was left by this change, not by one after it
+        details |= {"gpus": len(event.details["gpus"]), "had": len(event.details["were"])}
+    if event.action == "booking.noted":
+        details["note"] = event.details["note"]
     if (reason := str(event.details.get("reason", ""))) != "":
         details["reason"] = reason
     told = ("since", "due_at", "keeps", "minutes", "absent", "rest")  # of GPUs that do nothing; of maintenance

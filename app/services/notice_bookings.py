@@ -88,13 +88,7 @@ def of_booking(event: Event, details: dict[str, Any], place: Place) -> list[str]
         end=place.when(details["ends_at"]),
     )
     page = f"{place.url}/bookings/{details['booking']}"
-    lines = [span]
-    if details.get("before"):
-        lines.append(_("Before, it ended %(end)s.", end=place.when(details["before"])))
-    if rest := details.get("rest"):
-        lines.append(_of_rest(rest, place))
-    if details.get("began"):
-        lines.append(_("Before, it started %(start)s.", start=place.when(details["began"])))
+    lines = [span, *_changes(details, place)]
     if details.get("action") == NO_SHOW:
         left = _("No running machine of yours took its GPUs in time. What was left of its hours is given back.")
         lines.append(_("No running machine of yours took its GPUs in time.") if details.get("paid") else left)
@@ -134,6 +128,23 @@ def _of_extending(details: dict[str, Any], place: Place, page: str) -> list[str]
     at = place.when(further["at"]) if further.get("at") else ""
     reason = further_words.why_not(further["why"], at, next(iter(further["text"].values()), ""))
     return [reason, _("End it now: %(url)s", url=url)]
+
+
+def _changes(details: dict[str, Any], place: Place) -> list[str]:
+    """What it was before, or is now."""
+    lines = list[str]()
+    if details.get("before"):
+        lines.append(_("Before, it ended %(end)s.", end=place.when(details["before"])))
+    if rest := details.get("rest"):
+        lines.append(_of_rest(rest, place))
+    if details.get("began"):
+        lines.append(_("Before, it started %(start)s.", start=place.when(details["began"])))
+    if "had" in details:
+        lines.append(ngettext("Before, it had %(num)s GPU.", "Before, it had %(num)s GPUs.", details["had"]))
+    if "note" in details:
+        note = str(details["note"])
+        lines.append(_("Its purpose: %(note)s", note=note) if note else _("It has no purpose any more."))
+    return lines
 
 
 def _of_keeping(details: dict[str, Any], place: Place, page: str) -> list[str]:

@@ -70,13 +70,25 @@ def _moved(details: dict[str, Any], place: Place) -> str:
     what = gpus_on(details)
     if details["action"] == "booking.cancelled":
         return _("Cancelled: %(what)s, %(start)s", what=what, start=place.when(details["starts_at"]))
-    if details["action"] == "booking.gpu_replaced":
-        return _("Another GPU was given: %(what)s", what=what)
-    if details["action"] == NO_SHOW:
-        return _("Given up, since no machine took it: %(what)s", what=what)
+    if details["action"] in _CHANGED:
+        return _changed(details, what, place)
     if details.get("began"):
         return _("Now starts %(start)s: %(what)s", what=what, start=place.when(details["starts_at"]))
     return _("Now ends %(end)s: %(what)s", what=what, end=place.when(details["ends_at"]))
+
+
+_CHANGED = {"booking.gpu_replaced", "booking.resized", "booking.noted", NO_SHOW}
+
+
+def _changed(details: dict[str, Any], what: str, place: Place) -> str:
+    """What changed is not its time."""
+    start = place.when(details["starts_at"])
+    return {
+        "booking.gpu_replaced": _("Another GPU was given: %(what)s", what=what),
+        "booking.resized": _("More or fewer GPUs: now %(what)s, %(start)s", what=what, start=start),
+        "booking.noted": _("Another purpose: %(what)s, %(start)s", what=what, start=start),
+        NO_SHOW: _("Given up, since no machine took it: %(what)s", what=what),
+    }[details["action"]]
 
 
 def _series_moved(details: dict[str, Any], place: Place) -> str:

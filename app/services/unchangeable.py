@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from datetime import datetime
 
 from flask_babel import gettext as _
@@ -38,3 +39,9 @@ def refuse_if_changed(moment: datetime, seen: datetime | None) -> None:
     """Raise Conflict where a booking begins or ends at another moment than the one that was seen (in whole minutes)."""
     if seen is not None and moment.replace(second=0, microsecond=0) != seen.replace(second=0, microsecond=0):
         raise Conflict(_("The booking has changed meanwhile."), _("Look at it as it is now, then change it again."))
+
+
+def refuse_other_gpus(gpu_ids: Collection[int], seen: Collection[int] | None) -> None:
+    """Raise Conflict where a booking has other GPUs than those that were seen."""
+    if seen is not None and set(gpu_ids) != set(seen):
+        raise Conflict(_("The booking has other GPUs by now."), _("Look at it as it is now, then change it again."))

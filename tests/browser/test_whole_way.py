@@ -119,11 +119,11 @@ def _book_now(real: Demo, visitor: Reader, name: str, watch: Watch, lab: Hosts) 
 
 
 def _shorten(real: Demo, visitor: Reader, name: str, watch: Watch, lab: Hosts) -> None:
-    visitor.click("link", "Change end…")
+    visitor.click("link", "Change…")
     end = clock.now() + timedelta(seconds=12)
     visitor.fill("End date", f"{end:%Y-%m-%d}")
     visitor.fill("End time", f"{end:%H:%M:%S}")
-    visitor.click("button", "Change end")
+    visitor.click("button", "Change")
     visitor.sees(re.compile("Shortened: it ends"))
     visitor.sees_heading(re.compile("1 GPU on ws2 · Ended"))  # by itself
     booking = newest(real, name)

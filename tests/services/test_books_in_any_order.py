@@ -21,8 +21,9 @@ from app.config import Settings
 from app.errors import DomainError
 from app.extensions import db
 from app.models import Account, Allocation, Booking, Charge, Host, LedgerEntry, User
-from app.services import bookings, changes, charges, noshows, policy, quota, recording, starts, teams
+from app.services import bookings, changes, charges, noshows, policy, quota, recording, resizing, starts, teams
 from app.services.claims import Ask
+from app.services.resizing import Size
 from app.services.rules import amounts, classes, gate, limits
 from app.services.windows import Window
 from tests.conftest import settings_for
@@ -63,6 +64,7 @@ actions = st.one_of(
     st.tuples(st.just("cancel"), st.integers(0, 5)),
     st.tuples(st.just("end"), st.integers(0, 5)),
     st.tuples(st.just("move"), st.integers(0, 5), quarter),
+    st.tuples(st.just("resize"), st.integers(0, 5), st.integers(0, 4)),
     st.tuples(st.just("wait"), st.integers(1, 7200)),
     st.tuples(st.just("month"), st.integers(0, 1)),
     st.tuples(st.just("idle"), st.integers(0, 5)),
@@ -132,6 +134,9 @@ class Day:
 
     def begin(self, number: int, by: timedelta) -> None:
         starts.move_start(*self.pick(number), self.now + by, SLOT)
+
+    def resize(self, number: int, count: int) -> None:
+        resizing.resize(*self.pick(number), Size(count), SLOT)
 
     def stay_away(self, number: int) -> None:
         """A pass finds no machine of its owner's, if it runs: once the rules say so, it is given up."""

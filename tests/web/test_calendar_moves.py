@@ -70,10 +70,10 @@ def test_what_costs_a_late_fee_asks_first(client: Client, booking: Booking) -> N
         gives = (NINE + 6 * HOUR - ends) // HOUR * 2
         assert f"{gives} GPU-hours are given back." in page.text
         assert f"{gives // 2} GPU-hours are charged: 50% of what is given back less than 24 hours" in page.text
-        assert page.form("Change time").values["end_time"] == f"{ends + 8 * HOUR:%H:%M}"
-    again = client.submit(page.form("Change time").fill(**{"End time": "00:00"}))  # the fee that it named is another
+        assert page.form("Change").values["end_time"] == f"{ends + 8 * HOUR:%H:%M}"
+    again = client.submit(page.form("Change").fill(**{"End time": "00:00"}))  # the fee that it named is another
     assert (booking.ends_at, quota.free(account)) == (NINE + 6 * HOUR, free)
-    page = client.follow(client.submit(client.get(again.location).form("Change time")))
+    page = client.follow(client.submit(client.get(again.location).form("Change")))
     assert "it ends Thu 5 Nov 00:00, 6 GPU-hours given back. 3 GPU-hours are charged: 50%" in page.text
     assert (booking.ends_at, quota.free(account)) == (NINE + 3 * HOUR, free + 3 * 3600)
     earlier = client.post(f"/calendar/bookings/{booking.id}/start", {"at": (NINE + HOUR).isoformat()})
@@ -92,12 +92,12 @@ def test_a_late_fee_that_has_grown_since_it_was_named_is_named_again(
     page = client.get(move(client, booking.id, start + HOUR).location)
     assert "0.1 GPU-hours are charged" in page.text, "so much lies within 24 hours"
     freeze(NOW + 2 * HOUR)
-    asked = client.submit(page.form("Change time"))
+    asked = client.submit(page.form("Change"))
     assert (booking.ends_at, quota.free(booking.account_id)) == (start + 4 * HOUR, free)
     page = client.get(asked.location)
     assert "4.1 GPU-hours are charged" in page.text
     freeze(NOW + 2 * HOUR + timedelta(minutes=4))
-    client.submit(page.form("Change time"))
+    client.submit(page.form("Change"))
     back = 6 * 3600 - 2 * (2 * 3600 + 7 * 60)  # all but what lies before 14:07
     assert (booking.ends_at, quota.free(booking.account_id)) == (start + HOUR, free + back)
 

@@ -78,10 +78,10 @@ def test_an_edge_that_is_not_changed_stays_in_the_second_of_the_two_hours(client
     _text, booking = _book(client, "2027-10-31 01:00", "2027-10-31 02:30")
     end = datetime(2027, 10, 31, 1, 30, tzinfo=UTC)
     changes.move_end(user, booking.id, end, 900)
-    form = client.get(f"/bookings/{booking.id}/change").form("Change time").fill(**{"Start time": "1:30"})
+    form = client.get(f"/bookings/{booking.id}/change").form("Change").fill(**{"Start time": "1:30"})
     client.submit(form)
     assert (booking.starts_at, booking.ends_at) == (datetime(2027, 10, 30, 23, 30, tzinfo=UTC), end)
-    form = client.get(f"/bookings/{booking.id}/change").form("Change time").fill(**{"End time": "02:15"})
+    form = client.get(f"/bookings/{booking.id}/change").form("Change").fill(**{"End time": "02:15"})
     client.submit(form)
     assert booking.ends_at == datetime(2027, 10, 31, 0, 15, tzinfo=UTC), "of two, the first"
 
@@ -98,7 +98,7 @@ def test_what_asks_first_asks_for_the_second_of_the_two_hours(
     at = (end - timedelta(minutes=15)).isoformat()
     page = client.get(client.post(f"/calendar/bookings/{booking.id}/end", {"at": at}).location)
     assert "0.25 GPU-hours are charged" in page.text
-    client.submit(page.form("Change time"))
+    client.submit(page.form("Change"))
     assert booking.ends_at == end - timedelta(minutes=15)
 
 

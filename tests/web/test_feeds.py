@@ -13,7 +13,9 @@ from icalendar import Calendar
 
 from app.extensions import db
 from app.models import AuditEvent, Host, User, UserState
-from app.services import changes, feeds, ical, maintenance
+from app.services import changes, edits, feeds, ical, maintenance
+from app.services.edits import Edit
+from app.services.resizing import Size
 from app.services.windows import Window
 from tests.factories import gpus_of, make_admin, make_booking, make_host, make_user
 from tests.page import Client
@@ -122,6 +124,18 @@ def test_a_hosts_calendar_has_its_maintenance(app: Flask, client: Client, host: 
     (entry,) = calendar.walk("VEVENT")
     assert (entry["SUMMARY"], entry["LOCATION"]) == ("Maintenance: new fans", "lab03, GPU 0, GPU 1")
     assert entry.decoded("DTSTART").astimezone(UTC) == window.starts_at
+
+
+def test_another_purpose_and_number_of_gpus_are_there_at_once(
+    app: Flask, client: Client, host: Host, alice: User
+) -> None:
+    hour = timedelta(hours=1)
+    made = make_booking(alice, gpus_of(host)[:1], NOW + hour, NOW + 2 * hour, note="training")
+    address = _address(client)
+    edits.change(alice, made.id, Edit(size=Size(2), note="thesis"), 900)
+    (entry,) = _read(app, address)[0].walk("VEVENT")
+    assert (entry["SUMMARY"], entry["SEQUENCE"]) == ("2 GPUs on lab03", 2)
+    assert "thesis" in entry["DESCRIPTION"]
 
 
 def test_what_changed_says_so_in_order(app: Flask, client: Client, host: Host, alice: User) -> None:

@@ -111,7 +111,7 @@ def test_an_offer_is_taken(client: Client, user: User, taken: Booking) -> None:
     held = client.get(f"/bookings/{booking.id}")
     assert "This is an offer of the waiting list." in held.text
     assert "Take it" in held.buttons()
-    assert "Change time…" not in held.links()
+    assert "Change…" not in held.links()
     calendar = "/calendar?day=2026-11-05"
     own = "//li[contains(@class, 'mine')]/a"
     assert (len(client.get(calendar).all(own)), client.get(calendar).all(f"{own}/@data-end")) == (1, [])
@@ -120,7 +120,7 @@ def test_an_offer_is_taken(client: Client, user: User, taken: Booking) -> None:
     shown = client.follow(client.submit(client.get("/waits").form("Take it")))
     assert "It is yours." in shown.text
     assert "This is an offer" not in shown.text
-    assert "Change time…" in client.get(f"/bookings/{booking.id}").links()
+    assert "Change…" in client.get(f"/bookings/{booking.id}").links()
     assert len(client.get(calendar).all(f"{own}/@data-end")) == 1
     assert state() == ["granted"]
     again = client.post(f"/waits/{db.session.scalars(db.select(Wait.id)).one()}/leave")

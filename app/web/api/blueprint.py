@@ -32,7 +32,7 @@ def admit() -> None:
     sign_in()
     view = current_app.view_functions[request.endpoint or ""]
     bearer().require(view.__dict__["scope"])
-    if request.method == "POST":
+    if request.method in {"POST", "PATCH"}:
         _read_body()
 
 

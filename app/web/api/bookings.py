@@ -11,7 +11,7 @@ from app import clock
 from app.errors import InvalidInput, RuleRefused
 from app.extensions import transaction
 from app.models import Allocation, Booking, Phase, User
-from app.services import bookings, changes
+from app.services import bookings, changes, edits
 from app.services.windows import Window
 from app.web.api.answers import AllocationOut, BookingOut
 from app.web.api.auth import bearer
@@ -22,6 +22,7 @@ from app.web.api.schemas import (
     IdempotencyHeaders,
     NewBooking,
     NewEnd,
+    NewNote,
     Nothing,
 )
 from app.web.api.spec import describe
@@ -74,6 +75,15 @@ def show_booking(booking_id: int) -> BookingOut:
     """One booking, one's own or, for an admin, anybody's."""
     user = bearer().user
     return shown(bookings.get(user, booking_id), user, clock.now())
+
+
+@bp.patch(f"/bookings/{ID}")
+@describe(tag="bookings", scope="book", answer=BookingOut, errors=(400, 404, 413, 415))
+def note_booking(booking_id: int, json: NewNote) -> BookingOut:
+    """Say what a booking that is upcoming or runs is for."""
+    user = bearer().user
+    with transaction():
+        return shown(edits.describe(user, booking_id, json.note), user, clock.now())
 
 
 @bp.delete(f"/bookings/{ID}")

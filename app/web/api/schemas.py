@@ -131,6 +131,13 @@ class NewEnd(_In):
     ends_at: MomentIn
 
 
+class NewNote(_In):
+    """What a booking should say that it is for."""
+
+    note: Text
+    """One line, 200 characters at most; empty for nothing."""
+
+
 class Nothing(_In):
     """No fields: send `{}` or no body at all."""
 

@@ -79,6 +79,6 @@ def fee_named(booking: Booking) -> int:
     return named + READING * len(booking.allocations)
 
 
-def asking(booking_id: int, window: Window) -> str:
-    """The form's address with this window filled in: there it says what that costs late, and asks."""
-    return url_for("bookings.ask_change", booking_id=booking_id, agreed=as_text(window), **fields(window))
+def asking(booking_id: int, window: Window, **others: str) -> str:
+    """The form's address with this window, and other fields, filled in: there it says what that costs, and asks."""
+    return url_for("bookings.ask_change", booking_id=booking_id, agreed=as_text(window), **fields(window), **others)  # type: ignore[arg-type]

@@ -1,0 +1,75 @@
+"""What can be changed of a booking at once: its time, how many GPUs it has, what it is for. All of it or nothing."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from flask_babel import gettext as _
+
+from app import clock
+from app.errors import Conflict
+from app.extensions import db
+from app.models import Booking, Phase, User
+from app.services import audit, bookings, resizing, starts, unchangeable
+from app.services.resizing import Size
+from app.services.windows import Window
+
+
+@dataclass(frozen=True)
+class Edit:
+    """What a booking shall have; None: what it has."""
+
+    window: Window | None = None
+    size: Size | None = None
+    note: str | None = None
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What whoever changes it believes that it has; None: they did not look."""
+
+    window: Window | None = None
+    gpu_ids: frozenset[int] | None = None
+    note: str | None = None
+
+
+_UNSEEN = Seen()
+
+
+def change(user: User, booking_id: int, edit: Edit, slot: int, seen: Seen = _UNSEEN) -> Booking:
+    """Change a booking, what gives back first, so that it never costs more than asked. `slot`: the lab's grid, in
+    seconds. Raises as the parts do; then the transaction is to be given up."""
+    booking = bookings.get(user, booking_id)
+    size, shrinks = edit.size, False
+    if size is not None and (size.count != len(booking.allocations) or size.gpu_ids):
+        booking, _gpus = resizing.locked(user, booking_id)  # all there is to lock, before the first part locks some
+        shrinks = size.count < len(booking.allocations)
+        if shrinks:
+            resizing.resize(user, booking_id, size, slot, seen=seen.gpu_ids)
+    if edit.window is not None:
+        booking = starts.move(user, booking_id, edit.window, slot, seen=seen.window)
+    if size is not None and not shrinks:
+        booking = resizing.resize(user, booking_id, size, slot, seen=seen.gpu_ids)
+    if edit.note is not None:
+        booking = describe(user, booking_id, edit.note, seen=seen.note)
+    return booking
+
+
+def describe(user: User, booking_id: int, note: str, *, seen: str | None = None) -> Booking:
+    """Say what an upcoming or running booking is for; "" for nothing. `seen`: what whoever asks believes it says.
+
+    Raises InvalidInput for what is no purpose, RuleRefused for one that is over, and Conflict where it says something
+    else by now."""
+    booking, now = bookings.get(user, booking_id, lock=True), clock.now()
+    note = note.strip()
+    if note == booking.note:
+        return booking
+    if booking.phase(now) not in {Phase.UPCOMING, Phase.RUNNING}:
+        raise unchangeable.why_not(booking, now)
+    bookings.require_note(note)
+    if seen is not None and seen != booking.note:
+        raise Conflict(_("The purpose has changed meanwhile."), _("Look at it as it is now, then change it again."))
+    before, booking.note = booking.note, note
+    db.session.flush()
+    audit.record(user.username, "booking.noted", f"booking:{booking.id}", note=note, was=before)
+    return booking

@@ -1,0 +1,107 @@
+"""The form for all that can be changed of a booking: what it sends, and what was shown beside it before."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from flask import request
+from flask_babel import gettext as _
+from flask_babel import lazy_gettext as _l
+from wtforms import StringField
+
+from app import clock
+from app.errors import InvalidInput
+from app.models import Booking, Phase
+from app.services import resizing
+from app.services.edits import Edit, Seen
+from app.services.resizing import Size
+from app.services.windows import Window
+from app.web.bookings import form as forms
+from app.web.bookings import times_form
+from app.web.bookings.shown import seen
+from app.web.bookings.times_form import TimesForm, fields, sent
+
+MOST_GPUS = 64  # named in one hidden field
+
+
+class EditForm(TimesForm):
+    """Another time, number of GPUs and purpose; what is not sent stays as it is."""
+
+    count = StringField(_l("How many GPUs"))
+    note = StringField(_l("Purpose"))
+
+    def edit(self, booking: Booking) -> Edit:
+        """What its fields say. Raises InvalidInput naming the field."""
+        agreed = sent("agreed")
+        window = self.window(booking, agreed) if self.end_time.data is not None else None
+        size = None
+        if self.count.data is not None:
+            count = _whole(self.count.data)
+            shown = numbers("take") if agreed is not None and agreed == window else ()
+            size = Size(count, shown if len(shown) == count else ())
+        return Edit(window, size, self.note.data)
+
+    def complete(self, booking: Booking) -> None:
+        """Fill in what was not sent, so that sending it changes nothing."""
+        for name in ("count", "note"):
+            if self[name].data is None:
+                self[name].data = filled(booking)[name]
+
+
+@dataclass(frozen=True)
+class Agreed:
+    """What was shown before it is made: the window, its GPUs, and what it costs beside a fee, in GPU-seconds."""
+
+    window: Window
+    gpu_ids: frozenset[int]
+    more: int
+
+
+def filled(booking: Booking) -> dict[str, Any]:
+    """The form's fields for a booking as it is."""
+    return fields(Window(booking.starts_at, booking.ends_at)) | {
+        "count": str(len(booking.allocations)) if booking.phase(clock.now()) == Phase.UPCOMING else None,
+        "note": booking.note,
+    }
+
+
+def as_seen(booking: Booking) -> dict[str, str]:
+    """Hidden fields that say what it is that is changed."""
+    ids = ",".join(map(str, sorted(resizing.gpu_ids(booking))))
+    return {"seen": seen(booking), "seen_gpus": ids, "seen_note": booking.note}
+
+
+def what_was_seen() -> Seen:
+    """What those say. Raises InvalidInput for nonsense."""
+    gpu_ids = frozenset(numbers("seen_gpus")) if "seen_gpus" in request.form else None
+    return Seen(sent("seen"), gpu_ids, request.form.get("seen_note"))
+
+
+def agreed() -> Agreed | None:
+    """What the form was sent with, if it was shown what it would do. Raises InvalidInput for nonsense."""
+    window, text = sent("agreed"), request.form.get("more", "0")
+    number = int(text) if text.removeprefix("-").isdecimal() and text.isascii() and len(text) < 12 else 0
+    return Agreed(window, frozenset(numbers("take")), number) if window else None
+
+
+def numbers(name: str) -> tuple[int, ...]:
+    """GPU ids in one hidden field: `12,13`. Raises InvalidInput."""
+    text = request.values.get(name, "")
+    return forms.gpu_numbers(text.split(",")[:MOST_GPUS]) if text else ()
+
+
+def asking(booking: Booking, edit: Edit) -> str:
+    """The form's address with this filled in: there it says what that does and costs, and asks."""
+    window = edit.window or Window(booking.starts_at, booking.ends_at)
+    typed = {"count": str(edit.size.count)} if edit.size else {}
+    if edit.note is not None:
+        typed["note"] = edit.note
+    return times_form.asking(booking.id, window, **typed)
+
+
+def _whole(text: str) -> int:
+    text = text.strip()
+    if not (text.isascii() and text.isdigit() and 0 < len(text) <= 4 and int(text) > 0):
+        raise InvalidInput(_("Give a whole number from 1 on."), field="count")
+    return int(text)
