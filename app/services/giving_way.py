@@ -53,7 +53,7 @@ def fate(booking: Booking, blocked: set[int], window: Window, given: Busy) -> Ch
         end = max(window.starts_at, clock.now().replace(microsecond=0))
         rest = Window(end, booking.ends_at)
         gpus: tuple[Gpu, ...] = ()
-        if rest.ends_at - rest.starts_at >= WORTH:
+        if rest.ends_at - rest.starts_at >= WORTH and _is_paid(booking, rest):
             gpus = _here(booking, own, blocked, given, rest) or _elsewhere(booking, own, blocked, given, rest)
         return Change(booking, Fate.CONTINUED if gpus else Fate.SHORTENED, gpus, end)
     whole = Window(booking.starts_at, booking.ends_at)
@@ -64,6 +64,14 @@ def fate(booking: Booking, blocked: set[int], window: Window, given: Busy) -> Ch
     if booking.starts_at < window.starts_at:
         return Change(booking, Fate.SHORTENED, ends_at=window.starts_at)
     return Change(booking, Fate.CANCELLED)
+
+
+def _is_paid(booking: Booking, rest: Window) -> bool:
+    """Whether what comes back for the rest pays for it as a booking of its own: not where the account owes hours, and
+    two halves may cost a GPU-second more than the whole."""
+    price = tariff.of(booking)
+    back = price.between(booking.starts_at, rest.starts_at, rest.ends_at)
+    return quota.free(booking.account_id) + back >= price.cost(rest)
 
 
 def _here(booking: Booking, own: list[Gpu], blocked: set[int], given: Busy, time: Window) -> tuple[Gpu, ...]:
@@ -101,15 +109,15 @@ def _given(gpu: Gpu, time: Window, given: Busy) -> bool:
     return any(span.overlaps(time) for span in given.get(gpu.id, ()))
 
 
-def do(actor: User, change: Change, window: Window, reason: str) -> None:
+def do(actor: User, change: Change, reason: str) -> None:
     """Do it; only where the booking, its account and the GPUs are locked."""
     booking, why = change.booking, _("Maintenance: %(reason)s", reason=reason) if reason else _("Maintenance")
     if change.fate == Fate.CANCELLED:
         changes.withdraw(actor.username, booking, reason=why)
-    elif change.fate == Fate.CONTINUED:
+    elif change.fate == Fate.CONTINUED and _is_paid(booking, change.given):  # those before took their parts
         _continue(actor, change, why)
-    elif change.fate == Fate.SHORTENED:
-        changes.cut(actor, booking, change.ends_at or window.starts_at, reason=why)
+    elif change.ends_at is not None:
+        changes.cut(actor, booking, change.ends_at, reason=why)
     else:
         before = [allocation.gpu_id for allocation in booking.allocations]
         for allocation, gpu in zip(booking.allocations, change.gpus, strict=True):

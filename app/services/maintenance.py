@@ -66,7 +66,7 @@ def schedule(
         raise Conflict(_("The bookings have changed meanwhile."), _("Look again at what would become of them."))
     hosts = {host.name}
     for change in found:
-        giving_way.do(actor, change, window, reason)
+        giving_way.do(actor, change, reason)
         hosts |= {gpu.host.name for gpu in change.gpus}
     # What ends "now" ends a moment after it was asked to.
     start = max([window.starts_at, *(change.booking.ends_at for change in found if change.fate in ENDS)])

@@ -16,7 +16,7 @@ from sqlalchemy.exc import IntegrityError
 from app import clock
 from app.errors import Conflict, NotFound, SlotTaken
 from app.extensions import db, transaction
-from app.models import Booking, Event, Gpu, Host, Notice, User
+from app.models import Booking, EntryKind, Event, Gpu, Host, Notice, User
 from app.services import bookings, changes, maintenance, news, notice_words, notices, openings, quota, room
 from app.services.claims import Ask
 from app.services.maintenance import Fate
@@ -24,7 +24,7 @@ from app.services.windows import Window
 from tests.factories import gpus_of, make_admin, make_booking, make_host, make_instance, make_user
 from tests.services.conftest import NOW, waits
 
-HOUR = timedelta(hours=1)
+HOUR, SECOND = timedelta(hours=1), timedelta(seconds=1)
 WORK = Window(NOW + 4 * HOUR, NOW + 8 * HOUR)
 
 
@@ -118,6 +118,29 @@ def test_two_rests_are_not_given_the_same_gpu(alice: User, host: Host) -> None:
     second = make_booking(make_user("bob"), gpus[2:3], NOW - HOUR, NOW + 6 * HOUR)
     assert _fates(gpus[1:3]) == {first.id: Fate.CONTINUED, second.id: Fate.SHORTENED}
     _do(gpus[1:3])
+
+
+def test_whoever_owes_hours_gets_no_second_booking_out_of_the_first(alice: User, host: Host) -> None:
+    gpus = gpus_of(host)
+    running = make_booking(alice, gpus[:1], NOW - HOUR, NOW + 6 * HOUR)
+    assert alice.account is not None
+    quota.grant(alice.account, -10_000, actor="test")
+    assert _fates(gpus[:1]) == {running.id: Fate.SHORTENED}
+    _do(gpus[:1])
+    assert (running.ends_at, len(bookings.mine(alice))) == (WORK.starts_at, 1)
+
+
+def test_rests_that_cost_a_second_more_than_comes_back_do_not_break_the_maintenance(alice: User, host: Host) -> None:
+    """At half the price, rounded, two parts of odd seconds cost one more than the whole; it is there once."""
+    gpus = gpus_of(host)
+    start, end = NOW - HOUR - SECOND, NOW + 6 * HOUR + SECOND
+    made = [make_booking(alice, [gpu], start, end, tariff={"rate": 50}) for gpu in gpus[:2]]
+    left = quota.free(alice.account_id or 0)
+    quota.post(alice.account_id or 0, EntryKind.ADJUST, 1 - left, key="all but a second", actor="test")
+    _do(gpus[:2])
+    assert quota.free(alice.account_id or 0) == 3600, "what came back of the other"
+    assert len(bookings.mine(alice)) == 3, "one goes on, the other could not be paid"
+    assert {one.ends_at for one in made} == {WORK.starts_at}
 
 
 def test_its_owner_hears_in_one_message_where_the_rest_is(alice: User, host: Host) -> None:
