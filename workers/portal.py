@@ -21,7 +21,6 @@ from workers.servers import Failed, environment
 ROOT = Path(__file__).resolve().parent.parent
 OPTIONS = (
     "--workers 2 --worker-class gthread --threads 8 --no-control-socket "
-    "--limit-request-line 8190 "  # what was typed comes back through an address
     "--graceful-timeout 3 --timeout 60 --keep-alive 5 --log-level warning wsgi:app"
 )
 

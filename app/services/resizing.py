@@ -192,7 +192,8 @@ def _put(user: User, booking: Booking, wanted: Sequence[Gpu], rules: Rules) -> N
 
 
 def _price(booking: Booking, wanted: Sequence[Gpu], rules: Rules) -> Tariff:
-    """What it costs with these GPUs: what it keeps by the price at which that was booked, what is new by today's rules.
+    """What it costs with these GPUs: what it keeps by the price at which that was booked, what is new by today's
+    weights, all of it at the peak hours and their price that it was booked by: a booking has one of these.
 
     What each GPU weighed then is not written down: the price is shared by what they weigh now, or else by their number.
     """

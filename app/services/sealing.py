@@ -14,10 +14,11 @@ def seal(secret_key: str, text: str) -> str:
     return _box(secret_key).encrypt(text.encode()).decode()
 
 
-def unseal(secret_key: str, sealed: str) -> str | None:
-    """What was sealed; None if that was with another key: then it has to be given anew."""
+def unseal(secret_key: str, sealed: str, *, within: int | None = None) -> str | None:
+    """What was sealed; None if that was with another key, or not within so many seconds: then it has to be given
+    anew."""
     try:
-        return _box(secret_key).decrypt(sealed.encode()).decode()
+        return _box(secret_key).decrypt(sealed.encode(), within).decode()
     except InvalidToken:
         return None
 

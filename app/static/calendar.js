@@ -9,10 +9,10 @@ const tip = document.getElementById("tip");
 let busy = null; // what is being chosen or moved, until it is let go
 let dropClick = false; // the click that ends a drag is none
 
-const sheet = () => document.querySelector(".timeline[data-edges]");
+const sheet = () => document.querySelector(".timeline[data-cells]");
 const edges = () => { // the first moment and each cell's minutes stand there
   let moment = 0;
-  return sheet().dataset.edges.split(" ").map((minutes) => (moment += Number(minutes)));
+  return sheet().dataset.cells.split(" ").map((minutes) => (moment += Number(minutes)));
 };
 const step = () => Number(sheet().dataset.step) / 60;
 const now = () => Math.floor(Date.now() / 60000);

@@ -14,7 +14,7 @@ from binascii import Error
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
-from urllib.parse import urlencode, urlsplit
+from urllib.parse import parse_qsl, quote, urlencode, urlsplit
 
 from flask import Flask, Response, current_app, flash, g, request
 from flask_babel import gettext as _
@@ -28,8 +28,12 @@ from app.web.forms import NOT_TYPED
 from app.web.render import go
 
 KEY = "kept"  # the field of the address
-LONGEST = 7000  # characters that fit into an address; what is longer is still there when one goes back in the browser
+# Characters of the address, quoted: it goes out in a header twice, and nginx takes 4 kB of headers in all. What is
+# longer is still there when one goes back in the browser.
+LONGEST = 2600
+LASTS = 12 * 3600  # seconds; later it is no more than an old address in the browser's history
 SECRET = ("password", "secret")  # no field with such a name is kept
+GUARDS = {"typed", "at_once", "anyway"}  # what says "I mean it" is said anew
 
 
 def init_app(app: Flask) -> None:
@@ -45,7 +49,7 @@ def address(page: str | None, way: Callable[[], str] | None, secret: frozenset[s
     if way is not None:
         full = way()
         place = urlsplit(full).path
-        return _sealed(place, {"by": by, "to": full}) if by is not None else place
+        return _sealed(place, {"by": by, "to": full}) if by is not None and len(full) <= LONGEST else place
     typed = {name: request.form.getlist(name) for name in request.form if _is_kept(name, secret)}
     if by is None or not typed:
         return _readable(page) if page else None
@@ -56,13 +60,15 @@ def opened(person: User) -> Response | None:
     """An answer if what is kept in this address leads elsewhere; None: the page is filled in with it."""
     found = _unsealed(request.args[KEY])
     if found is None:
-        return None
+        flash(_("What was typed here is not kept any more."))
+        return go(_without(request.full_path))
     if found["by"] != person.id:
         flash(_("What was typed there was somebody else's. It is not shown to you."))
         return go("/")
     if "to" in found:
         return go(found["to"])
     g.kept = found
+    flash(_("Filled in with what you had typed; it is not saved yet."))
     return None
 
 
@@ -75,7 +81,8 @@ def _fill(response: Response) -> Response:
 
 def _is_kept(name: str, secret: frozenset[str]) -> bool:
     lowered = name.lower()
-    return not (name in NOT_TYPED or name in secret or name.startswith("_") or any(one in lowered for one in SECRET))
+    left_out = NOT_TYPED | GUARDS | secret
+    return not (name in left_out or name.startswith("_") or any(one in lowered for one in SECRET))
 
 
 def _author() -> int | None:
@@ -89,7 +96,7 @@ def _author() -> int | None:
 
 def _readable(page: str) -> str:
     """The page, or the nearest above it that can be asked for: a refused form is shown where it was sent to."""
-    path, mark, query = page.partition("?")
+    path, mark, query = _without(page).partition("?")
     adapter = current_app.url_map.bind("")
     while path.strip("/"):
         with suppress(HTTPException):
@@ -99,14 +106,22 @@ def _readable(page: str) -> str:
     return "/"
 
 
+def _without(page: str) -> str:
+    """The page without what was kept there before."""
+    path, _mark, query = page.partition("?")
+    left = [pair for pair in parse_qsl(query, keep_blank_values=True) if pair[0] != KEY]
+    return f"{path}?{urlencode(left)}" if left else path
+
+
 def _sealed(page: str, content: dict[str, Any]) -> str:
     packed = base64.b85encode(zlib.compress(json.dumps(content).encode(), 9)).decode()
     sealed = sealing.seal(str(current_app.secret_key), packed).rstrip("=")
-    return page + ("&" if "?" in page else "?") + urlencode({KEY: sealed}) if len(sealed) <= LONGEST else page
+    full = page + ("&" if "?" in page else "?") + urlencode({KEY: sealed})
+    return full if len(quote(full, safe="")) <= LONGEST else page
 
 
 def _unsealed(sealed: str) -> dict[str, Any] | None:
-    packed = sealing.unseal(str(current_app.secret_key), sealed + "=" * (-len(sealed) % 4))
+    packed = sealing.unseal(str(current_app.secret_key), sealed + "=" * (-len(sealed) % 4), within=LASTS)
     with suppress(ValueError, Error, zlib.error):
         content = json.loads(zlib.decompress(base64.b85decode(packed or "")))
         return content if isinstance(content, dict) and "by" in content else None

@@ -11,7 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from tests.bench import create, find, live, replay, reports, sampler, sweep, week
+from tests.bench import create, drag, find, live, replay, reports, sampler, sweep, week
 from tests.bench.installation import installation
 from tests.bench.report import Report, as_json
 from workers.locks import Held, exclusive
@@ -31,6 +31,12 @@ def run_week() -> Report:
     """the calendar's week, with 1,000, 100,000 and 1,000,000 bookings stored"""
     with ExitStack() as stack:
         return week.measure([stack.enter_context(installation(DATA / f"week-{size}")) for size in week.SIZES])
+
+
+def run_drag() -> Report:
+    """a drag over the calendar's full week to the form, in Chromium"""
+    with installation(DATA / "drag") as settings:
+        return drag.measure(settings)
 
 
 def run_find() -> Report:
@@ -71,6 +77,7 @@ def run_replay() -> Report:
 BENCHES: dict[str, Callable[[], Report]] = {
     "create": run_create,
     "week": run_week,
+    "drag": run_drag,
     "find": run_find,
     "reports": run_reports,
     "live": run_live,

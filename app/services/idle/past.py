@@ -13,6 +13,7 @@ from typing import TypeVar
 from sqlalchemy import ColumnElement, Interval, Subquery, case, func, literal, or_, select
 from sqlalchemy.orm import selectinload
 
+from app import clock
 from app.extensions import db
 from app.models import Allocation, Booking, Idling, Outcome, Policy, UsageMinute
 from app.services import policy
@@ -49,9 +50,10 @@ class Looked:
 
 def look(booking_ids: Sequence[int], rules: Rules) -> Looked:
     """Hold the rules of a class against bookings that ran; as if no owner had said "keep"."""
-    query = select(Booking).where(Booking.id.in_(booking_ids), Booking.cancelled_at.is_(None))
+    over = Booking.cancelled_at.is_(None), Booking.ends_at <= clock.now()
+    query = select(Booking).where(Booking.id.in_(booking_ids), *over)
     found = list(db.session.scalars(query.options(selectinload(Booking.allocations)).order_by(Booking.id)))
-    given = [booking for booking in found if not fees.not_given(booking)]
+    given = [one for one in found if not fees.not_given(one) and any(gpu.attached_at for gpu in one.allocations)]
     stretches, lab = _stretches([booking.id for booking in given]), policy.current()
     mine = Idling.booking_id.in_([booking.id for booking in given])
     was = set(db.session.scalars(select(Idling.booking_id).where(mine, Idling.outcome == Outcome.RECLAIMED)))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import TypeVarTuple
 
@@ -28,7 +28,8 @@ Ts = TypeVarTuple("Ts")
 @dataclass(frozen=True)
 class Eviction:
     """One such step, one of FORCED. `booking`, `user`: whose time with the GPU was over; without a booking, the owner
-    of the machine at that time, if it is known. `program`: what was ended or seen; "" where that was none."""
+    of the machine at that time, if it is known. `program`: what was ended or seen; "" where that was none. `more`: how
+    many more there were with it, which are not listed."""
 
     at: datetime
     step: str
@@ -38,6 +39,7 @@ class Eviction:
     program: str
     booking: int | None
     user: User | None
+    more: int = 0
 
 
 # An intruder has no booking: that whose GPU it held is somebody else's.
@@ -62,7 +64,8 @@ _MILDEST = func.array_position(cast(array(FORCED), ARRAY(String)), AuditEvent.ac
 def counted(span: Span, scope: Scope) -> Mapping[str, int]:
     """How often each of FORCED happened, or of somebody's bookings each of OF_BOOKINGS."""
     kinds = OF_BOOKINGS if scope.values else FORCED
-    query = _among(select(AuditEvent.action, func.count()), span, scope).group_by(AuditEvent.action)
+    number = func.sum(1 + func.coalesce(AuditEvent.details["more"].as_integer(), 0))
+    query = _among(select(AuditEvent.action, number), span, scope).group_by(AuditEvent.action)
     found: dict[str, int] = {action: int(count) for action, count in db.session.execute(query)}
     return {action: found.get(action, 0) for action in kinds}
 
@@ -77,7 +80,10 @@ def newest(span: Span, scope: Scope, limit: int) -> list[Eviction]:
         .order_by(AuditEvent.created_at.desc(), _MILDEST, AuditEvent.id)
         .limit(limit)
     )
-    return [_eviction(*row) for row in db.session.execute(query)]
+    found = [_eviction(*row) for row in db.session.execute(query)]
+    if scope.account_id is None:
+        return found
+    return [replace(one, machine="", program="") for one in found]  # a team's owner sees hours, not what others run
 
 
 def _among(query: Select[*Ts], span: Span, scope: Scope) -> Select[*Ts]:
@@ -96,4 +102,5 @@ def _eviction(
     label = gpu_label(gpu) if gpu else str(facts.get("pci_address", ""))
     program = str(facts.get("name", "")) if "process" in facts else ""
     where = str(facts.get("host", ""))
-    return Eviction(event.created_at, event.action, where, label, machine or "", program, booking, user)
+    more = int(facts.get("more", 0))
+    return Eviction(event.created_at, event.action, where, label, machine or "", program, booking, user, more)

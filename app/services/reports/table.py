@@ -100,6 +100,7 @@ EVICTIONS: dict[str, type] = {  # none or "": not known, or there is none
     "gpu": str,
     "machine": str,
     "program": str,
+    "more": int,
     "booking": int,
     "user": str,
     "name": str,
@@ -145,7 +146,7 @@ def _absence(one: Absence) -> dict[str, Any]:
 
 def _eviction(one: Eviction) -> dict[str, Any]:
     who = (one.user.username, one.user.display_name) if one.user else ("", "")
-    what = one.step, one.host, one.gpu, one.machine, one.program, one.booking
+    what = one.step, one.host, one.gpu, one.machine, one.program, one.more, one.booking
     return dict(zip(EVICTIONS, (_moment(one.at), *what, *who), strict=True))
 
 

@@ -90,13 +90,15 @@ def late(booking_ids: Sequence[int], rules: Rules, zone: ZoneInfo) -> Late:
 
     Without those that were put at another time: what was given back of these is not on record as such."""
     found = {booking.id: booking for booking in _bookings(booking_ids, cancelled=True)}
+    undecided = fees.undecided(booking_ids)
     seconds, whose = 0, set[int]()
     for event in db.session.scalars(_by_owners(booking_ids)):
         booking = found[_number(event.target)]
         for given_back, at in _parts(booking, event):
             price = tariff.price(rules, [one.gpu.model for one in booking.allocations], zone)
             fee = fees.amount(rules, price, booking.starts_at, given_back, at)
-            if fee and not fees.spared(booking, at):
+            open_until = max(undecided.get(booking.id, ()), default=at)
+            if fee and open_until <= at and not fees.spared_anyway(booking, at):
                 seconds += fee
                 whose.add(booking.id)
     paid = select(func.coalesce(-func.sum(LedgerEntry.amount), 0)).where(

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime, timedelta
 
-from sqlalchemy import exists, or_, select
+from sqlalchemy import or_, select
 
 from app.extensions import db
 from app.models import Allocation, Booking, Wait, WaitState
@@ -42,7 +43,23 @@ def amount(rules: Rules, price: Tariff, began: datetime, given_back: Window, now
 
 def spared(booking: Booking, now: datetime) -> bool:
     """Whether nothing is charged for giving it back at a moment; its allocations must be loaded."""
-    return not_given(booking) or _is_late(booking, now) or _just_given(booking, now)
+    return spared_anyway(booking, now) or any(until > now for until in undecided([booking.id]).get(booking.id, ()))
+
+
+def spared_anyway(booking: Booking, now: datetime) -> bool:
+    """The same, whoever booked it."""
+    return not_given(booking) or _is_late(booking, now)
+
+
+def undecided(booking_ids: Sequence[int]) -> dict[int, list[datetime]]:
+    """Until when somebody may still say no to those that the waiting list booked by itself, or offers."""
+    kinds = or_(Wait.by_itself, Wait.state == WaitState.OFFERED)
+    query = select(Wait).where(Wait.booking_id.in_(booking_ids), kinds)
+    found: dict[int, list[datetime]] = {}
+    for wait in db.session.scalars(query):
+        if wait.booking_id is not None and wait.decide_by is not None:
+            found.setdefault(wait.booking_id, []).append(wait.decide_by)
+    return found
 
 
 def not_given(booking: Booking) -> bool:
@@ -70,10 +87,3 @@ def given_from(allocation: Allocation) -> datetime:
     moments = [allocation.attached_at, allocation.ready_at, allocation.ends_at]
     since = min(moment for moment in moments if moment is not None)
     return since.replace(microsecond=0) if since - allocation.starts_at > PROMPT else allocation.starts_at
-
-
-def _just_given(booking: Booking, now: datetime) -> bool:
-    """Whether the waiting list booked it by itself, or offers it, and they may still say no."""
-    undecided = or_(Wait.by_itself, Wait.state == WaitState.OFFERED)
-    query = select(exists().where(Wait.booking_id == booking.id, Wait.decide_by > now, undecided))
-    return bool(db.session.scalar(query))

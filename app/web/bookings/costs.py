@@ -15,14 +15,14 @@ def more(seconds: int) -> str:
     return given_back(-seconds) if seconds else _("Costs the same.")
 
 
-def of_what_is_left(seconds: int, free: int) -> str:
-    """The same where it costs more, with what of the account's `free` GPU-seconds is left then."""
+def of_what_is_left(seconds: int, free: int, fee: int = 0) -> str:
+    """The same where it costs more, with what of the account's `free` GPU-seconds is left then, less a fee."""
     if seconds <= 0:
         return more(seconds)
     return _(
         "Costs %(hours)s GPU-hours more; %(after)s of %(before)s left after.",
         hours=hours_text(seconds),
-        after=hours_text(max(free - seconds, 0)),
+        after=hours_text(max(free - seconds - fee, 0)),
         before=hours_text(max(free, 0)),
     )
 

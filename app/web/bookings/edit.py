@@ -3,7 +3,7 @@ a fee, says so first and asks."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from flask import Response, flash, request, url_for
@@ -59,11 +59,14 @@ def ask_change(booking_id: int) -> Response:
         return _page(booking, EditForm(formdata=None, **edit_form.filled(booking)))
     form, before = EditForm(formdata=request.args), State.of(booking)
     try:
-        after = _preview(booking_id, form.edit(booking))
+        edit = form.edit(booking)
+        after = _preview(booking_id, edit)
     except DomainError:  # why is said once it is sent
         return _page(bookings.get(me(), booking_id), form)
-    booking = bookings.get(me(), booking_id)
-    return _page(booking, form, asked=after if _asks(before, after) else None)
+    booking, asked = bookings.get(me(), booking_id), None
+    if _asks(before, after):  # with the time as it was typed, though it is put on the grid: that is sent again
+        asked = replace(after, window=edit.window or after.window)
+    return _page(booking, form, asked=asked)
 
 
 @bp.post(f"/{ID}/change")
@@ -187,7 +190,7 @@ def _facts(booking: Booking, asked: State) -> list[str]:
     before = State.of(booking)
     if before.gpu_ids != asked.gpu_ids:
         facts.append(_("It will have: %(gpus)s. It has now: %(before)s.", gpus=asked.gpus, before=before.gpus))
-    facts.append(costs.of_what_is_left(price.more, quota.free(booking.account_id)))
+    facts.append(costs.of_what_is_left(price.more, quota.free(booking.account_id), price.fee))
     if price.fee > 0:
         facts.append(costs.late(booking.account_id, price.fee))
     return facts
