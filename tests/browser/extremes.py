@@ -58,9 +58,13 @@ HOSTS = 8  # of eight GPUs each
 ADMIN, NEWCOMER = "ada", "newcomer"
 # As long as they may be, in words and in one piece.
 STUDENT = "wolfeschlegelsteinhausenberger1"
-FULL_NAME = "Hubert Blaine Wolfeschlegelsteinhausenbergerdorff-Wolfeschlegelsteinhausenbergerdorffsson the Younger of Papua"
+FULL_NAME = (
+    "Hubert Blaine Wolfeschlegelsteinhausenbergerdorff-Wolfeschlegelsteinhausenbergerdorffsson the Younger of Papua"
+)
 HOST = "workstation-of-the-department-of-computational-biology-room-417"
-MODEL = "NVIDIA RTX PRO 6000 Blackwell Max-Q Workstation Edition with 96 GB of GDDR7 memory and everything else there was"
+MODEL = (
+    "NVIDIA RTX PRO 6000 Blackwell Max-Q Workstation Edition with 96 GB of GDDR7 memory and everything else there was"
+)
 MACHINE = "wolfeschlegelsteinhausenberge2"
 TEAM_NAME = "Wolfeschlegelsteinhausen.Photogrammetry1"
 WORDS = "Fine-tuning of the protein language model for the rebuttal, the third time, since the first two runs diverged"
@@ -192,7 +196,10 @@ def _fill(now: datetime) -> int:
     student = make_user(STUDENT, hours=20_000, full_name=FULL_NAME)
     others = [make_user(f"person-{number}", hours=500) for number in range(60)]
     for number in range(40):
-        more = {"reason": ONE_PIECE if number % 2 else WORDS * 4, "email": f"{'x' * 60}{number}@{'sub.' * 20}example.org"}
+        more = {
+            "reason": ONE_PIECE if number % 2 else WORDS * 4,
+            "email": f"{'x' * 60}{number}@{'sub.' * 20}example.org",
+        }
         make_user(f"waiting-{number}", state=UserState.PENDING, full_name=FULL_NAME, **more)
     hosts = _hosts(now)
     all_of_it, hours = gpus_of(hosts[0]), timedelta(hours=2)

@@ -16,7 +16,9 @@ from tests.browser.reader import Reader
 
 
 @pytest.fixture(scope="module")
-def lab(request: pytest.FixtureRequest, admin_url: str, template: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Extreme]:
+def lab(
+    request: pytest.FixtureRequest, admin_url: str, template: str, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Extreme]:
     kind: Callable[[str, Path], Iterator[Extreme]] = request.param
     with postgres.database(admin_url, template) as url, kind(url, tmp_path_factory.mktemp("berth")) as made:
         yield made
