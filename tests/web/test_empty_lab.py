@@ -56,4 +56,8 @@ def test_without_any_gpu_no_other_model_is_asked_for(client: Client, user: User,
     assert page.status == 422
     assert "There is no GPU to book. An admin adds hosts and puts GPUs into service." in page.text
     assert "Choose another model" not in page.text
-    assert "Choose another model or host." in client.get(path + "&model=NVIDIA+H100").text
+
+
+def test_who_named_a_model_may_choose_another(client: Client, user: User) -> None:
+    page = client.get("/bookings/new?now=1&check=1&model=NVIDIA+H100")
+    assert "Choose another model or host." in page.text
