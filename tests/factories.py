@@ -80,7 +80,7 @@ def make_host(name: str = "", *, gpus: int = 4, model: str = "NVIDIA RTX A6000",
 def make_gpu(host: Host, *, minor: int = 0, model: str = "NVIDIA RTX A6000", **values: Any) -> Gpu:
     """One more GPU of a host."""
     values.setdefault("pci_address", f"0000:{minor + 1:02x}:00.0")
-    gpu = Gpu(host_id=host.id, model=model, minor=minor, uuid=f"GPU-{host.name}-{minor}", **values)
+    gpu = Gpu(host_id=host.id, model=model, minor=minor, uuid=f"GPU-{host.name}-{minor}"[-64:], **values)
     db.session.add(gpu)
     db.session.flush()
     return gpu

@@ -135,6 +135,8 @@ def _refuse_forbidden(gpus: Sequence[Gpu], rules: Rules) -> None:
 
 
 def _no_such_gpus(ask: Ask, most: int) -> RuleRefused | InvalidInput:
+    if most == 0 and not (ask.model or ask.host):
+        return InvalidInput(_("There is no GPU to book."), _("An admin adds hosts and puts GPUs into service."))
     if most == 0:
         return InvalidInput(_("There is no such GPU to book."), _("Choose another model or host."), field="model")
     return RuleRefused(

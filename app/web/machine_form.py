@@ -34,8 +34,10 @@ class WholeNumber(IntegerField):  # type: ignore[misc]
 
 class MachineForm(RoomForm):
     """What a person may choose. `place` is `anywhere:TEMPLATE`, `template:ID` or `host/image`, so that it needs no
-    JavaScript. `no_hold`: the hosts among them that do not keep a machine to the size of its disk."""
+    JavaScript. `no_hold`: the hosts among them that do not keep a machine to the size of its disk; `any_host`: whether
+    there is a host at all."""
 
+    any_host = True
     no_hold: tuple[str, ...] = ()
 
     name = StringField(_l("Name"), [required(), at_most(30)])
@@ -133,7 +135,7 @@ def _with_choices(form: MachineForm, first: str = "") -> MachineForm:
     form.templates = bool(offered)
     if form.place.data is None and form.groups:
         form.place.data = form.groups[0].values[0]
-    shown = {group.host for group in form.groups}
+    form.any_host, shown = bool(hosts), {group.host for group in form.groups}
     form.no_hold = tuple(host.name for host in hosts if host.name in shown and not rooms[host.id].holds_disks)
     if "owner" in form:
         form["owner"].choices = [

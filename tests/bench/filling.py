@@ -78,6 +78,7 @@ WITH wanted AS MATERIALIZED (
          CAST(:start AS timestamptz) + k * interval '7 hours' + (gpus.id * k) % 6 * interval '30 minutes' AS starts_at,
          interval '2 hours' + (gpus.id + k) % 5 * interval '30 minutes' AS length
   FROM gpus CROSS JOIN generate_series(0, 23) AS k
+  WHERE gpus.id <> ALL(CAST(:without AS bigint[]))
 ),{_MADE}"""
 
 
@@ -117,10 +118,10 @@ def to_come(now: datetime, number: int, people: Sequence[int]) -> None:
     db.session.execute(sa.text(_TO_COME), {"start": now, "people": list(people), "number": number, "attached": False})
 
 
-def pack(monday: datetime, people: Sequence[int]) -> None:
+def pack(monday: datetime, people: Sequence[int], without: Sequence[int] = ()) -> None:
     """On each GPU, in every seven hours of the week, a booking of about three: 24 of them. In the caller's
-    transaction; `people`: whose they are, by their ids, in turn."""
-    values = {"start": monday, "people": list(people), "attached": True}
+    transaction; `people`: whose they are, by their ids, in turn; `without`: GPUs that stay free."""
+    values = {"start": monday, "people": list(people), "without": list(without), "attached": True}
     db.session.execute(sa.text(_PACKED), values)
 
 

@@ -77,6 +77,7 @@ from app.services.waits import joining
 from app.services.waits.joining import Wanted
 from app.services.windows import Window
 from tests.browser.demo import SLOT, Demo
+from tests.browser.looks import Sample
 from tests.runtime.running import wait_for
 from workers.surveyor import Surveyor
 
@@ -88,15 +89,6 @@ NO_PAGES = {
 }  # fmt: skip
 PUBLIC_KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIGCQcJMpJvnZXo768L78WLI0oNDif+furp1W/yB68l/O"
 SNAPSHOT = "hand-20261103-140000"
-
-
-@dataclass(frozen=True)
-class Sample:
-    """One page: who looks (a username, or nobody), where, and a name for its picture."""
-
-    who: str
-    path: str
-    name: str
 
 
 @dataclass

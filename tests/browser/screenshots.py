@@ -14,8 +14,9 @@ from playwright.sync_api import Browser
 from app.web.locale import COOKIE
 from tests.browser import chromium, scene
 from tests.browser.demo import running
+from tests.browser.looks import Sample
 from tests.browser.reader import Reader
-from tests.browser.scene import Sample, Scene
+from tests.browser.scene import Scene
 
 LANGUAGES = {"en": "en", "zh": "zh_Hans_CN"}
 

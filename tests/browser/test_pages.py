@@ -4,22 +4,17 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator
-from typing import Literal
 
 import pytest
-from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import BrowserContext, Page, expect
+from playwright.sync_api import BrowserContext, expect
 
 from tests.browser import scene
-from tests.browser.chromium import DESKTOP, PHONE
 from tests.browser.conftest import KINDS
 from tests.browser.demo import Demo
+from tests.browser.looks import troubles
 from tests.browser.reader import Reader
-from tests.browser.scene import Sample, Scene
+from tests.browser.scene import Scene
 
-# What axe looks for: in the dark only colours are others than in the light.
-SCHEMES: tuple[tuple[Literal["light", "dark"], list[str]], ...] = (("light", []), ("dark", ["color-contrast"]))
-AXE = Axe().axe_script
 WIRE_BYTES, REQUESTS = 60 * 1024, 6  # of the first view of the calendar
 
 
@@ -41,37 +36,8 @@ def test_axe_finds_nothing(lab_in_use: Scene, window: Callable[..., BrowserConte
         reader.sign_in(username)
     samples = [sample for sample in lab_in_use.samples() if sample.who == username]
     assert len(samples) >= 2
-    found = [trouble for sample in samples for trouble in _troubles(reader, sample)]
+    found = troubles(reader, samples)
     assert not found, "\n".join(found)
-
-
-def _troubles(reader: Reader, sample: Sample) -> list[str]:
-    page, found = reader.page, []
-    reader.problems.clear()
-    for size in (DESKTOP, PHONE):
-        page.set_viewport_size(size)
-        page.goto(sample.path)
-        page.evaluate(AXE)
-        for scheme, rules in SCHEMES:
-            page.emulate_media(color_scheme=scheme)
-            found += [f"{sample.name} {size['width']} {scheme}: {text}" for text in _axe(page, rules)]
-        page.emulate_media(color_scheme="light")
-        width = page.evaluate("document.scrollingElement.scrollWidth")
-        if width > size["width"]:
-            found.append(f"{sample.name}: scrolls sideways at {size['width']}: {width}")
-    found += [f"{sample.name}: {text}" for text in reader.problems]
-    return found
-
-
-def _axe(page: Page, rules: list[str]) -> list[str]:
-    """What it finds by these rules, or by all; not what is well, which is longer by far."""
-    options = {"resultTypes": ["violations"]} | ({"runOnly": rules} if rules else {})
-    violations = page.evaluate("options => axe.run(options).then(results => results.violations)", options)
-    return [
-        f"{violation['id']}: {node['html'][:160]} ({node['failureSummary'][:200]})"
-        for violation in violations
-        for node in violation["nodes"][:3]
-    ]
 
 
 @pytest.mark.parametrize("kind", [*KINDS, "desktop-keyboard", "phone-keyboard"])
