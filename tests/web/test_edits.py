@@ -90,6 +90,15 @@ def test_fewer_gpus_and_another_time_in_one_go(client: Client, booking: Booking,
     assert (len(minors(booking)), hours_left(user)) == (2, 32)
 
 
+def test_a_time_off_the_grid_is_asked_for_once(client: Client, booking: Booking, user: User) -> None:
+    typed = {"How many GPUs": "2", "End date": "2026-11-04", "End time": "23:10"}
+    asked = client.follow(client.submit(client.get(address(booking)).form("Change").fill(**typed)))
+    assert "Not changed yet" in asked.text
+    told = client.follow(client.submit(asked.form("Change")))
+    assert "ends Wed 4 Nov 23:15. It has 2 GPUs now" in told.text
+    assert (len(minors(booking)), hours_left(user)) == (2, 31.5)
+
+
 def test_what_was_shown_may_be_gone(client: Client, booking: Booking, host: Host, user: User) -> None:
     form = client.get(address(booking)).form("Change").fill(**{"How many GPUs": "2", "Purpose": "thesis"})
     asked = client.follow(client.submit(form))

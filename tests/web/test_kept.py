@@ -47,7 +47,6 @@ PAGES = (
     "/machines/new",
     "/machines/box/care",
     "/machines/box/rename",
-    "/machines/box/delete",
     "/machines/box/rebuild",
     "/machines/box/snapshots",
     "/hosts/lab03/shares/new",
@@ -94,7 +93,7 @@ def fields(form: Form) -> list[str]:
     """What one types into."""
     there = [*form.element.xpath(".//input[@name]"), *form.element.xpath(".//textarea[@name]")]
     kinds = [(one.get("name"), one.get("type", "text") if one.tag == "input" else "text") for one in there]
-    return [name for name, kind in kinds if kind in TYPED and not name.endswith("address")]
+    return [name for name, kind in kinds if kind in TYPED and name not in kept.GUARDS and not name.endswith("address")]
 
 
 def back_in(client: Client, answer: Page, who: str) -> Page:
@@ -194,6 +193,31 @@ def test_what_is_too_long_for_an_address_is_left(client: Client, places: dict[st
     noise = "".join(chr(0x4E00 + number * 7919 % 20000) for number in range(9000))
     assert len(send(client, form, "/rules", max_hours=noise).location) < 200
     assert places
+
+
+def test_signed_out_twice_the_newest_comes_back(client: Client, places: dict[str, int]) -> None:
+    sent, name = _sent(client, "First"), "title"
+    first = back_in(client, sent, "boss")
+    again = next(one for one in typing(first) if one.values.get(name) == "First")
+    assert "it is not saved yet" in first.text
+    kept_there = parse_qs(urlsplit(sent.location).query)["next"][0]
+    shown = back_in(client, send(client, again, kept_there, **{name: "Second"}), "boss")
+    assert [one.values[name] for one in typing(shown) if name in one.values] == ["Second"]
+    assert places
+
+
+def test_what_is_kept_ends(client: Client, places: dict[str, int], monkeypatch: pytest.MonkeyPatch) -> None:
+    sent = _sent(client, "Old")
+    monkeypatch.setattr(kept, "LASTS", -1)
+    shown = back_in(client, sent, "boss")
+    assert "not kept any more" in shown.text
+    assert "Old" not in [one.values.get("title") for one in typing(shown)]
+    assert places
+
+
+def _sent(client: Client, title: str) -> Page:
+    form = next(one for one in typing(client.get("/teams")) if "title" in one.values)
+    return send(client, form, "/teams", title=title)
 
 
 def test_series_are_looked_at_anew(client: Client, places: dict[str, int]) -> None:
