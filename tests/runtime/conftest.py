@@ -1,4 +1,4 @@
-"""One `berth up` for all; test_up stops it, and comes last."""
+"""One `berth up` for all that ask for it; test_up stops it, and comes after all others that do."""
 
 from __future__ import annotations
 

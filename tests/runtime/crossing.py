@@ -10,19 +10,22 @@ from contextlib import contextmanager, suppress
 from sqlalchemy import make_url
 from sqlalchemy.engine import URL
 
+REQUEST, ANSWER = "request", "answer"
+
 
 class Crossing:
     """Listens on a port of 127.0.0.1 and passes everything on to a server, and back.
 
-    `rob`: once a connection has said this, the answer to its next COMMIT is lost, and the connection with it;
-    `robbed`: how often that was so."""
+    `rob`: what is lost, REQUEST or ANSWER, of the next COMMITs of connections that have said `marked` before, and the
+    connection with it: whether it was done, who asked cannot know. `robbed`: what was lost so far."""
 
     def __init__(self, url: URL) -> None:
         self._host, self._port = url.host or "127.0.0.1", url.port or 5432
         folder = str(url.query.get("host", ""))
         self._path = f"{folder}/.s.PGSQL.{self._port}" if folder else ""
-        self.rob = b""  # what a connection says that is to lose the answer
-        self.robbed = 0
+        self.marked = b""
+        self.rob: list[str] = []
+        self.robbed: list[str] = []
         self._open: set[socket.socket] = set()
         self._lock = threading.Lock()
         self._listening: socket.socket | None = None
@@ -69,8 +72,12 @@ class Crossing:
         marked = False
         with suppress(OSError):
             while data := near.recv(1 << 16):
-                marked = marked or bool(self.rob and self.rob in data)
-                if marked and b"COMMIT" in data:
+                marked = marked or bool(self.rob and self.marked in data)
+                if marked and b"COMMIT" in data and self.rob:
+                    what = self.rob.pop(0)
+                    self.robbed.append(what)
+                    if what == REQUEST:
+                        break
                     taken.set()
                 far.sendall(data)
         if not taken.is_set():
@@ -80,7 +87,6 @@ class Crossing:
         with suppress(OSError):
             while data := far.recv(1 << 16):
                 if taken.is_set() and b"COMMIT\0" in data:  # it is done
-                    self.rob, self.robbed = b"", self.robbed + 1
                     break
                 near.sendall(data)
         _shut(near)

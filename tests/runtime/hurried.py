@@ -2,8 +2,9 @@
 through NVML and finds out by cgroups whose processes run on them, as on a real host.
 
 For what measures, time goes HURRIED_SPEED times as fast, from HURRIED_FROM (seconds since 1970) on, and begins with the
-first reading. What a busy machine may take for a reading stays as it is. When it began is in the file HURRIED_BEGAN, by
-the monotonic clock. NVML_LIBRARY is where the library is, NVML_STUB what it says.
+first reading. That waits until a pass has seen a GPU plugged in: passes take their time, and readings have less of it.
+What a busy machine may take for a reading stays as it is. When it began is in the file HURRIED_BEGAN, by the monotonic
+clock. NVML_LIBRARY is where the library is, NVML_STUB what it says.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from app.drivers.fake_kernel import FakeKernel
 from app.drivers.gauges import Gauge, NvmlGauges
 from app.drivers.holders.host import HostKernel
 from app.drivers.kernel import Process
+from app.services.attribution import owners
 from workers import __main__ as program
 from workers import agent, beside, delivery, sampler
 
@@ -107,6 +109,12 @@ class Sampler(sampler.Sampler):
     """In our time."""
 
     def run(self, stop: threading.Event) -> None:
+        while not owners(self._evictor.seen):
+            if stop.wait(0.02):
+                return
+        kernel = self._evictor.kernel
+        assert isinstance(kernel, Kernel)
+        kernel.gauges.real.read(self._addresses(), processes=True)  # what asks NVML takes its time to start, too
         CLOCK.start()
         super().run(Event(stop))  # type: ignore[arg-type] - what of it is used
 
@@ -115,7 +123,7 @@ def main() -> int:
     sampler.time = CLOCK  # type: ignore[assignment]
     sampler.clock = SimpleNamespace(now=CLOCK.now)  # type: ignore[assignment]
     sampler.LONGEST *= SPEED
-    sampler._SET = round(sampler._SET * SPEED)
+    sampler._SET = 3_600_000  # nobody sets our clock; a thread that had to wait between two looks at it has not either
     delivery.SHOW_EVERY, delivery.DELIVER_EVERY, delivery.AT_ONCE = 0.5, 60 / SPEED, 0.1
     beside.Sampler = Sampler  # type: ignore[misc]
     agent.kernel_of = lambda _driver, _endpoint, name, folder: Kernel(folder / "sim" / f"{name}.json")

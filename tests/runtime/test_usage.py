@@ -28,12 +28,13 @@ from tests.drivers.nvml_stub import Stub as Nvml
 from tests.factories import gpus_of, make_booking, make_instance, make_user
 from tests.page import Client
 from tests.require import need
-from tests.runtime.crossing import Crossing, crossing
+from tests.runtime.crossing import ANSWER, REQUEST, Crossing, crossing
 from tests.runtime.running import ROOT, environment, processes, wait_for
 from workers.journal import Journal
 
 SPEED = 60
 MINUTE, HOUR = timedelta(minutes=1), timedelta(hours=1)
+ENOUGH = 55  # whole minutes of such an hour: how long a kill takes is the machine's
 Key = tuple[str, datetime, int, str]  # GPU, minute, booking, instance
 Sums = Counter[Key]
 
@@ -121,6 +122,17 @@ class Scene:
                 busy[key] += part.busy_ms
         return sampled, busy
 
+    def settled(self) -> bool:
+        """Whether nobody else is in a transaction."""
+        query = sa.text(
+            "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
+            " AND backend_type = 'client backend' AND state <> 'idle'"
+        )
+        with self.app.app_context():
+            found = db.session.scalar(query)
+            db.session.remove()
+        return found == 0
+
     def rows(self) -> tuple[Sums, Sums]:
         """The same, of what has arrived."""
         sampled, busy = Sums(), Sums()
@@ -157,40 +169,49 @@ def by_minute(sums: Sums, pci: str) -> Counter[datetime]:
 
 def test_an_hour_without_the_database_and_two_kills_each_minute_arrives_once(scene: Scene) -> None:
     scene.furnish("alice")
-    shares, kills = [(scene.began, 30)], []
+    shares, kills, kept = [(scene.began, 30)], [], []
     scene.nvml.say(whole(1, 30), whole(2))
     scene.start()
     scene.until(scene.began + 3 * MINUTE)
     wait_for(lambda: any(key[2] == scene.booking for key in scene.rows()[0]), 60, "minutes arrive")
     scene.way.cut()
+    wait_for(scene.settled, why="what was on its way is done, or never will be")
     away, before = scene.moment, scene.rows()
     for minutes, share in ((20, 60), (40, 90)):
         scene.until(away + minutes * MINUTE)
-        last = max(key[1] for key in scene.written()[0])  # of this minute it may lose some
+        kept.append(scene.written())
         scene.kill()
-        kills.append((last, scene.origin))
+        kills.append((last(kept[-1]), scene.origin + MINUTE))  # of these minutes it may lose some
         shares.append((scene.origin, share))
         scene.nvml.say(whole(1, share), whole(2))
         scene.start()
     scene.until(away + 60 * MINUTE)
     assert scene.rows() == before, "it was away"
     waiting = scene.written()
-    assert len({key[1] for key in waiting[0]}) >= 59
-    scene.way.rob = b"usage_batch"
+    assert len({key[1] for key in waiting[0]}) >= ENOUGH
+    scene.way.marked, scene.way.rob = b"usage_batch", [REQUEST, ANSWER]
     scene.way.restore()
     back = scene.moment
-    wait_for(lambda: max(key[1] for key in scene.rows()[0]) >= back + 2 * MINUTE, 60, "it arrives")
-    assert scene.way.robbed == 1, "a batch was taken, and the answer lost"
+    wait_for(lambda: last(scene.rows()) >= back + 2 * MINUTE, 60, "it arrives")
+    assert scene.way.robbed == [REQUEST, ANSWER], "a batch was lost on its way; it was taken then, and the answer lost"
     scene.stop()
-    arrived, meanwhile = scene.rows(), (away + MINUTE, back - MINUTE)
-    for found, kept in zip(arrived, waiting, strict=True):
-        assert between(found, *meanwhile) == between(kept, *meanwhile), "what was on the disk, and once"
+    arrived, meanwhile = scene.rows(), (away + MINUTE, last(waiting))
+    for number, found in enumerate(arrived):
+        assert between(found, *meanwhile) == between(waiting[number], *meanwhile), "what was on the disk, and once"
+        for one in kept:
+            assert all(found[key] >= value for key, value in one[number].items()), "no kill took what was on the disk"
     judge(scene, shares, kills)
 
 
-def between(sums: Sums, first: datetime, last: datetime) -> dict[Key, int]:
+def last(found: tuple[Sums, Sums]) -> datetime:
+    """The minute that is being measured: those before it are whole."""
+    assert found[0], "nothing is there"
+    return max(key[1] for key in found[0])
+
+
+def between(sums: Sums, first: datetime, end: datetime) -> dict[Key, int]:
     """Those of minutes that lie in there."""
-    return {key: value for key, value in sums.items() if first <= key[1] < last - MINUTE}
+    return {key: value for key, value in sums.items() if first <= key[1] < end}
 
 
 def judge(scene: Scene, shares: list[tuple[datetime, int]], kills: list[tuple[datetime, datetime]]) -> None:
@@ -199,17 +220,15 @@ def judge(scene: Scene, shares: list[tuple[datetime, int]], kills: list[tuple[da
     assert not list(scene.journal.folder.glob("*.refused"))
     end = min(key[1] for key in left) if left else max(key[1] for key in sampled)
     first, second = scene.gpus
-    assert {key[2:] for key in sampled if key[0] == first and key[1] > scene.began + MINUTE} == {
-        (scene.booking, "alice")
-    }
+    assert {key[2:] for key in sampled if key[0] == first} == {(scene.booking, "alice")}
     assert {key[2:] for key in sampled if key[0] == second} == {(0, "")}
     assert sum(by_minute(busy, second).values()) == 0
     for pci in scene.gpus:
         found, used = by_minute(sampled, pci), by_minute(busy, pci)
         number = 0
-        minute = scene.began + MINUTE
+        minute = scene.began + 2 * MINUTE
         while minute < end:
-            assert 0 < found[minute] <= 60_000, f"not at all, or twice: {minute}"
+            assert found[minute] <= 60_000, f"twice: {minute}"
             cut = any(lost <= minute <= again for lost, again in kills)
             if not cut:
                 share = [share for since, share in shares if since <= minute][-1] if pci == first else 0
@@ -217,7 +236,7 @@ def judge(scene: Scene, shares: list[tuple[datetime, int]], kills: list[tuple[da
                 assert abs(used[minute] - 600 * share) <= 15, f"{minute}: to the rounding of each look"
                 number += 1
             minute += MINUTE
-        assert number >= 60
+        assert number >= ENOUGH
 
 
 @pytest.fixture
@@ -237,12 +256,11 @@ def test_busy_time_comes_from_the_processes_of_a_machine_to_its_bookings_page(sc
     known = {hers: Process(1000, share=45), others: Process(200, share=15)}
     scene.nvml.say(whole(1, 60, compute=[hers, others], known=known), whole(2))
     scene.start()
-    scene.until(scene.began + 14 * MINUTE)
     wait_for(lambda: max((key[1] for key in scene.rows()[0]), default=scene.began) >= scene.began + 12 * MINUTE, 60)
     scene.stop()
     sampled, busy = scene.rows()
     mine, host = (scene.booking, box.name), (0, "")
-    for number in range(3, 11):  # a pass has plugged it in by then
+    for number in range(2, 11):
         minute = scene.began + number * MINUTE
         found = {key[2:]: (value, busy[key]) for key, value in sampled.items() if key[:2] == (scene.gpus[0], minute)}
         assert found.keys() == {mine, host}
@@ -251,12 +269,13 @@ def test_busy_time_comes_from_the_processes_of_a_machine_to_its_bookings_page(sc
         assert abs(found[host][1] - 9_000) <= 15
         assert found[host][0] == found[host][1], "what was idle is the booking's"
     seconds = sum(value for key, value in busy.items() if key[2] == scene.booking) / 1000
-    assert 4 * 60 < seconds < 7 * 60
+    minutes = len({key[1] for key in busy if key[2] == scene.booking})
+    assert 27 * (minutes - 2) <= seconds <= 27 * minutes + 1, "three quarters of 60 %, but for the first and the last"
     with scene.app.app_context():
         with transaction():  # as a pass of those minutes would have written: passes have the time of today
             db.session.execute(sa.update(Allocation).values(attached_at=scene.began - MINUTE))
         page = Client(scene.app).login_as(scene.alice).get(f"/bookings/{scene.booking}")
     said = re.search(r"attached [\d.]+, busy ([\d.]+) \(", page.text)
     assert said, page.text
-    assert abs(float(said[1]) - seconds / 3600) <= 0.01
-    assert float(said[1]) > 0.05
+    assert abs(float(said[1]) - seconds / 3600) <= 0.051, "in tenths"
+    assert float(said[1]) > 0
