@@ -150,6 +150,15 @@ def adopt(work: Work) -> None:
     _mirror(work)
 
 
+def lend_libraries(work: Work) -> None:
+    """Give it the host's NVIDIA libraries; whether they are there only from its next start on is kept with the work."""
+    work.progress("lending", 20)
+    due = work.driver.lend_libraries(work.instance.name)
+    with transaction():
+        operations.remember(work.operation.id, due=due)
+    _mirror(work)
+
+
 def _start_again(work: Work) -> None:
     """After a restore that did not work: as it was before. Not where GPUs may have come back: then it stays stopped."""
     with suppress(DriverError, KeyError):

@@ -85,6 +85,7 @@ HANDLERS: dict[OperationKind, Callable[[Work], None]] = {
     OperationKind.ADOPT: lifecycle.adopt,
     OperationKind.BACKUP: backups.make,
     OperationKind.MOVE: lifecycle.move,
+    OperationKind.LIBRARIES: lifecycle.lend_libraries,
 }
 
 

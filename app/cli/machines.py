@@ -9,8 +9,8 @@ import click
 from app.cli.base import json_option, only_of_host, print_json, show, somebody, with_app
 from app.cli.work import carry_out, silence
 from app.extensions import db, transaction
-from app.models import Instance, OperationKind, Template
-from app.services import accounts, care, instances, inventory, moving, operations, placing, templates
+from app.models import Instance, Operation, OperationKind, Template
+from app.services import accounts, care, instances, inventory, lending, moving, operations, placing, templates
 
 
 @click.group()
@@ -101,6 +101,25 @@ def stop(name: str, force: bool, as_json: bool) -> None:
 
 @instance.command()
 @click.argument("name")
+@json_option
+@with_app
+def libraries(name: str, as_json: bool) -> None:
+    """Give a machine NVIDIA's libraries as its host's new machines have them; returns when they are there, or says that
+    they will be from its next start on."""
+    with transaction():
+        target = instances.get(None, name)
+        operation = lending.lend(somebody(), target)
+    carry_out(operation, target.host)
+    with transaction():
+        db.session.expire_all()  # an agent has changed it
+        found = operations.last(target.id, Operation.id == operation.id)
+        due = found is not None and bool(found.details.get("due"))
+    later = f"{name} has them from its next start on: berth instance stop {name}; berth instance start {name}"
+    _tell(name, later if due else f"{name} has the host's NVIDIA libraries.", as_json, libraries_due=due)
+
+
+@instance.command()
+@click.argument("name")
 @with_app
 def delete(name: str) -> None:
     """Remove a machine with everything in it."""
@@ -144,13 +163,13 @@ def _switch(name: str, kind: OperationKind, **details: bool) -> None:
     carry_out(operation, target.host)
 
 
-def _tell(name: str, sentence: str, as_json: bool) -> None:
+def _tell(name: str, sentence: str, as_json: bool, **more: bool) -> None:
     if not as_json:
         click.echo(sentence)
         return
     with transaction():
         db.session.expire_all()  # an agent has changed it
-        print_json(_row(instances.get(None, name)))
+        print_json(_row(instances.get(None, name)) | more)
 
 
 def _row(found: Instance) -> dict[str, Any]:

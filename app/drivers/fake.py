@@ -28,12 +28,12 @@ from app.drivers.base import (
 )
 from app.drivers.facts import HostFacts
 from app.drivers.fake_doors import FakeDoors, says
-from app.drivers.fake_facts import DRIVER, host_facts
+from app.drivers.fake_facts import host_facts
 from app.drivers.fake_images import FakeImages
+from app.drivers.fake_libraries import FakeLibraries, lend_to_new
 from app.drivers.fake_lifecycle import FakeLifecycle
 from app.drivers.fake_shares import FakeShares
 from app.drivers.inside import Answer, Command, Heard
-from app.drivers.libraries import Brought, Way, Why
 from app.drivers.simulated import SimulatedHost, State, clear, instance_of, new_instance, owner_of
 from app.drivers.survey import ServerInfo
 
@@ -42,7 +42,7 @@ _STARTING = [("starting", 0, 0.5), ("checking", 0, 0.3), ("checking", 100, 0.0)]
 _PLUG_SECONDS = 0.05
 
 
-class FakeLxd(FakeDoors, FakeImages, FakeLifecycle, FakeShares):
+class FakeLxd(FakeDoors, FakeImages, FakeLibraries, FakeLifecycle, FakeShares):
     """LxdDriver for a host that exists only in a file."""
 
     def server(self) -> ServerInfo:
@@ -119,7 +119,7 @@ class FakeLxd(FakeDoors, FakeImages, FakeLifecycle, FakeShares):
                 raise GiveUp(what, f"no image {spec.image!r} on this host", "Import it there, or choose another one.")
         self._report(progress, _CREATION)
         with self._open() as state:
-            made = new_instance("stopped", owner=spec.owner) | {"image": spec.image}
+            made = new_instance("stopped", owner=spec.owner) | {"image": spec.image} | lend_to_new(state)
             item = state["instances"].setdefault(spec.name, made)
             item["size"] = [spec.cpus, spec.memory_mib, spec.disk_gib]
         self._report(progress, _STARTING[:1])
@@ -154,27 +154,6 @@ class FakeLxd(FakeDoors, FakeImages, FakeLifecycle, FakeShares):
         for neighbour in self._path.parent.glob("*.json") if anywhere else ():
             with SimulatedHost(neighbour)._open() as state:  # noqa: SLF001 - its own kind
                 _remove(state, instance, owner)
-
-    def bring_libraries(self, wanted: Way | None = None) -> Brought:
-        """Nothing runs in simulated machines: each way is as good."""
-        with self._call("bring_libraries") as state:
-            state["libraries"] = wanted or Way.MOUNT
-            return Brought(wanted or Way.MOUNT, Why.CHOSEN if wanted else Why.NO_TOOLS, DRIVER)
-
-    def lend_libraries(self, instance: str) -> bool:
-        """Note which way they came; by nvidia.runtime they do with a start."""
-        with self._call("lend_libraries") as state:
-            what, way = f"Give {instance} NVIDIA's libraries", state.get("libraries", Way.INSTALL)
-            item = instance_of(state, what, instance)
-            if way == Way.INSTALL:
-                detail = "this host brings no libraries into machines"
-                raise GiveUp(what, detail, "Install those of its driver's version in the machine.")
-            if item["privileged"]:
-                raise GiveUp(what, "the instance is privileged", "Set security.privileged=false and restart it.")
-            if item.get("lent", ("", 0))[0] != way:
-                item["lent"] = [way, time.time()]
-            lent, at = item["lent"]
-            return item["status"] != "running" or (lent == Way.RUNTIME and item.get("started", 0) <= at)
 
     def tell(self, instance: str, title: str, text: str) -> None:
         """Keep the message."""
@@ -215,7 +194,9 @@ class FakeLxd(FakeDoors, FakeImages, FakeLifecycle, FakeShares):
             if status == "running" and item["status"] == "stopped":
                 self.refuse_taken(state, what, item)
             if item["status"] != status:
-                item["status"], item["started"] = status, time.time()
+                item["status"] = status
+                if status == "running":
+                    item["started"] = time.time()
                 item["nodes"] = list(item["devices"]) if status == "running" else []
 
     def _report(self, progress: Progress, steps: list[tuple[str, int, float]]) -> None:

@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 
 from app.drivers.base import TAG_PREFIX, GiveUp, InstanceSpec, Progress, TryAgain
+from app.drivers.fake_libraries import lent
 from app.drivers.lifecycle import RENEWED, Size
 from app.drivers.readout import plain
 from app.drivers.simulated import OWNER, SimulatedHost, State, clear, instance_of, owner_of
@@ -202,6 +203,7 @@ def _use(number: int, name: str, item: State) -> InstanceUse:
     runs = item["status"] in {"running", "frozen"}
     cpus, memory, disk = item.get("size", [4, 16384, 50])
     ours = {device: f"gpu pci={known['pci']}" for device, known in item["devices"].items()}
+    keys, libraries = lent(item)
     return InstanceUse(
         name=name,
         status=item["status"],
@@ -220,9 +222,13 @@ def _use(number: int, name: str, item: State) -> InstanceUse:
         disk_limit=f"{disk}GiB" if disk else "",
         pool="pool",
         profiles=("default",),
-        config={key: str(value) for key, value in item["config"].items()},
-        devices={"root": "disk path=/ pool=pool", **ours},
-        origins={"root": BERTH if item["config"].get(OWNER) else "profile:default", **_origins(item)},
+        config={**{key: str(value) for key, value in item["config"].items()}, **keys},
+        devices={"root": "disk path=/ pool=pool", **ours, **libraries},
+        origins={
+            "root": BERTH if item["config"].get(OWNER) else "profile:default",
+            **dict.fromkeys(libraries, BERTH),
+            **_origins(item),
+        },
         gpus=tuple(item["devices"]),
         snapshots=tuple(SnapshotSeen(name, kept["at"], 12_000_000) for name, kept in item.get("snapshots", {}).items()),
     )

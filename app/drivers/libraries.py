@@ -12,6 +12,8 @@ from enum import StrEnum
 from typing import Protocol
 
 INSIDE = "/usr/local/nvidia"  # where they are mounted in a machine
+# On an instance: they are there from its next start on, or its linker has to be told.
+DUE = "user.berth.libraries"
 
 
 class Way(StrEnum):

@@ -32,6 +32,7 @@ class OperationKind(StrEnum):
     FORGET = "forget"  # delete a snapshot
     ADOPT = "adopt"  # take over an instance that Berth did not make
     BACKUP = "backup"  # make a file of its disk, to download
+    LIBRARIES = "libraries"  # lend it the host's NVIDIA libraries
     MOVE = "move"  # to another member of its host's LXD cluster
     BUILD = "build"  # a template, in whichever way
     DISCARD = "discard"  # a template's image

@@ -8,6 +8,7 @@ from sqlalchemy import update
 from sqlalchemy.exc import IntegrityError
 
 from app import clock
+from app.drivers.libraries import DUE
 from app.drivers.lifecycle import RENEWED
 from app.errors import RuleRefused
 from app.extensions import db
@@ -31,13 +32,19 @@ def of(operation: Operation, instance: Instance, error: str) -> None:
     elif operation.kind == OperationKind.MOVE and not error:
         _arrived(instance, int(operation.details["to"]))
     elif operation.kind == OperationKind.ADOPT:
-        if error:  # it stays what it was: not Berth's
-            instance.deleted_at = clock.now()
-        elif instance.observed.get("status") in {status.value for status in InstanceStatus}:
-            instance.status = InstanceStatus(instance.observed["status"])
+        _taken_over(instance, error)
     elif operation.kind == OperationKind.BACKUP:
         _backup(operation, error)
+    elif operation.kind in {OperationKind.START, OperationKind.RESTART} and not error:
+        _started(instance)
     db.session.flush()
+
+
+def _taken_over(instance: Instance, error: str) -> None:
+    if error:  # it stays what it was: not Berth's
+        instance.deleted_at = clock.now()
+    elif instance.observed.get("status") in {status.value for status in InstanceStatus}:
+        instance.status = InstanceStatus(instance.observed["status"])
 
 
 def note_source(instance: Instance, template_id: int | None, image: str) -> None:
@@ -52,6 +59,14 @@ def _old_source(instance: Instance, operation: Operation) -> None:
     was = operation.details.get("was")
     if was and operation.error and operation.percent < RENEWED:
         note_source(instance, was["template"], was["image"])
+
+
+def _started(instance: Instance) -> None:
+    """What waited for that is there, without waiting for the next slow look to say so."""
+    config = instance.observed.get("config", {})
+    if DUE in config:
+        kept = {key: value for key, value in config.items() if key != DUE}
+        instance.observed = instance.observed | {"config": kept}
 
 
 def _backup(operation: Operation, error: str) -> None:

@@ -18,7 +18,7 @@ AGAIN = timedelta(hours=1)  # after one that failed
 # Work beside which a machine runs on, or that needs it to. The other kinds say themselves whether it runs afterwards.
 _RUNS_ON = (
     OperationKind.BACKUP, OperationKind.SNAPSHOT, OperationKind.FORGET,
-    OperationKind.RESIZE, OperationKind.PASSWORD, OperationKind.FREEZE,
+    OperationKind.RESIZE, OperationKind.PASSWORD, OperationKind.FREEZE, OperationKind.LIBRARIES,
 )  # fmt: skip
 
 

@@ -17,7 +17,7 @@ NAMES = 5  # earlier names of one machine that are gone through
 READ, RENAMED = "instance.read", "instance.renamed"
 KEY = "ssh_key.added"  # to the owner, and so to the machine
 KINDS = """
-    start stop restart freeze resize rebuild move snapshot restore forget backup password mend delete
+    start stop restart freeze resize rebuild move snapshot restore forget backup password libraries mend delete
     """.split()  # noqa: SIM905 - a list of words reads better so
 ACTIONS = (
     "terminal.opened",

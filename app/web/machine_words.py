@@ -13,6 +13,7 @@ from app import clock
 from app.extensions import settings
 from app.models import Allocation, Host, Instance, Operation, OperationKind
 from app.services import attachments, care, inventory, operations
+from app.web.library_words import Line, line
 from app.web.operation_words import Worked
 from app.web.times import ago
 
@@ -41,6 +42,7 @@ UNDER_WAY = {
     OperationKind.ADOPT: ("starting", _l("Being taken over")),
     OperationKind.BACKUP: ("running", _l("Being backed up")),
     OperationKind.MOVE: ("stopping", _l("Being moved")),
+    OperationKind.LIBRARIES: ("running", _l("Being given NVIDIA's libraries")),
 }
 STEPS = {
     "queued": _l("Waiting for the host"),
@@ -58,6 +60,7 @@ STEPS = {
     "packing": _l("Packing its disk into a file"),
     "restoring": _l("Putting its disk back"),
     "moving": _l("Carrying its disk to the other host"),
+    "lending": _l("Giving it the host's NVIDIA libraries"),
     "done": _l("Done"),
     "failed": _l("Failed"),
 }
@@ -78,6 +81,7 @@ FAILED = {
     OperationKind.ADOPT: _l("The instance could not be taken over."),
     OperationKind.BACKUP: _l("The backup could not be made."),
     OperationKind.MOVE: _l("The machine could not be moved."),
+    OperationKind.LIBRARIES: _l("The machine could not be given the host's NVIDIA libraries."),
 }
 DONE = {
     OperationKind.CREATE: _l("%(name)s is ready."),
@@ -96,7 +100,9 @@ DONE = {
     OperationKind.ADOPT: _l("%(name)s is a machine of Berth's now."),
     OperationKind.BACKUP: _l("The backup of %(name)s can be downloaded."),
     OperationKind.MOVE: _l("%(name)s is on its new host."),
+    OperationKind.LIBRARIES: _l("%(name)s has the host's NVIDIA libraries."),
 }
+LENT_LATER = _l("%(name)s has the host's NVIDIA libraries from its next start on.")
 
 # Of a disk's size. On btrfs and ZFS what came with the image counts too, and is not in what LXD says is used.
 FILLED = 0.85
@@ -135,6 +141,11 @@ class Card(Worked):
         return limited and (seen.get("disk") or 0) >= FILLED * (self.machine.disk_gib << 30)
 
     @property
+    def libraries(self) -> Line | None:
+        """How NVIDIA's libraries come into it."""
+        return line(self.machine)
+
+    @property
     def step(self) -> str:
         """What the work under way is at."""
         code = self.operation.step if self.operation else ""
@@ -150,7 +161,10 @@ class Card(Worked):
         """The sentence for when the work is done, or has failed."""
         if self.operation is None:
             return ""
-        return self.failure if self.failed else str(DONE[self.operation.kind]) % {"name": self.machine.name}
+        if self.failed:
+            return self.failure
+        due = self.operation.kind == OperationKind.LIBRARIES and self.operation.details.get("due")
+        return str(LENT_LATER if due else DONE[self.operation.kind]) % {"name": self.machine.name}
 
 
 def cards(machines: list[Instance]) -> list[Card]:

@@ -13,7 +13,7 @@ from app import queue
 from app.errors import Conflict, DomainError, InvalidInput, NotFound
 from app.extensions import transaction
 from app.models import Instance, InstanceStatus, Operation, OperationKind
-from app.services import care, instances, moving, pictures, policy, visits
+from app.services import care, instances, lending, moving, pictures, policy, visits
 from app.web import live, machine_form, machine_words, survey_words, ways
 from app.web.forms import PageForm
 from app.web.render import go, is_fragment, render
@@ -120,6 +120,13 @@ def switch(name: str, what: str) -> Response:
     """Start, stop or restart a machine."""
     machine = instances.get(me(), name)
     return _request(machine, lambda: instances.request(me(), machine, SWITCHES[what]))
+
+
+@bp.post("/<name>/libraries")
+def libraries(name: str) -> Response:
+    """Give it NVIDIA's libraries as its host's new machines have them."""
+    machine = instances.get(me(), name)
+    return _request(machine, lambda: lending.lend(me(), machine))
 
 
 @bp.post("/<name>/retry")

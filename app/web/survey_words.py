@@ -60,6 +60,7 @@ DEEDS = {  # of services.visits
     "backup.removed": _l("removed a backup of it"),
     "instance.published": _l("made a template of it, with all its files"),
     "instance.autostart": _l("changed whether it starts by itself"),
+    "instance.libraries.asked": _l("gave it the host's NVIDIA libraries"),
     "instance.mend.asked": _l("had the ways into it set up anew"),
     "instance.delete.asked": _l("had it deleted"),
     "instance.delete_later": _l("marked it to be deleted"),

@@ -12,6 +12,8 @@ import pytest
 import sqlalchemy as sa
 
 from app.config import Settings
+from app.drivers.fake import FakeLxd
+from app.drivers.libraries import Way
 from app.services import accounts
 from tests.cli.conftest import ROOT, Berth, actors
 from tests.page import Client
@@ -63,6 +65,23 @@ def test_an_agent_that_is_alive_does_the_work(
         done = connection.execute(sa.text("SELECT actor FROM audit_events WHERE action = 'instance.create'"))
         assert {actor for (actor,) in done} == {"agent:ws1"}
     assert actors(engine) == {"cli", "system"}
+
+
+def test_a_machine_is_given_the_hosts_libraries(lab: Berth, environment: Path) -> None:
+    made = lab("instance", "create", "m1", "--host", "ws1", "--image", "base", "--owner", "liwei")
+    assert made.status == 0, made.err
+    refused = lab("instance", "libraries", "m1")
+    assert (refused.status, refused.out) == (1, "")
+    assert "this host brings no libraries into machines" in refused.err
+    host = FakeLxd(environment / "sim" / "ws1.json", pace=0)
+    host.bring_libraries(Way.RUNTIME)
+    assert "from its next start on: berth instance stop m1; berth inst" in lab("instance", "libraries", "m1").out
+    given = lab("instance", "libraries", "m1", "--json")
+    assert (given.status, given.json()["libraries_due"], given.json()["name"]) == (0, True, "m1"), given.err
+    host.bring_libraries(Way.MOUNT)
+    assert lab("instance", "libraries", "m1").out == "m1 has the host's NVIDIA libraries.\n"
+    assert lab("instance", "libraries", "m1", "--json").json()["libraries_due"] is False
+    assert "gave it the host's NVIDIA libraries" in told_of_m1()[0]
 
 
 def _placed_moved_and_made_with_an_approval(lab: Berth, engine: sa.Engine) -> None:

@@ -323,4 +323,15 @@ def test_a_machine_without_any_nvidia_library_on_a_host_that_brings_them(
     found = [one for one in wrong(facts) if one.what == "machine m1"]
     assert [one.level for one in found] == ([WARN] if words else [])
     assert all(words in one.detail and one.fix for one in found)
+    if "has none" in words:
+        assert 'berth instance libraries m1, or the button "Give it the host\'s libraries"' in found[0].fix
     assert not [one for one in wrong(replace(facts, gpus=())) if "of NVIDIA's libraries" in one.detail]
+
+
+def test_one_with_libraries_of_another_version_can_be_lent_the_hosts() -> None:
+    old = {"libraries": frozenset({"550.54.14"})}
+    [found] = wrong(host(machine(**old), libraries_by=Way.MOUNT, libraries="580.95.05"))
+    assert found.fix.startswith("berth instance libraries m1, or the button")
+    mounted = machine(**old, devices={"nvidia-lib": {"type": "disk", "path": "/usr/local/nvidia"}})
+    [found] = wrong(host(mounted, libraries_by=Way.MOUNT, libraries="580.95.05"))
+    assert found.fix.startswith("Install the same version")

@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import suppress
 
-from app.drivers.base import TAG_PREFIX, DriverError, GiveUp
+from app.drivers.base import DriverError, GiveUp
+from app.drivers.libraries import DUE
 from app.drivers.lxd import creation, execute, instances, libraries, shapes
 from app.drivers.lxd.errors import as_driver_errors
 from app.drivers.lxd.shapes import Json
 from app.drivers.lxd.wire import Wire
-
-DUE = TAG_PREFIX + "libraries"  # on an instance: they are there from its next start on, or its linker has to be told
 
 Update = Callable[[str, str, Callable[[Json, Json], bool]], None]
 

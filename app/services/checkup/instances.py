@@ -12,6 +12,7 @@ from app.services.checkup.finding import BAD, OK, OWNER, WARN, Finding, Known, o
 from app.services.checkup.versions import below, parse
 
 _UNDOING = {"raw.lxc", "raw.apparmor", "raw.seccomp", "raw.qemu"}  # each can undo all that LXD does to confine it
+_LENDING = {Way.MOUNT, Way.RUNTIME}
 _LIMITS = {  # LXD's key: what else would do, what it limits, an example
     "limits.cpu": ("limits.cpu.allowance", "CPUs", "4"),
     "limits.memory": ("", "memory", "16GiB"),
@@ -43,7 +44,7 @@ def judge(facts: HostFacts, known: Known) -> Iterator[Finding]:
     """Each instance; how those of other people's making are limited is not Berth's to say."""
     for instance in facts.instances:
         found = [*_devices(facts, known, instance), *_nodes(facts, known, instance)]
-        found += [*_library(facts, instance), *_no_library(facts, known, instance)]
+        found += [*_library(facts, known, instance), *_no_library(facts, known, instance)]
         if instance.container:
             found += [*_unmarked(known, instance), *_exposed(facts, instance)]
             if cared_for(known, instance):
@@ -117,7 +118,7 @@ def _nodes(facts: HostFacts, known: Known, instance: InstanceFacts) -> Iterator[
         yield BAD, f"LXD lists its GPU device {name}, and there is no node of it in the machine", fix
 
 
-def _library(facts: HostFacts, instance: InstanceFacts) -> Iterator[_Said]:
+def _library(facts: HostFacts, known: Known, instance: InstanceFacts) -> Iterator[_Said]:
     if not facts.driver or not instance.libraries or facts.driver in instance.libraries:
         return
     inside = ", ".join(sorted(instance.libraries)[:3])
@@ -125,8 +126,9 @@ def _library(facts: HostFacts, instance: InstanceFacts) -> Iterator[_Said]:
         f"NVIDIA's library in it is of {inside}, the host's driver of {facts.driver}: nothing on the GPU starts"
         " (NVML error 18, driver/library version mismatch)"
     )
+    lent = f"{_lend(instance)}; or install" if _may_lend(facts, known, instance) else "Install"
     fix = (
-        f"Install the same version in it: sh NVIDIA-Linux-x86_64-{facts.driver}.run --no-kernel-modules"
+        f"{lent} the same version in it: sh NVIDIA-Linux-x86_64-{facts.driver}.run --no-kernel-modules"
         f" (or its distribution's libraries of {facts.driver.partition('.')[0]}), and renew the image it came from"
     )
     yield BAD, detail, fix
@@ -134,17 +136,33 @@ def _library(facts: HostFacts, instance: InstanceFacts) -> Iterator[_Said]:
 
 def _no_library(facts: HostFacts, known: Known, instance: InstanceFacts) -> Iterator[_Said]:
     """Made before the host lent them, taken over, or moved there."""
-    lends = facts.driver and facts.gpus and facts.libraries_by in {Way.MOUNT, Way.RUNTIME}
+    lends = facts.driver and facts.gpus and facts.libraries_by in _LENDING
     if not lends or instance.libraries != frozenset() or not _is_berths(known, instance):
         return
-    if INSIDE in {device.get("path") for device in instance.devices.values()}:
-        return
-    if on(instance.config, "nvidia.runtime"):
+    if on(instance.config, "nvidia.runtime") and not _mounted(instance):
         detail = "NVIDIA's libraries come into it as it starts, and it has not been started since that was set"
         yield WARN, detail, f"Restart it: berth instance stop {instance.name}; berth instance start {instance.name}"
         return
-    detail = f"has none of NVIDIA's libraries, its own or the host's ({facts.driver}): nothing on a GPU starts in it"
-    yield WARN, detail, f"Rebuild it, /home kept, or install those of {facts.driver} in it"
+    if _may_lend(facts, known, instance):
+        detail = (
+            f"has none of NVIDIA's libraries, its own or the host's ({facts.driver}): nothing on a GPU starts in it"
+        )
+        yield WARN, detail, f"{_lend(instance)}; or install those of {facts.driver} in it"
+
+
+def _may_lend(facts: HostFacts, known: Known, instance: InstanceFacts) -> bool:
+    """Whether the host's can be given to it, and it has not got them."""
+    without = not _mounted(instance) and not on(instance.config, "nvidia.runtime")
+    return facts.libraries_by in _LENDING and without and _is_berths(known, instance)
+
+
+def _mounted(instance: InstanceFacts) -> bool:
+    return INSIDE in {device.get("path") for device in instance.devices.values()}
+
+
+def _lend(instance: InstanceFacts) -> str:
+    button = "Give it the host's libraries"
+    return f'berth instance libraries {instance.name}, or the button "{button}" on its page'
 
 
 def _exposed(facts: HostFacts, instance: InstanceFacts) -> Iterator[_Said]:
