@@ -195,6 +195,8 @@ def test_another_idle_time_is_held_against_the_minutes_that_were_measured(lab: L
     freeze(NOW + 9 * HOUR)
     other = make_booking(lab.owner, gpus_of(make_host("lab09")), NOW, NOW + HOUR)
     ids = [lab.booking.id, other.id]
+    assert past.look(ids, Rules(idle_minutes=60)).unmeasured == 0, "it never had its GPUs"
+    other.allocations[0].attached_at = NOW
     grace = policy.current().idle_grace
     found = past.look(ids, Rules(idle_minutes=60))
     assert grace == 15

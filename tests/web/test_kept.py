@@ -39,7 +39,6 @@ PAGES = (
     "/people/waiting/refuse",
     "/people/approve/several?who=waiting",
     "/people/member",
-    "/people/member/suspend",
     "/settings",
     "/settings/keys",
     "/settings/notices",
@@ -47,7 +46,6 @@ PAGES = (
     "/machines/new",
     "/machines/box/care",
     "/machines/box/rename",
-    "/machines/box/rebuild",
     "/machines/box/snapshots",
     "/hosts/lab03/shares/new",
     "/hosts/lab03/gpus/{held}/release",
@@ -196,7 +194,7 @@ def test_what_is_too_long_for_an_address_is_left(client: Client, places: dict[st
 
 
 def test_signed_out_twice_the_newest_comes_back(client: Client, places: dict[str, int]) -> None:
-    sent, name = _sent(client, "First"), "title"
+    sent, name = _sent(client, "First"), "name"
     first = back_in(client, sent, "boss")
     again = next(one for one in typing(first) if one.values.get(name) == "First")
     assert "it is not saved yet" in first.text
@@ -211,13 +209,13 @@ def test_what_is_kept_ends(client: Client, places: dict[str, int], monkeypatch: 
     monkeypatch.setattr(kept, "LASTS", -1)
     shown = back_in(client, sent, "boss")
     assert "not kept any more" in shown.text
-    assert "Old" not in [one.values.get("title") for one in typing(shown)]
+    assert "Old" not in [one.values.get("name") for one in typing(shown)]
     assert places
 
 
-def _sent(client: Client, title: str) -> Page:
-    form = next(one for one in typing(client.get("/teams")) if "title" in one.values)
-    return send(client, form, "/teams", title=title)
+def _sent(client: Client, name: str) -> Page:
+    form = next(one for one in typing(client.get("/teams")) if "name" in one.values)
+    return send(client, form, "/teams", name=name)
 
 
 def test_series_are_looked_at_anew(client: Client, places: dict[str, int]) -> None:
