@@ -23,7 +23,8 @@ def late(booking: Booking, start: datetime, end: datetime, now: datetime) -> int
 
     Only of what would have run within the next hours, which others cannot plan for any more. The same for a booking
     that is cancelled, shortened or ended now: nobody gains by waiting or by taking another way. Nothing for a GPU that
-    Berth could not give, nor for what the waiting list gave them a moment ago. Its allocations must be loaded."""
+    Berth could not give, nor for what the waiting list gave them a moment ago, nor for the rest of another
+    one for which they never asked. Its allocations must be loaded."""
     rules = classes.rules_for(booking.account_id)
     if rules.late_hours is None or spared(booking, now):
         return 0
@@ -42,7 +43,7 @@ def amount(rules: Rules, price: Tariff, began: datetime, given_back: Window, now
 
 def spared(booking: Booking, now: datetime) -> bool:
     """Whether nothing is charged for giving it back at a moment; its allocations must be loaded."""
-    return not_given(booking) or _is_late(booking, now) or _just_given(booking, now)
+    return booking.unasked or not_given(booking) or _is_late(booking, now) or _just_given(booking, now)
 
 
 def not_given(booking: Booking) -> bool:
