@@ -205,7 +205,8 @@ def test_it_is_told_as_given_back_and_is_no_no_show_of_its_owner(alice: User, re
     _not_come(alice, rest, freeze)
     _set(own, trouble="stopped", trouble_at=own.starts_at, ready_at=own.starts_at)
     assert noshows.end_next(db.session.get_one(Host, own.host_id)) == own.id
-    span = Span(NOW - 3650 * 24 * HOUR, NOW + 3650 * 24 * HOUR, ZONE, 0, ())  # what is on record has its own clock
+    start, end = NOW - 3650 * 24 * HOUR, NOW + 3650 * 24 * HOUR  # what is on record has the database's clock
+    span = Span(start, end, ZONE, (), (start, end))
     assert [(user.username, count) for user, count in absences.counted(span, Scope())] == [("alice", 1)]
     assert [one.booking.id for one in absences.newest(span, Scope(), 5)] == [own.id]
     news.collect(mail=True)
