@@ -6,8 +6,9 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Any
 
-from sqlalchemy import CheckConstraint, ForeignKey, Index, String, Text, func, text
+from sqlalchemy import CheckConstraint, ColumnElement, ForeignKey, Index, String, Text, and_, func, text
 from sqlalchemy.dialects.postgresql import JSONB, ExcludeConstraint
+from sqlalchemy.ext.hybrid import hybrid_property
 from sqlalchemy.orm import Mapped, mapped_column, relationship
 
 from app.models.accounts import Account, User
@@ -33,6 +34,7 @@ class Booking(Base):
         Index("ix_bookings_user_id_starts_at", "user_id", "starts_at"),
         Index("ix_bookings_account_id_ends_at", "account_id", "ends_at"),  # what the rules look at, account locked
         Index("ix_bookings_series_id", "series_id", postgresql_where=text("series_id IS NOT NULL")),
+        Index("ix_bookings_rest_of_id", "rest_of_id", postgresql_where=text("rest_of_id IS NOT NULL")),
         # What still has to be settled, by host: the agents ask for it at every pass.
         Index("ix_bookings_unsettled", "host_id", "ends_at", postgresql_where=text("settled_at IS NULL")),
     )
@@ -43,6 +45,8 @@ class Booking(Base):
     host_id: Mapped[int] = mapped_column(ForeignKey("hosts.id"))
     instance_id: Mapped[int | None] = mapped_column(ForeignKey("instances.id"))  # none: the owner's machine there
     series_id: Mapped[int | None] = mapped_column(ForeignKey("series.id"))
+    # The booking that maintenance ended early, where this one is the rest of its time: see services.giving_way.
+    rest_of_id: Mapped[int | None] = mapped_column(ForeignKey("bookings.id"))
     starts_at: Mapped[datetime]
     ends_at: Mapped[datetime]
     booked_until: Mapped[datetime]  # the end last asked for; later than ends_at when released early
@@ -69,6 +73,16 @@ class Booking(Base):
     def named(self) -> Instance | None:
         """The machine that it is for by name, if that takes GPUs; None: for its owner's oldest there that does."""
         return self.instance if self.instance and self.instance.takes_gpus else None
+
+    @hybrid_property
+    def unasked(self) -> bool:
+        """Whether its owner never asked for it: the rest of another one, that they did not extend."""
+        return self.rest_of_id is not None and self.extended_at is None
+
+    @unasked.inplace.expression
+    @classmethod
+    def _unasked(cls) -> ColumnElement[bool]:
+        return and_(cls.rest_of_id.is_not(None), cls.extended_at.is_(None))
 
     def phase(self, now: datetime) -> Phase:
         """The booking's phase at `now`."""

@@ -203,7 +203,7 @@ def _shorten(user: User, booking: Booking, end: datetime, *, own: bool = True, u
     amount = tariff.of(booking).between(booking.starts_at, end, booking.ends_at)
     fee = late_fee(user, booking, end, booking.ends_at) if own else 0
     kind = "fee"
-    if unused and policy.current().charge == Charge.RESERVED:
+    if unused and not booking.unasked and policy.current().charge == Charge.RESERVED:
         kind, fee = "unused", amount
     _set_end(booking, end)
     db.session.flush()

@@ -24,8 +24,11 @@ class Charged:
 def of(booking: Booking) -> Charged:
     """What a booking is charged beside any fee; never more than it costs. Its allocations must be loaded.
 
-    By whatever rule: the time in which Berth did not give a GPU yet, through no fault of its owner's, costs nothing."""
+    By whatever rule: the time in which Berth did not give a GPU yet, through no fault of its owner's, costs nothing;
+    and so does the rest of another booking that they never asked for, where no machine ever took it."""
     whole, price, number = tariff.cost(booking), tariff.of(booking), len(booking.allocations)
+    if booking.unasked and all(one.attached_at is None for one in booking.allocations):
+        return Charged(0, f"{ATTACHED}:0/{whole}")
     # GPUs of one booking count alike: what each weighs is not written down, and the sum of all is right.
     if policy.current().charge == Charge.ATTACHED:
         kind = ATTACHED

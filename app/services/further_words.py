@@ -1,6 +1,8 @@
-"""Why a booking that ends soon cannot go on, in a sentence."""
+"""Why a booking that ends soon cannot go on, or as which other one it does, in a sentence."""
 
 from __future__ import annotations
+
+from typing import Any
 
 from flask_babel import gettext as _
 
@@ -16,3 +18,13 @@ def why_not(why: str, at: str, text: str) -> str:
     if why == Why.QUOTA:
         return _("It cannot be extended: not enough GPU-hours are left.")
     return _("It cannot be extended. %(why)s", why=text)
+
+
+def goes_on(rest: dict[str, Any]) -> str:
+    """`rest`: as in services.further."""
+    return _(
+        "It goes on as booking %(id)s on %(gpus)s of %(host)s.",
+        id=rest["booking"],
+        gpus=_(", ").join(_("GPU %(number)s", number=number) for number in rest["gpus"]),
+        host=rest["host"],
+    )

@@ -11,7 +11,7 @@ from sqlalchemy import select
 
 from app import clock
 from app.extensions import db
-from app.models import Allocation, Booking, Gpu, Instance, User
+from app.models import Allocation, Booking, Gpu, Instance, InstanceStatus, User
 from app.services import audit, changes, openings, quota
 from app.services.openings import Busy
 from app.services.rules import tariff
@@ -89,15 +89,25 @@ def _here(booking: Booking, own: list[Gpu], blocked: set[int], given: Busy, time
 
 
 def _elsewhere(booking: Booking, own: list[Gpu], blocked: set[int], given: Busy, time: Window) -> tuple[Gpu, ...]:
-    """As many equal GPUs of another host where the person has a machine; () if there are none."""
+    """As many equal GPUs of another host where the person has a machine; () if there are none. What runs goes on only
+    where the machine runs: nobody may be there to start it."""
     if len({gpu.model for gpu in own}) > 1:
         return ()
-    query = select(Instance.host_id).where(
-        Instance.owner_id == booking.user_id, Instance.takes_gpus, Instance.host_id != booking.host_id
-    )
-    hosts = set(db.session.scalars(query))
+    hosts = _hosts(booking, runs=time.starts_at > booking.starts_at)
     rest = [gpu for gpu in openings.usable_gpus(own[0].model) if gpu.host_id in hosts and gpu.id not in blocked]
     return tuple(openings.choose(_free(rest, time, given), {}, time, len(own), frozenset()))
+
+
+def _hosts(booking: Booking, *, runs: bool) -> set[int]:
+    """The other hosts where its owner's oldest machine, which gets what is booked there, could take GPUs; with `runs`,
+    where that was last seen to run."""
+    query = (
+        select(Instance.host_id, Instance.status)
+        .where(Instance.owner_id == booking.user_id, Instance.takes_gpus, Instance.host_id != booking.host_id)
+        .order_by(Instance.id.desc())
+    )
+    oldest = {host_id: status for host_id, status in db.session.execute(query)}  # noqa: C416 - not pairs to mypy
+    return {host_id for host_id, status in oldest.items() if not runs or status == InstanceStatus.RUNNING}
 
 
 def _free(gpus: list[Gpu], time: Window, given: Busy) -> list[Gpu]:
@@ -141,6 +151,7 @@ def _continue(actor: User, change: Change, why: str) -> None:
         account_id=booking.account_id,
         host_id=host.id,
         instance_id=booking.instance_id if host.id == booking.host_id else None,
+        rest_of_id=booking.id,
         starts_at=change.given.starts_at,
         ends_at=end,
         booked_until=end,

@@ -125,7 +125,7 @@ def _own(event: AuditEvent) -> Iterator[tuple[User, Telling]]:
     told = ("since", "due_at", "keeps", "minutes", "absent", "rest")  # of GPUs that do nothing; of maintenance
     details |= {name: event.details[name] for name in told if name in event.details}
     until = details.get("due_at") if event.action == "booking.idle_warned" else None
-    if event.action in UNUSED and policy.current().charge == Charge.RESERVED:
+    if event.action in UNUSED and not booking.unasked and policy.current().charge == Charge.RESERVED:
         details["paid"] = True
     yield booking.user, Telling(kind, key, details, datetime.fromisoformat(until) if until else None)
 

@@ -122,6 +122,9 @@ def _of_extending(details: dict[str, Any], place: Place, page: str) -> list[str]
     further, url = details.get("further"), f"{page}/change"
     if further is None:
         return [_("Extend it or end it now: %(url)s", url=url)]
+    if rest := further.get("rest"):
+        page = f"{place.url}/bookings/{rest['booking']}"
+        return [further_words.goes_on(rest), _("Booking %(id)s: %(url)s", id=rest["booking"], url=page)]
     if further.get("until"):
         until = place.when(further["until"])
         return [_("It can be extended to %(until)s. Extend it or end it now: %(url)s", until=until, url=url)]

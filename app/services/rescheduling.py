@@ -56,6 +56,8 @@ def put(actor: User, booking: Booking, window: Window) -> None:
 
 
 def _set(booking: Booking, window: Window) -> None:
+    if window.starts_at < booking.starts_at or window.ends_at > booking.ends_at:
+        booking.rest_of_id = None  # its owner asked for this time
     same_end = window.ends_at == booking.ends_at
     booking.starts_at, booking.ends_at = window.starts_at, window.ends_at
     booking.booked_until = window.ends_at

@@ -103,6 +103,8 @@ def _what_to_do(warning: Due, further: Further | None, language: str) -> str:
     number = warning.booking_id
     if further is None:
         return _("To extend it or to end it now, open booking %(id)s in Berth.", id=number)
+    if further.rest:
+        return further_words.goes_on(further.rest)
     if further.until is not None:
         until = _time(warning, further.until)
         return _("To extend it (to %(until)s) or to end it now, open booking %(id)s in Berth.", until=until, id=number)

@@ -34,7 +34,7 @@ def warned(booking: Booking, now: datetime) -> Warned | None:
     if found.held:
         held = _("Memory is held, which counts for longer, but not for ever.")
         text = f"{text} {held}"
-    if policy.current().charge == Charge.RESERVED:
+    if policy.current().charge == Charge.RESERVED and not booking.unasked:
         paid = _("Its hours are charged all the same.")
         text = f"{text} {paid}"
     left = sight.keeps_left(booking.id)

@@ -74,6 +74,6 @@ def _among(query: Select[*Ts], span: Span, scope: Scope) -> Select[*Ts]:
         query.select_from(AuditEvent)
         .join(Booking, Booking.id == _BOOKING)
         .join(User, User.id == Booking.user_id)
-        .where(or_(AuditEvent.action == NO_SHOW, unused))
+        .where(or_(AuditEvent.action == NO_SHOW, unused), ~Booking.unasked)  # to a rest nobody had to come
         .where(AuditEvent.created_at >= span.start, AuditEvent.created_at < span.until, *mine)
     )

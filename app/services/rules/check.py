@@ -90,7 +90,8 @@ def _of_a_new_one(asked: Asked, standing: Standing, rules: Rules) -> Iterator[Ru
             rule="min_minutes",
             limit=rules.min_minutes,
         )
-    ahead = sorted(claim.window.starts_at for claim in standing.claims if claim.window.starts_at > now)
+    asked_for = (claim.window for claim in standing.claims if not claim.unasked)
+    ahead = sorted(window.starts_at for window in asked_for if window.starts_at > now)
     if rules.bookings_ahead is not None and window.starts_at > now and len(ahead) >= rules.bookings_ahead:
         yield RuleRefused(
             ngettext(
@@ -154,7 +155,9 @@ def _gap(asked: Asked, standing: Standing, rules: Rules) -> Iterator[RuleRefused
     near = [
         claim.window
         for claim in _of_the_person(asked, standing)  # a team's members do not wait for each other
-        if claim.window.ends_at + gap > new.starts_at and claim.window.starts_at < new.ends_at + gap
+        if not claim.unasked  # it is where maintenance left it
+        and claim.window.ends_at + gap > new.starts_at
+        and claim.window.starts_at < new.ends_at + gap
     ]
     if near:
         after = max(window.ends_at for window in near) + gap

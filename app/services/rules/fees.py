@@ -24,7 +24,8 @@ def late(booking: Booking, start: datetime, end: datetime, now: datetime) -> int
 
     Only of what would have run within the next hours, which others cannot plan for any more. The same for a booking
     that is cancelled, shortened or ended now: nobody gains by waiting or by taking another way. Nothing for a GPU that
-    Berth could not give, nor for what the waiting list gave them a moment ago. Its allocations must be loaded."""
+    Berth could not give, nor for what the waiting list gave them a moment ago, nor for the rest of another
+    one for which they never asked. Its allocations must be loaded."""
     rules = classes.rules_for(booking.account_id)
     if rules.late_hours is None or spared(booking, now):
         return 0
@@ -47,8 +48,8 @@ def spared(booking: Booking, now: datetime) -> bool:
 
 
 def spared_anyway(booking: Booking, now: datetime) -> bool:
-    """The same, whoever booked it."""
-    return not_given(booking) or _is_late(booking, now)
+    """The same, but for what the waiting list booked or offers."""
+    return booking.unasked or not_given(booking) or _is_late(booking, now)
 
 
 def undecided(booking_ids: Sequence[int]) -> dict[int, list[datetime]]:

@@ -54,14 +54,14 @@ def _cap(account_id: int, user_id: int) -> int | None:
 def claims_of(account_id: int, since: datetime, *, ignore_booking: int | None = None) -> list[Claim]:
     """What an account has booked that ends after a moment, without what was cancelled; in order of start."""
     query = (
-        select(Booking.id, Booking.user_id, Booking.starts_at, Booking.ends_at, func.count())
+        select(Booking.id, Booking.user_id, Booking.unasked, Booking.starts_at, Booking.ends_at, func.count())
         .join(Allocation, Allocation.booking_id == Booking.id)
         .where(Booking.account_id == account_id, Booking.cancelled_at.is_(None), Booking.ends_at > since)
         .group_by(Booking.id)
         .order_by(Booking.starts_at, Booking.id)
     )
     return [
-        Claim(Window(starts_at, ends_at), count, number, user_id)
-        for number, user_id, starts_at, ends_at, count in db.session.execute(query)
+        Claim(Window(starts_at, ends_at), count, number, user_id, unasked)
+        for number, user_id, unasked, starts_at, ends_at, count in db.session.execute(query)
         if number != ignore_booking
     ]

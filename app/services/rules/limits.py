@@ -17,12 +17,13 @@ from app.services.windows import Window, hours_text
 
 @dataclass(frozen=True)
 class Claim:
-    """One booking of the account, as the rules see it."""
+    """One booking of the account, as the rules see it. `unasked`: its owner never asked for it (models.Booking)."""
 
     window: Window
     gpus: int
     booking_id: int = 0
     user_id: int = 0
+    unasked: bool = False
 
 
 def of_window(rules: Policy | Rules, window: Window, now: datetime) -> Iterator[RuleRefused]:

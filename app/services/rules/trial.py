@@ -40,6 +40,8 @@ class Past:
     cancelled_at: datetime | None = None
     paid: int = 0
     user_id: int = 0
+    is_rest: bool = False
+    unasked: bool = False
 
     def claim(self, moment: datetime) -> Claim | None:
         """What of it was booked at a moment."""
@@ -47,7 +49,7 @@ class Past:
             return None
         given_back = self.released_at is not None and self.released_at <= moment
         end = self.ends_at if given_back else self.window.ends_at
-        return Claim(Window(self.window.starts_at, end), len(self.models), self.booking_id, self.user_id)
+        return Claim(Window(self.window.starts_at, end), len(self.models), self.booking_id, self.user_id, self.unasked)
 
 
 @dataclass(frozen=True)
@@ -94,15 +96,17 @@ def run(found: AccountClass, rules: Rules, since: datetime, until: datetime, zon
 def replay(pasts: Iterable[Past], rules: Rules, since: datetime, zone: ZoneInfo, *, slot: int = 1) -> Trial:
     """The bookings in the order in which they were made, each against what its account had then. Pure.
 
-    What would have been refused is not held against later ones; what was made before `since` is only held against them.
+    What would have been refused is not held against later ones; what was made before `since`, and the rest of another
+    booking, for which nobody asked, is only held against them.
     """
     earlier: dict[int, list[Past]] = defaultdict(list)
     verdicts: list[Verdict] = []
     kept: list[Past] = []
     longer = added = paid = would_pay = 0
     for past in sorted(pasts, key=lambda one: (one.made_at, one.booking_id)):
-        one = past if past.made_at < since else on_grid(past, rules.slot(slot))
-        if past.made_at >= since:
+        judged = past.made_at >= since and not past.is_rest
+        one = past if not judged else on_grid(past, rules.slot(slot))
+        if judged:
             refusals = tuple(check.broken(_asked(one), _standing(earlier[past.account_id], one), rules, zone))
             paid += past.paid
             if refusals:
@@ -175,4 +179,6 @@ def _past(booking: Booking, person: str, host: str, models: Sequence[str]) -> Pa
         booking.cancelled_at,
         0 if booking.cancelled_at else rate.cost(Window(booking.starts_at, booking.ends_at)),
         booking.user_id,
+        booking.rest_of_id is not None,
+        booking.unasked,
     )
