@@ -194,9 +194,9 @@ class FakeLxd(FakeDoors, FakeImages, FakeLibraries, FakeLifecycle, FakeShares):
             if status == "running" and item["status"] == "stopped":
                 self.refuse_taken(state, what, item)
             if item["status"] != status:
-                item["status"] = status
-                if status == "running":
+                if (item["status"], status) == ("stopped", "running"):
                     item["started"] = time.time()
+                item["status"] = status
                 item["nodes"] = list(item["devices"]) if status == "running" else []
 
     def _report(self, progress: Progress, steps: list[tuple[str, int, float]]) -> None:

@@ -59,6 +59,7 @@ def of(instance: Instance) -> Libraries | None:
         return Libraries(Source.RUNTIME, driver, driver, None if due else True, due)
     own = instance.template.driver_version if instance.template else ""
     may = brought["way"] in _LENT and instance.status in _MAY and not seen.get("privileged")
+    may = may and instance.delete_at is None
     source = Source.OWN if own else Source.NONE
     return Libraries(source, own, driver, own == driver if own else None, may_lend=may)
 

@@ -19,7 +19,7 @@ def unseal(secret_key: str, sealed: str, *, within: int | None = None) -> str | 
     anew."""
     try:
         return _box(secret_key).decrypt(sealed.encode(), within).decode()
-    except InvalidToken:
+    except (InvalidToken, ValueError):  # what is no ASCII is no token either
         return None
 
 

@@ -68,7 +68,7 @@ def opened(person: User) -> Response | None:
     if "to" in found:
         return go(found["to"])
     g.kept = found
-    flash(_("Filled in with what you had typed; it is not saved yet."))
+    flash(_("You were signed out: nothing was changed. What you had typed is filled in again."))
     return None
 
 

@@ -13,7 +13,7 @@ from app.models import User
 from app.services import quota
 from app.services.rules import classes
 from app.web import rule_words
-from tests.factories import gpus_of, make_admin, make_booking, make_host, make_pending, make_user
+from tests.factories import attach, gpus_of, make_admin, make_booking, make_host, make_pending, make_user
 from tests.page import Client, Form, Page
 
 HOUR = timedelta(hours=1)
@@ -50,7 +50,7 @@ def test_a_class_is_made_tried_and_switched_on(admin: Client, student: User) -> 
     gpus = gpus_of(make_host("lab01"))
     then = last_month()
     make_booking(student, gpus[:3], then, then + 2 * HOUR, created_at=then - HOUR)
-    make_booking(student, gpus[:1], then + 4 * HOUR, then + 6 * HOUR, created_at=then - HOUR)
+    attach(make_booking(student, gpus[:1], then + 4 * HOUR, then + 6 * HOUR, created_at=then - HOUR))
     tried = admin.submit(trying(page_of(admin), max_gpus="2", hours_week="20"))
     assert tried.status == 200
     assert tried.texts("//caption[contains(., 'would change')]/..//tbody//*[self::th or self::td]") == [

@@ -197,7 +197,7 @@ def test_signed_out_twice_the_newest_comes_back(client: Client, places: dict[str
     sent, name = _sent(client, "First"), "name"
     first = back_in(client, sent, "boss")
     again = next(one for one in typing(first) if one.values.get(name) == "First")
-    assert "it is not saved yet" in first.text
+    assert "nothing was changed. What you had typed is filled in again." in first.text
     kept_there = parse_qs(urlsplit(sent.location).query)["next"][0]
     shown = back_in(client, send(client, again, kept_there, **{name: "Second"}), "boss")
     assert [one.values[name] for one in typing(shown) if name in one.values] == ["Second"]

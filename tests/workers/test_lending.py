@@ -66,6 +66,18 @@ def test_by_nvidia_runtime_they_come_with_its_next_start(home: Home, house: Hous
         home.survey()
 
 
+def test_one_that_only_goes_on_has_not_started(home: Home, house: House) -> None:
+    bring(home, Way.RUNTIME)
+    lending.lend(house.alice, home.machine)
+    home.do()
+    home.lxd.freeze("alice")
+    home.lxd.start("alice")
+    home.survey()
+    found = lending.of(home.machine)
+    assert found is not None
+    assert (found.due, found.fit) == (True, None)
+
+
 def test_one_that_is_stopped_has_a_mounted_directory_from_its_next_start_on(home: Home, house: House) -> None:
     bring(home, Way.MOUNT)
     instances.request(house.alice, home.machine, OperationKind.STOP)

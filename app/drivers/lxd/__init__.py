@@ -122,8 +122,8 @@ class PylxdDriver(WaysIn, TemplateSide, Lifecycle):
 
     def start(self, instance: str) -> None:
         """Start it; a running one is fine."""
-        instances.power(self._wire, instance, "start")
-        lend.after_start(self._wire, self._update, instance)
+        begun = instances.power(self._wire, instance, "start")
+        lend.after_start(self._wire, self._update, instance, begun=begun)
 
     def stop(self, instance: str, *, force: bool = False) -> None:
         """Stop it cleanly, or at once; a stopped one is fine."""

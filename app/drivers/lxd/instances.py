@@ -62,8 +62,8 @@ def restart(wire: Wire, name: str) -> None:
     power(wire, name, "start")
 
 
-def power(wire: Wire, name: str, action: str, *, force: bool = False, anywhere: bool = False) -> None:
-    """start, stop, freeze; what is so already is fine."""
+def power(wire: Wire, name: str, action: str, *, force: bool = False, anywhere: bool = False) -> bool:
+    """start, stop, freeze; what is so already is fine. Whether a start began from nothing: not one that went on."""
     what = f"{action.capitalize()} {name}"
     with as_driver_errors(what):
         current = _found(wire, name, anywhere)
@@ -71,7 +71,7 @@ def power(wire: Wire, name: str, action: str, *, force: bool = False, anywhere: 
             raise GiveUp(what, "the host has no such instance", "Create the instance anew.")
         status = current["status"].lower()
         if (action, status) in {("start", "running"), ("stop", "stopped"), ("freeze", "frozen")}:
-            return
+            return False
         if action == "freeze" and status != "running":
             raise TryAgain(what, f"the instance is {status}", "Start the instance.")
         if (action, status, force) == ("stop", "frozen", False):  # it could not shut down
@@ -82,10 +82,11 @@ def power(wire: Wire, name: str, action: str, *, force: bool = False, anywhere: 
             _switch(wire, name, request)
         except RefusedError as error:
             if "is already " in str(error):  # running, stopped: somebody was faster
-                return
+                return action == "start"
             if force or action != "stop" or "shutting down" not in str(error):
                 raise
             raise TryAgain(what, f"{_NOT_OBEYED} in {STOP_TIMEOUT} s", "Stop it at once.") from error
+    return action == "start"
 
 
 def _switch(wire: Wire, name: str, request: Json) -> None:

@@ -36,11 +36,11 @@ def lend(wire: Wire, update: Update, name: str) -> bool:
     return settle(wire, update, name)
 
 
-def after_start(wire: Wire, update: Update, name: str) -> None:
-    """Have what was lent found by one that was just started. It runs, whatever comes of this: the next start tries
-    again."""
+def after_start(wire: Wire, update: Update, name: str, *, begun: bool = True) -> None:
+    """Have what was lent found by one that was just started, or that ran already (not `begun`). It runs, whatever comes
+    of this: the next start tries again."""
     with suppress(DriverError), as_driver_errors(f"Tell {name} of NVIDIA's libraries"):
-        settle(wire, update, name, started=True)
+        settle(wire, update, name, started=begun)
 
 
 def settle(wire: Wire, update: Update, name: str, *, started: bool = False) -> bool:

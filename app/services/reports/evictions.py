@@ -81,9 +81,11 @@ def newest(span: Span, scope: Scope, limit: int) -> list[Eviction]:
         .limit(limit)
     )
     found = [_eviction(*row) for row in db.session.execute(query)]
-    if scope.account_id is None:
+    if scope.reader_id is None:
         return found
-    return [replace(one, machine="", program="") for one in found]  # a team's owner sees hours, not what others run
+    return [
+        one if one.user and one.user.id == scope.reader_id else replace(one, machine="", program="") for one in found
+    ]
 
 
 def _among(query: Select[*Ts], span: Span, scope: Scope) -> Select[*Ts]:

@@ -33,11 +33,13 @@ class Key(StrEnum):
 
 @dataclass(frozen=True)
 class Scope:
-    """Whose bookings: everybody's, one person's, one account's, or one booking."""
+    """Whose bookings: everybody's, one person's, one account's, or one booking. `reader_id`: of somebody who sees of
+    others' machines no names, nor what ran in them."""
 
     user_id: int | None = None
     account_id: int | None = None
     booking_id: int | None = None
+    reader_id: int | None = None
 
     @property
     def condition(self) -> str:

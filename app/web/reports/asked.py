@@ -103,7 +103,7 @@ def _scope(user: User, of: str) -> tuple[Scope, Account | None]:
     if of.startswith(OF_TEAM) and number.isascii() and number.isdigit() and len(number) < 19:
         team = teams.get(user, int(number))
         if teams.runs(user, team):
-            return Scope(account_id=team.id), team
+            return Scope(account_id=team.id, reader_id=None if user.is_admin else user.id), team
     raise NotFound(_("There is no such report for you."))
 
 
