@@ -24,6 +24,9 @@ class Way(StrEnum):
     INSTALL = "install"  # nothing does it: they are installed in the machine, by hand or by its template
 
 
+LENDING = frozenset({Way.RUNTIME, Way.MOUNT})  # those by which a machine has the host's own
+
+
 class Why(StrEnum):
     """Why they come that way and no better one, or not the one that was chosen."""
 

@@ -7,6 +7,7 @@ from typing import Any
 from flask_babel import gettext as _
 
 from app.services.room import Why
+from app.services.words import gpu_numbers
 
 
 def why_not(why: str, at: str, text: str) -> str:
@@ -25,6 +26,6 @@ def goes_on(rest: dict[str, Any]) -> str:
     return _(
         "It goes on as booking %(id)s on %(gpus)s of %(host)s.",
         id=rest["booking"],
-        gpus=_(", ").join(_("GPU %(number)s", number=number) for number in rest["gpus"]),
+        gpus=gpu_numbers(rest["gpus"]),
         host=rest["host"],
     )

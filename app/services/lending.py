@@ -8,12 +8,11 @@ from enum import StrEnum
 
 from flask_babel import gettext as _
 
-from app.drivers.libraries import DUE, INSIDE, Way, Why
+from app.drivers.libraries import DUE, INSIDE, LENDING, Way, Why
 from app.errors import Conflict
 from app.models import Instance, InstanceStatus, Operation, OperationKind, User
 from app.services import instances
 
-_LENT = {Way.MOUNT, Way.RUNTIME}
 _MAY = {InstanceStatus.RUNNING, InstanceStatus.STOPPED}  # a paused one could not be told of them
 
 
@@ -58,7 +57,7 @@ def of(instance: Instance) -> Libraries | None:
     if config.get("nvidia.runtime", "").lower() in {"true", "1", "yes", "on"}:
         return Libraries(Source.RUNTIME, driver, driver, None if due else True, due)
     own = instance.template.driver_version if instance.template else ""
-    may = brought["way"] in _LENT and instance.status in _MAY and not seen.get("privileged")
+    may = brought["way"] in LENDING and instance.status in _MAY and not seen.get("privileged")
     may = may and instance.delete_at is None
     source = Source.OWN if own else Source.NONE
     return Libraries(source, own, driver, own == driver if own else None, may_lend=may)

@@ -13,7 +13,7 @@ from flask_babel import ngettext
 from app.models import Event, User
 from app.services import further_words
 from app.services.noshows import NO_SHOW
-from app.services.words import on_clocks
+from app.services.words import gpu_numbers, on_clocks
 
 
 @dataclass(frozen=True)
@@ -110,7 +110,7 @@ def _of_rest(rest: dict[str, Any], place: Place) -> str:
     return _(
         "It goes on until %(end)s on %(gpus)s of %(host)s, as booking %(id)s: %(url)s",
         end=place.when(rest["ends_at"]),
-        gpus=_(", ").join(_("GPU %(number)s", number=number) for number in rest["gpus"]),
+        gpus=gpu_numbers(rest["gpus"]),
         host=rest["host"],
         id=rest["booking"],
         url=f"{place.url}/bookings/{rest['booking']}",

@@ -16,6 +16,7 @@ from app.services import further_words
 from app.services.further import Further
 from app.services.idle.warned import ForMachine
 from app.services.warnings import Claim, Due, Held
+from app.services.words import gpu_numbers
 
 NAMES = 5  # programs that are named
 
@@ -115,9 +116,7 @@ def _what_to_do(warning: Due, further: Further | None, language: str) -> str:
 def _what_happens(warning: Due) -> str:
     grace = warning.grace
     values = {
-        "gpus": _(", ").join(
-            _("GPU %(number)s", number=minor) for minor in sorted(claim.gpu.minor for claim in warning.claims)
-        ),
+        "gpus": gpu_numbers(claim.gpu.minor for claim in warning.claims),
         "time": _time(warning, warning.ends_at),
         "seconds": grace.seconds,
     }

@@ -58,4 +58,9 @@ def gpu_label(gpu: Gpu) -> str:
 
 def gpu_list(gpus: Iterable[Gpu]) -> str:
     """Several GPUs of one host: `GPU 2, GPU 3`."""
-    return _(", ").join(gpu_label(gpu) for gpu in sorted(gpus, key=lambda gpu: gpu.minor))
+    return gpu_numbers(gpu.minor for gpu in gpus)
+
+
+def gpu_numbers(minors: Iterable[int]) -> str:
+    """The same by their numbers, which is all that a notice keeps of them."""
+    return _(", ").join(_("GPU %(number)s", number=minor) for minor in sorted(minors))

@@ -1,28 +1,18 @@
 from __future__ import annotations
 
-from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from flask import Flask
 
 from app.errors import InvalidInput, NotFound, QuotaExceeded, RuleRefused, SlotTaken
 from app.extensions import db
 from app.models import Booking, Host, LedgerEntry, Phase, User
 from app.services import audit, bookings, changes, quota, recording
-from tests.factories import attach, gpus_of, make_admin, make_booking, make_host, make_user
+from tests.factories import attach, gpus_of, make_admin, make_booking, make_user
+from tests.services.conftest import NOW, Freeze
 
-NOW = datetime(2026, 11, 3, 14, 0, tzinfo=UTC)
 HOUR = timedelta(hours=1)
 SLOT = 900
-
-Freeze = Callable[[datetime], None]
-
-
-@pytest.fixture
-def host(app: Flask, freeze: Freeze) -> Host:
-    freeze(NOW)
-    return make_host("lab03")
 
 
 @pytest.fixture

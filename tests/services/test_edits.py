@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from itertools import pairwise
 from typing import Any
 
@@ -21,19 +21,10 @@ from app.services.resizing import Size
 from app.services.rules import classes, tariff
 from app.services.windows import Window
 from tests.factories import attach, gpus_of, make_admin, make_booking, make_gpu, make_host, make_user
-from tests.services.conftest import waits
+from tests.services.conftest import NOW, Freeze, waits
 
-NOW = datetime(2026, 11, 3, 14, 0, tzinfo=UTC)
 HOUR = timedelta(hours=1)
 SLOT = 900
-
-Freeze = Callable[[datetime], None]
-
-
-@pytest.fixture
-def host(app: Flask, freeze: Freeze) -> Host:
-    freeze(NOW)
-    return make_host("lab03")
 
 
 @pytest.fixture

@@ -6,13 +6,12 @@ from collections.abc import Iterator
 
 from app.drivers.base import DENIED_CALLS, DEVICE_NAME
 from app.drivers.facts import HostFacts, InstanceFacts
-from app.drivers.libraries import INSIDE, Way
+from app.drivers.libraries import INSIDE, LENDING
 from app.services.checkup.devices import brings_gpu
 from app.services.checkup.finding import BAD, OK, OWNER, WARN, Finding, Known, on
 from app.services.checkup.versions import below, parse
 
 _UNDOING = {"raw.lxc", "raw.apparmor", "raw.seccomp", "raw.qemu"}  # each can undo all that LXD does to confine it
-_LENDING = {Way.MOUNT, Way.RUNTIME}
 _LIMITS = {  # LXD's key: what else would do, what it limits, an example
     "limits.cpu": ("limits.cpu.allowance", "CPUs", "4"),
     "limits.memory": ("", "memory", "16GiB"),
@@ -136,7 +135,7 @@ def _library(facts: HostFacts, known: Known, instance: InstanceFacts) -> Iterato
 
 def _no_library(facts: HostFacts, known: Known, instance: InstanceFacts) -> Iterator[_Said]:
     """Made before the host lent them, taken over, or moved there."""
-    lends = facts.driver and facts.gpus and facts.libraries_by in _LENDING
+    lends = facts.driver and facts.gpus and facts.libraries_by in LENDING
     if not lends or instance.libraries != frozenset() or not _is_berths(known, instance):
         return
     if on(instance.config, "nvidia.runtime") and not _mounted(instance):
@@ -153,7 +152,7 @@ def _no_library(facts: HostFacts, known: Known, instance: InstanceFacts) -> Iter
 def _may_lend(facts: HostFacts, known: Known, instance: InstanceFacts) -> bool:
     """Whether the host's can be given to it, and it has not got them."""
     without = not _mounted(instance) and not on(instance.config, "nvidia.runtime")
-    return facts.libraries_by in _LENDING and without and _is_berths(known, instance)
+    return facts.libraries_by in LENDING and without and _is_berths(known, instance)
 
 
 def _mounted(instance: InstanceFacts) -> bool:
