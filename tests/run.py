@@ -34,6 +34,7 @@ SUITES = {
 }
 # Labs, and who starts and ends whole Berths, wait more than they work: the ones run while the others do.
 BESIDE = {"quick": ("runtime",), "lab": ("holds", "apart")}
+ON_LXD = {"lab", "holds", "apart", "timed"}
 PACKAGES = [
     "chromium", "fonts-noto-cjk", "gcc", "libc6-dev", "openssh-client", "freerdp2-x11", "xvfb", "imagemagick",
     *LAB_PACKAGES,
@@ -49,6 +50,9 @@ def main(arguments: list[str]) -> int:
         return 0 if well else 1
     install_packages()
     chosen = arguments or list(SUITES)
+    if ON_LXD & set(chosen):
+        # Minutes of both cores, once on a machine: beside suites that wait for seconds, those would fail
+        step("images of the lab", [sys.executable, "-m", "tests.lab", "images"])
     with tempfile.TemporaryDirectory(prefix="berth-results-") as folder:
         counts = Counter(errors=len(broken))
         skips: Counter[str] = Counter()

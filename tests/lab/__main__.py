@@ -6,7 +6,8 @@ import argparse
 import sys
 from pathlib import Path
 
-from tests.lab.image import ensure_packages, image
+from tests.lab.desktop_image import desktop_image
+from tests.lab.image import KINDS, ensure_packages, image
 from tests.lab.lab import Lab
 from tests.lab.remains import down, sweep
 
@@ -25,6 +26,7 @@ def main() -> int:
     for name in ("up", "image", "down"):
         commands.choices[name].add_argument("directory", type=Path, metavar="DIR")
     commands.choices["image"].add_argument("kind", choices=["base", "networked"])
+    commands.add_parser("images", help="build what the cache lacks of all images, one after the other")
     commands.add_parser("sweep", help="remove what killed test runs left")
     wish = parser.parse_args()
     if why := ensure_packages():
@@ -44,6 +46,8 @@ def main() -> int:
         print(lab.socket)
     elif wish.command == "image":
         Lab(wish.directory).lxc("image", "import", str(image(wish.kind)), "--alias", wish.kind, timeout=300)
+    elif wish.command == "images":
+        print(*[image(kind) for kind in KINDS], desktop_image(), sep="\n")
     elif wish.command == "down":
         down(wish.directory)
     else:

@@ -21,6 +21,7 @@ _INCLUDE = {"base": "systemd,systemd-sysv,dbus,iproute2,openssh-server,sudo,proc
 _INCLUDE["networked"] = f"{_INCLUDE['base']},udev,systemd-resolved"  # asks its bridge for an address and for names
 # A computer on which nobody has installed anything yet, but Python; what Berth installs there waits in apt's cache.
 _INCLUDE["workstation"] = "systemd,systemd-sysv,dbus,iproute2,procps,python3,kmod"
+KINDS = tuple(_INCLUDE)
 _WAITS = ["lxd", "btrfs-progs", "nftables", "dnsmasq-base"]
 _DHCP = "[Match]\nName=eth0\n\n[Network]\nDHCP=yes\n"
 _LEFT_OUT = ["usr/share/doc", "usr/share/locale", "usr/share/man", "var/lib/apt/lists", "var/cache/apt/archives"]
