@@ -73,9 +73,12 @@ def _lacks(system: System, name: str) -> list[str]:
     """What is missing for it. The snap brings its own programs along."""
     lacking = []
     module = _MODULES[name]
-    if not system.exists(f"/sys/module/{module}"):
+    built_in = name in (system.read("/proc/filesystems") or "").split()
+    if not (built_in or system.exists(f"/sys/module/{module}")):
         asked = system.run(["modinfo", module])
-        if not asked.ok and asked.status != NOT_FOUND:  # without modinfo nobody knows
+        if asked.status == NOT_FOUND:
+            lacking.append(f"the module {module} is not loaded, and there is no modinfo to look for it")
+        elif not asked.ok:
             lacking.append(f"the kernel has no module {module}")
     if not by_snap(system) and system.run([name, "version"]).status == NOT_FOUND:
         lacking.append(f"the programs of {name} are not installed")

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from app.drivers.system import Done
+from app.drivers.system import NOT_FOUND, Done
 from app.services import hostinit
 from app.services.hostinit import State, Trouble, Wish, disks, firewall, services, units
 from tests.require import need
@@ -180,6 +180,8 @@ def test_why_not_zfs_is_what_is_missing_and_no_more(fresh: PaperSystem) -> None:
     assert "not zfs: LXD does not offer it, though its module and programs are there" in took
     assert (get.startswith("For zfs: systemctl restart lxd"), "apt-get" in get) == (True, False)
     fresh.modules.remove("zfs")
+    fresh._modinfo = lambda _words: Done(NOT_FOUND, "-")  # type: ignore[method-assign]
+    assert "not zfs: the module zfs is not loaded, and there is no modinfo to look for it" in pool(fresh).notes[0]
     fresh.write("/sys/module/zfs/version", "2.2")  # loaded, from wherever
     assert "LXD does not offer it" in pool(fresh).notes[0]
 
