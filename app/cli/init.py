@@ -15,6 +15,7 @@ from app.services import hostinit
 from app.services.checkup import printable
 from app.services.hostinit import Outcome, State, firewall
 from app.services.hostinit.services import RULES
+from app.services.hostinit.storage import WHICH
 
 _SIGNS = {
     State.ALREADY: "ok  ", State.DONE: "done", State.PLANNED: "do  ", State.FAILED: "FAIL", State.LEFT: "left",
@@ -33,6 +34,7 @@ def _ports(_context: click.Context, _parameter: click.Parameter, text: str) -> t
 @click.option("--name", default=os.uname().nodename.partition(".")[0].lower, help="What Berth calls the host.")
 @click.option("--disk", default="", help="An empty disk for the machines: /dev/…")
 @click.option("--loop", "loop_gib", type=click.IntRange(5, 100_000), default=None, metavar="GIB", help="Or a file.")
+@click.option("--storage", type=click.Choice(WHICH), help="What it is made of (default: the best there is).")
 @click.option("--erase", is_flag=True, help="Take the disk though there is something on it, which is lost for good.")
 @click.option("--subnet", default="", help="The bridge's address with its mask, 10.77.0.1/24.")
 @click.option("--allow", "opened", multiple=True, metavar="NETWORK", help=f"A private network they may reach{_KEPT}.")
@@ -54,7 +56,7 @@ def init(ports: tuple[int, int], no_agent: bool, yes: bool, dry_run: bool, as_js
     really = yes and not dry_run
     if really and os.geteuid() != 0:
         raise Failed("Setting a workstation up takes root: sudo berth host init … --yes")
-    given["loop_gib"] = given["loop_gib"] or 0
+    given["loop_gib"], given["storage"] = given["loop_gib"] or 0, given["storage"] or ""
     berth, system = str(Path(sys.executable).with_name("berth")), System()
     kept = _as_before(system, given)
     if kept and not as_json:
@@ -69,7 +71,7 @@ def init(ports: tuple[int, int], no_agent: bool, yes: bool, dry_run: bool, as_js
         if not as_json:
             _show(one)
     if as_json:
-        print_json([{"step": one.title, "state": one.state, "lines": one.lines, "todo": one.todo} for one in outcomes])
+        print_json([_as_json(one) for one in outcomes])
     return _end(outcomes, system, berth, really=really, as_json=as_json)
 
 
@@ -89,9 +91,13 @@ def _as_before(system: System, given: dict[str, Any]) -> str:
     return " ".join(kept)
 
 
+def _as_json(one: Outcome) -> dict[str, Any]:
+    return {"step": one.title, "state": one.state, "lines": one.lines, "notes": one.notes, "todo": one.todo}
+
+
 def _show(one: Outcome) -> None:
     click.echo(f"{_SIGNS[one.state]} {one.title}: {one.state}")
-    for line in (*one.lines, one.todo):
+    for line in (*one.lines, *one.notes, one.todo):
         if line:
             click.echo(f"     {printable(line)}")
 

@@ -26,6 +26,7 @@ class Event(StrEnum):
     IDLE = "idle"
     APPROVED = "approved"
     QUOTA_LOW = "quota_low"
+    DISK_FULL = "disk_full"
     WAITING = "waiting"
     QUARANTINE = "quarantine"
     ALARM = "alarm"

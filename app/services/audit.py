@@ -21,7 +21,7 @@ TOLD = frozenset(
     series.created series.changed series.cancelled wait.offered wait.granted wait.expired
     user.registered user.approved user.refused user.password_set
     gpu.quarantined gpu.intruder gpu.used_unbooked gpu.unreadable instance.force_stopped host.pool_full
-    job.refused
+    instance.disk_full job.refused
     """.split()  # noqa: SIM905 - a list of words reads better so
 )
 # The bare table, and no row asked back: nothing needs the event as an object.

@@ -11,21 +11,23 @@ from app import clock
 from app.drivers.base import GpuInfo
 from app.extensions import db
 from app.models import Gpu, GpuState, Host, Instance
-from app.services import audit, checkup, surveys
+from app.services import audit, checkup, full_disks, surveys
 from app.services.checkup import LEVELS, OK, Finding, Known, pools
 
 
 def known(host: Host, skew: float | None = None) -> Known:
     """What Berth knows of a host. `skew` as of `Known`."""
     gpus = list(db.session.scalars(select(Gpu).where(Gpu.host_id == host.id).order_by(Gpu.minor)))
-    names = select(Instance.name).where(Instance.host_id == host.id, Instance.deleted_at.is_(None))
+    query = select(Instance.name, Instance.status, Instance.observed, Instance.disk_gib)
+    machines = db.session.execute(query.where(Instance.host_id == host.id, Instance.deleted_at.is_(None))).all()
     return Known(
         host.name,
         tuple(_info(gpu) for gpu in gpus if gpu.state != GpuState.MAINTENANCE),
         frozenset(gpu.pci_address for gpu in gpus if gpu.state == GpuState.MAINTENANCE),
-        frozenset(db.session.scalars(names)),
+        frozenset(name for name, *_ in machines),
         skew,
         surveys.pools(host.id).get(host.id, ()),
+        {name: (seen["disk"], size) for name, status, seen, size in machines if full_disks.judge(status, seen, size)},
     )
 
 

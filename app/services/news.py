@@ -11,7 +11,7 @@ from sqlalchemy import delete, select
 from sqlalchemy.orm import joinedload, selectinload
 
 from app.extensions import db
-from app.models import AuditEvent, Booking, Charge, Event, Gpu, News, Series, User, Wait
+from app.models import AuditEvent, Booking, Charge, Event, Gpu, Instance, News, Series, User, Wait
 from app.services import notices, people, policy
 from app.services.notices import Telling
 
@@ -82,6 +82,8 @@ def _about(event: AuditEvent) -> Iterator[tuple[User, Telling]]:
         yield from _series(event)
     elif event.action in OF_WAITS:
         yield from _of_wait(event)
+    elif event.action == "instance.disk_full":
+        yield from _disk_full(event)
     elif event.action in DECISIONS:
         name = event.target.partition(":")[2]
         person = db.session.scalar(select(User).where(User.username == name))
@@ -159,6 +161,15 @@ def _of_wait(event: AuditEvent) -> Iterator[tuple[User, Telling]]:
     open_until = wait.decide_by if event.action != "wait.expired" else None
     details["decide_by"] = open_until.isoformat() if open_until else ""
     yield wait.user, Telling(Event.OFFERED, f"event:{event.id}", details, open_until)
+
+
+def _disk_full(event: AuditEvent) -> Iterator[tuple[User, Telling]]:
+    """Of a machine that is still there: its owner."""
+    query = select(Instance).where(Instance.id == event.details["machine"], Instance.deleted_at.is_(None))
+    machine = db.session.scalar(query.options(joinedload(Instance.owner)))
+    if machine is not None:
+        details = {"machine": machine.name, **{name: event.details[name] for name in ("host", "disk", "size")}}
+        yield machine.owner, Telling(Event.DISK_FULL, f"event:{event.id}", details)
 
 
 def _came_by_waiting(booking: Booking) -> bool:

@@ -159,6 +159,28 @@ def _low(details: dict[str, Any]) -> str:
     return _("%(hours)s GPU-hours are left this month", hours=hours)
 
 
+def _disk_full(details: dict[str, Any]) -> str:
+    return _(
+        "The disk of %(name)s on %(host)s is nearly full: %(used)s of %(size)s GiB",
+        name=details["machine"],
+        host=details["host"],
+        used=f"{details['disk'] / (1 << 30):.1f}",
+        size=details["size"],
+    )
+
+
+def _with_room(details: dict[str, Any], place: Place) -> list[str]:
+    """What a full disk means, and how there is room again."""
+    url = f"{place.url}/machines/{details['machine']}"
+    return [
+        _(
+            "Once it is full, programs in it cannot write, no snapshot can be made, and it may not start again after a "
+            "stop. Other machines are not affected."
+        ),
+        _("Remove files that you do not need, or give it a larger disk: %(url)s", url=url),
+    ]
+
+
 _TITLES: dict[Event, Callable[[dict[str, Any], Place], str]] = {
     Event.MADE: _made,
     Event.STARTS: lambda d, p: _("Starts now: %(what)s, until %(end)s", what=gpus_on(d), end=p.when(d["ends_at"])),
@@ -169,6 +191,7 @@ _TITLES: dict[Event, Callable[[dict[str, Any], Place], str]] = {
     Event.IDLE: _idle,
     Event.APPROVED: _approved,
     Event.QUOTA_LOW: lambda d, _p: _low(d),
+    Event.DISK_FULL: lambda d, _p: _disk_full(d),
     Event.WAITING: lambda d, _p: _("%(name)s waits for approval", name=d["target"].partition(":")[2]),
     Event.QUARANTINE: lambda d, _p: _(
         "GPU %(gpu)s of %(host)s is in quarantine", gpu=d.get("gpu", "?"), host=d.get("host", "?")
@@ -176,6 +199,14 @@ _TITLES: dict[Event, Callable[[dict[str, Any], Place], str]] = {
     Event.ALARM: _alarm,
     Event.SUMMARY: lambda d, _p: summary_words.title(d),
     Event.TEST: lambda _d, _p: _("A test from Berth"),
+}
+
+
+_LINES: dict[Event, Callable[[dict[str, Any], Place], list[str]]] = {
+    Event.DISK_FULL: _with_room,
+    Event.SUMMARY: lambda d, p: summary_words.lines(d, p.url),
+    Event.WAITING: lambda _d, p: [_("Decide: %(url)s", url=f"{p.url}/people")],
+    Event.TEST: lambda _d, _p: [_("This way works: Berth reaches you here.")],
 }
 
 
@@ -187,8 +218,8 @@ def _lines(notice: Notice, place: Place) -> list[str]:
         else:
             found = of_booking(event, details, place) if "booking" in details else of_series(event, details, place)
         return [clean(line) for line in found]
-    if event == Event.TEST:
-        return [_("This way works: Berth reaches you here.")]
+    if event in _LINES:
+        return _LINES[event](details, place)
     if event == Event.APPROVED:
         words = [clean(details["reason"])] if details.get("reason") else []
         if details["action"] == "user.password_set":
@@ -197,8 +228,5 @@ def _lines(notice: Notice, place: Place) -> list[str]:
     if event == Event.QUOTA_LOW:
         renews = [_("New hours come %(when)s.", when=place.when(details["renews_at"]))] if details["renews_at"] else []
         return [*renews, _("Where they went: %(url)s", url=f"{place.url}/quota")]
-    if event in {Event.SUMMARY, Event.WAITING}:
-        decide = [_("Decide: %(url)s", url=f"{place.url}/people")]
-        return summary_words.lines(details, place.url) if event == Event.SUMMARY else decide
     why = [clean(str(details[name])) for name in ("reason", "why", "instance", "name", "since") if details.get(name)]
     return [*why, _("Look: %(url)s", url=f"{place.url}/hosts")]

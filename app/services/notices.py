@@ -16,12 +16,21 @@ from app.models import Channel, Event, Notice, NoticeChoice, User, UserState
 
 MAIL = "mail"
 PERSONAL = (
-    Event.ENDS_SOON, Event.IDLE, Event.MOVED, Event.OFFERED, Event.QUOTA_LOW, Event.SUMMARY, Event.MADE, Event.STARTS,
-    Event.ENDED,
+    Event.ENDS_SOON, Event.IDLE, Event.MOVED, Event.OFFERED, Event.QUOTA_LOW, Event.DISK_FULL, Event.SUMMARY,
+    Event.MADE, Event.STARTS, Event.ENDED,
 )  # fmt: skip
 FOR_ADMINS = (Event.WAITING, Event.QUARANTINE, Event.ALARM)
 DEFAULT = frozenset(
-    {Event.ENDS_SOON, Event.IDLE, Event.MOVED, Event.OFFERED, Event.QUOTA_LOW, Event.SUMMARY, *FOR_ADMINS}
+    {
+        Event.ENDS_SOON,
+        Event.IDLE,
+        Event.MOVED,
+        Event.OFFERED,
+        Event.QUOTA_LOW,
+        Event.DISK_FULL,
+        Event.SUMMARY,
+        *FOR_ADMINS,
+    }
 )
 # Not a matter of choice: whoever waits for an answer cannot sign in to choose, and a test is asked for.
 ALWAYS = frozenset({Event.APPROVED, Event.TEST})

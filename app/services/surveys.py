@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 from flask_babel import gettext as _
 from sqlalchemy import select, update
@@ -17,6 +17,7 @@ from app.drivers.survey import HostUse, InstanceUse, PoolUse
 from app.errors import NotFound
 from app.extensions import db
 from app.models import Host, Instance, User
+from app.services import full_disks
 
 PAGE = 50
 _WORKED = "worked"  # among what is observed of a machine: when it was looked at after work on it, seconds since 1970
@@ -28,25 +29,14 @@ def record(host: Host, found: HostUse, cpu: Mapping[str, float], began: datetime
     looked at since; all else with the host. `cpu`: CPUs in use."""
     # The host first, as a pass does: each would wait for the other.
     db.session.execute(select(Host.id).where(Host.id == host.id).with_for_update(key_share=True))
-    query = (
-        select(Instance.id, Instance.name, User.username, Instance.observed[_WORKED].as_float())
-        .join(Instance.owner)
-        .where(Instance.host_id == host.id, Instance.deleted_at.is_(None))
-        .order_by(Instance.id)
-        .with_for_update(of=Instance, key_share=True)
-    )
-    ours = {
-        name: (number, worked or 0.0)
-        for number, name, owner, worked in db.session.execute(query)
-        if name in found.instances and found.instances[name].owner == owner
-    }
+    ours = _ours(host, found)
     drivers = {pool.name: pool.driver for pool in found.pools}
     on = Counter(use.pool for use in found.instances.values())
     seen = {name: _shown(use, drivers, cpu.get(name)) for name, use in found.instances.items()}
     rows = [
-        {"id": number, "observed": seen[name]}
-        for name, (number, worked) in ours.items()
-        if not began.timestamp() < worked <= clock.now().timestamp()  # unless a clock was ahead
+        {"id": one.id, "observed": full_disks.follow(host.name, one.id, name, one.disk_gib, one.told, seen[name])}
+        for name, one in ours.items()
+        if not began.timestamp() < (one.worked or 0.0) <= clock.now().timestamp()  # unless a clock was ahead
     ]
     host.member, host.cluster = found.member[:63], found.cluster[:64]
     host.survey = {
@@ -64,6 +54,35 @@ def record(host: Host, found: HostUse, cpu: Mapping[str, float], began: datetime
         db.session.execute(update(Instance), rows)
 
 
+class _Own(NamedTuple):
+    """A machine of Berth's. `worked` and `told`: as among what is observed of it."""
+
+    id: int
+    name: str
+    owner: str
+    disk_gib: int
+    worked: float | None
+    told: float | None
+
+
+def _ours(host: Host, found: HostUse) -> dict[str, _Own]:
+    """Those that were found, by name, and locked."""
+    query = (
+        select(
+            *(Instance.id, Instance.name, User.username, Instance.disk_gib),
+            *(Instance.observed[_WORKED].as_float(), Instance.observed[full_disks.TOLD].as_float()),
+        )
+        .join(Instance.owner)
+        .where(Instance.host_id == host.id, Instance.deleted_at.is_(None))
+        .order_by(Instance.id)
+        .with_for_update(of=Instance, key_share=True)
+    )
+    every = (_Own(*row) for row in db.session.execute(query))
+    return {
+        one.name: one for one in every if one.name in found.instances and found.instances[one.name].owner == one.owner
+    }
+
+
 def pools(host_id: int | None = None) -> dict[int, tuple[PoolUse, ...]]:
     """By host, or of one: the storage pools that have instances on them, or are for new ones."""
     query = select(Host.id, Host.survey["pools"], Host.survey["pool"].astext)
@@ -79,11 +98,16 @@ def pools(host_id: int | None = None) -> dict[int, tuple[PoolUse, ...]]:
 
 def record_one(instance_id: int, found: HostUse, began: datetime) -> None:
     """Write down what one machine has after work on it, by a look that began then."""
-    instance = db.session.get(Instance, instance_id, options=[joinedload(Instance.owner)])
+    query = select(Instance).where(Instance.id == instance_id)
+    query = query.options(joinedload(Instance.owner), joinedload(Instance.host))
+    query = query.with_for_update(of=Instance, key_share=True).execution_options(populate_existing=True)
+    instance = db.session.scalar(query)
     use = found.instances.get(instance.name) if instance is not None else None
     if instance is not None and use is not None and use.owner == instance.owner.username:
         drivers = {pool.name: pool.driver for pool in found.pools}
         shown = _shown(use, drivers, instance.observed.get("cpu"))
+        told = instance.observed.get(full_disks.TOLD)
+        shown = full_disks.follow(instance.host.name, instance.id, instance.name, instance.disk_gib, told, shown)
         instance.observed = shown | {_WORKED: began.timestamp()}
         db.session.flush()
 
@@ -109,6 +133,11 @@ class Row:
     def owner(self) -> str:
         """Whose it is; "" for nobody's."""
         return self.machine.owner.username if self.machine else ""
+
+    @property
+    def full(self) -> bool:
+        """Whether it is Berth's, and its disk full or nearly so."""
+        return self.machine is not None and full_disks.is_full(self.machine)
 
     @property
     def image(self) -> str:

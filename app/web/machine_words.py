@@ -12,7 +12,7 @@ from flask_babel import lazy_gettext as _l
 from app import clock
 from app.extensions import settings
 from app.models import Allocation, Host, Instance, Operation, OperationKind
-from app.services import attachments, care, inventory, operations
+from app.services import attachments, care, full_disks, inventory, operations
 from app.web.library_words import Line, line
 from app.web.operation_words import Worked
 from app.web.times import ago
@@ -104,10 +104,6 @@ DONE = {
 }
 LENT_LATER = _l("%(name)s has the host's NVIDIA libraries from its next start on.")
 
-# Of a disk's size. On btrfs and ZFS what came with the image counts too, and is not in what LXD says is used.
-FILLED = 0.85
-LIMITED = frozenset({"btrfs", "zfs", "lvm", "ceph"})  # pools that keep a machine to its disk's size
-
 
 @dataclass(frozen=True)
 class Card(Worked):
@@ -136,9 +132,7 @@ class Card(Worked):
     @property
     def filled(self) -> bool:
         """Whether its disk is full, or so nearly that it may be: part of what is on it, the figure leaves out."""
-        seen = self.machine.observed
-        limited = seen.get("pool_driver") in LIMITED and self.machine.status in {"running", "frozen", "stopped"}
-        return limited and (seen.get("disk") or 0) >= FILLED * (self.machine.disk_gib << 30)
+        return full_disks.is_full(self.machine)
 
     @property
     def libraries(self) -> Line | None:

@@ -17,6 +17,7 @@ EVENTS = {
     Event.MOVED: (_l("A booking was changed"), _l("by somebody else: moved, shortened, cancelled, given another GPU")),
     Event.OFFERED: (_l("The waiting list has something"), _l("a booking or an offer for you, or it could not be had")),
     Event.QUOTA_LOW: (_l("Few hours are left"), _l("less than a tenth of the month's, or of what was granted last")),
+    Event.DISK_FULL: (_l("A machine's disk is nearly full"), _l("once each time it fills, with what helps")),
     Event.SUMMARY: (
         _l("A summary of each month"),
         _l("what you booked and used; for owners of their teams and for admins of everybody too"),

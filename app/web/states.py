@@ -56,6 +56,7 @@ STATES = {
     "creating": State("booked", "attaching", _l("Being created")),
     "stopped": State("off", "stopped", _l("Stopped")),
     "not_reachable": State("attention", "no-data", _l("Not reachable")),
+    "disk_full": State("attention", "attention", _l("Disk nearly full")),
     # templates
     "unfit": State("attention", "attention", _l("NVIDIA libraries do not fit")),
     # people

@@ -40,6 +40,21 @@ def test_it_says_first_and_does_it_when_told(berth: Berth, system: PaperSystem) 
     assert {row["state"] for row in again.json()} == {"already so"}
 
 
+def test_the_storage_and_why_it_is_no_other_are_in_the_plan_and_in_json(berth: Berth, system: PaperSystem) -> None:
+    system._snap([])
+    system.lxd[""]["environment"]["storage_supported_drivers"] = [{"Name": "btrfs"}]
+    why = "It takes btrfs and not zfs: the kernel has no module zfs"
+    assert f"     {why}" in berth("host", "init", "--name", "lab01", "--loop", "20").out.splitlines()
+    done = berth("host", "init", "--name", "lab01", "--loop", "20", "--yes", "--json").json()
+    (pool,) = (row for row in done if row["step"] == "storage pool")
+    assert (pool["state"], pool["lines"], pool["notes"][0]) == ("done", ["berth (btrfs)"], why)
+    assert [row["notes"] for row in done if row is not pool] == [[]] * (len(done) - 1)
+    refused = berth("host", "init", "--name", "lab01", "--loop", "20", "--storage", "zfs")
+    assert refused.status == 1
+    assert "berth is of btrfs, not of zfs" in refused.out
+    assert berth("host", "init", "--storage", "dir").status == 2
+
+
 def test_what_a_later_call_does_not_say_of_the_firewall_stays(berth: Berth, system: PaperSystem) -> None:
     def init(*options: str) -> tuple[str, dict[str, str]]:
         said = berth("host", "init", "--name", "lab01", *options).out

@@ -34,6 +34,8 @@ MODEL = "NVIDIA RTX A6000"
 BUSY = 40.0  # seconds for which LXD may be at something else with an instance
 # A start of LXD 5.0 fails so now and then, and goes on when it is asked for again: as in app.drivers.lxd.instances.
 STARTS, HALF_WAY = {"launch", "start", "restart"}, ("lxd forkstart", "Failed to change ownership of")
+FREED = 60.0  # seconds in which a pool has to have room again
+STEP = 50  # MiB to which a filler fills it
 REMOVALS = 4  # times that BUSY: a change that hangs has an instance to itself for 30 s
 # LXD's own client hears nothing of one in a hundred commands that end at once, of none that ends a moment later.
 LINGER = '"$0" "$@"; status=$?; sleep 0.1; exit $status'
@@ -222,14 +224,28 @@ class Lab:
     def filled(self, pool: str) -> Iterator[None]:
         """A storage pool without room: something else lies in it."""
         filler = self.lxd_dir / "storage-pools" / pool / "filler"
-        self.as_lxd(
-            f"for size in $(seq 900 -50 50); do fallocate -l ${{size}}M {filler} 2> /dev/null && exit; done; exit 1"
-        )
+        take = f"fallocate -l ${{size}}M {filler} 2> /dev/null && echo $size && exit"
+        size = int(self.as_lxd(f"for size in $(seq 900 -{STEP} {STEP}); do {take}; done; exit 1"))
         try:
             yield
         finally:
-            # btrfs takes away what was deleted when it finds the time: a busy machine's would still be full
-            self.as_lxd(f"rm {filler}; sync; btrfs subvolume sync {filler.parent} > /dev/null")
+            self.as_lxd(f"rm {filler}")
+            self._has_room(filler, size - STEP)
+
+    def _has_room(self, probe: Path, size: int) -> None:
+        """Wait for so many MiB. btrfs takes away what was deleted when it finds the time, and on a busy machine some of
+        it not for minutes (`btrfs subvolume sync` waits for all): what is needed is room."""
+        until = time.monotonic() + FREED
+        script = (
+            f"sync -f {probe.parent}; fallocate -l {max(size, 1)}M {probe} 2> /dev/null && echo room; rm -f {probe}"
+        )
+        while "room" not in self.as_lxd(script):
+            if time.monotonic() > until:
+                use = self.as_lxd(f"btrfs filesystem df {probe.parent} 2>&1 || true").strip()
+                raise RuntimeError(
+                    f"{probe.parent}: no room for {size} MiB {FREED:.0f} s after it was given back: {use}"
+                )
+            time.sleep(0.2)
 
     def as_lxd(self, script: str) -> str:
         """Run a script where LXD's own mounts are, its storage pools above all; returns what it wrote."""

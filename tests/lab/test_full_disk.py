@@ -12,7 +12,7 @@ from app.drivers.base import GiveUp, InstanceSpec
 from app.drivers.lifecycle import Size
 from app.drivers.lxd import PylxdDriver
 from app.drivers.lxd.backups import PROJECT
-from app.web.machine_words import FILLED
+from app.services.full_disks import FILLED
 from tests.lab.fixtures import Hosts
 from tests.lab.lab import Lab
 from tests.lab.looking import TAG, connect

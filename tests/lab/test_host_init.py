@@ -71,7 +71,10 @@ def test_a_fresh_lxd_is_set_up_and_a_second_run_finds_it_so(host: Lab, disk: str
     wish = replace(wish, erase=True)
     planned = run(wish, really=False)
     assert planned["storage pool"].lines == (f"wipefs --all {disk}", f"lxc storage create berth btrfs source={disk}")
+    assert planned["storage pool"].notes[0].startswith("It takes btrfs and not zfs: ")
     assert json.loads(host.lxc("query", "/1.0/storage-pools")) == []
+    unusable = run(replace(wish, storage="zfs"))["storage pool"]
+    assert (unusable.state, unusable.lines[0].partition(":")[0]) == (State.FAILED, "LXD cannot make a pool of zfs here")
     first = run(wish)
     assert {one.state for one in first.values()} == {State.ALREADY, State.DONE}
     again = run(wish)

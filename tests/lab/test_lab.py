@@ -13,6 +13,7 @@ import pytest
 from app.drivers.base import GpuInfo, Node, Tag, device_name
 from app.drivers.lxd import PylxdDriver
 from tests.lab import registry, remains
+from tests.lab.fixtures import Hosts
 from tests.lab.lab import MODEL, Lab
 from tests.lab.remains import down, sweep
 
@@ -29,6 +30,22 @@ def traces(folder: Path) -> list[str]:
     found += [str(pid) for pid in remains._pids() if str(folder).encode() in remains._read(pid, "cmdline")]
     found += [str(path) for path in folder.rglob("*")]
     return found
+
+
+def test_a_pool_is_filled_and_has_room_again_or_it_is_said(
+    lab: Hosts, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
+) -> None:
+    host, place = lab.ws1, lab.ws1.lxd_dir / "storage-pools" / "filling"
+    host.lxc("storage", "create", "filling", "btrfs", "size=512MiB")
+    request.addfinalizer(lambda: host.lxc("storage", "delete", "filling"))
+    takes = f"fallocate -l 100M {place}/other 2> /dev/null && echo taken; true"
+    with host.filled("filling"):
+        assert host.as_lxd(takes) == ""
+    assert host.as_lxd(takes) == "taken\n"
+    monkeypatch.setattr("tests.lab.lab.FREED", 0.5)
+    with pytest.raises(RuntimeError, match=r"no room for \d+ MiB 0 s after.*\n?.*Data"), host.filled("filling"):
+        host.as_lxd(f"ln {place}/filler {place}/kept")  # what is removed is not given back
+    host.as_lxd(f"rm {place}/kept {place}/other")
 
 
 def test_a_lab_shows_its_gpus_and_leaves_nothing(lab_directory: Path) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,28 +14,20 @@ from app.services import checkup
 from app.services.checkup import BAD, OK, WARN, Finding, Known
 from tests.lab.fixtures import Hosts
 from tests.lab.lab import Lab
+from tests.lab.lent import LOADED, WHICH, listing
 from tests.lab.looking import connect
 
 pytestmark = pytest.mark.lab
 
-LOADED, OLD = "580.95.05", "570.1.2"  # the lab's driver, and another
-WHICH = "import ctypes; print(ctypes.CDLL('libnvidia-ml.so.1').version())"
+OLD = "570.1.2"  # another driver's than the lab's
 
 
 @pytest.fixture
 def driver(tmp_path: Path, lab: Hosts, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
     """`driver(version)`: what the host's linker lists is of this version from now on."""
 
-    def listed(version: str) -> str:
-        file, link = tmp_path / f"libnvidia-ml.so.{version}", tmp_path / f"{version}.so.1"
-        source = f"int version(void) {{ return {version.partition('.')[0]}; }}"
-        build = ["cc", "-shared", "-fPIC", "-Wl,-soname,libnvidia-ml.so.1", "-x", "c", "-", "-o", str(file)]
-        subprocess.run(build, input=source, text=True, check=True)
-        link.symlink_to(file)
-        return f"\tlibnvidia-ml.so.1 (libc6,x86-64) => {link}\n"
-
     def use(version: str) -> None:
-        text = listed(version)
+        text = listing(tmp_path, version)
         monkeypatch.setattr(libraries, "listed", lambda: text)
 
     return use

@@ -49,6 +49,21 @@ def test_all_are_listed_with_what_they_use(client: Client, lab: Host) -> None:
     assert "2 machines" in page.text
 
 
+def test_a_disk_that_is_nearly_full_is_marked(client: Client, lab: Host) -> None:
+    """Berth's: of those that somebody made by hand, its size is not Berth's to say."""
+
+    def marked() -> list[bool]:
+        return ["Disk nearly full" in row for row in client.get("/admin/machines").texts("//tbody/tr")]
+
+    assert marked() == [False, False]
+    machine("gamma").observed = USE | {"disk": 49 << 30}
+    lab.survey = lab.survey | {"instances": {"old-box": USE | {"disk": 20 << 30}}}
+    db.session.commit()
+    assert marked() == [True, False]
+    assert "Disk nearly full" in client.get("/admin/machines/lab03/gamma").text
+    assert "Disk nearly full" not in client.get("/admin/machines/lab03/old-box").text
+
+
 @pytest.mark.parametrize(
     ("query", "expected"),
     [

@@ -109,11 +109,11 @@ def test_the_links_in_messages_lead_to_pages(app: Flask, alice: User) -> None:
         "ends_at": "2026-11-03T16:00:00+00:00", "action": "x", "by": "admin", "target": "user:bob", "left": 1,
         "renews_at": "2026-12-01T00:00:00+00:00", "first": "2026-10-01", "last": "2026-10-31", "kwh": 1,
         **dict.fromkeys(("reserved", "attached", "busy", "idle", "not_attached", "no_data", "wasted"), 3600),
-        "decide_by": "2026-11-03T13:00:00+00:00",
+        "decide_by": "2026-11-03T13:00:00+00:00", "machine": "gamma", "disk": 45 << 30, "size": 50,
     }  # fmt: skip
     adapter = app.url_map.bind("b.example")
     for event in Event:
-        own = event in {*notices.PERSONAL} - {Event.QUOTA_LOW, Event.SUMMARY}
+        own = event in {*notices.PERSONAL} - {Event.QUOTA_LOW, Event.SUMMARY, Event.DISK_FULL}
         kept = {name: value for name, value in details.items() if own or name != "booking"}
         notice = Notice(event=event, details=kept)
         text = notice_words.message(alice, [notice], "https://b.example", app.extensions["berth"].zone).text

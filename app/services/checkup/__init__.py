@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 
 from app.drivers.facts import HostFacts
-from app.services.checkup import host, instances, network, pools, ports, versions
+from app.services.checkup import disks, host, instances, network, pools, ports, versions
 from app.services.checkup.finding import BAD, LEVELS, OK, WARN, Finding, Known, printable
 
 MOST = 200  # findings kept of one host
@@ -34,7 +34,12 @@ def findings(facts: HostFacts, known: Known) -> list[Finding]:
     """Everything that was looked at on a host, what is well too; the worst first within each part."""
     found = [*host.judge(facts, known), *versions.judge(facts.version)]
     found += [*instances.judge_profiles(facts), *network.judge(facts), *pools.judge(known.pools)]
-    wrong = [*instances.judge(facts, known), *network.judge_machines(facts, known), *ports.judge(facts)]
+    wrong = [
+        *instances.judge(facts, known),
+        *disks.judge(facts, known),
+        *network.judge_machines(facts, known),
+        *ports.judge(facts),
+    ]
     bad = {one.what for one in wrong}
     good = sum(instances.label(instance) not in bad for instance in facts.instances)
     summary = f"nothing to object to in {good} of {len(facts.instances)}"

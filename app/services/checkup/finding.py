@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 
 from app.drivers.base import TAG_PREFIX, GpuInfo
 from app.drivers.survey import PoolUse
@@ -42,7 +42,8 @@ class Finding:
 class Known:
     """What Berth's database knows of a host. `gpus`: those that may be given away or are in quarantine; `resting`: the
     addresses of those in maintenance. `instances`: by LXD's name. `skew`: seconds by which the clock of the one who
-    looks is ahead of the database's; None: not compared. `pools`: those of machines, as the slow look saw them."""
+    looks is ahead of the database's; None: not compared. `pools`: those of machines, as the slow look saw them; `full`:
+    by name, the machines whose disks are full or nearly so, with the bytes in use and their size in GiB."""
 
     host: str
     gpus: tuple[GpuInfo, ...] = ()
@@ -50,6 +51,7 @@ class Known:
     instances: frozenset[str] = frozenset()
     skew: float | None = None
     pools: tuple[PoolUse, ...] = ()
+    full: Mapping[str, tuple[int, int]] = field(default_factory=dict)
 
 
 def printable(text: str) -> str:

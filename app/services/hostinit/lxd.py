@@ -10,12 +10,12 @@ from typing import Any
 
 from app.drivers.lxd.network import BRIDGE_CONFIG, ISOLATED, NIC
 from app.drivers.system import NOT_FOUND, System
-from app.services.hostinit import disks
+from app.services.hostinit import disks, storage
+from app.services.hostinit.asking import ask, by_snap, distribution
 from app.services.hostinit.step import Action, Command, Trouble
 from app.services.hostinit.wish import Wish
 
 CHANNEL = "5.21/stable"
-_WHICH = ("zfs", "btrfs", "lvm")  # the first that LXD can use here
 DEBIAN = ("lxd", "btrfs-progs", "dnsmasq-base", "nftables")  # LXD makes no bridge without dnsmasq
 _UBUNTU = ("snapd", "nftables")  # LXD's snap brings the tools for its pools along
 
@@ -57,13 +57,13 @@ class Lxd:
         done = system.run(["lxc", "query", "/1.0"])
         if done.ok:
             return f"version {json.loads(done.text)['environment']['server_version']} answers"
-        if done.status != NOT_FOUND and not _by_snap(system) and system.run(["lxd", "waitready", "--timeout=5"]).ok:
+        if done.status != NOT_FOUND and not by_snap(system) and system.run(["lxd", "waitready", "--timeout=5"]).ok:
             raise Trouble(f"LXD runs and does not answer: {done.complaint}", "Run this as root.")
         return ""
 
     def actions(self, system: System) -> list[Action]:
         """Install it, on Ubuntu from the snap, and wait until it is up."""
-        snap = [Command(("snap", "install", "lxd", f"--channel={CHANNEL}"), 1800)] if _by_snap(system) else []
+        snap = [Command(("snap", "install", "lxd", f"--channel={CHANNEL}"), 1800)] if by_snap(system) else []
         return [*snap, Command(("lxd", "waitready", "--timeout=60"))]
 
 
@@ -81,6 +81,9 @@ class Pool:
         name = self.wish.pool if self.wish.pool in pools or asked else next(iter(sorted(pools)), "")
         if name not in pools:
             return ""
+        if self.wish.storage not in {"", pools[name]}:
+            todo = f"Go without --storage, or have it made anew, {storage.replacing(name)}"
+            raise Trouble(f"{name} is of {pools[name]}, not of {self.wish.storage}", todo)
         return f"{name} ({pools[name]}{', which limits no disk' if pools[name] == 'dir' else ''})"
 
     def actions(self, system: System) -> list[Action]:
@@ -89,17 +92,12 @@ class Pool:
             raise Trouble("there is no storage pool, and it is not said where to make one", disks.advice(system))
         place = f"source={self.wish.disk}" if self.wish.disk else f"size={self.wish.loop_gib}GiB"
         clear = disks.clear(system, self.wish.disk, erase=self.wish.erase) if self.wish.disk else []
-        return [*clear, Command(("lxc", "storage", "create", self.wish.pool, self._driver(system), place), 300)]
+        driver = storage.choose(system, self.wish.storage).driver
+        return [*clear, Command(("lxc", "storage", "create", self.wish.pool, driver, place), 300)]
 
-    def _driver(self, system: System) -> str:
-        server = ask(system, "")
-        if server is None:
-            return "|".join(_WHICH)  # in a plan for a host that has no LXD yet
-        found = {driver["Name"] for driver in server["environment"].get("storage_supported_drivers") or []}
-        for name in _WHICH:
-            if name in found:
-                return name
-        raise Trouble(f"LXD can use none of {', '.join(_WHICH)} here", "Install btrfs-progs and restart LXD.")
+    def notes(self, system: System) -> tuple[str, ...]:
+        """Which storage it takes, why no other, and how to get another."""
+        return storage.choose(system, self.wish.storage).notes
 
 
 @dataclass(frozen=True)
@@ -167,26 +165,10 @@ class Profile:
         return root, next((device for device in devices if device.get("type") == "nic"), None)
 
 
-def ask(system: System, path: str) -> Any:
-    """What LXD keeps there; None where there is no LXD or no such thing."""
-    done = system.run(["lxc", "query", f"/1.0/{path}".rstrip("/")])
-    return json.loads(done.text) if done.ok else None
-
-
-def _by_snap(system: System) -> bool:
-    return "ubuntu" in _distribution(system)
-
-
 def _wanted(system: System) -> tuple[str, ...]:
-    if _by_snap(system):
+    if by_snap(system):
         return _UBUNTU
-    return DEBIAN if "debian" in _distribution(system) else ()
-
-
-def _distribution(system: System) -> set[str]:
-    """What the host calls itself, and what it says it is like."""
-    lines = dict(line.split("=", 1) for line in (system.read("/etc/os-release") or "").splitlines() if "=" in line)
-    return {word for key in ("ID", "ID_LIKE") for word in lines.get(key, "").strip('"').split()}
+    return DEBIAN if "debian" in distribution(system) else ()
 
 
 def _free_subnet(system: System) -> str:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from app.drivers.lxd.shapes import OWNER
 from app.drivers.system import System
-from app.services.hostinit.lxd import ask
+from app.services.hostinit.asking import ask
 from app.services.hostinit.step import Action, Command
 
 # Of the default project, where Berth's machines are. A directory of the host may be anywhere: Berth's agent looks at

@@ -6,7 +6,7 @@ import shlex
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from app.drivers.system import System
 
@@ -79,6 +79,14 @@ class Step(Protocol):
         """What would make it so. Raises Trouble."""
 
 
+@runtime_checkable
+class Choosing(Protocol):
+    """A step that chooses between ways in which it could be so."""
+
+    def notes(self, system: System) -> tuple[str, ...]:
+        """Before it is done: which one, why, and how to get another. Raises Trouble."""
+
+
 class State(StrEnum):
     """What became of a step."""
 
@@ -91,12 +99,14 @@ class State(StrEnum):
 
 @dataclass(frozen=True)
 class Outcome:
-    """A step, what became of it, and in words: how it is, what would be run, or why not; `todo` after a failure."""
+    """A step, what became of it, and in words: how it is, what would be run, or why not; `todo` after a failure.
+    `notes`: what was chosen, and why."""
 
     title: str
     state: State
     lines: tuple[str, ...] = ()
     todo: str = ""
+    notes: tuple[str, ...] = ()
 
 
 def go(steps: Iterable[Step], system: System, *, really: bool) -> Iterator[Outcome]:
@@ -117,10 +127,11 @@ def _one(step: Step, system: System, *, really: bool) -> Outcome:
     if so := step.look(system):
         return Outcome(step.title, State.ALREADY, (so,))
     actions = step.actions(system)
+    notes = step.notes(system) if isinstance(step, Choosing) else ()
     if not really:
-        return Outcome(step.title, State.PLANNED, tuple(action.words() for action in actions))
+        return Outcome(step.title, State.PLANNED, tuple(action.words() for action in actions), notes=notes)
     for action in actions:
         action.do(system)
     if so := step.look(system):
-        return Outcome(step.title, State.DONE, (so,))
+        return Outcome(step.title, State.DONE, (so,), notes=notes)
     raise Trouble("everything was run, and it is not so", "Look at what it says by hand: berth host init prints it.")

@@ -6,18 +6,21 @@ import ipaddress
 import re
 from dataclasses import dataclass
 
+from app.services.hostinit import storage
 from app.services.hostinit.step import Trouble
 
 
 @dataclass(frozen=True)
 class Wish:
     """`berth`: the program's path. `disk` or `loop_gib`: where the storage pool comes to lie, if there is none yet;
-    `erase`: though there is something on the disk. `opened`, `closed` and `rate`: see firewall.rules."""
+    `storage`: what it is to be made of, "" for the best there is; `erase`: though there is something on the disk.
+    `opened`, `closed` and `rate`: see firewall.rules."""
 
     name: str
     berth: str
     disk: str = ""
     loop_gib: int = 0
+    storage: str = ""
     erase: bool = False
     pool: str = "berth"
     bridge: str = "berthbr0"
@@ -33,6 +36,7 @@ class Wish:
         rules = {
             "name": r"[a-z0-9][a-z0-9.-]{0,62}", "pool": r"[A-Za-z][A-Za-z0-9-]{0,30}",
             "bridge": r"[a-z][a-z0-9-]{1,14}", "berth": r"/[^\s%\"'\\$]+",
+            "storage": f"({'|'.join(storage.WHICH)})?",
             "disk": r"(/dev(/[A-Za-z0-9:_-][A-Za-z0-9:_.-]*)+)?",
         }  # fmt: skip
         for key, rule in rules.items():

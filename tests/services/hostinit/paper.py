@@ -24,6 +24,8 @@ class PaperSystem(System):
         self.lxd: dict[str, Any] = {}
         self.hosts: dict[str, str] = {}  # their ports
         self.flushed = False  # somebody loaded /etc/nftables.conf, which begins with that
+        self.modules = {"btrfs"}  # that its kernel has
+        self.tools: set[str] = set()  # of file systems
         self.broken: dict[str, str] = {}  # command: what it says instead of working
         self.write("/etc/os-release", f'ID={distribution}\nVERSION_ID="12"\n')
 
@@ -77,6 +79,21 @@ class PaperSystem(System):
         elif words[0] == "project":
             self.lxd["projects/default"] = {"config": pairs}
         return Done(0)
+
+    def _modinfo(self, words: list[str]) -> Done:
+        return Done(0, "-") if words[0] in self.modules else Done(1, "-", f"modinfo: no {words[0]}")
+
+    def _zfs(self, words: list[str]) -> Done:
+        return self._tool("zfs")
+
+    def _btrfs(self, words: list[str]) -> Done:
+        return self._tool("btrfs")
+
+    def _lvm(self, words: list[str]) -> Done:
+        return self._tool("lvm")
+
+    def _tool(self, name: str) -> Done:
+        return Done(0, "-") if name in self.tools else Done(NOT_FOUND, "-", f"{name}: no such program")
 
     def _lsblk(self, words: list[str]) -> Done:
         return Done(0, '{"blockdevices": []}')

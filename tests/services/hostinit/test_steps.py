@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from app.drivers.system import Done
+from app.drivers.system import NOT_FOUND, Done
 from app.services import hostinit
 from app.services.hostinit import State, Trouble, Wish, disks, firewall, services, units
 from tests.require import need
@@ -148,6 +148,89 @@ def test_a_host_that_can_limit_no_disk_is_told_so_and_what_to_install(fresh: Pap
     assert "storage create" not in said
 
 
+def usable(system: PaperSystem, *drivers: str) -> None:
+    """Its LXD can make pools of these."""
+    ready(system)
+    system.lxd[""]["environment"]["storage_supported_drivers"] = [{"Name": "dir"}, *({"Name": one} for one in drivers)]
+
+
+def pool(system: PaperSystem, wish: Wish = WISH, *, really: bool = False) -> hostinit.Outcome:
+    return run(system, wish, really=really)[TITLES.index("storage pool")]
+
+
+@pytest.mark.parametrize("really", [False, True])
+def test_it_says_which_storage_it_takes_and_why_and_how_to_get_the_other(fresh: PaperSystem, *, really: bool) -> None:
+    usable(fresh, "btrfs", "lvm")
+    took, get = pool(fresh, really=really).notes
+    assert took == (
+        "It takes btrfs and not zfs: the kernel has no module zfs, and the programs of zfs are not installed. "
+        "Of those that LXD can use here there is also: --storage lvm"
+    )
+    assert "zfs-dkms zfsutils-linux" in get
+    assert "systemctl restart lxd" in get
+    assert "--storage zfs" in get
+
+
+def test_why_not_zfs_is_what_is_missing_and_no_more(fresh: PaperSystem) -> None:
+    usable(fresh, "btrfs")
+    fresh.modules.add("zfs")
+    assert "not zfs: the programs of zfs are not installed" in pool(fresh).notes[0]
+    fresh.tools.add("zfs")
+    took, get = pool(fresh).notes
+    assert "not zfs: LXD does not offer it, though its module and programs are there" in took
+    assert (get.startswith("For zfs: systemctl restart lxd"), "apt-get" in get) == (True, False)
+    fresh.modules.remove("zfs")
+    fresh._modinfo = lambda _words: Done(NOT_FOUND, "-")  # type: ignore[method-assign]
+    assert "not zfs: the module zfs is not loaded, and there is no modinfo to look for it" in pool(fresh).notes[0]
+    fresh.write("/sys/module/zfs/version", "2.2")  # loaded, from wherever
+    assert "LXD does not offer it" in pool(fresh).notes[0]
+
+
+def test_with_lxd_from_the_snap_only_the_module_can_be_missing(tmp_path: Path) -> None:
+    system = PaperSystem(tmp_path, "ubuntu", **ADDRESSES)
+    usable(system, "lvm")
+    took, *get = pool(system).notes
+    assert took == (
+        "It takes lvm and not zfs: the kernel has no module zfs; not btrfs: LXD does not offer it, though its module "
+        "is there"
+    )
+    assert "linux-modules-extra" in get[0]
+    assert "snap restart lxd" in get[0]
+    assert get[1].startswith("For btrfs: snap restart lxd")
+
+
+def test_the_best_there_is_needs_no_excuse_and_a_host_without_lxd_hears_what_stands_against_it(
+    fresh: PaperSystem,
+) -> None:
+    before = pool(fresh).notes
+    assert before[0].startswith("It takes the first of zfs, btrfs and lvm that LXD can use once it is there. Now not")
+    assert "not zfs: the kernel has no module zfs" in before[0]
+    assert "zfs-dkms" in before[1]
+    usable(fresh, "zfs", "btrfs")
+    assert pool(fresh).notes == (
+        "It takes zfs, the first of zfs, btrfs and lvm. Of those that LXD can use here there is also: --storage btrfs",
+    )
+    assert State.FAILED not in states(run(fresh))
+    assert pool(fresh).notes == (), "a pool that is there was not chosen now"
+
+
+def test_a_storage_that_is_asked_for_is_taken_or_nothing_is(fresh: PaperSystem) -> None:
+    wish = replace(WISH, storage="zfs")
+    usable(fresh, "btrfs", "lvm")
+    refused = pool(fresh, wish, really=True)
+    assert refused.state == State.FAILED
+    assert refused.lines == (
+        "LXD cannot make a pool of zfs here: the kernel has no module zfs, and the programs of zfs are not installed",
+    )
+    assert "zfs-dkms" in refused.todo
+    assert not [line for line in fresh.ran if "storage" in line]
+    made = pool(fresh, replace(WISH, storage="lvm"), really=True)
+    assert (made.state, made.lines, made.notes) == (State.DONE, ("berth (lvm)",), ("It takes lvm, as asked for.",))
+    other = pool(fresh, replace(WISH, storage="btrfs"))
+    assert (other.state, other.lines) == (State.FAILED, ("berth is of lvm, not of btrfs",))
+    assert "lxc storage delete berth" in other.todo
+
+
 def test_another_distribution_needs_lxd_and_nft_of_its_own(tmp_path: Path) -> None:
     system = PaperSystem(tmp_path, "fedora")
     system.broken["nft"] = "missing"
@@ -230,7 +313,7 @@ def test_a_disk_is_taken_if_nothing_is_on_it(
         {"name": "a b"}, {"name": "x\nExecStart=/bin/sh"}, {"disk": "/dev/../etc"}, {"disk": "sdb"},
         {"loop_gib": 9, "disk": "/dev/sdb"},
         {"opened": ("10.0.0.1/8",)}, {"closed": ("} drop",)}, {"subnet": "10.77.0.0/24"}, {"subnet": "10.77.0.1"},
-        {"rate": -1}, {"first_port": 80}, {"first_port": 23000}, {"berth": "/opt/a b/berth"},
+        {"rate": -1}, {"storage": "dir"}, {"first_port": 80}, {"first_port": 23000}, {"berth": "/opt/a b/berth"},
     ],
 )  # fmt: skip
 def test_a_wish_that_cannot_be_meant(changes: dict[str, object]) -> None:
