@@ -38,7 +38,13 @@ _UNSEEN = Seen()
 
 def change(user: User, booking_id: int, edit: Edit, slot: int, seen: Seen = _UNSEEN) -> Booking:
     """Change a booking, what gives back first, so that it never costs more than asked. `slot`: the lab's grid, in
-    seconds. Raises as the parts do; then the transaction is to be given up."""
+    seconds. Its owner hears of all of it in one message. Raises as the parts do; then the transaction is to be given
+    up."""
+    with audit.one_change():
+        return _changed(user, booking_id, edit, slot, seen)
+
+
+def _changed(user: User, booking_id: int, edit: Edit, slot: int, seen: Seen) -> Booking:
     booking = bookings.get(user, booking_id)
     size, shrinks = edit.size, False
     if size is not None and (size.count != len(booking.allocations) or size.gpu_ids):

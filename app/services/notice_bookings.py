@@ -15,6 +15,8 @@ from app.services import further_words
 from app.services.noshows import NO_SHOW
 from app.services.words import gpu_numbers, on_clocks
 
+CHANGED = "booking.changed"  # several things at once; no event of the audit is called so
+
 
 @dataclass(frozen=True)
 class Place:

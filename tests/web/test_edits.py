@@ -11,6 +11,7 @@ from flask import Flask
 from app.extensions import db
 from app.models import Allocation, Booking, Event, Gpu, Host, User
 from app.services import edits, news, notice_words, notices, quota, resizing
+from app.services.notice_words import Message
 from app.services.resizing import Size
 from app.services.rules import classes
 from tests.factories import gpus_of, make_admin, make_booking, make_host, make_user
@@ -188,19 +189,49 @@ def test_extended_late_or_asked_by_the_calendar_what_was_not_sent_stays(client: 
     assert (booking.ends_at, booking.note, minors(booking)) == (NINE + HOUR, "training", [1])
 
 
-def test_its_owner_hears_what_an_admin_changed(app: Flask, client: Client, booking: Booking, user: User) -> None:
-    client.login_as(make_admin("boss"))
-    form = client.get(address(booking)).form("Change").fill(**{"How many GPUs": "2", "Purpose": "moved here"})
-    client.submit(client.follow(client.submit(form)).form("Change"))
+def told(app: Flask, user: User) -> list[Message]:
+    """What its owner was told of it, each message by itself, the oldest first."""
     notices.choose(user, {event: [notices.MAIL] for event in notices.offered(user)})
     news.collect(mail=True)
-    told = [one.details for one in notices.latest(user) if one.event == Event.MOVED]
-    assert {(one["action"], one["by"]) for one in told} == {("booking.resized", "boss"), ("booking.noted", "boss")}
-    text = notice_words.message(user, notices.latest(user), "https://b.example", app.extensions["berth"].zone).text
-    assert "More or fewer GPUs: now 2 GPUs on lab03, Wed 4 Nov 21:00" in text
-    assert "Before, it had 1 GPU." in text
-    assert "Another purpose: 2 GPUs on lab03, Wed 4 Nov 21:00" in text
-    assert "Its purpose: moved here" in text
+    found = [one for one in notices.latest(user) if one.event == Event.MOVED]
+    return [notice_words.message(user, [one], "https://b.example", app.extensions["berth"].zone) for one in found[::-1]]
+
+
+def test_its_owner_hears_in_one_message_all_that_an_admin_changed_at_once(
+    app: Flask, client: Client, booking: Booking, user: User
+) -> None:
+    client.login_as(make_admin("boss"))
+    typed = {"How many GPUs": "2", "Purpose": "moved here", "Start time": "22", "End time": "2"}
+    form = client.get(address(booking)).form("Change").fill(**typed)
+    client.submit(client.follow(client.submit(form)).form("Change"))
+    (said,) = told(app, user)
+    assert said.title == "Changed: 2 GPUs on lab03, Wed 4 Nov 22:00"
+    for line in (
+        "2 GPUs on lab03, Wed 4 Nov 22:00 to Thu 5 Nov 02:00",
+        "Before, it started Wed 4 Nov 21:00.",
+        "Before, it ended Thu 5 Nov 01:00.",
+        "Before, it had 1 GPU.",
+        "Its purpose: moved here",
+        "Changed by boss.",
+    ):
+        assert line in said.text, line
+
+
+def test_what_was_changed_one_after_the_other_is_told_so(
+    app: Flask, client: Client, booking: Booking, user: User
+) -> None:
+    """One thing at a time it says what; both ends of its time are one."""
+    client.login_as(make_admin("boss"))
+    for typed in ({"How many GPUs": "2"}, {"Purpose": "here"}, {"Start time": "22", "End time": "2"}):
+        done = client.submit(client.get(address(booking)).form("Change").fill(**typed))
+        if "agreed" in done.location:
+            client.submit(client.follow(done).form("Change"))
+        found = told(app, user)
+    assert [one.title for one in found] == [
+        "More or fewer GPUs: now 2 GPUs on lab03, Wed 4 Nov 21:00",
+        "Another purpose: 2 GPUs on lab03, Wed 4 Nov 21:00",
+        "Now starts Wed 4 Nov 22:00: 2 GPUs on lab03",
+    ]
 
 
 def test_over_the_api_its_purpose(client: Client, booking: Booking, user: User) -> None:
