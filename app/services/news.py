@@ -146,10 +146,17 @@ def _became(event: AuditEvent) -> dict[str, Any]:
     if "began" in event.details:
         details |= {"began": event.details["began"], "starts_at": event.details["starts_at"]}
     if event.action == "booking.resized":
-        details |= {"gpus": len(event.details["gpus"]), "had": len(event.details["were"])}
+        gpus, were = event.details["gpus"], event.details["were"]
+        details |= {"gpus": len(gpus), "had": len(were)}
+        if len(gpus) == len(were):
+            details |= {"has": _minors(gpus), "instead_of": _minors(were)}
     if event.action == "booking.noted":
         details["note"] = event.details["note"]
     return details
+
+
+def _minors(gpu_ids: list[int]) -> list[int]:
+    return list(db.session.scalars(select(Gpu.minor).where(Gpu.id.in_(gpu_ids)).order_by(Gpu.minor)))
 
 
 def _series(event: AuditEvent) -> Iterator[tuple[User, Telling]]:

@@ -144,7 +144,10 @@ def _changes(details: dict[str, Any], place: Place) -> list[str]:
         lines.append(_of_rest(rest, place))
     if details.get("began"):
         lines.append(_("Before, it started %(start)s.", start=place.when(details["began"])))
-    if "had" in details:
+    if "instead_of" in details:
+        now, before = gpu_numbers(details["has"]), gpu_numbers(details["instead_of"])
+        lines.append(_("It has now: %(gpus)s. Before: %(before)s.", gpus=now, before=before))
+    elif "had" in details:
         lines.append(ngettext("Before, it had %(num)s GPU.", "Before, it had %(num)s GPUs.", details["had"]))
     if "note" in details:
         note = str(details["note"])

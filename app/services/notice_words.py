@@ -83,9 +83,11 @@ _CHANGED = {"booking.gpu_replaced", "booking.resized", "booking.noted", CHANGED,
 def _changed(details: dict[str, Any], what: str, place: Place) -> str:
     """What changed is not its time, or not that alone."""
     start = place.when(details["starts_at"])
+    others = _("Other GPUs: %(what)s, %(start)s", what=what, start=start)
+    more = _("More or fewer GPUs: now %(what)s, %(start)s", what=what, start=start)
     return {
         "booking.gpu_replaced": _("Another GPU was given: %(what)s", what=what),
-        "booking.resized": _("More or fewer GPUs: now %(what)s, %(start)s", what=what, start=start),
+        "booking.resized": others if "instead_of" in details else more,
         "booking.noted": _("Another purpose: %(what)s, %(start)s", what=what, start=start),
         CHANGED: _("Changed: %(what)s, %(start)s", what=what, start=start),
         NO_SHOW: _("Given up, since no machine took it: %(what)s", what=what),
