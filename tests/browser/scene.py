@@ -136,7 +136,7 @@ class Scene:
         weekly = f"repeat=workdays&start_date={tomorrow}&until={self.demo.at(9, 12).date().isoformat()}"
         every = "".join(f"&gpu={number}" for number in gpus)
         work = f"start_date={tomorrow}&start_time=12:00&end_date={quiet}&end_time=12:00&reason=New+fans{every}"
-        fewer = f"end_date={self.demo.at(2, 12).date().isoformat()}&end_time=06:00"  # of the night of `upcoming`
+        fewer = f"start_date={tomorrow}&start_time=20:00&end_date={self.demo.at(2, 12).date()}&end_time=06:00"
         mine = [
             ("home", "/"),
             ("calendar", "/calendar"),
