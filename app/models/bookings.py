@@ -45,7 +45,8 @@ class Booking(Base):
     host_id: Mapped[int] = mapped_column(ForeignKey("hosts.id"))
     instance_id: Mapped[int | None] = mapped_column(ForeignKey("instances.id"))  # none: the owner's machine there
     series_id: Mapped[int | None] = mapped_column(ForeignKey("series.id"))
-    # The booking that maintenance ended early, where this one is the rest of its time: see services.giving_way.
+    # The booking that maintenance ended early, where this one is the rest of its time: see services.giving_way. In a
+    # series the two are one of it.
     rest_of_id: Mapped[int | None] = mapped_column(ForeignKey("bookings.id"))
     starts_at: Mapped[datetime]
     ends_at: Mapped[datetime]
@@ -58,7 +59,9 @@ class Booking(Base):
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
     cancelled_at: Mapped[datetime | None]
     released_at: Mapped[datetime | None]  # when the rest was given back, or taken back unused
-    extended_at: Mapped[datetime | None]  # when its end was last moved to later
+    extended_at: Mapped[
+        datetime | None
+    ]  # when its end was last moved to later; of a rest, when more of it was asked for
     settled_at: Mapped[datetime | None]
 
     user: Mapped[User] = relationship(lazy="raise")
@@ -76,7 +79,7 @@ class Booking(Base):
 
     @hybrid_property
     def unasked(self) -> bool:
-        """Whether its owner never asked for it: the rest of another one, that they did not extend."""
+        """Whether its owner never asked for it: the rest of another one, of which they asked for no more."""
         return self.rest_of_id is not None and self.extended_at is None
 
     @unasked.inplace.expression

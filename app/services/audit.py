@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any
 
 from sqlalchemy import bindparam, select
@@ -28,6 +32,8 @@ TOLD = frozenset(
 _INSERT = insert(Base.metadata.tables["audit_events"]).inline()
 _INSERT_ONCE = _INSERT.on_conflict_do_nothing(index_elements=["key"])
 
+_change: ContextVar[str] = ContextVar("change", default="")
+
 
 def _as_news(once: bool) -> Insert:
     """The event and its place among the news in one statement: bookings are made with locks held."""
@@ -45,8 +51,21 @@ def _as_news(once: bool) -> Insert:
 _NEWS, _NEWS_ONCE = _as_news(once=False), _as_news(once=True)
 
 
+@contextmanager
+def one_change() -> Iterator[None]:
+    """What is recorded within is one change: each event says so by the same `change`, and who is to be told of it hears
+    of all of it at once (see services.news)."""
+    token = _change.set(secrets.token_hex(6))
+    try:
+        yield
+    finally:
+        _change.reset(token)
+
+
 def record(actor: str, action: str, target: str, *, key: str | None = None, **details: Any) -> None:
     """Write one audit event. With `key`, the same event is written once however often this runs."""
+    if change := _change.get():
+        details["change"] = change
     values = {"actor": actor, "action": action, "target": target, "details": details, "key": key}
     if action in TOLD:
         db.session.execute(_NEWS_ONCE if key is not None else _NEWS, values)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from flask_babel import gettext as _
 
 from app import clock
-from app.errors import Conflict
+from app.errors import Conflict, DomainError, SlotTaken
 from app.extensions import db
 from app.models import Booking, Phase, User
 from app.services import audit, bookings, resizing, starts, unchangeable
@@ -38,21 +39,46 @@ _UNSEEN = Seen()
 
 def change(user: User, booking_id: int, edit: Edit, slot: int, seen: Seen = _UNSEEN) -> Booking:
     """Change a booking, what gives back first, so that it never costs more than asked. `slot`: the lab's grid, in
-    seconds. Raises as the parts do; then the transaction is to be given up."""
-    booking = bookings.get(user, booking_id)
-    size, shrinks = edit.size, False
+    seconds. Its owner hears of all of it in one message. Raises as the parts do; then the transaction is to be given
+    up."""
+    with audit.one_change():
+        return _changed(user, booking_id, edit, slot, seen)
+
+
+def _changed(user: User, booking_id: int, edit: Edit, slot: int, seen: Seen) -> Booking:
+    booking, window, size, shrinks = bookings.get(user, booking_id), edit.window, edit.size, False
     if size is not None and (size.count != len(booking.allocations) or size.gpu_ids):
         booking, _gpus = resizing.locked(user, booking_id)  # all there is to lock, before the first part locks some
         shrinks = size.count < len(booking.allocations)
-        if shrinks:
-            resizing.resize(user, booking_id, size, slot, seen=seen.gpu_ids)
-    if edit.window is not None:
-        booking = starts.move(user, booking_id, edit.window, slot, seen=seen.window)
-    if size is not None and not shrinks:
-        booking = resizing.resize(user, booking_id, size, slot, seen=seen.gpu_ids)
+    parts = list[Callable[[], object]]()
+    if window is not None:
+        parts.append(lambda: starts.move(user, booking_id, window, slot, seen=seen.window))
+    if size is not None:
+        parts.insert(
+            0 if shrinks else len(parts), lambda: resizing.resize(user, booking_id, size, slot, seen=seen.gpu_ids)
+        )
+    _done(parts)
     if edit.note is not None:
-        booking = describe(user, booking_id, edit.note, seen=seen.note)
-    return booking
+        describe(user, booking_id, edit.note, seen=seen.note)
+    return bookings.get(user, booking_id)
+
+
+def _done(parts: Sequence[Callable[[], object]]) -> None:
+    """Do them in turn; else the other way round: where its own GPUs are taken at the new time, those that were chosen
+    come first."""
+    try:
+        _in_turn(parts)
+    except SlotTaken as taken:
+        try:
+            _in_turn(parts[::-1])
+        except DomainError:
+            raise taken from None
+
+
+def _in_turn(parts: Iterable[Callable[[], object]]) -> None:
+    with db.session.begin_nested():
+        for part in parts:
+            part()
 
 
 def describe(user: User, booking_id: int, note: str, *, seen: str | None = None) -> Booking:

@@ -151,6 +151,7 @@ def _continue(actor: User, change: Change, why: str) -> None:
         account_id=booking.account_id,
         host_id=host.id,
         instance_id=booking.instance_id if host.id == booking.host_id else None,
+        series_id=booking.series_id,
         rest_of_id=booking.id,
         starts_at=change.given.starts_at,
         ends_at=end,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -13,6 +13,7 @@ from sqlalchemy.orm import joinedload, selectinload
 from app.extensions import db
 from app.models import AuditEvent, Booking, Charge, Event, Gpu, Instance, News, Series, User, Wait
 from app.services import notices, people, policy
+from app.services.notice_bookings import CHANGED
 from app.services.notices import Telling
 
 log = logging.getLogger(__name__)
@@ -111,17 +112,15 @@ def _own(event: AuditEvent) -> Iterator[tuple[User, Telling]]:
         return
     if "wait" in event.details or (event.action == "booking.created" and _came_by_waiting(booking)):
         return
+    parts = _parts(event)
+    if event.id != parts[-1].id:  # the last one tells all
+        return
     kind = OWN[event.action]
     key = f"made:{booking.id}" if kind == Event.MADE else f"event:{event.id}"
-    details = {**facts(booking), "action": event.action, "by": event.actor}
-    if "before" in event.details:
-        details |= {"before": event.details["before"], "ends_at": event.details["ends_at"]}
-    if "began" in event.details:
-        details |= {"began": event.details["began"], "starts_at": event.details["starts_at"]}
-    if event.action == "booking.resized":  # as it was left by this change, not by one after it
-        details |= {"gpus": len(event.details["gpus"]), "had": len(event.details["were"])}
-    if event.action == "booking.noted":
-        details["note"] = event.details["note"]
+    action = event.action if all(part.action == event.action for part in parts) else CHANGED
+    details = {**facts(booking), "action": action, "by": event.actor}
+    for part in parts:
+        details |= _became(part)
     if (reason := str(event.details.get("reason", ""))) != "":
         details["reason"] = reason
     told = ("since", "due_at", "keeps", "minutes", "absent", "rest")  # of GPUs that do nothing; of maintenance
@@ -130,6 +129,36 @@ def _own(event: AuditEvent) -> Iterator[tuple[User, Telling]]:
     if event.action in UNUSED and not booking.unasked and policy.current().charge == Charge.RESERVED:
         details["paid"] = True
     yield booking.user, Telling(kind, key, details, datetime.fromisoformat(until) if until else None)
+
+
+def _parts(event: AuditEvent) -> Sequence[AuditEvent]:
+    """All that was made of the booking in the same change, in order; one change is seen whole or not at all."""
+    if "change" not in event.details:
+        return [event]
+    same = AuditEvent.details["change"].astext == event.details["change"]
+    query = select(AuditEvent).where(AuditEvent.target == event.target, same).order_by(AuditEvent.id)
+    return db.session.scalars(query).all()
+
+
+def _became(event: AuditEvent) -> dict[str, Any]:
+    """What it is after one part of a change and was before; as that left it, not what came after."""
+    details = dict[str, Any]()
+    if "before" in event.details:
+        details |= {"before": event.details["before"], "ends_at": event.details["ends_at"]}
+    if "began" in event.details:
+        details |= {"began": event.details["began"], "starts_at": event.details["starts_at"]}
+    if event.action == "booking.resized":
+        gpus, were = event.details["gpus"], event.details["were"]
+        details |= {"gpus": len(gpus), "had": len(were)}
+        if len(gpus) == len(were):
+            details |= {"has": _minors(gpus), "instead_of": _minors(were)}
+    if event.action == "booking.noted":
+        details["note"] = event.details["note"]
+    return details
+
+
+def _minors(gpu_ids: list[int]) -> list[int]:
+    return list(db.session.scalars(select(Gpu.minor).where(Gpu.id.in_(gpu_ids)).order_by(Gpu.minor)))
 
 
 def _series(event: AuditEvent) -> Iterator[tuple[User, Telling]]:

@@ -15,6 +15,8 @@ from app.services import further_words
 from app.services.noshows import NO_SHOW
 from app.services.words import gpu_numbers, on_clocks
 
+CHANGED = "booking.changed"  # several things at once; no event of the audit is called so
+
 
 @dataclass(frozen=True)
 class Place:
@@ -142,7 +144,10 @@ def _changes(details: dict[str, Any], place: Place) -> list[str]:
         lines.append(_of_rest(rest, place))
     if details.get("began"):
         lines.append(_("Before, it started %(start)s.", start=place.when(details["began"])))
-    if "had" in details:
+    if "instead_of" in details:
+        now, before = gpu_numbers(details["has"]), gpu_numbers(details["instead_of"])
+        lines.append(_("It has now: %(gpus)s. Before: %(before)s.", gpus=now, before=before))
+    elif "had" in details:
         lines.append(ngettext("Before, it had %(num)s GPU.", "Before, it had %(num)s GPUs.", details["had"]))
     if "note" in details:
         note = str(details["note"])

@@ -14,7 +14,7 @@ from flask_babel import gettext as _
 from app.models import Event, Notice, User
 from app.services import summary_words
 from app.services.noshows import NO_SHOW
-from app.services.notice_bookings import Place, gpus_on, many, of_booking, of_series, of_wait
+from app.services.notice_bookings import CHANGED, Place, gpus_on, many, of_booking, of_series, of_wait
 from app.services.windows import hours_text
 
 NAMED = 30  # notices in one message that are written out
@@ -77,16 +77,19 @@ def _moved(details: dict[str, Any], place: Place) -> str:
     return _("Now ends %(end)s: %(what)s", what=what, end=place.when(details["ends_at"]))
 
 
-_CHANGED = {"booking.gpu_replaced", "booking.resized", "booking.noted", NO_SHOW}
+_CHANGED = {"booking.gpu_replaced", "booking.resized", "booking.noted", CHANGED, NO_SHOW}
 
 
 def _changed(details: dict[str, Any], what: str, place: Place) -> str:
-    """What changed is not its time."""
+    """What changed is not its time, or not that alone."""
     start = place.when(details["starts_at"])
+    others = _("Other GPUs: %(what)s, %(start)s", what=what, start=start)
+    more = _("More or fewer GPUs: now %(what)s, %(start)s", what=what, start=start)
     return {
         "booking.gpu_replaced": _("Another GPU was given: %(what)s", what=what),
-        "booking.resized": _("More or fewer GPUs: now %(what)s, %(start)s", what=what, start=start),
+        "booking.resized": others if "instead_of" in details else more,
         "booking.noted": _("Another purpose: %(what)s, %(start)s", what=what, start=start),
+        CHANGED: _("Changed: %(what)s, %(start)s", what=what, start=start),
         NO_SHOW: _("Given up, since no machine took it: %(what)s", what=what),
     }[details["action"]]
 

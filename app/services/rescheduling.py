@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from flask_babel import gettext as _
@@ -28,6 +29,8 @@ def move(actor: User, booking: Booking, asked: Window, slot: int, **details: Any
     rules = classes.rules_for(booking.account_id)
     slot = rules.slot(slot)
     before, window = Window(booking.starts_at, booking.ends_at), snapped(asked.starts_at, asked.ends_at, now, slot)
+    if asked.starts_at == before.starts_at:  # it stays, also where it lies beside the grid
+        window = replace(window, starts_at=before.starts_at)
     if window == before:
         return
     named = Ask(window.ends_at, gpu_ids=tuple(allocation.gpu_id for allocation in booking.allocations))
@@ -56,8 +59,8 @@ def put(actor: User, booking: Booking, window: Window) -> None:
 
 
 def _set(booking: Booking, window: Window) -> None:
-    if window.starts_at < booking.starts_at or window.ends_at > booking.ends_at:
-        booking.rest_of_id = None  # its owner asked for this time
+    if booking.unasked and (window.starts_at < booking.starts_at or window.ends_at > booking.ends_at):
+        booking.extended_at = clock.now()  # its owner asked for this time
     same_end = window.ends_at == booking.ends_at
     booking.starts_at, booking.ends_at = window.starts_at, window.ends_at
     booking.booked_until = window.ends_at

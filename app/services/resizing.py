@@ -183,8 +183,8 @@ def _put(user: User, booking: Booking, wanted: Sequence[Gpu], rules: Rules) -> N
     times = {"starts_at": window.starts_at, "ends_at": window.ends_at}
     db.session.add_all(Allocation(booking_id=booking.id, gpu_id=number, **times) for number in sorted(ids - own))
     db.session.flush()
-    if ids - own:
-        booking.rest_of_id = None  # its owner asked for more
+    if ids - own and booking.unasked:
+        booking.extended_at = clock.now()  # its owner asked for these
     if more > 0:
         changes.hold(user.username, booking, more)
     else:

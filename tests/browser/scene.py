@@ -129,10 +129,14 @@ class Scene:
             gpus = db.session.scalars(db.select(Gpu.id).join(Host).where(Host.name == "sim1")).all()
             own = db.select(Booking.id).join(User).where(User.username == self.user).order_by(Booking.starts_at)
             measured = db.session.scalars(own).first()
+            chosen = db.session.scalars(
+                db.select(Allocation.gpu_id).where(Allocation.booking_id == self.upcoming)
+            ).first()
         tomorrow, quiet = (self.demo.at(day, 12).date().isoformat() for day in (1, 7))
         weekly = f"repeat=workdays&start_date={tomorrow}&until={self.demo.at(9, 12).date().isoformat()}"
         every = "".join(f"&gpu={number}" for number in gpus)
         work = f"start_date={tomorrow}&start_time=12:00&end_date={quiet}&end_time=12:00&reason=New+fans{every}"
+        fewer = f"start_date={tomorrow}&start_time=20:00&end_date={self.demo.at(2, 12).date()}&end_time=06:00"
         mine = [
             ("home", "/"),
             ("calendar", "/calendar"),
@@ -151,6 +155,8 @@ class Scene:
             ("bookings", "/bookings"),
             ("booking-running", f"/bookings/{self.running}"),
             ("booking-change", f"/bookings/{self.running}/change"),
+            ("booking-change-upcoming", f"/bookings/{self.upcoming}/change"),
+            ("booking-change-asked", f"/bookings/{self.upcoming}/change?{fewer}&count=1&gpu={chosen}"),
             ("booking-end", f"/bookings/{self.running}/end"),
             ("booking-upcoming", f"/bookings/{self.upcoming}"),
             ("booking-cancel", f"/bookings/{self.upcoming}/cancel"),

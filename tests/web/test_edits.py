@@ -9,12 +9,13 @@ import pytest
 from flask import Flask
 
 from app.extensions import db
-from app.models import Allocation, Booking, Event, Gpu, Host, User
+from app.models import Allocation, Booking, Event, Gpu, GpuState, Host, User
 from app.services import edits, news, notice_words, notices, quota, resizing
+from app.services.notice_words import Message
 from app.services.resizing import Size
 from app.services.rules import classes
 from tests.factories import gpus_of, make_admin, make_booking, make_host, make_user
-from tests.page import Client
+from tests.page import Client, Form, Page
 from tests.web.caller import caller
 
 NOW = datetime(2026, 11, 4, 12, 3, tzinfo=UTC)  # Wednesday 20:03 in the lab
@@ -188,19 +189,158 @@ def test_extended_late_or_asked_by_the_calendar_what_was_not_sent_stays(client: 
     assert (booking.ends_at, booking.note, minors(booking)) == (NINE + HOUR, "training", [1])
 
 
-def test_its_owner_hears_what_an_admin_changed(app: Flask, client: Client, booking: Booking, user: User) -> None:
-    client.login_as(make_admin("boss"))
-    form = client.get(address(booking)).form("Change").fill(**{"How many GPUs": "2", "Purpose": "moved here"})
+def boxes(page: Page) -> dict[str, tuple[bool, bool]]:
+    """By its label, whether a GPU can be chosen, and is."""
+    found = page.all("//input[@name='gpu']")
+    labels = (" ".join(one.getnext().text_content().split()) for one in found)
+    return {
+        label: ("disabled" not in one.attrib, "checked" in one.attrib) for label, one in zip(labels, found, strict=True)
+    }
+
+
+def choose(form: Form, *gpus: Gpu) -> Form:
+    """The form with the boxes of these ticked."""
+    form.values["gpu"] = [str(gpu.id) for gpu in gpus]
+    return form
+
+
+def test_which_gpus_can_be_chosen_and_why_not_the_others(
+    client: Client, booking: Booking, host: Host, user: User
+) -> None:
+    gpus = gpus_of(host)
+    make_booking(make_user("chen", full_name="Chen Yu"), gpus[:1], NINE + 2 * HOUR, NINE + 6 * HOUR)
+    gpus[3].state = GpuState.QUARANTINE
+    db.session.flush()
+    page = client.get(address(booking))
+    model = "NVIDIA RTX A6000"
+    assert boxes(page) == {
+        f"GPU 0 {model}, taken Wed 4 Nov 23:00 to Thu 5 Nov 03:00 (Chen Yu)": (False, False),
+        f"GPU 1 {model}, it has this one": (True, False),
+        f"GPU 2 {model}": (True, False),
+        f"GPU 3 {model}, out of service": (False, False),
+    }
+    assert not page.form("Change").values.get("gpu")
+    asked = client.follow(client.submit(choose(page.form("Change"), gpus[2])))
+    assert "It will have: GPU 2. It has now: GPU 1." in asked.text
+    assert "Costs the same." in asked.text
+    assert boxes(asked)[f"GPU 2 {model}"] == (True, True)
+    assert minors(booking) == [1]
+    told = client.follow(client.submit(asked.form("Change")))
+    assert "It has 1 GPU now: GPU 2. Costs the same." in told.text
+    assert (minors(booking), hours_left(user)) == ([2], 32)
+
+
+def test_the_gpus_are_those_of_the_time_that_was_typed(
+    client: Client, booking: Booking, host: Host, user: User
+) -> None:
+    """From 22:00 to 23:00 GPU 0 is free; what is chosen beside it is told anew if it was not shown."""
+    gpus = gpus_of(host)
+    make_booking(make_user("chen"), gpus[:1], NINE + 2 * HOUR, NINE + 6 * HOUR)
+    typed = {"End date": "2026-11-04", "End time": "23:00", "How many GPUs": "2"}
+    asked = client.follow(client.submit(client.get(address(booking)).form("Change").fill(**typed)))
+    assert "It will have: GPU 0, GPU 1." in asked.text
+    assert all(free and not chosen for free, chosen in boxes(asked).values())
+    other = choose(asked.form("Change"), gpus[2], gpus[3])
+    asked = client.follow(client.submit(other))
+    assert "It will have: GPU 2, GPU 3. It has now: GPU 1." in asked.text
+    client.submit(asked.form("Change"))
+    assert (minors(booking), booking.ends_at) == ([2, 3], NINE + 2 * HOUR)
+
+
+def test_what_was_chosen_and_cannot_be_is_said_and_stays_chosen(
+    client: Client, booking: Booking, host: Host, user: User
+) -> None:
+    gpus = gpus_of(host)
+    form = client.get(address(booking)).form("Change")
+    few = client.submit(choose(form, gpus[2], gpus[3]).fill(**{"How many GPUs": "3"}))
+    assert (few.status, "You chose 2 GPUs below, but ask for 3." in few.text) == (422, True)
+    assert [chosen for _free, chosen in boxes(few).values()] == [False, False, True, True]
+    make_booking(make_user("chen", full_name="Chen Yu"), gpus[2:3], NINE, NINE + HOUR)
+    taken = client.submit(choose(form, gpus[2]).fill(**{"How many GPUs": "1"}))
+    assert (taken.status, "GPU 2 on lab03 is taken" in taken.text) == (409, True)
+    label = next(label for label in boxes(taken) if label.startswith("GPU 2"))
+    assert "taken Wed 4 Nov 21:00 to Wed 4 Nov 22:00 (Chen Yu)" in label
+    assert boxes(taken)[label] == (True, True), "what is sent again is what was chosen"
+    elsewhere = gpus_of(make_host("lab04"))[0].id
+    wrong = client.post(address(booking), form.values | {"gpu": str(elsewhere)})
+    assert (wrong.status, "one host: lab03" in wrong.text) == (422, True)
+    assert minors(booking) == [1]
+
+
+def test_other_gpus_where_its_own_are_taken_at_the_new_time(
+    client: Client, booking: Booking, host: Host, user: User
+) -> None:
+    """Until 02:00 GPU 1 is not to be had, and GPU 2 is; nor is GPU 0 to be had before 01:00."""
+    gpus, chen = gpus_of(host), make_user("chen")
+    make_booking(chen, gpus[1:2], NINE + 4 * HOUR, NINE + 6 * HOUR)
+    form = client.get(address(booking)).form("Change").fill(**{"End time": "02:00"})
+    assert "GPU 1 on lab03 is taken" in client.submit(form).text
+    asked = client.follow(client.submit(choose(form, gpus[2])))
+    assert "It will have: GPU 2. It has now: GPU 1." in asked.text
+    client.submit(asked.form("Change"))
+    assert (minors(booking), booking.ends_at, hours_left(user)) == ([2], NINE + 5 * HOUR, 31)
+    make_booking(chen, gpus[2:3], NINE + 5 * HOUR, NINE + 6 * HOUR)
+    make_booking(chen, gpus[:1], NINE, NINE + HOUR)
+    later = {"Start time": "22:00", "End time": "02:00"}
+    form = choose(client.get(address(booking)).form("Change"), gpus[0]).fill(**later)
     client.submit(client.follow(client.submit(form)).form("Change"))
+    assert (minors(booking), booking.starts_at) == ([0], NINE + HOUR)
+
+
+def test_its_owner_hears_which_gpus_it_has_instead(
+    app: Flask, client: Client, booking: Booking, host: Host, user: User
+) -> None:
+    client.login_as(make_admin("boss"))
+    form = choose(client.get(address(booking)).form("Change"), gpus_of(host)[2])
+    client.submit(client.follow(client.submit(form)).form("Change"))
+    (said,) = told(app, user)
+    assert said.title == "Other GPUs: 1 GPU on lab03, Wed 4 Nov 21:00"
+    assert "It has now: GPU 2. Before: GPU 1." in said.text
+
+
+def told(app: Flask, user: User) -> list[Message]:
+    """What its owner was told of it, each message by itself, the oldest first."""
     notices.choose(user, {event: [notices.MAIL] for event in notices.offered(user)})
     news.collect(mail=True)
-    told = [one.details for one in notices.latest(user) if one.event == Event.MOVED]
-    assert {(one["action"], one["by"]) for one in told} == {("booking.resized", "boss"), ("booking.noted", "boss")}
-    text = notice_words.message(user, notices.latest(user), "https://b.example", app.extensions["berth"].zone).text
-    assert "More or fewer GPUs: now 2 GPUs on lab03, Wed 4 Nov 21:00" in text
-    assert "Before, it had 1 GPU." in text
-    assert "Another purpose: 2 GPUs on lab03, Wed 4 Nov 21:00" in text
-    assert "Its purpose: moved here" in text
+    found = [one for one in notices.latest(user) if one.event == Event.MOVED]
+    return [notice_words.message(user, [one], "https://b.example", app.extensions["berth"].zone) for one in found[::-1]]
+
+
+def test_its_owner_hears_in_one_message_all_that_an_admin_changed_at_once(
+    app: Flask, client: Client, booking: Booking, user: User
+) -> None:
+    client.login_as(make_admin("boss"))
+    typed = {"How many GPUs": "2", "Purpose": "moved here", "Start time": "22", "End time": "2"}
+    form = client.get(address(booking)).form("Change").fill(**typed)
+    client.submit(client.follow(client.submit(form)).form("Change"))
+    (said,) = told(app, user)
+    assert said.title == "Changed: 2 GPUs on lab03, Wed 4 Nov 22:00"
+    for line in (
+        "2 GPUs on lab03, Wed 4 Nov 22:00 to Thu 5 Nov 02:00",
+        "Before, it started Wed 4 Nov 21:00.",
+        "Before, it ended Thu 5 Nov 01:00.",
+        "Before, it had 1 GPU.",
+        "Its purpose: moved here",
+        "Changed by boss.",
+    ):
+        assert line in said.text, line
+
+
+def test_what_was_changed_one_after_the_other_is_told_so(
+    app: Flask, client: Client, booking: Booking, user: User
+) -> None:
+    """One thing at a time it says what; both ends of its time are one."""
+    client.login_as(make_admin("boss"))
+    for typed in ({"How many GPUs": "2"}, {"Purpose": "here"}, {"Start time": "22", "End time": "2"}):
+        done = client.submit(client.get(address(booking)).form("Change").fill(**typed))
+        if "agreed" in done.location:
+            client.submit(client.follow(done).form("Change"))
+        found = told(app, user)
+    assert [one.title for one in found] == [
+        "More or fewer GPUs: now 2 GPUs on lab03, Wed 4 Nov 21:00",
+        "Another purpose: 2 GPUs on lab03, Wed 4 Nov 21:00",
+        "Now starts Wed 4 Nov 22:00: 2 GPUs on lab03",
+    ]
 
 
 def test_over_the_api_its_purpose(client: Client, booking: Booking, user: User) -> None:

@@ -8,9 +8,10 @@ import pytest
 
 from app.extensions import db
 from app.models import Booking, Host, User
-from app.services import quota
+from app.services import maintenance, openings, quota
 from app.services.rules import classes
-from tests.factories import gpus_of, make_admin, make_booking, make_host, make_instance, make_user
+from app.services.windows import Window
+from tests.factories import attach, gpus_of, make_admin, make_booking, make_host, make_instance, make_user
 from tests.page import Client, Page
 
 NOW = datetime(2026, 11, 3, 4, 3, 20, tzinfo=UTC)  # Tuesday 12:03:20 in the lab
@@ -191,6 +192,35 @@ def test_the_later_ones_are_moved_as_shown(client: Client, host: Host) -> None:
     assert "Not changed 1 of 2 bookings is not possible." in refused.text
     client.follow(client.submit(refused.form("Change the one that fits")))
     assert [one.starts_at for one in bookings() if one.series_id][-1] == at(10, 19)
+
+
+def test_the_rest_of_one_goes_with_the_later_ones(
+    client: Client, host: Host, user: User, freeze: Callable[[datetime], None]
+) -> None:
+    """The first night's GPU is worked on from 02:00: its rest is on the other one."""
+    book(client)
+    first, *_others = bookings()
+    freeze(at(4, 21))
+    client.login_as(user)
+    attach(first)
+    db.session.expire_all()
+    gpus = [gpu for gpu in gpus_of(host) if openings.any_overlap([gpu.id], Window(at(4, 20), at(4, 21)))]
+    work = Window(at(5, 2), at(5, 12))
+    maintenance.schedule(make_admin(), host, gpus, work, "", maintenance.fingerprint(maintenance.plan(gpus, work)))
+    _first, rest, second, *_others = bookings()
+    page = client.get(f"/bookings/{rest.id}")
+    assert "The rest of 1 of 5: every weekday 20:00–08:00 until Tue 10 Nov" in page.text
+    assert "2 of 5: every weekday" in client.get(f"/bookings/{second.id}").text
+    page = client.get(page.link("All of them"))
+    assert "5 bookings, 60 GPU-hours." in page.text
+    assert len(page.texts("//table//th//*[.='rest of an earlier one']")) == 1
+    assert client.get(page.link("Cancel 5 bookings…")).h1 == "Cancel 5 bookings?"
+    shown = client.get(f"/bookings/{first.id}/later/change?start_time=20:00&end_time=01:00")
+    assert "4 of 5 fit" in shown.text
+    shown = client.get(f"/bookings/{first.id}/later/change?start_time=20:00&end_time=06:00")
+    done = client.follow(client.submit(shown.form("Change all 5")))
+    assert done.h1 == "Series: every weekday 20:00–06:00 until Tue 10 Nov"
+    assert (bookings()[1].id, bookings()[1].starts_at, bookings()[1].ends_at) == (rest.id, at(5, 2), at(5, 6))
 
 
 @pytest.mark.usefixtures("host", "user")

@@ -20,6 +20,7 @@ from app.services.series import making, patterns, reading, trial
 from app.services.series.patterns import Pattern
 from app.services.series.trial import NotAll
 from app.services.windows import Window, floor_to_grid
+from app.services.words import when
 
 
 @dataclass(frozen=True)
@@ -82,8 +83,9 @@ def move(
 ) -> tuple[Series, list[Move]]:
     """Move those of `only` to other hours (`opens`, `closes`) of their days, on their own GPUs: all of them or none.
 
-    They are a series of their own from then on, so that each one says truly when it is. Raises NotAll, or Conflict
-    where they are not what they were."""
+    They are a series of their own from then on, so that each one says truly when it is; a rest only ends at another
+    time, and stays with the one of which it is the rest. Raises NotAll, or Conflict where they are not what they were.
+    """
     found = [booking for booking in _locked(series, since) if booking.id in only]
     if not found or len(found) != len(set(only)):
         raise Conflict(_("The bookings are not what they were when you looked."), _("Look again, then change them."))
@@ -99,10 +101,14 @@ def move(
 def _moved(user: User, series: Series, found: list[Booking], hours: tuple[int, int], slot: int) -> list[Move]:
     was = reading.pattern_of(series)
     pattern = patterns.checked(replace(was, opens=hours[0], closes=hours[1]))
-    grid = classes.rules_for(series.account_id).slot(slot)
-    ways = [(booking, pattern.on(_day(was, booking.starts_at, grid))) for booking in found]
+    grid, begun_at = classes.rules_for(series.account_id).slot(slot), reading.begun_at(series)
+    ways = []
+    for booking in found:
+        after = pattern.on(_day(was, begun_at.get(booking.id, booking.starts_at), grid))
+        is_rest = booking.id in begun_at
+        ways.append((booking, replace(after, starts_at=booking.starts_at) if is_rest else after))
     # So that one that moves makes room for the next that follows it.
-    onwards = ways[0][1].starts_at > ways[0][0].starts_at
+    onwards = any(after.starts_at > booking.starts_at for booking, after in ways)
     moves = [_one(user, booking, after, slot, series.id) for booking, after in (ways[::-1] if onwards else ways)]
     return moves[::-1] if onwards else moves
 
@@ -117,14 +123,27 @@ def _day(pattern: Pattern, start: datetime, grid: int) -> date:
 def _one(user: User, booking: Booking, after: Window, slot: int, series_id: int) -> Move:
     before = Window(booking.starts_at, booking.ends_at)
     try:
+        if booking.rest_of_id is not None and after.ends_at <= after.starts_at:
+            raise _over_before(after)
         _none, price = priced.made(booking.id, lambda: rescheduling.move(user, booking, after, slot, series=series_id))
     except DomainError as error:
-        return Move(booking.id, before, after, refused=error)
+        return Move(booking.id, before, after if after.ends_at > after.starts_at else before, refused=error)
     return Move(booking.id, before, Window(booking.starts_at, booking.ends_at), price.more, price.fee)
+
+
+def _over_before(after: Window) -> RuleRefused:
+    return RuleRefused(
+        _("These hours end before the rest of this booking begins, %(start)s.", start=when(after.starts_at)),
+        _("To give all of it back, cancel it."),
+        rule="phase",
+    )
 
 
 def _apart(series: Series, found: list[Booking], hours: tuple[int, int], slot: int) -> Series:
     """The series of those that were moved: itself where all were."""
+    found = [booking for booking in found if booking.rest_of_id is None]
+    if not found:
+        return series
     if len(found) == len(reading.members(series.id)):
         series.opens, series.closes = hours
         db.session.flush()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import datetime
 
 from flask_babel import gettext as _
 from sqlalchemy import select
@@ -54,23 +55,42 @@ def pattern_of(series: Series) -> Pattern:
 @dataclass(frozen=True)
 class Place:
     """Where in its series a booking is: `number` of `count`, its neighbours' ids, and whether it or a later one has
-    not started."""
+    not started. `rest`: it is what maintenance left of the one of this number."""
 
     number: int
     count: int
     before: int | None
     after: int | None
     later: bool
+    rest: bool = False
 
 
 def place_of(booking: Booking) -> Place:
     """Where in its series a booking is."""
-    query = select(Booking.id, Booking.starts_at, Booking.cancelled_at).where(Booking.series_id == booking.series_id)
-    rows = list(db.session.execute(query.order_by(Booking.starts_at, Booking.id)))
-    ids = [row.id for row in rows]
+    query = select(Booking.id, Booking.rest_of_id, Booking.starts_at, Booking.cancelled_at)
+    query = query.where(Booking.series_id == booking.series_id).order_by(Booking.starts_at, Booking.id)
+    rows = list(db.session.execute(query))
+    ids, whole = [row.id for row in rows], [row.id for row in rows if row.rest_of_id is None]
     at, now = ids.index(booking.id), clock.now()
     later = any(row.cancelled_at is None and row.starts_at > now for row in rows[at:])
-    return Place(at + 1, len(ids), ids[at - 1] if at else None, ids[at + 1] if at + 1 < len(ids) else None, later=later)
+    number = whole.index(_first_part({row.id: row.rest_of_id for row in rows}, booking.id)) + 1
+    before, after = ids[at - 1] if at else None, ids[at + 1] if at + 1 < len(ids) else None
+    return Place(number, len(whole), before, after, later=later, rest=booking.rest_of_id is not None)
+
+
+def begun_at(series: Series) -> dict[int, datetime]:
+    """By the id of each rest in a series, when the one began of which it is the rest; its day is that one's."""
+    query = select(Booking.id, Booking.rest_of_id, Booking.starts_at).where(Booking.series_id == series.id)
+    rows = db.session.execute(query).all()
+    parts, starts = {row.id: row.rest_of_id for row in rows}, {row.id: row.starts_at for row in rows}
+    return {number: starts[_first_part(parts, number)] for number, of in parts.items() if of is not None}
+
+
+def _first_part(parts: dict[int, int | None], booking_id: int) -> int:
+    """The one that was asked for; `parts`: by the id of each of a series, that of which it is the rest."""
+    while (before := parts[booking_id]) is not None:
+        booking_id = before
+    return booking_id
 
 
 def target(series: Series) -> str:

@@ -14,7 +14,7 @@ from app import clock
 from app.errors import DomainError, InvalidInput, NotFound
 from app.extensions import transaction
 from app.models import Booking, Phase
-from app.services import bookings, edits, priced, quota, resizing
+from app.services import bookings, choices, edits, priced, quota, resizing
 from app.services.edits import Edit
 from app.services.priced import Price
 from app.services.windows import Window, hours_text
@@ -162,6 +162,7 @@ def _page(
 ) -> Response:
     """`asked`: what it would become, where that is asked for first."""
     form.complete(booking)
+    upcoming = booking.phase(clock.now()) == Phase.UPCOMING
     now, hidden = edit_form.as_seen(booking), dict[str, Any]()
     if not refused:  # after a refusal it is what they look at now that is changed
         now |= {name: request.values[name] for name in now if name in request.values}
@@ -174,7 +175,8 @@ def _page(
         what=words.what_of(booking),
         span=words.span(booking.starts_at, booking.ends_at),
         gpus=gpu_list(allocation.gpu for allocation in booking.allocations),
-        upcoming=booking.phase(clock.now()) == Phase.UPCOMING,
+        upcoming=upcoming,
+        choices=choices.of(booking, asked.window if asked else form.meant(booking)) if upcoming else [],
         hidden=now | hidden,
         form=form,
         errors_found=bool(form.errors),

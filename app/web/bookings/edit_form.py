@@ -8,7 +8,8 @@ from typing import Any
 from flask import request
 from flask_babel import gettext as _
 from flask_babel import lazy_gettext as _l
-from wtforms import StringField
+from flask_babel import ngettext
+from wtforms import SelectMultipleField, StringField
 
 from app import clock
 from app.errors import InvalidInput
@@ -26,9 +27,10 @@ MOST_GPUS = 64  # named in one hidden field
 
 
 class EditForm(TimesForm):
-    """Another time, number of GPUs and purpose; what is not sent stays as it is."""
+    """Another time, number of GPUs, which these are, and purpose; what is not sent stays as it is."""
 
     count = StringField(_l("How many GPUs"))
+    gpu = SelectMultipleField(_l("GPUs"), validate_choice=False)
     note = StringField(_l("Purpose"))
 
     def edit(self, booking: Booking) -> Edit:
@@ -37,10 +39,30 @@ class EditForm(TimesForm):
         window = self.window(booking, agreed) if self.end_time.data is not None else None
         size = None
         if self.count.data is not None:
-            count = _whole(self.count.data)
-            shown = numbers("take") if agreed is not None and agreed == window else ()
-            size = Size(count, shown if len(shown) == count else ())
+            size = self._size(numbers("take") if agreed is not None and agreed == window else ())
         return Edit(window, size, self.note.data)
+
+    def meant(self, booking: Booking) -> Window:
+        """Its time as far as that can be read, else that of the booking."""
+        try:
+            return self.window(booking, None)
+        except InvalidInput:
+            return Window(booking.starts_at, booking.ends_at)
+
+    def _size(self, shown: tuple[int, ...]) -> Size:
+        """How many, and which: those that were chosen, else any, which are those that were shown."""
+        count, chosen = _whole(self.count.data), forms.gpu_numbers(self.gpu.data or [])
+        if 0 < len(chosen) < count:
+            brief = ngettext(
+                "You chose %(num)s GPU below, but ask for %(count)s.",
+                "You chose %(num)s GPUs below, but ask for %(count)s.",
+                len(chosen),
+                count=count,
+            )
+            raise InvalidInput(brief, _("Choose as many, or none to get any."), field="count")
+        if chosen:
+            return Size(len(chosen), chosen)
+        return Size(count, shown if len(shown) == count else ())
 
     def complete(self, booking: Booking) -> None:
         """Fill in what was not sent, so that sending it changes nothing."""
@@ -93,8 +115,11 @@ def numbers(name: str) -> tuple[int, ...]:
 
 def asking(booking: Booking, edit: Edit) -> str:
     """The form's address with this filled in: there it says what that does and costs, and asks."""
+    chosen = request.form.getlist("gpu")[:MOST_GPUS]
     window = edit.window or Window(booking.starts_at, booking.ends_at)
-    typed = {"count": str(edit.size.count)} if edit.size else {}
+    typed = dict[str, str | list[str]]()
+    if edit.size:
+        typed |= {"count": str(edit.size.count), "gpu": chosen}
     if edit.note is not None:
         typed["note"] = edit.note
     return times_form.asking(booking.id, window, **typed)

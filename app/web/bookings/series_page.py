@@ -26,12 +26,13 @@ def series(series_id: int) -> Response:
     bookings, now = reading.members(found.id), clock.now()
     upcoming = [booking for booking in bookings if booking.phase(now) == Phase.UPCOMING]
     kept = [booking for booking in bookings if booking.phase(now) != Phase.CANCELLED]
+    whole = [booking for booking in kept if booking.rest_of_id is None]  # with its rest it is one
     return render(
         "bookings/series.html",
         series=found,
         title_text=title(found),
         rows=[shown.row(booking, now) for booking in bookings],
-        count=len(kept),
+        count=len(whole),
         cost=sum(tariff.cost(booking) for booking in kept),
         first=upcoming[0] if upcoming else None,
         left=len(upcoming),
@@ -48,5 +49,8 @@ def place_of(booking: Booking) -> dict[str, Any] | None:
     if booking.series_id is None:
         return None
     found, place = reading.get(me(), booking.series_id), reading.place_of(booking)
-    text = _("%(number)s of %(count)s: %(series)s", number=place.number, count=place.count, series=title(found))
+    facts = {"number": place.number, "count": place.count, "series": title(found)}
+    text = _("%(number)s of %(count)s: %(series)s", **facts)
+    if place.rest:
+        text = _("The rest of %(number)s of %(count)s: %(series)s", **facts)
     return {"text": text, "place": place, "series_id": found.id}

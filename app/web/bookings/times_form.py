@@ -30,7 +30,7 @@ class TimesForm(PageForm):
 
     def refuse(self, error: InvalidInput) -> None:
         """The services speak of moments."""
-        error.field = {"starts_at": "start_time", "ends_at": "end_time"}.get(error.field, error.field)
+        error.field = {"starts_at": "start_time", "ends_at": "end_time", "gpus": "gpu"}.get(error.field, error.field)
         super().refuse(error)
 
     def window(self, booking: Booking, agreed: Window | None) -> Window:
@@ -79,6 +79,6 @@ def fee_named(booking: Booking) -> int:
     return named + READING * len(booking.allocations)
 
 
-def asking(booking_id: int, window: Window, **others: str) -> str:
+def asking(booking_id: int, window: Window, **others: str | list[str]) -> str:
     """The form's address with this window, and other fields, filled in: there it says what that costs, and asks."""
     return url_for("bookings.ask_change", booking_id=booking_id, agreed=as_text(window), **fields(window), **others)  # type: ignore[arg-type]
