@@ -82,12 +82,18 @@ _FROM = {
 }
 _ROOM = text("SET LOCAL work_mem = '32MB'")  # a year's pieces are hashed, not sorted on disk
 _QUERY = """
-WITH mine AS (
+WITH untaken AS (
+  SELECT id FROM bookings AS b
+  WHERE rest_of_id IS NOT NULL AND extended_at IS NULL
+    AND NOT EXISTS (SELECT FROM allocations WHERE booking_id = b.id AND attached_at IS NOT NULL)
+),
+mine AS (
   SELECT al.booking_id, al.gpu_id,
          greatest(al.starts_at, :start) AS s, least(al.ends_at, :until) AS t,
          greatest(al.attached_at, al.starts_at, :start) AS has,
          least(coalesce(al.detached_at, al.ends_at), al.ends_at, :until) AS had, al.attached_at,
-         CASE WHEN al.attached_at IS NULL AND al.trouble <> ALL (:theirs) THEN al.ends_at
+         CASE WHEN al.attached_at IS NULL AND (al.trouble <> ALL (:theirs) OR al.booking_id IN (SELECT id FROM untaken))
+              THEN al.ends_at
               WHEN least(al.attached_at, al.ready_at, al.ends_at) - al.starts_at > :prompt
               THEN date_trunc('second', least(al.attached_at, al.ready_at, al.ends_at))
               ELSE al.starts_at END AS given
