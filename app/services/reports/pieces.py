@@ -60,11 +60,15 @@ _KEYS = {
     Key.HOST: "b.host_id",
     Key.GPU: "p.gpu_id",
     Key.MODEL: "g.model",
-    Key.BOOKING: "b.id",
+    Key.BOOKING: "p.booking_id",
     Key.NOTHING: "0",
 }
+# What a key is read from, and no more: a year's bookings take as long to be joined as its days.
+_BOOKINGS = "JOIN bookings AS b ON b.id = p.booking_id"
 _JOINS = {
-    Key.TEAM: "JOIN accounts AS a ON a.id = b.account_id",
+    Key.PERSON: _BOOKINGS,
+    Key.TEAM: f"{_BOOKINGS} JOIN accounts AS a ON a.id = b.account_id",
+    Key.HOST: _BOOKINGS,
     Key.MODEL: "JOIN gpus AS g ON g.id = p.gpu_id",
 }
 _FROM = {
@@ -126,7 +130,7 @@ SELECT {key} AS key, (CAST(:buckets AS int[]))[p.day + 1] AS bucket,
        sum(p.late)
 FROM held AS p
 LEFT JOIN used AS u ON u.booking_id = p.booking_id AND u.gpu_id = p.gpu_id AND u.day = p.day
-JOIN bookings AS b ON b.id = p.booking_id {join}
+{join}
 GROUP BY 1, 2
 """
 
