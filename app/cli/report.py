@@ -14,11 +14,12 @@ from app import clock
 from app.cli.base import json_option, moment, show, with_app
 from app.extensions import lab_zone, transaction
 from app.services import people, usage
+from app.services.reports import periods
 from app.services.reports import report as reports
 from app.services.reports.pieces import Scope
 from app.services.reports.report import Group, Row
 from app.services.reports.spans import LONGEST, Span
-from app.services.reports.table import COLUMNS, Table, amounts, listed, waited
+from app.services.reports.table import COLUMNS, Table, amounts, compared, listed, waited
 
 DAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
 EMPTY = {
@@ -27,6 +28,7 @@ EMPTY = {
     Table.NO_SHOWS: "Everybody came in that time.",
     Table.EVICTIONS: "No GPU was taken by force in that time.",
     Table.HEAT: "",
+    Table.COMPARED: "",
 }
 
 
@@ -44,8 +46,9 @@ EMPTY = {
     "--show",
     "table",
     type=click.Choice([one.value for one in Table]),
-    help="What to print: GPU-hours (usage, the default), who waited, no-shows, evictions, or how busy GPUs are at each "
-    "hour of the week (heat; of the last 92 days of a longer time).",
+    help="What to print: GPU-hours (usage, the default), who waited, no-shows, evictions, how busy GPUs are at each "
+    "hour of the week (heat; of the last 92 days of a longer time), or GPU-hours beside those of as long a time before "
+    "(compared).",
 )
 @click.option("--group", type=click.Choice([one.value for one in Group]), help="Of usage and waits. Default: person.")
 @click.option("--format", "form", type=click.Choice(["table", "csv", "json"]), default="table", show_default=True)
@@ -55,8 +58,9 @@ EMPTY = {
 def report(start: str, end: str, table: str | None, group: str | None, form: str, waits: bool, as_json: bool) -> None:
     """GPU-hours booked, attached and busy, by person or by something else; who wasted most comes first.
 
-    Wasted = not attached + idle. What Berth gave late or never is "not given", and nobody's waste. What
-    nobody looked at is "no data", neither busy nor idle. No-shows and evictions: the last first."""
+    Wasted = not attached + idle. What Berth gave late or never, or booked in place of a GPU in maintenance and no
+    machine took, is "not given", and nobody's waste. What nobody looked at is "no data", neither busy nor idle.
+    No-shows and evictions: the last first."""
     until = moment(end, "--to") if end else clock.now()
     since = moment(start, "--from") if start else until - timedelta(days=30)
     if until <= since or until - since > LONGEST:
@@ -88,6 +92,8 @@ def _what(table: str | None, waits: bool, group: str | None) -> Table:
 def _rows(what: Table, span: Span, by: Group) -> list[dict[str, Any]]:
     if what == Table.USAGE:
         return _usage(span, by)
+    if what == Table.COMPARED:
+        return compared(span, periods.as_long_before(span, clock.now()), Scope())
     return _waiting(span, by) if what == Table.WAITS else listed(what, span, Scope())
 
 

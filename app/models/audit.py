@@ -18,7 +18,11 @@ class AuditEvent(Base):
     """
 
     __tablename__ = "audit_events"
-    __table_args__ = (Index("ix_audit_events_target", "target"), Index("ix_audit_events_created_at", "created_at"))
+    __table_args__ = (
+        Index("ix_audit_events_target", "target"),
+        Index("ix_audit_events_created_at", "created_at"),
+        Index("ix_audit_events_action_created_at", "action", "created_at"),  # a report looks for few of a year's
+    )
 
     id: Mapped[int] = mapped_column(primary_key=True)
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())

@@ -27,7 +27,7 @@ def of(booking: Booking) -> Charged:
     By whatever rule: the time in which Berth did not give a GPU yet, through no fault of its owner's, costs nothing;
     and so does the rest of another booking that they never asked for, where no machine ever took it."""
     whole, price, number = tariff.cost(booking), tariff.of(booking), len(booking.allocations)
-    if booking.unasked and all(one.attached_at is None for one in booking.allocations):
+    if fees.untaken(booking):
         return Charged(0, f"{ATTACHED}:0/{whole}")
     # GPUs of one booking count alike: what each weighs is not written down, and the sum of all is right.
     if policy.current().charge == Charge.ATTACHED:

@@ -33,8 +33,7 @@ def lines(details: dict[str, Any], url: str) -> list[str]:
         _("Wasted %(wasted)s: %(not_attached)s not attached and %(idle)s idle.", **parts),
     ]
     if details.get("not_given", 0) >= 180:
-        late = _hours(details["not_given"])
-        found.append(_("Berth was late with %(late)s, or never gave them; nobody pays for that.", late=late))
+        found.append(_("Not given %(hours)s, which costs nothing.", hours=_hours(details["not_given"])))
     if details["no_data"] >= 180:
         found.append(_("Nobody looked for %(no_data)s; that is neither busy nor idle.", **parts))
     if details["kwh"]:  # else no card gives its power

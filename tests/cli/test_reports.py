@@ -72,6 +72,21 @@ def test_other_tables_are_printed_by_name(lab: Berth, engine: sa.Engine) -> None
         assert lab("report", *wrong).status == 2
 
 
+def test_hours_are_printed_beside_those_of_the_time_before(lab: Berth, engine: sa.Engine) -> None:
+    book_now(engine)
+    [first] = lab("report", "--json").json()
+    rows = lab("report", "--show", "compared", "--json").json()
+    assert [row["what"] for row in rows] == ["booked", "attached", "busy", "wasted"]
+    assert rows[0]["hours"] == pytest.approx(first["reserved_hours"], abs=0.1)
+    assert (rows[0]["before_hours"], rows[0]["changed_percent"]) == (0, None)
+    assert rows[0]["before_to"] == rows[0]["from"]
+    later = ("--from", "2026-03-01", "--to", "2026-03-11")
+    [line, *_] = csv.DictReader(io.StringIO(lab("report", "--show", "compared", "--format", "csv", *later).out))
+    assert (line["before_from"][:10], line["hours"], line["changed_percent"]) == ("2026-02-18", "0.0", "")
+    assert "BEFORE HOURS" in lab("report", "--show", "compared").out
+    assert lab("report", "--show", "compared", "--group", "team").status == 2
+
+
 def test_names_steer_neither_the_terminal_nor_a_spreadsheet(lab: Berth, engine: sa.Engine) -> None:
     book_now(engine)
     with engine.begin() as connection:

@@ -76,7 +76,7 @@ class Lab:
             if dice.random() < 0.3:
                 booking.account_id = team.id
             [allocation] = db.session.scalars(sa.select(Allocation).where(Allocation.booking_id == booking.id))
-            if dice.random() < 0.85:
+            if dice.random() < 0.75:
                 allocation.attached_at = at + timedelta(seconds=dice.choice([-4, 0, 3.25, 1800]))
                 allocation.detached_at = end + timedelta(seconds=dice.choice([-600, 0, 7]))
                 self._measure(booking, gpu, allocation)
@@ -86,6 +86,9 @@ class Lab:
                 allocation.trouble = dice.choice(["stopped", "unreachable"])
             if dice.random() < 0.1:
                 allocation.released_at = at
+            if self.bookings and dice.random() < (0.3 if allocation.attached_at else 0.8):
+                booking.rest_of_id = self.bookings[-1].id
+                booking.extended_at = at if dice.random() < 0.3 else None
             self.bookings.append(booking)
             at = end + dice.choice([0, 15, 240]) * MINUTE
         db.session.flush()
@@ -143,7 +146,7 @@ class Lab:
                         busy = min(sum(part.busy_ms for part in parts) / 1000, sampled)
                         energy = sum(part.energy_j for part in parts)
                         memory = max((part.memory_mib for part in parts), default=0)
-                        late = _shared(left, right, one.starts_at, _given(one))
+                        late = _shared(left, right, one.starts_at, one.ends_at if _untaken(booking) else _given(one))
                         piece = Numbers(reserved, attached, sampled, busy, energy, memory, late)
                         found[group(booking, gpus[one.gpu_id], day)] += piece
                     day += timedelta(days=1)
@@ -156,6 +159,12 @@ def _at(day: date, zone: ZoneInfo) -> datetime:
 
 def _shared(start: datetime, end: datetime, since: datetime, until: datetime) -> float:
     return max(0.0, (min(end, until) - max(start, since)).total_seconds())
+
+
+def _untaken(booking: Booking) -> bool:
+    """Whether nobody asked for it, and no machine took it; each of these has one GPU."""
+    [one] = db.session.scalars(sa.select(Allocation).where(Allocation.booking_id == booking.id))
+    return booking.rest_of_id is not None and booking.extended_at is None and one.attached_at is None
 
 
 def _given(one: Allocation) -> datetime:
@@ -187,6 +196,8 @@ def test_all_numbers_are_what_counting_by_hand_gives(app: object, first_day: dat
     freeze(_at(first_day + timedelta(days=3), lab_zone()) + 5 * HOUR + 20 * MINUTE)
     lab = Lab(first_day, seed)
     zone, midnight = lab_zone(), lab.start
+    untaken = [one for one in lab.bookings if _untaken(one) and midnight <= one.starts_at < clock.now()]
+    assert untaken, "rests that no machine took are among them"
     spans = [
         (midnight, _at(first_day + timedelta(days=3), zone)),  # whole days, over a change of clocks
         (midnight + 5 * HOUR + 17 * MINUTE, midnight + 50 * HOUR + 3 * MINUTE),  # hours and minutes at its ends

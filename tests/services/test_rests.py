@@ -48,6 +48,8 @@ from app.services import (
 )  # fmt: skip
 from app.services.maintenance import Fate
 from app.services.reports import absences
+from app.services.reports import one as of_one
+from app.services.reports.numbers import total
 from app.services.reports.pieces import Scope
 from app.services.reports.spans import Span
 from app.services.rules import check, classes, fees, gate, trial
@@ -180,6 +182,38 @@ def test_one_that_was_used_or_extended_costs_what_any_does(alice: User, rest: Bo
     attach(rest)
     db.session.expire_all()
     assert charges.of(bookings.get(alice, rest.id)).seconds == 7200
+
+
+def test_reports_count_one_that_no_machine_took_as_nobodys_waste(rest: Booking, freeze: Freeze) -> None:
+    """Two hours that nobody pays for; from its extension on it is its owner's, and so it is once a machine took it."""
+    freeze(rest.ends_at + HOUR)
+
+    def parts() -> list[tuple[float, float, float]]:
+        db.session.expire_all()
+        user = db.session.get_one(User, rest.user_id)
+        found = of_one.whole(rest), total(hour.numbers for hour in of_one.by_hour(bookings.get(user, rest.id)))
+        return [(numbers.reserved, numbers.not_given, numbers.wasted) for numbers in found]
+
+    _set(rest, trouble="stopped", trouble_at=rest.starts_at, ready_at=rest.starts_at)
+    assert parts() == [(7200, 7200, 0)] * 2
+    rest.extended_at = NOW
+    db.session.flush()
+    assert parts() == [(7200, 0, 7200)] * 2
+    rest.extended_at = None
+    _set(rest, attached_at=rest.starts_at + HOUR)
+    assert parts() == [(7200, 0, 3600)] * 2
+
+
+def test_one_of_two_gpus_that_a_machine_took_is_taken(alice: User, host: Host, rest: Booking, freeze: Freeze) -> None:
+    """Then the other one counts as in any booking: as it is charged."""
+    other = make_booking(alice, gpus_of(host)[2:4], NOW + 4 * HOUR, NOW + 6 * HOUR)
+    other.rest_of_id = rest.rest_of_id
+    _set(other, ready_at=other.starts_at)
+    freeze(NOW + 7 * HOUR)
+    assert (of_one.whole(other).not_given, of_one.whole(other).wasted) == (2 * 7200, 0)
+    taken = sa.update(Allocation).where(Allocation.booking_id == other.id, Allocation.gpu_id == gpus_of(host)[2].id)
+    db.session.execute(taken.values(attached_at=other.starts_at))
+    assert (of_one.whole(other).not_given, of_one.whole(other).wasted) == (0, 7200)
 
 
 def _not_come(alice: User, booking: Booking, freeze: Freeze) -> None:

@@ -305,6 +305,50 @@ def test_what_befell_bookings_is_listed_to_whom_it_concerns_and_files_have_it(
     assert client.get(f"/reports/report.json?table=evictions&of=all&{asked}").status == 404
 
 
+def test_the_period_before_is_compared_on_the_page_and_in_files(client: Client, admin: User, tmp_path: Path) -> None:
+    """Li's last fourteen hours, Wang's two and what is left of October beside the two days before them."""
+    asked = "period=custom&from=2026-11-01&to=2026-11-02"
+    page = client.get(f"/reports?{asked}")
+    body = "//table[caption='Compared with the period before']/tbody/tr"
+    assert page.texts(f"{body}/th") == ["Booked", "Attached", "Busy", "Wasted"]
+    rows = client.get(f"/reports/report.json?table=compared&{asked}").response.get_json()["rows"]
+    names = "what", "hours", "before_hours", "changed_percent"
+    assert [tuple(row[name] for name in names) for row in rows] == [
+        ("booked", 14, 19, -26), ("attached", 14, 19, -26), ("busy", 12, 7, 71), ("wasted", 1, 11, -91),
+    ]  # fmt: skip
+    shown = [[f"{row['hours']:g}", f"{row['before_hours']:g}", f"{abs(row['changed_percent'])} %"] for row in rows]
+    cells = [text.lstrip("+\N{MINUS SIGN}") for text in page.texts(f"{body}/td")]
+    assert cells == [text for row in shown for text in row]
+    moments = ("from", "to", "before_from", "before_to")
+    assert [rows[0][name] for name in moments] == [
+        "2026-10-31T16:00:00Z", "2026-11-02T16:00:00Z", "2026-10-29T16:00:00Z", "2026-10-31T16:00:00Z"
+    ]  # fmt: skip
+    [address] = page.all("//a[contains(@href, 'table=compared') and contains(@href, '.csv')]/@href")
+    lines = list(csv.DictReader(io.StringIO(client.get(address).body)))
+    assert lines == [{key: f"{of}" for key, of in row.items()} for row in rows]
+    file = tmp_path / "compared.parquet"
+    file.write_bytes(client.raw.get(f"/reports/report.parquet?table=compared&{asked}").data)
+    found = duckdb.sql(f"SELECT * FROM '{file}'")
+    assert [dict(zip(found.columns, row, strict=True)) for row in found.fetchall()] == rows
+    days = (datetime(2026, 11, day, tzinfo=lab_zone()) for day in (1, 3))
+    assert printed(Table.COMPARED, Span.of(*days, lab_zone(), NOW), Group.PERSON) == rows, "as berth report prints it"
+
+    # Of this month, and of noon on a third day, as much of what was before; of others' bookings nothing.
+    rows = client.get("/reports/report.json?table=compared").response.get_json()["rows"]
+    assert [rows[0][name] for name in moments] == [
+        "2026-10-31T16:00:00Z", "2026-11-03T04:00:00Z", "2026-09-30T16:00:00Z", "2026-10-03T04:00:00Z"
+    ]  # fmt: skip
+    assert {(row["before_hours"], row["changed_percent"]) for row in rows} == {(0, None)}
+    half = Span.of(NOW - HOUR, NOW + HOUR, lab_zone(), NOW)
+    [row, *_] = printed(Table.COMPARED, half, Group.PERSON)
+    assert [row[name] for name in moments] == [
+        "2026-11-03T03:00:00Z", "2026-11-03T04:00:00Z", "2026-11-03T01:00:00Z", "2026-11-03T02:00:00Z"
+    ]  # fmt: skip
+    client.login_as(db.session.scalars(sa.select(User).where(User.username == "li")).one())
+    rows = client.get(f"/reports/report.json?table=compared&of=me&{asked}").response.get_json()["rows"]
+    assert [row["before_hours"] for row in rows] == [6, 6, 6, 0]
+
+
 def test_the_page_has_the_last_ones_and_a_file_too_long_is_refused(
     client: Client, admin: User, trouble: Booking, monkeypatch: pytest.MonkeyPatch
 ) -> None:

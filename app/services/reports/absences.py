@@ -68,12 +68,12 @@ def newest(span: Span, scope: Scope, limit: int) -> list[Absence]:
 
 def _among(query: Select[*Ts], span: Span, scope: Scope) -> Select[*Ts]:
     """Those of a span and a scope; from the events on, of which there are few, to their bookings and people."""
-    unused = (AuditEvent.action == RECLAIMED) & AuditEvent.details["absent"].as_boolean()
+    absent = or_(AuditEvent.action == NO_SHOW, AuditEvent.details["absent"].as_boolean())
     mine = [getattr(Booking, name) == value for name, value in scope.values.items()]
     return (
         query.select_from(AuditEvent)
         .join(Booking, Booking.id == _BOOKING)
         .join(User, User.id == Booking.user_id)
-        .where(or_(AuditEvent.action == NO_SHOW, unused), ~Booking.unasked)  # to a rest nobody had to come
+        .where(AuditEvent.action.in_((NO_SHOW, RECLAIMED)), absent, ~Booking.unasked)  # to a rest nobody had to come
         .where(AuditEvent.created_at >= span.start, AuditEvent.created_at < span.until, *mine)
     )

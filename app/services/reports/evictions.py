@@ -7,12 +7,13 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import TypeVarTuple
 
-from sqlalchemy import BigInteger, Select, and_, case, cast, func, or_, select
+from sqlalchemy import BigInteger, Select, and_, case, cast, func, select
 from sqlalchemy.dialects.postgresql import ARRAY, array
 from sqlalchemy.types import String
 
 from app.extensions import db
-from app.models import AuditEvent, Booking, Gpu, Instance, User
+from app.models import AuditEvent, Booking, Gpu, User
+from app.services.reports.named import NAMED
 from app.services.reports.pieces import Scope
 from app.services.reports.spans import Span
 from app.services.words import gpu_label
@@ -52,12 +53,7 @@ _GPU = case(
     (AuditEvent.target.like("gpu:%"), cast(func.substring(AuditEvent.target, "^gpu:([0-9]{1,18})$"), BigInteger)),
     else_=AuditEvent.details["gpu"].as_integer(),
 )
-# Names are given anew when their machine is gone.
-_WAS_THERE = and_(
-    Instance.name == _MACHINE,
-    Instance.created_at <= AuditEvent.created_at,
-    or_(Instance.deleted_at.is_(None), Instance.deleted_at >= AuditEvent.created_at),
-)
+_HAD_IT = and_(NAMED.c.name == _MACHINE, NAMED.c.since <= AuditEvent.created_at, NAMED.c.until > AuditEvent.created_at)
 _MILDEST = func.array_position(cast(array(FORCED), ARRAY(String)), AuditEvent.action)
 
 
@@ -75,8 +71,8 @@ def newest(span: Span, scope: Scope, limit: int) -> list[Eviction]:
     columns = select(AuditEvent, Gpu, _MACHINE, Booking.id, User).outerjoin(Gpu, Gpu.id == _GPU)
     query = (
         _among(columns, span, scope)
-        .outerjoin(Instance, and_(Booking.id.is_(None), _WAS_THERE))
-        .outerjoin(User, User.id == func.coalesce(Booking.user_id, Instance.owner_id))
+        .outerjoin(NAMED, and_(Booking.id.is_(None), _HAD_IT))
+        .outerjoin(User, User.id == func.coalesce(Booking.user_id, NAMED.c.owner_id))
         .order_by(AuditEvent.created_at.desc(), _MILDEST, AuditEvent.id)
         .limit(limit)
     )

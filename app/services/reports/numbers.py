@@ -10,9 +10,10 @@ from dataclasses import dataclass
 class Numbers:
     """GPU-seconds, of which each second that was booked is in exactly one of five parts:
 
-    reserved = busy + idle + no data + not attached + not given. `not_given`: Berth was late with it, and nobody pays
-    for it (see services.rules.fees). `busy`: kernels ran, by NVML's utilisation (a minute at 40 % is
-    24 s busy). `sampled`: attached, and the sampler looked. `energy`: joules. `memory`: the peak of one GPU in MiB.
+    reserved = busy + idle + no data + not attached + not given. `not_given`: Berth was late with it, or it is the rest
+    of what maintenance ended and no machine took it, and nobody pays for it (see services.rules.fees). `busy`: kernels
+    ran, by NVML's utilisation (a minute at 40 % is 24 s busy). `sampled`: attached, and the sampler looked. `energy`:
+    joules. `memory`: the peak of one GPU in MiB.
     """
 
     reserved: float = 0.0

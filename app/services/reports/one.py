@@ -79,7 +79,7 @@ def _measured(query: TextClause, values: dict[str, object]) -> dict[datetime, Nu
 def _slices(
     booking: Booking, start: datetime, end: datetime, step: timedelta, found: dict[datetime, Numbers]
 ) -> Iterator[Slice]:
-    at = start
+    at, untaken = start, fees.untaken(booking)
     while at < end:
         had = Numbers()
         for one in booking.allocations:
@@ -88,7 +88,8 @@ def _slices(
             attached = (
                 _shared(at, min(at + step, end), max(one.attached_at, one.starts_at), until) if one.attached_at else 0
             )
-            late = _shared(at, min(at + step, end), one.starts_at, fees.given_from(one))
+            given = one.ends_at if untaken else fees.given_from(one)
+            late = _shared(at, min(at + step, end), one.starts_at, given)
             had += Numbers(reserved=reserved, attached=attached, not_given=late)
         yield Slice(at, had + found.get(at, Numbers()))
         at += step

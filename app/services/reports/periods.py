@@ -80,6 +80,15 @@ def before(span: Span, choice: Choice, shown: Range, now: datetime) -> tuple[Ran
     return days, Span.of(start, end, span.zone, now)
 
 
+def as_long_before(span: Span, now: datetime) -> Span:
+    """The same of a span of any moments: of whole days as many of the lab's, of others as long a time."""
+    first, end = span.start.astimezone(span.zone).date(), span.end.astimezone(span.zone).date()
+    if (midnight(first, span.zone), midnight(end, span.zone)) == (span.start, span.end):
+        return before(span, Choice.CUSTOM, Range(first, end - A_DAY), now)[1]
+    start = span.start - (span.end - span.start)
+    return Span.of(start, start + (span.until - span.start), span.zone, now)
+
+
 def _back(month: date, number: int) -> date:
     """The first day of the month so many before one."""
     whole = month.year * 12 + month.month - 1 - number

@@ -60,11 +60,15 @@ _KEYS = {
     Key.HOST: "b.host_id",
     Key.GPU: "p.gpu_id",
     Key.MODEL: "g.model",
-    Key.BOOKING: "b.id",
+    Key.BOOKING: "p.booking_id",
     Key.NOTHING: "0",
 }
+# What a key is read from, and no more: a year's bookings take as long to be joined as its days.
+_BOOKINGS = "JOIN bookings AS b ON b.id = p.booking_id"
 _JOINS = {
-    Key.TEAM: "JOIN accounts AS a ON a.id = b.account_id",
+    Key.PERSON: _BOOKINGS,
+    Key.TEAM: f"{_BOOKINGS} JOIN accounts AS a ON a.id = b.account_id",
+    Key.HOST: _BOOKINGS,
     Key.MODEL: "JOIN gpus AS g ON g.id = p.gpu_id",
 }
 _FROM = {
@@ -82,12 +86,18 @@ _FROM = {
 }
 _ROOM = text("SET LOCAL work_mem = '32MB'")  # a year's pieces are hashed, not sorted on disk
 _QUERY = """
-WITH mine AS (
+WITH untaken AS (
+  SELECT id FROM bookings AS b
+  WHERE rest_of_id IS NOT NULL AND extended_at IS NULL
+    AND NOT EXISTS (SELECT FROM allocations WHERE booking_id = b.id AND attached_at IS NOT NULL)
+),
+mine AS (
   SELECT al.booking_id, al.gpu_id,
          greatest(al.starts_at, :start) AS s, least(al.ends_at, :until) AS t,
          greatest(al.attached_at, al.starts_at, :start) AS has,
          least(coalesce(al.detached_at, al.ends_at), al.ends_at, :until) AS had, al.attached_at,
-         CASE WHEN al.attached_at IS NULL AND al.trouble <> ALL (:theirs) THEN al.ends_at
+         CASE WHEN al.attached_at IS NULL AND (al.trouble <> ALL (:theirs) OR al.booking_id IN (SELECT id FROM untaken))
+              THEN al.ends_at
               WHEN least(al.attached_at, al.ready_at, al.ends_at) - al.starts_at > :prompt
               THEN date_trunc('second', least(al.attached_at, al.ready_at, al.ends_at))
               ELSE al.starts_at END AS given
@@ -120,7 +130,7 @@ SELECT {key} AS key, (CAST(:buckets AS int[]))[p.day + 1] AS bucket,
        sum(p.late)
 FROM held AS p
 LEFT JOIN used AS u ON u.booking_id = p.booking_id AND u.gpu_id = p.gpu_id AND u.day = p.day
-JOIN bookings AS b ON b.id = p.booking_id {join}
+{join}
 GROUP BY 1, 2
 """
 

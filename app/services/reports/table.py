@@ -10,12 +10,12 @@ from typing import Any
 from flask_babel import gettext as _
 
 from app.errors import InvalidInput
-from app.services.reports import absences, evictions, heat
+from app.services.reports import absences, comparison, evictions, heat
 from app.services.reports.absences import Absence
 from app.services.reports.evictions import Eviction
 from app.services.reports.heat import Hour
-from app.services.reports.numbers import percent
-from app.services.reports.pieces import Scope
+from app.services.reports.numbers import percent, total
+from app.services.reports.pieces import Key, Scope, numbers
 from app.services.reports.report import RANKED, Row, WaitRow
 from app.services.reports.spans import Span
 
@@ -30,6 +30,7 @@ class Table(StrEnum):
     NO_SHOWS = "no-shows"
     EVICTIONS = "evictions"
     HEAT = "heat"
+    COMPARED = "compared"
 
     @property
     def grouped(self) -> bool:
@@ -112,17 +113,29 @@ HEAT: dict[str, type] = {  # weekday 1 is Monday
     "busy_hours": float,
     "sampled_hours": float,
 }
+COMPARED: dict[str, type] = {  # times are UTC's, the last one not included; of what is not over, as much as is past
+    "what": str,
+    "from": str,
+    "to": str,
+    "hours": float,
+    "before_from": str,
+    "before_to": str,
+    "before_hours": float,
+    "changed_percent": int,  # none: there was nothing before
+}
 COLUMNS: dict[Table, dict[str, type]] = {
     Table.USAGE: AMOUNTS,
     Table.WAITS: WAITS,
     Table.NO_SHOWS: NO_SHOWS,
     Table.EVICTIONS: EVICTIONS,
     Table.HEAT: HEAT,
+    Table.COMPARED: COMPARED,
 }
 
 
 def listed(table: Table, span: Span, scope: Scope) -> list[dict[str, Any]]:
-    """All rows of a table that is not grouped, as the page has them. Raises InvalidInput where they are too many."""
+    """All rows of a table of what happened, or of the week, as the page has them. Raises InvalidInput where they are
+    too many."""
     if table == Table.HEAT:
         return [_hour(one) for one in heat.hours(span, scope)]
     if table == Table.NO_SHOWS:
@@ -134,6 +147,25 @@ def listed(table: Table, span: Span, scope: Scope) -> list[dict[str, Any]]:
             _("That would be more than %(most)s rows.", most=MOST), _("Ask for fewer days."), field="from"
         )
     return found
+
+
+def compared(span: Span, before: Span, scope: Scope) -> list[dict[str, Any]]:
+    """The rows of Table.COMPARED."""
+    found = [total(numbers(one, Key.NOTHING, scope).values()) for one in (span, before)]
+    return [
+        dict(
+            zip(
+                COMPARED,
+                (one.what, *_part(span, one.now), *_part(before, one.before), one.changed),
+                strict=True,
+            )
+        )
+        for one in comparison.of(*found)
+    ]
+
+
+def _part(span: Span, seconds: float) -> tuple[str, str, float]:
+    return _moment(span.start), _moment(span.until), round(seconds / 3600, 4)
 
 
 def _absence(one: Absence) -> dict[str, Any]:

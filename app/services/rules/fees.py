@@ -79,6 +79,14 @@ def never_given(allocation: Allocation) -> bool:
     return allocation.attached_at is None and bool(allocation.trouble) and allocation.trouble not in OWN_TROUBLE
 
 
+def untaken(booking: Booking) -> bool:
+    """Whether it is the rest of another one, for which its owner never asked and which no machine ever took: nobody
+    pays for it, and nobody wasted it. `services.reports.pieces` says the same in SQL.
+
+    Its allocations must be loaded."""
+    return booking.unasked and all(one.attached_at is None for one in booking.allocations)
+
+
 def given_from(allocation: Allocation) -> datetime:
     """From when on its owner had this GPU, or would have had it but for their machine: what was before costs nothing.
 

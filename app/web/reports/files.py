@@ -8,8 +8,8 @@ from typing import Any
 
 from flask import Response, request
 
-from app.services.reports import heat, report
-from app.services.reports.table import COLUMNS, Table, amounts, listed, waited
+from app.services.reports import heat, periods, report
+from app.services.reports.table import COLUMNS, Table, amounts, compared, listed, waited
 from app.web import csv_files
 from app.web.reports import asked, parquet, words
 from app.web.reports.asked import Asked
@@ -46,6 +46,8 @@ def parquet_file() -> Response:
 
 def table(wish: Asked) -> list[dict[str, Any]]:
     """The page's rows, of the table that is asked for. Raises InvalidInput where they are too many for a file."""
+    if _which() == Table.COMPARED:
+        return compared(wish.span, periods.before(wish.span, wish.choice, wish.shown, wish.now)[1], wish.scope)
     if not _which().grouped:
         return listed(_which(), wish.span, wish.scope)
     if _which() == Table.WAITS:

@@ -9,7 +9,7 @@ from flask_babel import gettext as _
 
 from app.errors import InvalidInput
 from app.services import policy
-from app.services.reports import report
+from app.services.reports import comparison, report
 from app.services.reports.periods import Choice
 from app.services.reports.report import RANKED, Report
 from app.web.render import render
@@ -62,21 +62,14 @@ def _frame(wish: Asked | None) -> dict[str, Any]:
 
 
 def _shown(made: Report, when: str) -> dict[str, Any]:
-    one = made.total
-    comparison = [
-        (_("Booked"), one.reserved, made.before.reserved),
-        (_("Attached"), one.attached, made.before.attached),
-        (_("Busy"), one.busy, made.before.busy),
-        (_("Wasted"), one.wasted, made.before.wasted),
-    ]
     return {
         "when": when,
         "sentence": words.sentence(made, when),
-        "finding": words.finding(made) if one.reserved else "",
+        "finding": words.finding(made) if made.total.reserved else "",
         "bars": charts.bars(made.bars),
         "heat": charts.heat(made.week) if any(cell is not None for day in made.week for cell in day) else [],
         "weekdays": [_("Mon"), _("Tue"), _("Wed"), _("Thu"), _("Fri"), _("Sat"), _("Sun")],
-        "comparison": comparison,
+        "comparison": comparison.of(made.total, made.before),
         "ranked": RANKED,
         "kinds": KINDS,
         "turned": sorting.turned,

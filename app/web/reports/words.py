@@ -35,13 +35,17 @@ def wasted_share(numbers: Numbers, least: float) -> str:
     return share(numbers.wasted, numbers.reserved) if numbers.reserved >= least else NONE
 
 
-def change(now: float, before: float) -> str:
-    """By how much it is more or less than before."""
-    if before <= 0:
+def change(found: int | None) -> str:
+    """By how many per cent it is more or less than before; a dash where nothing was."""
+    if found is None:
         return NONE
-    found = round(100 * (now - before) / before)
     sign = "+" if found > 0 else "\N{MINUS SIGN}" if found < 0 else "±"
     return _("%(sign)s%(share)s %%", sign=sign, share=abs(found))
+
+
+def compared(what: str) -> str:
+    """What a row compares."""
+    return {"booked": _("Booked"), "attached": _("Attached"), "busy": _("Busy"), "wasted": _("Wasted")}[what]
 
 
 def choice(one: Choice) -> str:
