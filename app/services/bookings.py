@@ -52,12 +52,13 @@ def propose(user: User, ask: Ask, slot: int) -> Proposal:
     return propose_to(askers.asker(user, ask.account), ask, slot)
 
 
-def propose_to(asker: Asker, ask: Ask, slot: int) -> Proposal:
-    """The same for one of several, of somebody about whom all was asked before."""
+def propose_to(asker: Asker, ask: Ask, slot: int, found: Sequence[Gpu] = ()) -> Proposal:
+    """The same for one of several, of somebody about whom all was asked before. `found`: the GPUs that it names, where
+    they have just been read and may be booked by this account."""
     frame = _frame(asker.rules, asker.machines, ask, slot)
     _keep_the_rules(asker.user, asker.account_id, ask, frame)
     if ask.gpu_ids:
-        gpus = claims.named_gpus(ask, frame.rules)
+        gpus = found or claims.named_gpus(ask, frame.rules)
         claims.refuse_clashes(gpus, frame)
     else:
         gpus = claims.any_gpus(ask, frame)

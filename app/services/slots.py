@@ -26,6 +26,7 @@ MOST = 4  # proposals
 TRIED = 2 * MOST  # places, the best ones: the rules and the quota may refuse some
 AGAIN = 2  # further looks, each from when on a rule is said not to be in the way any more
 FIRST_LOOK = timedelta(days=2)
+WIDER = 4  # times as far as before: each look reads anew what the one before has read
 FAR_APART = timedelta(days=7)  # a proposal so much worse than the best one is not looked for
 USUAL = timedelta(hours=4)
 
@@ -153,7 +154,7 @@ def _best(gpus: Sequence[Gpu], search: _Search) -> list[_Place]:
         far = bool(found) and look > _distance(found[0].window, search) + FAR_APART
         if everything or far or len({one.gpus[0].host_id for one in found}) >= min(MOST, len(by_host)):
             return found[:TRIED]
-        look *= 2
+        look *= WIDER
 
 
 def _looked_at(search: _Search, look: timedelta) -> Window:
@@ -218,12 +219,13 @@ def _tried(asker: Asker, search: _Search, found: Sequence[_Place]) -> tuple[list
     offers: list[Offer] = []
     refused: list[DomainError] = []
     for place in found:
-        window, gpus, wish = place.window, place.gpus, search.wish
+        window, wish = place.window, search.wish
+        gpus = sorted(place.gpus, key=lambda gpu: gpu.id)
         start = None if window.starts_at == search.now else window.starts_at
         ask = Ask(window.ends_at, start, count=wish.count, model=wish.model, account=wish.account)
         named = replace(ask, gpu_ids=tuple(gpu.id for gpu in gpus))
         try:
-            offers.append(Offer("slot", ask, bookings.propose_to(asker, named, search.slot)))
+            offers.append(Offer("slot", ask, bookings.propose_to(asker, named, search.slot, gpus)))
         except DomainError as error:
             refused.append(error)
         if len(offers) == MOST:
