@@ -93,8 +93,15 @@ def _rows(what: Table, span: Span, by: Group) -> list[dict[str, Any]]:
     if what == Table.USAGE:
         return _usage(span, by)
     if what == Table.COMPARED:
-        return compared(span, periods.as_long_before(span, clock.now()), Scope())
+        return compared(span, _before(span), Scope())
     return _waiting(span, by) if what == Table.WAITS else listed(what, span, Scope())
+
+
+def _before(span: Span) -> Span:
+    try:
+        return periods.as_long_before(span, clock.now())
+    except (OverflowError, ValueError):
+        raise click.UsageError("--from is too early to be compared with the time before.") from None
 
 
 def _heads(what: Table, by: Group) -> list[str]:

@@ -8,12 +8,14 @@ from dataclasses import dataclass
 from flask_babel import gettext as _
 
 from app import clock
-from app.errors import Conflict, DomainError, SlotTaken
+from app.errors import Conflict, DomainError, QuotaExceeded, SlotTaken
 from app.extensions import db
 from app.models import Booking, Phase, User
 from app.services import audit, bookings, resizing, starts, unchangeable
 from app.services.resizing import Size
 from app.services.windows import Window
+
+Part = Callable[[], object]
 
 
 @dataclass(frozen=True)
@@ -38,44 +40,60 @@ _UNSEEN = Seen()
 
 
 def change(user: User, booking_id: int, edit: Edit, slot: int, seen: Seen = _UNSEEN) -> Booking:
-    """Change a booking, what gives back first, so that it never costs more than asked. `slot`: the lab's grid, in
-    seconds. Its owner hears of all of it in one message. Raises as the parts do; then the transaction is to be given
-    up."""
+    """Change a booking, what gives back first, so that it never costs more than asked, nor a fee for what it never had.
+    `slot`: the lab's grid, in seconds. Its owner hears of all of it in one message. Raises as the parts do; then the
+    transaction is to be given up."""
     with audit.one_change():
         return _changed(user, booking_id, edit, slot, seen)
 
 
 def _changed(user: User, booking_id: int, edit: Edit, slot: int, seen: Seen) -> Booking:
     booking, window, size, shrinks = bookings.get(user, booking_id), edit.window, edit.size, False
-    if size is not None and (size.count != len(booking.allocations) or size.gpu_ids):
+    if size is not None and size.count == len(booking.allocations) and not size.gpu_ids:
+        size = None  # nothing of it is asked for
+    if size is not None:
         booking, _gpus = resizing.locked(user, booking_id)  # all there is to lock, before the first part locks some
         shrinks = size.count < len(booking.allocations)
-    parts = list[Callable[[], object]]()
+    parts, narrow = list[Part](), list[Part]()
     if window is not None:
         parts.append(lambda: starts.move(user, booking_id, window, slot, seen=seen.window))
     if size is not None:
         parts.insert(
             0 if shrinks else len(parts), lambda: resizing.resize(user, booking_id, size, slot, seen=seen.gpu_ids)
         )
-    _done(parts)
+    if window is not None and size is not None and size.gpu_ids and (common := _common(booking, window)):
+        narrow = [
+            lambda: starts.move(user, booking_id, common, slot, seen=seen.window),
+            lambda: resizing.resize(user, booking_id, size, slot, seen=seen.gpu_ids),
+            lambda: starts.move(user, booking_id, window, slot),
+        ]
+    _done(parts, narrow)
     if edit.note is not None:
         describe(user, booking_id, edit.note, seen=seen.note)
     return bookings.get(user, booking_id)
 
 
-def _done(parts: Sequence[Callable[[], object]]) -> None:
-    """Do them in turn; else the other way round: where its own GPUs are taken at the new time, those that were chosen
-    come first."""
+def _common(booking: Booking, window: Window) -> Window | None:
+    """The time that a booking has and keeps, if there is any."""
+    start, end = max(booking.starts_at, window.starts_at), min(booking.ends_at, window.ends_at)
+    return Window(start, end) if start < end else None
+
+
+def _done(parts: Sequence[Part], narrow: Sequence[Part]) -> None:
+    """Do them in turn; else by way of the time that it keeps: its own GPUs may be taken at the new time, and those that
+    were chosen at the old one, and neither is asked for."""
     try:
         _in_turn(parts)
-    except SlotTaken as taken:
+    except (SlotTaken, QuotaExceeded) as first:
+        if not narrow:
+            raise
         try:
-            _in_turn(parts[::-1])
+            _in_turn(narrow)
         except DomainError:
-            raise taken from None
+            raise first from None
 
 
-def _in_turn(parts: Iterable[Callable[[], object]]) -> None:
+def _in_turn(parts: Iterable[Part]) -> None:
     with db.session.begin_nested():
         for part in parts:
             part()

@@ -37,7 +37,8 @@ def follow(
     if part is not None and part >= FILLED and told is None:
         told = clock.now().timestamp()
         facts = {"host": host, "machine": number, "disk": seen["disk"], "size": disk_gib}
-        audit.record(f"agent:{host}", "instance.disk_full", f"instance:{name}", **facts)
+        key = f"disk_full:{number}:{clock.now():%Y%m%d%H}"  # by the hour: whoever is root there can fill it at will
+        audit.record(f"agent:{host}", "instance.disk_full", f"instance:{name}", key=key, **facts)
     elif part is not None and part < ROOM:
         told = None
     return {**seen, TOLD: told} if told is not None else dict(seen)
@@ -46,4 +47,5 @@ def follow(
 def _part(seen: Mapping[str, Any], disk_gib: int) -> float | None:
     """Of its disk, what is used, 0 to 1; None where that is not known or nothing limits it."""
     used = seen.get("disk")
-    return None if used is None or seen.get("pool_driver") not in LIMITED else used / (disk_gib << 30)
+    limited = seen.get("pool_driver") in LIMITED and seen.get("disk_limit")  # one that was taken over may have none
+    return used / (disk_gib << 30) if limited and used is not None else None

@@ -63,8 +63,9 @@ def _old_source(instance: Instance, operation: Operation) -> None:
 
 def _started(instance: Instance) -> None:
     """What waited for that is there, without waiting for the next slow look to say so."""
-    config = instance.observed.get("config", {})
-    if DUE in config:
+    if DUE in instance.observed.get("config", {}):
+        db.session.refresh(instance, ["observed"], with_for_update={"key_share": True})  # looks write there too
+        config = instance.observed.get("config", {})
         kept = {key: value for key, value in config.items() if key != DUE}
         instance.observed = instance.observed | {"config": kept}
 

@@ -35,8 +35,11 @@ def move(actor: User, booking: Booking, asked: Window, slot: int, **details: Any
         return
     named = Ask(window.ends_at, gpu_ids=tuple(allocation.gpu_id for allocation in booking.allocations))
     gpus = claims.named_gpus(named, rules)
-    request = Asked(window, len(gpus), now, member_id=payers.member_id(booking.user, booking.account_id))
-    changes.require(booking, request, rules, slot)
+    if booking.rest_of_id is None or window.starts_at != before.starts_at:
+        request = Asked(window, len(gpus), now, member_id=payers.member_id(booking.user, booking.account_id))
+        changes.require(booking, request, rules, slot)
+    elif window.ends_at > before.ends_at:  # a rest goes on from what runs: it may be short, and begin at once
+        changes.require(booking, changes.longer(booking, window.ends_at, now), rules, slot)
     put(actor, booking, window)
     was = {"before_start": before.starts_at.isoformat(), "before": before.ends_at.isoformat()}
     times = {"starts_at": window.starts_at.isoformat(), "ends_at": window.ends_at.isoformat()}

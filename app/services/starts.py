@@ -19,11 +19,14 @@ def move(user: User, booking_id: int, window: Window, slot: int, *, seen: Window
     `seen`: its window as whoever asks believes it. Raises as the two do; then the transaction is to be given up."""
     began, ended = (seen.starts_at, seen.ends_at) if seen else (None, None)
     booking = bookings.get(user, booking_id)
+    own = Window(booking.starts_at, booking.ends_at)
+    if window == own and booking.phase(clock.now()) in {Phase.UPCOMING, Phase.RUNNING}:
+        return booking  # it stays, also where its end lies beside the account's grid
     if window.starts_at == booking.starts_at:
         return changes.move_end(user, booking_id, window.ends_at, slot, seen=ended)
     if window.ends_at <= window.starts_at:
         raise InvalidInput(_("The end must be after the start."), _("Choose a later end."), field="ends_at")
-    if not window.overlaps(Window(booking.starts_at, booking.ends_at)):
+    if not window.overlaps(own):
         raise InvalidInput(
             _("The new time has no moment in common with the old one."),
             _("Make a new booking, then cancel this one."),

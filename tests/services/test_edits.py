@@ -239,3 +239,36 @@ def test_two_who_want_the_last_one(core: Flask, aside: Callable[..., Any]) -> No
         spans = sorted((one.gpu_id, one.starts_at, one.ends_at) for one in db.session.scalars(db.select(Allocation)))
         assert len(spans) == 3
         assert all(one[0] != other[0] for one, other in pairwise(spans))
+
+
+def test_by_way_of_the_time_that_it_keeps_no_fee_is_paid_for_what_it_never_had(alice: User, host: Host) -> None:
+    """GPU 0 from 10 to 14 becomes GPU 1 and 2 from 12 to 16: two hours of one GPU are given back late, not of two."""
+    in_class(alice, late_hours=24, late_percent=100)
+    gpus, start = gpus_of(host), NOW + HOUR
+    made = make_booking(alice, gpus[:1], start, start + 4 * HOUR)
+    make_booking(make_user("bo"), gpus[:1], start + 4 * HOUR, start + 6 * HOUR)
+    chosen = Size(2, (gpus[1].id, gpus[2].id))
+    edits.change(alice, made.id, Edit(Window(start + 2 * HOUR, start + 6 * HOUR), chosen), SLOT)
+    booking = bookings.get(alice, made.id)
+    assert (minors(booking), booking.starts_at, booking.ends_at) == ([1, 2], start + 2 * HOUR, start + 6 * HOUR)
+    assert free(alice) == 10 - 8 - 2
+
+
+def test_gpus_that_are_free_at_the_new_time_only_can_be_chosen_for_it(alice: User, host: Host) -> None:
+    """GPU 0 is taken at the new time, and the one that was chosen at the old one."""
+    gpus, start = gpus_of(host), NOW + HOUR
+    made, bo = make_booking(alice, gpus[:1], start, start + 2 * HOUR), make_user("bo")
+    make_booking(bo, gpus[:1], start + 2 * HOUR, start + 3 * HOUR)
+    make_booking(bo, gpus[1:2], start, start + HOUR)
+    edits.change(alice, made.id, Edit(Window(start + HOUR, start + 3 * HOUR), Size(1, (gpus[1].id,))), SLOT)
+    booking = bookings.get(alice, made.id)
+    assert (minors(booking), booking.starts_at, free(alice)) == ([1], start + HOUR, 8)
+
+
+def test_an_end_beside_the_grid_stays_when_only_the_purpose_is_changed(alice: User, host: Host) -> None:
+    made = make_booking(alice, gpus_of(host)[:1], NOW + HOUR, NOW + HOUR * 2.75)
+    in_class(alice, grid_minutes=60)
+    window = Window(made.starts_at, made.ends_at)
+    edits.change(alice, made.id, Edit(window, Size(1), "other work"), SLOT)
+    booking = bookings.get(alice, made.id)
+    assert (booking.ends_at, booking.note) == (window.ends_at, "other work")

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from concurrent.futures import Future
+from dataclasses import replace
+from datetime import timedelta
 from typing import Any
 from zoneinfo import ZoneInfo
 
@@ -16,17 +18,18 @@ from app.drivers.facts import HostFacts, InstanceFacts
 from app.drivers.survey import HostUse, InstanceUse, PoolUse
 from app.extensions import db, transaction
 from app.models import AuditEvent, Event, Host, Instance, InstanceStatus, User
-from app.services import checkup, findings, inventory, news, notice_words, notices, surveys
+from app.services import checkup, findings, full_disks, inventory, news, notice_words, notices, surveys
 from app.services.checkup import WARN, Finding
 from tests.factories import make_admin, make_host, make_instance, make_user
-from tests.services.conftest import NOW, waits
+from tests.services.conftest import NOW, Freeze, waits
 
 SHANGHAI = ZoneInfo("Asia/Shanghai")
 GIB = 1 << 30
 
 
 def use(name: str, gib: float | None) -> InstanceUse:
-    return InstanceUse(name, "running", name, disk=None if gib is None else int(gib * GIB), pool="pool")
+    used = None if gib is None else int(gib * GIB)
+    return InstanceUse(name, "running", name, disk=used, disk_limit="50GiB", pool="pool")
 
 
 def seen(driver: str = "btrfs", **disks: float | None) -> HostUse:
@@ -51,7 +54,7 @@ def look(host: Host, gib: float | None, driver: str = "btrfs") -> int:
     return len(told)
 
 
-def test_its_owner_is_told_once_for_each_time_it_fills(machine: Instance, host: Host) -> None:
+def test_its_owner_is_told_once_for_each_time_it_fills(machine: Instance, host: Host, freeze: Freeze) -> None:
     admin = make_admin("root-admin")
     assert look(host, 42) == 0
     assert look(host, 43) == 1
@@ -61,12 +64,15 @@ def test_its_owner_is_told_once_for_each_time_it_fills(machine: Instance, host: 
     assert look(host, None) == 1, "not known is not empty"
     assert look(host, 44) == 1
     assert look(host, 37) == 1
+    assert look(host, 43) == 1, "within the hour: root in it could do that all day"
+    freeze(NOW + timedelta(hours=1))
+    assert look(host, 37) == 1
     assert look(host, 42) == 1
     assert look(host, 43) == 2
     assert notices.latest(admin) == []
 
 
-def test_what_was_done_to_it_counts_and_is_no_second_time(machine: Instance, host: Host) -> None:
+def test_what_was_done_to_it_counts_and_is_no_second_time(machine: Instance, host: Host, freeze: Freeze) -> None:
     """A larger disk, say; and what is written down after work keeps in mind that its owner knows."""
     assert look(host, 45) == 1
     surveys.record_one(machine.id, seen(alice=46), clock.now())
@@ -75,6 +81,7 @@ def test_what_was_done_to_it_counts_and_is_no_second_time(machine: Instance, hos
     surveys.record_one(machine.id, seen(alice=46), clock.now())
     machine.disk_gib = 50
     db.session.flush()
+    freeze(NOW + timedelta(hours=1))
     surveys.record_one(machine.id, seen(alice=46), clock.now())
     assert look(host, 46) == 2
 
@@ -82,6 +89,15 @@ def test_what_was_done_to_it_counts_and_is_no_second_time(machine: Instance, hos
 @pytest.mark.parametrize("driver", ["dir", "", "lvmcluster"])
 def test_a_pool_that_limits_nobody_fills_nobodys_disk(machine: Instance, host: Host, driver: str) -> None:
     assert look(host, 60, driver) == 0
+
+
+def test_one_that_was_taken_over_without_a_limit_has_no_disk_to_fill(
+    machine: Instance, host: Host, alice: User
+) -> None:
+    free = replace(use("alice", 60), disk_limit="")
+    surveys.record(host, HostUse({"alice": free}, (PoolUse("pool", "btrfs"),)), {}, clock.now())
+    assert not full_disks.is_full(db.session.get_one(Instance, machine.id, populate_existing=True))
+    assert (news.collect(mail=True), notices.latest(alice)) == (0, [])
 
 
 def test_a_machine_that_goes_elsewhere_takes_along_that_its_owner_knows(machine: Instance, host: Host) -> None:
@@ -93,7 +109,7 @@ def test_a_machine_that_goes_elsewhere_takes_along_that_its_owner_knows(machine:
 
 
 def test_the_message_says_what_to_do_and_of_a_machine_that_is_gone_nothing_is_said(
-    app: Flask, machine: Instance, host: Host, alice: User
+    app: Flask, machine: Instance, host: Host, alice: User, freeze: Freeze
 ) -> None:
     look(host, 45)
     sent = notice_words.message(alice, notices.latest(alice), "https://b.example", SHANGHAI)
@@ -101,6 +117,7 @@ def test_the_message_says_what_to_do_and_of_a_machine_that_is_gone_nothing_is_sa
     assert "Remove files that you do not need, or give it a larger disk: https://b.example/machines/alice" in sent.text
     assert "programs in it cannot write" in sent.text
     look(host, 10)
+    freeze(NOW + timedelta(hours=1))
     surveys.record(host, seen(alice=50), {}, clock.now())
     machine.deleted_at = clock.now()
     db.session.flush()

@@ -10,7 +10,7 @@ from zoneinfo import ZoneInfo
 import pytest
 
 from app.extensions import db
-from app.models import Booking, Host, Series, User
+from app.models import AuditEvent, Booking, Host, Series, User
 from app.services import bookings, changes, edits, maintenance, quota, resizing
 from app.services.claims import Ask
 from app.services.edits import Edit
@@ -150,3 +150,19 @@ def test_a_late_rest_costs_nothing_with_the_others(alice: User, series: Series, 
     later.cancel(alice, series, at(4, 20))
     assert quota.charged_for(rest.id) == 0
     assert free(alice) == 100 - 6 - 0.5
+
+
+def test_it_goes_on_from_what_runs_whatever_the_rules_say_of_new_ones(
+    alice: User, series: Series, rest: Booking
+) -> None:
+    classes.change(make_admin(), classes.default().id, {"gap_minutes": 30, "notice_minutes": 600, "min_minutes": 400})
+    for closes in (31, 33):
+        shown = later.preview(alice, series, at(4, 20), (20 * 3600, closes * 3600), SLOT)
+        assert (shown[0].booking_id, shown[0].refused) == (rest.id, None)
+
+
+def test_one_that_stays_as_it_is_is_not_told_of_as_changed(alice: User, series: Series, rest: Booking) -> None:
+    nights = [one.id for one in later.upcoming(series, at(4, 20))]
+    later.move(alice, series, at(4, 20), (21 * 3600, 32 * 3600), SLOT, nights)
+    query = db.select(AuditEvent.details).where(AuditEvent.action == "series.changed")
+    assert db.session.scalars(query).one()["bookings"] == [one for one in nights if one != rest.id]

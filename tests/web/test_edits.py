@@ -355,3 +355,22 @@ def test_over_the_api_its_purpose(client: Client, booking: Booking, user: User) 
     reader = caller(client, user, "read")
     assert reader("PATCH", f"/bookings/{booking.id}", {"note": "x"}).status == 403
     assert booking.note == "thesis"
+
+
+def test_what_is_unticked_where_it_is_asked_about_is_not_taken(client: Client, booking: Booking, host: Host) -> None:
+    form = choose(client.get(address(booking)).form("Change"), gpus_of(host)[2])
+    asked = client.follow(client.submit(form)).form("Change")
+    page = client.follow(client.submit(choose(asked)))
+    assert "It has" not in page.text
+    assert minors(booking) == [1]
+
+
+def test_another_number_than_were_chosen_is_said_where_it_is_asked_about(
+    client: Client, booking: Booking, host: Host
+) -> None:
+    form = choose(client.get(address(booking)).form("Change"), *gpus_of(host)[2:4])
+    asked = client.follow(client.submit(form)).form("Change")
+    refused = client.submit(asked.fill(**{"How many GPUs": "1"}))
+    assert refused.status == 422
+    assert "You chose 2 GPUs below, but ask for 1." in refused.text
+    assert minors(booking) == [1]

@@ -33,7 +33,13 @@ def choose(system: System, wanted: str = "") -> Choice:
     if wanted:
         if found is not None and wanted not in found:
             raise Trouble(f"LXD cannot make a pool of {wanted} here: {_why_not(system, wanted)}", _get(system, wanted))
-        return Choice(wanted, (f"It takes {wanted}, as asked for.",))
+        notes = [f"It takes {wanted}, as asked for."]
+        if found is None and _lacks(system, wanted):
+            notes = [
+                f"{notes[0]} Now LXD could not: {_why_not(system, wanted)}",
+                f"For {wanted}: {_get(system, wanted)}",
+            ]
+        return Choice(wanted, tuple(notes))
     if found is None:
         lacking = [name for name in WHICH[:1] if _lacks(system, name)]
         now = "".join(f" Now not {name}: {_why_not(system, name)}" for name in lacking)

@@ -73,7 +73,14 @@ def _answered(bookings: Sequence[Booking]) -> set[int]:
     """Those of these bookings that their owners extended or kept."""
     mine = Idling.booking_id.in_([booking.id for booking in bookings])
     kept = set(db.session.scalars(select(Idling.booking_id).where(mine, Idling.outcome == Outcome.KEPT)))
-    return kept | {booking.id for booking in bookings if booking.extended_at}
+    return kept | {one.id for one in bookings if one.extended_at and not _before_it_began(one)}
+
+
+def _before_it_began(booking: Booking) -> bool:
+    """Whether it was last wanted for longer when it had not begun: that a rest was asked for says not that one came."""
+    return (
+        booking.rest_of_id is not None and booking.extended_at is not None and booking.extended_at < booking.starts_at
+    )
 
 
 def open_ones(bookings: Sequence[Booking]) -> dict[int, Idling]:

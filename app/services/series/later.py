@@ -94,7 +94,11 @@ def move(
         if refused := [one.refused for one in moves if one.refused is not None]:
             raise NotAll(refused, len(moves))
         made = _apart(series, found, hours, slot)
-        audit.record(user.username, "series.changed", reading.target(made), before=series.id, **making.summary(found))
+        changed = {one.booking_id for one in moves if one.after != one.before}
+        if told := [booking for booking in found if booking.id in changed]:
+            audit.record(
+                user.username, "series.changed", reading.target(made), before=series.id, **making.summary(told)
+            )
     return made, moves
 
 

@@ -169,6 +169,8 @@ def _page(
     if asked and asked.cost:
         take = ",".join(map(str, sorted(asked.gpu_ids)))
         hidden = {"agreed": as_text(asked.window), "take": take, "more": asked.cost.more, "fee": asked.cost.fee}
+        if form.gpu.data:  # they are those that were chosen: unticked, they are not meant any more
+            hidden["ticked"] = "1"
     return render(
         "bookings/change.html",
         booking=booking,

@@ -39,7 +39,8 @@ class EditForm(TimesForm):
         window = self.window(booking, agreed) if self.end_time.data is not None else None
         size = None
         if self.count.data is not None:
-            size = self._size(numbers("take") if agreed is not None and agreed == window else ())
+            same = agreed is not None and agreed == window and "ticked" not in request.values  # else: unticked since
+            size = self._size(booking, numbers("take") if same else (), asked=agreed is not None)
         return Edit(window, size, self.note.data)
 
     def meant(self, booking: Booking) -> Window:
@@ -49,10 +50,12 @@ class EditForm(TimesForm):
         except InvalidInput:
             return Window(booking.starts_at, booking.ends_at)
 
-    def _size(self, shown: tuple[int, ...]) -> Size:
-        """How many, and which: those that were chosen, else any, which are those that were shown."""
+    def _size(self, booking: Booking, shown: tuple[int, ...], *, asked: bool) -> Size:
+        """How many, and which: those that were chosen, else any, which are those that were shown. A number that was
+        left as the booking has it does not speak against more that were chosen, but where it was `asked` about."""
         count, chosen = _whole(self.count.data), forms.gpu_numbers(self.gpu.data or [])
-        if 0 < len(chosen) < count:
+        typed = asked or count != len(booking.allocations)
+        if chosen and (len(chosen) < count or (len(chosen) > count and typed)):
             brief = ngettext(
                 "You chose %(num)s GPU below, but ask for %(count)s.",
                 "You chose %(num)s GPUs below, but ask for %(count)s.",
