@@ -241,7 +241,8 @@ def test_a_disk_that_is_full_is_said_with_what_to_do(
     client: Client, machine: Instance, used: int, driver: str, status: str, *, said: bool
 ) -> None:
     assert "full or nearly so" not in client.get("/machines/gamma").text
-    machine.observed = {"disk": used << 30, "memory": 1 << 29, "snapshots": [], "pool_driver": driver}
+    disk = {"disk": used << 30, "disk_limit": "50GiB", "pool_driver": driver}
+    machine.observed = {**disk, "memory": 1 << 29, "snapshots": []}
     machine.status = InstanceStatus(status)
     db.session.commit()
     page = client.get("/machines/gamma")
