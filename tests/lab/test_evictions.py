@@ -32,6 +32,7 @@ GPUS = 8
 PAIRS = 3  # of people between whom a GPU goes back and forth, each pair due at another second
 TURN = PAIRS  # seconds of a booking
 RING = 4  # seconds of one in the ring: long enough to be had on a slow machine too, which is judged by ALL_HERE
+AFTER = 1.5  # seconds after an end in which is looked for who can open it still: in a turn it comes again after TURN
 EVICTIONS, HIDDEN = 21, 9  # one at a time; with LXD's device directory hidden, where only the way to its nodes differs
 GRACE = 1  # seconds, before the end
 LEAD = 4.0  # seconds until the first begins: time to write them down
@@ -71,7 +72,7 @@ class Seen:
     def lates(self, chains: list[list[Booked]]) -> list[float]:
         """Per eviction: seconds from the end to the last time that the machine could open its GPU; below 0 before."""
         rows = [one for chain in chains for one in chain[:-1]]
-        return [last_opened(self.spans, one.name, one.minor, one.start, one.end + RING - 0.5) - one.end for one in rows]
+        return [last_opened(self.spans, one.name, one.minor, one.start, one.end + AFTER) - one.end for one in rows]
 
     def waits(self, chains: list[list[Booked]]) -> list[float]:
         """Per eviction: seconds from the end to the first time that the next machine could open the GPU."""
