@@ -59,9 +59,8 @@ class Booking(Base):
     created_at: Mapped[datetime] = mapped_column(server_default=func.now())
     cancelled_at: Mapped[datetime | None]
     released_at: Mapped[datetime | None]  # when the rest was given back, or taken back unused
-    extended_at: Mapped[
-        datetime | None
-    ]  # when its end was last moved to later; of a rest, when more of it was asked for
+    # When its end was last moved to later; of a rest, when more of it was asked for.
+    extended_at: Mapped[datetime | None]
     settled_at: Mapped[datetime | None]
 
     user: Mapped[User] = relationship(lazy="raise")

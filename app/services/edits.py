@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from flask_babel import gettext as _
 
@@ -54,19 +55,15 @@ def _changed(user: User, booking_id: int, edit: Edit, slot: int, seen: Seen) -> 
     if size is not None:
         booking, _gpus = resizing.locked(user, booking_id)  # all there is to lock, before the first part locks some
         shrinks = size.count < len(booking.allocations)
+    move = partial(starts.move, user, booking_id, slot=slot)
     parts, narrow = list[Part](), list[Part]()
     if window is not None:
-        parts.append(lambda: starts.move(user, booking_id, window, slot, seen=seen.window))
+        parts.append(partial(move, window, seen=seen.window))
     if size is not None:
-        parts.insert(
-            0 if shrinks else len(parts), lambda: resizing.resize(user, booking_id, size, slot, seen=seen.gpu_ids)
-        )
-    if window is not None and size is not None and size.gpu_ids and (common := _common(booking, window)):
-        narrow = [
-            lambda: starts.move(user, booking_id, common, slot, seen=seen.window),
-            lambda: resizing.resize(user, booking_id, size, slot, seen=seen.gpu_ids),
-            lambda: starts.move(user, booking_id, window, slot),
-        ]
+        resize: Part = partial(resizing.resize, user, booking_id, size, slot, seen=seen.gpu_ids)
+        parts.insert(0 if shrinks else len(parts), resize)
+        if window is not None and size.gpu_ids and (common := _common(booking, window)):
+            narrow = [partial(move, common, seen=seen.window), resize, partial(move, window)]
     _done(parts, narrow)
     if edit.note is not None:
         describe(user, booking_id, edit.note, seen=seen.note)

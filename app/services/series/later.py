@@ -35,6 +35,11 @@ class Move:
     fee: int = 0
     refused: DomainError | None = None
 
+    @property
+    def changed(self) -> bool:
+        """Whether it is at other hours than before: a rest may stay where it is."""
+        return self.after != self.before
+
 
 def upcoming(series: Series, since: datetime) -> list[Booking]:
     """What of it has not started, from a moment on, in order of start; all that changes need is loaded."""
@@ -94,11 +99,10 @@ def move(
         if refused := [one.refused for one in moves if one.refused is not None]:
             raise NotAll(refused, len(moves))
         made = _apart(series, found, hours, slot)
-        changed = {one.booking_id for one in moves if one.after != one.before}
+        changed = {one.booking_id for one in moves if one.changed}
         if told := [booking for booking in found if booking.id in changed]:
-            audit.record(
-                user.username, "series.changed", reading.target(made), before=series.id, **making.summary(told)
-            )
+            what = making.summary(told)
+            audit.record(user.username, "series.changed", reading.target(made), before=series.id, **what)
     return made, moves
 
 

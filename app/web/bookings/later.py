@@ -117,7 +117,7 @@ def change_later(booking_id: int) -> Response:
     except DomainError as error:
         return show.page(bookings.get(me(), booking_id), refused=error, status=status_of(error))
     wake_if_due(reading.members(made.id)[0])
-    changed, fee = sum(one.after != one.before for one in moves), sum(one.fee for one in moves)
+    changed, fee = sum(one.changed for one in moves), sum(one.fee for one in moves)
     told = ngettext("%(num)s booking changed.", "%(num)s bookings changed.", changed)
     flash(f"{told} {costs.late(made.account_id, fee)}" if fee else told)
     return go(url_for("bookings.series", series_id=made.id))
