@@ -11,7 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from tests.bench import create, drag, find, live, replay, reports, sampler, sweep, week
+from tests.bench import create, drag, evictions, find, live, replay, reports, sampler, sweep, week
 from tests.bench.installation import installation
 from tests.bench.report import Report, as_json
 from workers.locks import Held, exclusive
@@ -62,6 +62,11 @@ def run_sweep() -> Report:
     return sweep.measure()
 
 
+def run_evictions() -> Report:
+    """GPUs taken from who does not let go of them, on a real LXD, as root; some minutes"""
+    return evictions.measure()
+
+
 def run_sampler() -> Report:
     """reading 8 GPUs with 40 processes, and a day of it"""
     with installation(DATA / "sampler") as settings, TemporaryDirectory() as folder:
@@ -82,6 +87,7 @@ BENCHES: dict[str, Callable[[], Report]] = {
     "reports": run_reports,
     "live": run_live,
     "sweep": run_sweep,
+    "evictions": run_evictions,
     "sampler": run_sampler,
     "replay": run_replay,
 }

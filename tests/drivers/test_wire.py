@@ -17,7 +17,7 @@ import pytest
 from app.drivers import lxd
 from app.drivers.base import GiveUp, GpuInfo, HostUnreachable, InstanceSpec, Tag, TryAgain
 from app.drivers.images import Origin, builder_name
-from app.drivers.lxd import PylxdDriver, instances, move, turns, wire
+from app.drivers.lxd import PylxdDriver, instances, move, turns, updates, wire
 
 GPU = GpuInfo("0000:01:00.0", "NVIDIA RTX A6000", 0)
 TAG = Tag(1, 2, 3)
@@ -42,6 +42,7 @@ class Server(socketserver.ThreadingMixIn, socketserver.UnixStreamServer):
                 "auth": "trusted",
                 "environment": {"server_name": "x", "server_version": "5.0.2", "server_pid": 0},
             },
+            ("GET", "/1.0/operations"): {},
         }
         self.requests: list[tuple[str, str]] = []
         self.bodies: list[bytes] = []
@@ -185,6 +186,37 @@ def test_a_change_that_a_full_disk_keeps_from_being_made_is_no_success(server: S
         driver.attach("t1", GPU, TAG)
     assert "give it a larger disk" in refused.value.todo
     assert server.requests.count(("PUT", "/1.0/instances/t1")) == 2
+
+
+@pytest.mark.parametrize("name", ["t1", "t2"])
+def test_a_change_that_anothers_undoes_is_made_again(server: Server, driver: PylxdDriver, name: str) -> None:
+    """Both have passed LXD's ETag check, and theirs is made after ours."""
+    with_gpu = instance(devices={"gpu-0000-01-00-0": {"type": "gpu", "pci": "0000:01:00.0"}})
+    theirs = {"description": "Updating instance", "resources": {"instances": [f"/1.0/instances/{name}"]}}
+    server.answers |= {
+        ("GET", "/1.0/instances/t1"): [with_gpu, instance(), with_gpu, instance()],
+        ("PUT", "/1.0/instances/t1"): (202, "op"),
+        ("GET", "/1.0/operations/op/wait"): DONE,
+        ("GET", "/1.0/operations"): [{"running": [theirs]}, {"running": [theirs]}, {"success": [theirs]}],
+    }
+    driver.detach("t1", "gpu-0000-01-00-0")
+    assert server.requests.count(("PUT", "/1.0/instances/t1")) == (2 if name == "t1" else 1)
+
+
+def test_anothers_change_that_hangs_keeps_nobody_waiting_for_ever(
+    server: Server, driver: PylxdDriver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(updates, "OTHERS", 0.05)
+    with_gpu = instance(devices={"gpu-0000-01-00-0": {"type": "gpu", "pci": "0000:01:00.0"}})
+    theirs = {"description": "Updating instance", "resources": {"instances": ["/1.0/instances/t1"]}}
+    server.answers |= {
+        ("GET", "/1.0/instances/t1"): [with_gpu, instance()],
+        ("PUT", "/1.0/instances/t1"): (202, "op"),
+        ("GET", "/1.0/operations/op/wait"): DONE,
+        ("GET", "/1.0/operations"): {"running": [theirs]},
+    }
+    driver.detach("t1", "gpu-0000-01-00-0")
+    assert server.requests.count(("GET", "/1.0/instances/t1")) == 2
 
 
 def test_an_update_that_never_takes_is_not_called_done(server: Server, driver: PylxdDriver) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import socket
 import time
@@ -10,7 +9,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from tests.lab import registry
 from tests.lab.fault_judge import Span
 from tests.lab.lab import Lab
 
@@ -30,23 +28,6 @@ class ToldApart(Lab):
     def _cards(self) -> list[tuple[str, int, list[tuple[int, int]]]]:
         cards = super()._cards()
         return [(address, minor, [self._devices[n]]) for n, (address, minor, _) in enumerate(cards)]
-
-    @contextmanager
-    def without_lxd(self) -> Iterator[None]:
-        """LXD is killed, and started again afterwards; its instances run on meanwhile."""
-        record = registry.find(self.directory)
-        assert record
-        assert self._daemon
-        namespace = os.open(f"/proc/{record.daemon}/ns/mnt", os.O_RDONLY)  # where its emulated GPUs are
-        try:
-            self._daemon.kill()
-            self._daemon.wait(20)
-            yield
-        finally:
-            lxd = ["lxd", "--group", "root", "--logfile", str(self.directory / "lxd.log")]
-            record.daemon = self._spawn("nsenter", f"--mount=/proc/self/fd/{namespace}", *lxd, pass_fds=(namespace,))
-            os.close(namespace)
-            registry.write(record)
 
 
 @contextmanager

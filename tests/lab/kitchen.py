@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import time
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -72,7 +73,12 @@ class Kitchen:
         return self.berth.ask(lambda: templates.get(number)), operation
 
     def ready(self, number: int, seconds: float = 180) -> Template:
+        """Wait until it is built. Where LXD aborts meanwhile it is asked for again, as Berth's words advise."""
         template, operation = self.over(number, seconds)
+        if operation.state != OperationState.DONE and "LXD went away" in operation.error and self.host.revived():
+            warnings.warn(f"LXD aborted: {self.host.said()[:500]}", stacklevel=2)
+            self.again(number)
+            template, operation = self.over(number, seconds)
         assert operation.state == OperationState.DONE, self._about_build(operation)
         return template
 

@@ -76,6 +76,7 @@ class Lab:
         self._readable, self._preload = readable, preload
         self.bridge = bridge_name(self.directory) if bridge else ""
         self._daemon: subprocess.Popen[bytes] | None = None
+        self._namespace = -1  # a descriptor of where the daemon sees its emulated GPUs: it outlives the daemon
 
     @property
     def gateway(self) -> str:
@@ -109,6 +110,7 @@ class Lab:
         try:
             record.daemon = self._start()
             registry.write(record)
+            self._namespace = os.open(f"/proc/{record.daemon}/ns/mnt", os.O_RDONLY)
             self.lxc("config", "set", "images.auto_update_interval", "0")
             if bare:
                 return
@@ -124,21 +126,33 @@ class Lab:
 
     def restart(self, *, kill: bool = False) -> None:
         """Stop LXD, or kill it, and start it again, its instances running on."""
-        record = registry.find(self.directory)
-        if not record or not self._daemon:
+        with self.without_lxd(kill=kill):
+            pass
+
+    @contextmanager
+    def without_lxd(self, *, kill: bool = True) -> Iterator[None]:
+        """LXD is killed, or stopped, and started again afterwards; its instances run on meanwhile."""
+        if not self._daemon:
             raise RuntimeError("no daemon of this program's to restart")
-        namespace = os.open(f"/proc/{record.daemon}/ns/mnt", os.O_RDONLY)
         try:
             self._daemon.send_signal(signal.SIGKILL if kill else signal.SIGTERM)  # SIGPWR would stop the instances too
             self._daemon.wait(20)
-            lxd = ["lxd", "--group", "root", "--logfile", str(self.directory / "lxd.log")]
-            record.daemon = self._spawn("nsenter", f"--mount=/proc/self/fd/{namespace}", *lxd, pass_fds=(namespace,))
+            yield
         finally:
-            os.close(namespace)
-        registry.write(record)
+            self._start_again()
+
+    def revived(self) -> bool:
+        """Whether LXD had aborted, as 5.0 does now and then; then it is started again, as systemd does on a host."""
+        if not self._daemon or self._daemon.poll() is None:
+            return False
+        self._start_again()
+        return True
 
     def down(self) -> None:
         """Stop and remove everything; what is not there is no trouble."""
+        if self._namespace >= 0:
+            os.close(self._namespace)
+            self._namespace = -1
         down(self.directory)
         if self._daemon:
             self._daemon.wait(5)
@@ -294,6 +308,14 @@ class Lab:
         return self._spawn(
             "unshare", "--mount", "--propagation", "private", sys.executable, str(script), json.dumps(wish)
         )
+
+    def _start_again(self) -> None:
+        record = registry.find(self.directory)
+        assert record
+        lxd = ["lxd", "--group", "root", "--logfile", str(self.directory / "lxd.log")]
+        enter = ["nsenter", f"--mount=/proc/self/fd/{self._namespace}"]
+        record.daemon = self._spawn(*enter, *lxd, pass_fds=(self._namespace,))
+        registry.write(record)
 
     def _spawn(self, *command: str, pass_fds: tuple[int, ...] = ()) -> int:
         with (self.directory / "lxd.out").open("a") as log:

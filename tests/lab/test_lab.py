@@ -16,6 +16,7 @@ from tests.lab import registry, remains
 from tests.lab.fixtures import Hosts
 from tests.lab.lab import MODEL, Lab
 from tests.lab.remains import down, sweep
+from tests.runtime.running import wait_for
 
 pytestmark = pytest.mark.lab
 
@@ -103,6 +104,10 @@ def test_with_lxd_from_a_snap_nodes_are_found_in_the_daemons_namespace(lab_direc
         assert host.gpu_nodes(name) == {gpu.minor}
         assert [device.node for device in driver.observe().instances[name].devices] == [Node.PRESENT]
         host.restart()  # another process, the same namespace
+        assert not host.revived()
+        assert [device.node for device in driver.observe().instances[name].devices] == [Node.PRESENT]
+        os.kill(registry.find(host.directory).daemon, signal.SIGABRT)  # type: ignore[union-attr]
+        wait_for(host.revived, 10)
         assert [device.node for device in driver.observe().instances[name].devices] == [Node.PRESENT]
         driver.detach(name, device_name(gpu.pci_address))
         assert driver.observe().instances[name].devices == ()

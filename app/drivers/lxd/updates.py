@@ -15,6 +15,7 @@ from app.drivers.lxd.wire import Wire
 
 UPDATE_TIMEOUT = 30.0  # seconds for LXD to plug a device
 UPDATE_TRIES = 6
+OTHERS = 3.0  # seconds for which another's change is waited for; one that hangs is left to the next look at the host
 
 
 class Updates:
@@ -36,7 +37,8 @@ class Updates:
     ) -> None:
         """Change until a fresh look finds nothing left to change.
 
-        LXD's answer proves nothing: in 5.0.2 two updates can both pass its ETag check, one of them in vain. And of a
+        LXD's answer proves nothing: in 5.0.2 two updates can both pass its ETag check, one of them in vain. The other
+        one may be under way still when ours is seen to be made, and would undo it: its end is waited for. And of a
         machine whose disk is full it says that the change failed when it is made: last of all it writes a copy of the
         settings onto that disk. Nobody may keep a GPU by that, nor be kept from one."""
         trouble, full = "LXD says done, and it is not so", False
@@ -51,6 +53,8 @@ class Updates:
                     raise GiveUp(what, "the host has no such instance", "Create the instance anew.")
                 body = shapes.writable(current)
                 if not change(current, body):
+                    if 0 < attempt < UPDATE_TRIES - 1 and self._overtaken(name):
+                        continue
                     return
                 try:
                     self._wire.send("put", "instances", name, json=body, etag=etag, limit=limit)
@@ -64,6 +68,16 @@ class Updates:
                     trouble, full = str(error), full or told
                     time.sleep(0.02 * 2**attempt)
         raise TryAgain(what, trouble, "Another program keeps changing the instance.")
+
+    def _overtaken(self, name: str) -> bool:
+        """Whether somebody else's change of it was under way too, and is over now."""
+        until, seen = time.monotonic() + OTHERS, False
+        while self._wire.changes(name):
+            if time.monotonic() > until:
+                return False
+            seen = True
+            time.sleep(0.02)
+        return seen
 
     def _check_finished(self, name: str, what: str) -> None:
         """A container can make an update hang: another one would hang beside it, and keep a stop from its turn."""

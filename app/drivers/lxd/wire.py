@@ -25,6 +25,7 @@ from app.drivers.lxd.shapes import Json, cluster_of
 
 CALL_TIMEOUT = 10.0  # seconds for one request
 LARGEST = 1 << 24  # bytes of a file that is read for its end
+UPDATING = "Updating instance"  # LXD's words for a change of an instance's configuration
 MEMBER_FOR = 10.0  # seconds for which a cluster member's name is kept
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9-]{0,62}")  # LXD's rule; also keeps a name from being a path
 _PIECE, _STEP = 1 << 20, 1 << 26  # bytes: read at once; between two words of how far it is
@@ -191,6 +192,12 @@ class Wire:
             if error.code == 404:
                 return False
             raise
+
+    def changes(self, name: str) -> bool:
+        """Whether LXD is at a change of an instance's configuration."""
+        going = (self.get("operations", recursion=1) or {}).get("running") or []
+        updates = [one for one in going if one.get("description") == UPDATING]
+        return any(f"/1.0/instances/{name}" in (one.get("resources") or {}).get("instances", []) for one in updates)
 
     def is_here(self, instance: Json) -> bool:
         """Whose server is alone has the location "none"."""
