@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from datetime import datetime, timedelta
 
 from sqlalchemy import ARRAY, BigInteger, any_, bindparam, func, select, union_all
-from sqlalchemy.orm import joinedload
+from sqlalchemy.orm import defer, joinedload
 
 from app.errors import Alternative
 from app.extensions import db
@@ -93,13 +93,17 @@ def is_usable(gpu: Gpu) -> bool:
     return gpu.state == GpuState.IN_SERVICE and gpu.host.enabled
 
 
+# What agents tell of a host is large, and would be read here once for each of its GPUs.
+_FOR_ADMINS = (Host.observed, Host.findings, Host.images, Host.image_files, Host.libraries_seen)
+
+
 def usable_gpus(model: str = "", host: str = "") -> list[Gpu]:
     """GPUs that may be booked, of a model and host if named, with their host loaded; by host and number."""
     query = (
         select(Gpu)
         .join(Host)
         .where(Gpu.state == GpuState.IN_SERVICE, Host.enabled)
-        .options(joinedload(Gpu.host))
+        .options(joinedload(Gpu.host).options(*map(defer, _FOR_ADMINS)))
         .order_by(Host.name, Gpu.minor)
     )
     if model:
