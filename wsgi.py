@@ -1,5 +1,6 @@
 """The portal, for a WSGI server: `gunicorn wsgi:app`."""
 
+import gc
 import logging
 
 from sqlalchemy.exc import SQLAlchemyError
@@ -17,3 +18,4 @@ with app.app_context():
         logging.getLogger(__name__).warning("no database: agents go by the zone that was written down last")
     db.session.remove()
     db.engine.dispose()  # a server may make its processes of this one, and no connection is for two
+gc.freeze()  # what is here by now stays: each full collection would look through it, in the middle of somebody's page

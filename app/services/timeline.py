@@ -149,18 +149,20 @@ def cells(gpus: Sequence[Gpu], spans: Spans, frame: Frame, waits: Sequence[Waiti
     taken = [0] * (len(frame.edges) - 1)
     in_service = usable(gpus)
     for gpu in in_service:
-        held = (frame.touched(max(span.starts_at, frame.now), span.ends_at) for span in spans.get(gpu.id, ()))
-        for index in {index for touched in held for index in touched}:
-            taken[index] += 1
+        counted = 0  # up to this cell: two bookings may share one
+        for span in spans.get(gpu.id, ()):
+            touched = frame.touched(max(span.starts_at, frame.now), span.ends_at)
+            for index in range(max(touched.start, counted), touched.stop):
+                taken[index] += 1
+            counted = max(counted, touched.stop)
     every = [span for gpu in gpus for span in spans.get(gpu.id, ())]
     mine = _touched(frame, [span for span in every if span.user_id == frame.viewer_id])
-    kept = _touched(frame, [span for span in every if span.is_maintenance])
-    waited = _touched(frame, waits)
-    found = []
-    for index, (left, right) in enumerate(pairwise(frame.edges)):
-        free = None if right <= frame.now else len(in_service) - taken[index]
-        found.append(Cell(left, right, free, index in mine, index in kept, index in waited))
-    return tuple(found)
+    kept, waited = _touched(frame, [span for span in every if span.is_maintenance]), _touched(frame, waits)
+    free = [len(in_service) - one for one in taken]
+    return tuple(
+        Cell(left, right, None if right <= frame.now else free[n], n in mine, n in kept, n in waited)
+        for n, (left, right) in enumerate(pairwise(frame.edges))
+    )
 
 
 def _touched(frame: Frame, times: Sequence[Span | Waiting]) -> set[int]:
@@ -191,7 +193,7 @@ def gaps(spans: Sequence[Span], frame: Frame) -> tuple[Gap, ...]:
 
 def free_for(gpus: Sequence[Gpu], spans: Spans, start: datetime, end: datetime) -> int:
     """How many of the GPUs nobody has for any moment of `[start, end)`."""
-    return sum(not any(span.touches(start, end) for span in spans.get(gpu.id, ())) for gpu in gpus)
+    return sum(all(span.starts_at >= end or span.ends_at <= start for span in spans.get(gpu.id, ())) for gpu in gpus)
 
 
 def next_free(gpus: Sequence[Gpu], spans: Spans, now: datetime, known_until: datetime) -> datetime | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import gzip
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -145,6 +146,7 @@ def portal(settings: Settings, username: str = "") -> Iterator[Portal]:
         db.session.remove()
     cookie = client.raw.get_cookie("session")
     assert cookie is not None
+    gc.freeze()  # as wsgi.py does
     headers = {"Accept": "text/html", "Accept-Encoding": "gzip", "Cookie": f"session={cookie.value}"}
     yield Portal(app, lambda path: _served(app, path, headers))
     with app.app_context():
