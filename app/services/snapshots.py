@@ -69,10 +69,29 @@ def take(actor: User | None, instance: Instance, *, auto: bool = False) -> Opera
     return instances.request(actor, instance, OperationKind.SNAPSHOT, snapshot=name, most=most, keep=instance.keep)
 
 
+def only_newest(instance: Instance) -> bool:
+    """Whether its storage goes back to the newest one alone: ZFS would have to destroy what was made since, and LXD
+    refuses that (https://documentation.ubuntu.com/lxd/stable-5.0/reference/storage_zfs)."""
+    return instance.observed.get("pool_driver") == "zfs"
+
+
+def to_put_back(instance: Instance, name: str) -> Snapshot:
+    """One by name, if the machine can be put back to it. Raises NotFound and RuleRefused."""
+    snapshot = find(instance, name)
+    newer = of(instance).index(snapshot)
+    if newer and only_newest(instance):
+        raise RuleRefused(
+            _("On this host a machine can only be put back to its newest snapshot, and there are newer ones."),
+            _("Delete those first, or download a backup of this one."),
+            rule="newest_snapshot",
+        )
+    return snapshot
+
+
 def restore(actor: User, instance: Instance, name: str) -> Operation:
     """Ask for a machine's disk to be put back; it is stopped meanwhile, and started again if it ran."""
     care.require_there(instance)
-    snapshot = find(instance, name)
+    snapshot = to_put_back(instance, name)
     ran = instance.status in care.ON
     return instances.request(actor, instance, OperationKind.RESTORE, snapshot=snapshot.name, ran=ran)
 

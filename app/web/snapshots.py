@@ -8,7 +8,7 @@ from flask_babel import lazy_gettext as _l
 from wtforms import SelectField
 
 from app import queue
-from app.errors import DomainError, InvalidInput
+from app.errors import DomainError, InvalidInput, RuleRefused
 from app.extensions import transaction
 from app.models import Instance, Schedule
 from app.services import care, instances, operations, policy, snapshots
@@ -67,7 +67,11 @@ def schedule(name: str) -> Response:
 def ask(name: str, snapshot: str, deed: str) -> Response:
     """What is lost by putting the machine back, or by deleting a snapshot."""
     machine = instances.get(me(), name)
-    return render("machines/snapshot.html", machine=machine, snapshot=snapshots.find(machine, snapshot), deed=deed)
+    try:
+        found = (snapshots.to_put_back if deed == "restore" else snapshots.find)(machine, snapshot)
+    except RuleRefused as error:
+        return _refused(machine, error)
+    return render("machines/snapshot.html", machine=machine, snapshot=found, deed=deed)
 
 
 @bp.post("/<snapshot>/<any(restore, remove):deed>")
@@ -104,6 +108,7 @@ def _page(machine: Instance, form: ScheduleForm | None = None, status: int = 200
         machine=machine,
         snapshots=snapshots.of(machine),
         known="snapshots" in machine.observed,
+        only_newest=snapshots.only_newest(machine),
         form=form,
         most=policy.current().max_snapshots,
         busy=newest is not None and newest.state in operations.OPEN,

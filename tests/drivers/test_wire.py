@@ -188,6 +188,19 @@ def test_a_change_that_a_full_disk_keeps_from_being_made_is_no_success(server: S
     assert server.requests.count(("PUT", "/1.0/instances/t1")) == 2
 
 
+def test_what_zfs_cannot_put_back_is_said_in_plain_words(server: Server, driver: PylxdDriver) -> None:
+    words = 'Snapshot "s" cannot be restored due to subsequent snapshot(s). Set zfs.remove_snapshots to override'
+    server.answers |= {
+        ("GET", "/1.0/instances/t1"): instance(status="Stopped"),
+        ("GET", "/1.0/instances/t1/snapshots/s"): {"name": "s"},
+        ("PUT", "/1.0/instances/t1"): (202, "op"),
+        ("GET", "/1.0/operations/op/wait"): {"status_code": 400, "err": words},
+    }
+    with pytest.raises(GiveUp, match="the newest snapshot only") as refused:
+        driver.restore("t1", "s")
+    assert refused.value.todo == "Delete the newer ones first."
+
+
 @pytest.mark.parametrize("name", ["t1", "t2"])
 def test_a_change_that_anothers_undoes_is_made_again(server: Server, driver: PylxdDriver, name: str) -> None:
     """Both have passed LXD's ETag check, and theirs is made after ours."""

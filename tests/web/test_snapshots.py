@@ -75,6 +75,24 @@ def test_putting_back_and_deleting_say_what_is_lost(client: Client, machine: Ins
     assert last(machine) == (OperationKind.FORGET, {"snapshot": "auto-2"})
 
 
+@pytest.mark.parametrize("driver", ["zfs", "btrfs"])
+def test_where_only_the_newest_can_be_put_back_it_is_said_before(
+    client: Client, machine: Instance, driver: str
+) -> None:
+    machine.observed = has("hand-1", "auto-2") | {"pool_driver": driver}
+    db.session.commit()
+    page = client.get("/machines/gamma/snapshots")
+    links = page.texts("//a[starts-with(., 'Put back')]")
+    assert len(links) == (1 if driver == "zfs" else 2)
+    assert ("only be put back to its newest snapshot" in page.text) == (driver == "zfs")
+    older, newest = (client.get(f"/machines/gamma/snapshots/{name}/restore") for name in ("hand-1", "auto-2"))
+    assert (older.status, newest.status) == (422 if driver == "zfs" else 200, 200)
+    answer = client.post("/machines/gamma/snapshots/hand-1/restore")
+    assert answer.status == (422 if driver == "zfs" else 303)
+    assert ("Delete those first, or download a backup" in answer.text) == (driver == "zfs")
+    assert last(machine) == (None if driver == "zfs" else (OperationKind.RESTORE, {"snapshot": "hand-1", "ran": True}))
+
+
 @pytest.mark.parametrize("name", ["hand-9", "..", "%2e%2e%2fetc", "a b"])
 def test_only_one_that_it_has(client: Client, machine: Instance, name: str) -> None:
     for what in ("restore", "remove"):

@@ -90,6 +90,8 @@ def _refused(error: RefusedError) -> tuple[type[DriverError], str, str]:
         return GiveUp, "the host's storage pool is full", "An admin has to free space there, or make it larger."
     if error.busy:
         return TryAgain, str(error), TryAgain.AGAIN
+    if "due to subsequent" in str(error):  # as ZFS does without zfs.remove_snapshots
+        return GiveUp, "this host's storage goes back to the newest snapshot only", "Delete the newer ones first."
     trust = f"Let LXD trust this machine's client certificate: {_REMOTE_ADD}"
     log = "See LXD's log on the host: lxc monitor, lxc info NAME --show-log."
     return GiveUp, str(error), trust if error.code == 403 else log
