@@ -89,7 +89,7 @@ def test_where_only_the_newest_can_be_put_back_it_is_said_before(
     assert (older.status, newest.status) == (422 if driver == "zfs" else 200, 200)
     answer = client.post("/machines/gamma/snapshots/hand-1/restore")
     assert answer.status == (422 if driver == "zfs" else 303)
-    assert ("Delete those first, or download a backup" in answer.text) == (driver == "zfs")
+    assert ("Delete those first, or download a backup" in older.text) == (driver == "zfs")
     assert last(machine) == (None if driver == "zfs" else (OperationKind.RESTORE, {"snapshot": "hand-1", "ran": True}))
 
 
