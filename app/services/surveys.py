@@ -22,6 +22,7 @@ from app.services import full_disks
 PAGE = 50
 _WORKED = "worked"  # among what is observed of a machine: when it was looked at after work on it, seconds since 1970
 FOREIGN = "-"  # in place of an owner's name, which has no hyphen in front: instances that are not Berth's
+DISK_FULL = "disk_full"  # for a state: machines of Berth's whose disk is full or nearly so
 
 
 def record(host: Host, found: HostUse, cpu: Mapping[str, float], began: datetime) -> None:
@@ -150,14 +151,15 @@ class Row:
         return (
             (not text or any(text in word.lower() for word in words))
             and host in {"", self.host.name}
-            and status in {"", self.status}
+            and (status in {"", self.status} or (status == DISK_FULL and self.full))
             and owner in {"", self.owner or FOREIGN}
         )
 
 
 @dataclass(frozen=True)
 class Listing:
-    """A page of the list, how many match in all, and what there is to choose from."""
+    """A page of the list, how many match in all, and what there is to choose from: of states, DISK_FULL too where a
+    machine's is."""
 
     rows: list[Row]
     total: int
@@ -182,7 +184,7 @@ def listing(text: str = "", host: str = "", status: str = "", owner: str = "", p
         found[(page - 1) * PAGE : page * PAGE] if page else found,
         len(found),
         [one.name for one in hosts],
-        sorted({row.status for row in rows}),
+        [*sorted({row.status for row in rows}), *([DISK_FULL] if any(row.full for row in rows) else [])],
         sorted({row.owner for row in rows if row.owner}),
     )
 

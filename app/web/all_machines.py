@@ -33,7 +33,11 @@ from app.web.sessions import me
 bp = Blueprint("all_machines", __name__, url_prefix="/admin/machines")
 
 FILTERS = ("q", "host", "state", "owner")
-OTHER = {"error": ("failed", _l("Error")), "unknown": ("no_data", _l("Not known"))}  # beyond Berth's own words
+OTHER = {  # beyond Berth's own words
+    "error": ("failed", _l("Error")),
+    "unknown": ("no_data", _l("Not known")),
+    surveys.DISK_FULL: ("disk_full", _l("Disk nearly full")),
+}
 
 
 class AdoptForm(PageForm):

@@ -56,10 +56,14 @@ def test_a_disk_that_is_nearly_full_is_marked(client: Client, lab: Host) -> None
         return ["Disk nearly full" in row for row in client.get("/admin/machines").texts("//tbody/tr")]
 
     assert marked() == [False, False]
+    assert "Disk nearly full" not in client.get("/admin/machines").text
     machine("gamma").observed = USE | {"disk": 49 << 30}
     lab.survey = lab.survey | {"instances": {"old-box": USE | {"disk": 20 << 30}}}
     db.session.commit()
     assert marked() == [True, False]
+    assert names(client, "?state=disk_full") == ["gamma"]
+    choice = client.get("/admin/machines").texts("//select[@id='state']/option")
+    assert choice == ["Any", "Running", "Disk nearly full"]
     assert "Disk nearly full" in client.get("/admin/machines/lab03/gamma").text
     assert "Disk nearly full" not in client.get("/admin/machines/lab03/old-box").text
 
