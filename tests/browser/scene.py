@@ -2,84 +2,42 @@
 
 from __future__ import annotations
 
-import io
-import threading
-from dataclasses import dataclass, replace
-from datetime import datetime, timedelta
+from dataclasses import dataclass
 
 from flask import Flask
-from PIL import Image
 
-from app import clock, create_app, queue, serving
-from app.drivers.base import NVIDIA_MAJOR, GiveUp
+from app import create_app
 from app.drivers.fake import FakeLxd
-from app.drivers.fake_kernel import FakeKernel
-from app.drivers.image_files import ImageFiles
-from app.drivers.images import builder_name
-from app.drivers.shares import BAD, Found
 from app.extensions import db, transaction
 from app.models import (
     Allocation,
     ApiToken,
-    Backup,
     Booking,
     Channel,
-    Event,
     Feed,
     Gpu,
     GpuState,
     Host,
     Idling,
-    Instance,
-    Notice,
     Outcome,
-    Readable,
     Reclaim,
     Refusal,
     Role,
-    Schedule,
     SshKey,
-    TemplateKind,
-    TemplateState,
     User,
 )
-from app.models.backups import KEPT
 from app.services import (
     accounts,
-    audit,
-    channels,
-    desktops,
-    feeds,
-    instances,
     inventory,
-    maintenance,
-    notices,
     policy,
-    readings,
-    samples,
-    shares,
-    snapshots,
     ssh_keys,
-    teams,
     templates,
-    tokens,
 )
-from app.services.claims import Ask
-from app.services.quarantine import quarantine
 from app.services.rules import classes
-from app.services.samples import Part
-from app.services.series import making
-from app.services.series.patterns import WEEK, Pattern
-from app.services.series.trial import Wish as Again
-from app.services.shares import Terms
-from app.services.template_rules import Wish
-from app.services.waits import joining
-from app.services.waits.joining import Wanted
-from app.services.windows import Window
-from tests.browser.demo import SLOT, Demo
+from tests.browser import scene_hosts, scene_people
+from tests.browser.demo import Demo
 from tests.browser.looks import Sample
-from tests.runtime.running import wait_for
-from workers.surveyor import Surveyor
+from tests.browser.scene_hosts import SNAPSHOT
 
 # What a browser may get, but nobody reads.
 NO_PAGES = {
@@ -88,7 +46,6 @@ NO_PAGES = {
     "machines.template_picture", "reports.csv_file", "reports.json_file", "reports.parquet_file",
 }  # fmt: skip
 PUBLIC_KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIGCQcJMpJvnZXo768L78WLI0oNDif+furp1W/yB68l/O"
-SNAPSHOT = "hand-20261103-140000"
 
 
 @dataclass
@@ -311,22 +268,22 @@ def make(demo: Demo) -> Scene:
         demo.book(other, hours=10 + day, count=1 + day % 3, start=demo.at(day, 8 + day), note="Nightly")
         demo.book(user, hours=2 * day, count=1, start=demo.at(day, 3 * day))
     demo.refuse(user, hours=60)
-    _token_and_maintenance(demo, user)
+    scene_people.token_and_maintenance(demo, user)
     with demo.app.app_context(), transaction():
         ssh_keys.add(user, accounts.get(user), PUBLIC_KEY, "desk")
-    _trouble(demo)
-    _shares(demo)
-    broken = _broken_machine(demo, user)
-    series = _series(demo, user)
-    student = _students(demo, user)
-    team = _team(demo, user, other)
-    made = _templates(demo)
-    _surveyed(demo, user)
-    _read(demo, user, admin)
-    _told(demo, user, admin)
-    _measured(demo, [user, other, stranger])
-    made = (*series, *made, _waits(demo, user))
-    _idle(demo, idle, ended)
+    scene_hosts.trouble(demo)
+    scene_hosts.directories(demo)
+    broken = scene_hosts.broken_machine(demo, user)
+    series = scene_people.mornings(demo, user)
+    student = scene_people.students(demo, user)
+    team = scene_people.team(demo, user, other)
+    made = scene_hosts.built(demo)
+    scene_hosts.surveyed(demo, user)
+    scene_hosts.read_out(demo, user, admin)
+    scene_people.told(demo, user, admin)
+    scene_people.measured(demo, [user, other, stranger])
+    made = (*series, *made, scene_people.waiting_list(demo, user))
+    scene_people.idling(demo, idle, ended)
     return Scene(demo, user, other, admin, waiting, running, upcoming, ended, stuck, idle, broken, student, team, *made)
 
 
@@ -358,245 +315,3 @@ def _host_of(demo: Demo, booking_id: int) -> str:
     with demo.app.app_context():
         query = db.select(Host.name).join(Booking, Booking.host_id == Host.id).where(Booking.id == booking_id)
         return db.session.scalars(query).one()
-
-
-def _token_and_maintenance(demo: Demo, user: str) -> None:
-    with demo.app.app_context(), transaction():
-        tokens.create(accounts.get(user), "laptop")
-        gpu = db.session.scalars(db.select(Gpu).order_by(Gpu.id.desc())).first()
-        assert gpu is not None
-        inventory.set_gpu_state("admin", gpu, GpuState.MAINTENANCE)
-
-
-def _trouble(demo: Demo) -> None:
-    """A GPU that somebody plugged in by hand, and that is not let go of there, so that it is in quarantine."""
-    path = demo.berth.data / "sim" / "sim2.json"
-    fake = FakeLxd(path)
-    fake.add_instance("by-hand")
-    with demo.app.app_context():
-        with transaction():
-            in_service = db.select(Gpu).join(Host).where(Host.name == "sim2", Gpu.state == GpuState.IN_SERVICE)
-            gpu = db.session.scalars(in_service.order_by(Gpu.id.desc())).first()
-            assert gpu is not None
-            FakeKernel(path).add_process("by-hand", (NVIDIA_MAJOR, gpu.minor), stubborn=True, immortal=True)
-            fake.plug("by-hand", "mygpu", gpu.pci_address)
-            quarantine("agent:sim2", gpu, "train in by-hand does not let go of it")
-        queue.wake("sim2")
-
-
-def _templates(demo: Demo) -> tuple[int, int]:
-    """One that is ready, and one that could not be built."""
-    wishes = (
-        Wish("desktop", TemplateKind.RECIPE, "desktop", "Xfce, for everyday work"),
-        Wish("ml", TemplateKind.RECIPE, "base", mirror="http://mirror.example.org/debian", packages=("git", "pytorch")),
-    )
-    numbers = []
-    for wish in wishes:
-        with demo.app.app_context():
-            with transaction():
-                operation = templates.request_build(None, inventory.host("sim1"), wish)
-                numbers.append(operation.template_id)
-            if wish.packages:
-                said = "Reading package lists...\nE: Unable to locate package pytorch\n"
-                FakeLxd(demo.berth.data / "sim" / "sim1.json").answer(builder_name(numbers[-1]), 100, said)
-            queue.wake("sim1")
-
-    def over() -> bool:
-        with demo.app.app_context():
-            return not any(template.state == TemplateState.BUILDING for template in templates.every())
-
-    wait_for(over, 60, "templates that are built or not")
-    with demo.app.app_context(), transaction():
-        drawn = io.BytesIO()
-        Image.linear_gradient("L").convert("RGB").save(drawn, "PNG")
-        ready = templates.get(numbers[0])
-        templates.change(
-            None, ready, description=ready.description, for_everyone=True, users=(), picture=drawn.getvalue()
-        )
-    shelf = ImageFiles(demo.berth.data / "images")
-    shelf.names()  # makes the directory
-    for name in ("noble.tar.xz", "rocky-9.tar.gz"):
-        (shelf.directory / name).touch()
-    return numbers[0], numbers[1]
-
-
-def _students(demo: Demo, user: str) -> int:
-    """A class with rules of its own, and somebody of it."""
-    with demo.app.app_context(), transaction():
-        admin = db.session.scalars(db.select(User).where(User.role == Role.ADMIN)).first()
-        assert admin is not None
-        found = classes.create(admin, "Student")
-        rules = {
-            "hours_week": 200,
-            "gpus_at_once": 6,
-            "far_days": 14,
-            "far_hours": 20,
-            "late_hours": 2,
-            "late_percent": 50,
-        }
-        classes.change(admin, found.id, rules)
-        classes.assign(admin, accounts.account_of(user), found.id)
-        return found.id
-
-
-def _team(demo: Demo, owner: str, member: str) -> int:
-    """Two who share an account, one of them with a limit; named anew each time, since teams stay."""
-    with demo.app.app_context(), transaction():
-        admin = db.session.scalars(db.select(User).where(User.role == Role.ADMIN)).first()
-        assert admin is not None
-        account = teams.create(admin, f"Vision {owner}", owner, 300)
-        teams.add(admin, account, member)
-        teams.limit(admin, account, member, 40, owner=False)
-        return account.id
-
-
-def _series(demo: Demo, user: str) -> tuple[int, int]:
-    """Three mornings that were booked together, and the second of them."""
-    with demo.app.app_context(), transaction():
-        first = demo.at(8, 12).date()
-        pattern = Pattern(WEEK, 6 * 3600, 7 * 3600, "Asia/Shanghai", first, first + timedelta(days=2))
-        wish = Again(pattern, Ask(ends_at=clock.now(), count=1, note="Every morning"))
-        made = making.create(accounts.get(user), wish, SLOT)
-        return made.series.id, made.bookings[1].id
-
-
-def _shares(demo: Demo) -> None:
-    """One that is on, and one that the host's agent speaks against."""
-    with demo.app.app_context(), transaction():
-        host = inventory.host("sim1")
-        sets = shares.add("admin", host, Terms("sets", "/srv/sets", "/srv/sets"))
-        shares.record(sets.id, (), "agent:sim1")
-        shares.switch("admin", host, sets, on=True)
-        homes = shares.add("admin", host, Terms("homes", "/unfit/homes", "/srv/home", read_only=False, own=True))
-        shares.record(homes.id, (Found(BAD, "flags", "/unfit: nosuid, nodev"),), "agent:sim1")
-
-
-def _surveyed(demo: Demo, user: str) -> None:
-    """What the machines use, a snapshot, a backup and the desktop of sim1, without waiting for the next slow look."""
-    with demo.app.app_context(), transaction():
-        machine = instances.get(None, user)
-        ready = {"size": 3 << 30, "ready_at": clock.now(), "expires_at": clock.now() + KEPT}
-        db.session.add(Backup(instance_id=machine.id, host_id=machine.host_id, **ready))
-        desktops.offer("admin", inventory.host("sim1"), 3389)
-    FakeLxd(demo.berth.data / "sim" / "sim1.json").serve_desktop(3389)
-    FakeLxd(demo.berth.data / "sim" / "sim1.json").snapshot(user, SNAPSHOT)
-    for name in ("sim1", "sim2"):
-        Surveyor(demo.app, name, FakeLxd(demo.berth.data / "sim" / f"{name}.json"), threading.Event()).step()
-
-
-def _read(demo: Demo, user: str, admin: str) -> None:
-    """A log that an admin had read out, and what was set at the command line, which the machine's owner is told of."""
-    with demo.app.app_context():
-        with transaction():
-            readings.ask(accounts.get(admin), inventory.host("sim1"), user, Readable.CONSOLE)
-            for keep in (3, 4):
-                snapshots.set_schedule(User(username=audit.CLI), instances.get(None, user), Schedule.NEVER, keep)
-        queue.wake("sim1")
-
-    def read() -> bool:
-        with demo.app.app_context():
-            return all(one.answered_at for one in readings.of_instance(inventory.host("sim1"), user))
-
-    wait_for(read, 60, "the agent to read")
-
-
-def _told(demo: Demo, user: str, admin: str) -> None:
-    """A service, a message that could not be sent, a calendar's address, and GPUs that are to be worked on."""
-    with demo.app.app_context(), transaction():
-        person, now = accounts.get(user), clock.now()
-        # Nothing goes there: it is no public address.
-        channels.add(person, "Lab chat", "jsons://127.0.0.1:9/x", allowed=("jsons",), secret_key="x")
-        notices.post(person, notices.Telling(Event.MOVED, "event:0", {}), None)
-        db.session.execute(db.update(Notice).values(given_up_at=now, trouble="smtp_550"))
-        feeds.create(person, "phone", None, "en")
-        host, start = inventory.host("sim2"), demo.at(20, 8)
-        gpus = [gpu for gpu, _host in inventory.gpus(host.id)]
-        window = Window(start, start + timedelta(hours=4))
-        maintenance.schedule(accounts.get(admin), host, gpus[:2], window, "New fans", maintenance.fingerprint([]))
-
-
-def _measured(demo: Demo, people: list[str]) -> None:
-    """Five weeks that are over, and what the GPUs did in them: busy, idle, and at times not looked at."""
-    with demo.app.app_context(), transaction():
-        users = [accounts.get(name) for name in people]
-        db.session.execute(db.update(Host).values(created_at=demo.at(-40, 0)))
-        today = demo.at(0, 0)
-        for number, (gpu, host) in enumerate(inventory.gpus()):
-            parts: list[Part] = []
-            for day in range(-36, 0):
-                start = today + timedelta(days=day, hours=9 + (day + number) % 5)
-                user, length = users[(day + number) % 3], 3 + (day * 7 + number * 5) % 12
-                if (day + number) % 4 and gpu.state == GpuState.IN_SERVICE:
-                    parts += _day_of(user, gpu, host, start, length)
-            samples.deliver(host.id, f"scene {gpu.id} {people[0]}", parts)
-
-
-def _day_of(user: User, gpu: Gpu, host: Host, start: datetime, hours: int) -> list[Part]:
-    """A booking that was; its GPU came after twenty minutes, by its owner's doing or Berth's, and each of its hours."""
-    end = start + timedelta(hours=hours)
-    window = {"starts_at": start, "ends_at": end}
-    owner = {"user_id": user.id, "account_id": user.account_id, "host_id": host.id}
-    booking = Booking(**owner, **window, booked_until=end, settled_at=end)
-    db.session.add(booking)
-    db.session.flush()
-    moments = {"attached_at": start + timedelta(minutes=20), "detached_at": end}
-    moments |= {"ready_at": start} if start.day % 2 else {}
-    db.session.add(Allocation(booking_id=booking.id, gpu_id=gpu.id, **window, **moments))
-    db.session.flush()
-    hour = 3_600_000
-    return [
-        Part(gpu.pci_address, start + timedelta(hours=at), booking.id, user.username, sampled, sampled * busy // 10,
-             sampled // 10, 4096 * busy, 60)
-        for at in range(hours)
-        for sampled in [0 if start.day == 12 else hour * 2 // 3 if at == 0 else hour]
-        for busy in [max(0, 9 - (at * 2 + start.day) % 11)]
-    ]  # fmt: skip
-
-
-def _waits(demo: Demo, user: str) -> int:
-    """Three places on the waiting list, two of them for a time at which there is maintenance; an offer; and one that
-    was left. The number of the first."""
-    with demo.app.app_context():
-        with transaction():
-            person, kept = accounts.get(user), [gpu.id for gpu, _host in inventory.gpus(inventory.host("sim2").id)][:2]
-            work = Ask(starts_at=demo.at(20, 9), ends_at=demo.at(20, 11), gpu_ids=tuple(kept), note="Ablation")
-            first = joining.join(person, Wanted(work), SLOT)
-            joining.join(person, Wanted(replace(work, ends_at=demo.at(20, 12)), 7200), SLOT)
-            joining.join(person, Wanted(Ask(starts_at=demo.at(1, 21), ends_at=demo.at(1, 23), count=4)), SLOT)
-            joining.leave(person, joining.join(person, Wanted(replace(work, note="")), SLOT).id)
-            offer = Ask(starts_at=demo.at(9, 9), ends_at=demo.at(9, 12), host="sim1")
-            joining.join(person, Wanted(offer, by_itself=False), SLOT)
-        serving.tend()
-        return first.id
-
-
-def _idle(demo: Demo, warned: int, ended: int) -> None:
-    """GPUs that did nothing: some that are given back soon, and some that would have been."""
-    hour, now = timedelta(hours=1), clock.now()
-    with demo.app.app_context(), transaction():
-        policy.current().reclaim = Reclaim.ON
-        told = {"since": now - hour, "held": True, "told_at": now, "due_at": now + hour / 4}
-        before = {name: moment - 30 * hour for name, moment in told.items() if name != "held"}
-        closed = {"closed_at": now - 29 * hour, "outcome": Outcome.WOULD, "seconds": 6 * 3600}
-        db.session.add(Idling(booking_id=warned, trial=False, **told))
-        db.session.add(Idling(booking_id=ended, trial=True, held=False, absent=True, **before, **closed))
-
-
-def _broken_machine(demo: Demo, user: str) -> str:
-    """One that its host could not make."""
-    name = f"{user}-2"
-    fake = FakeLxd(demo.berth.data / "sim" / "sim2.json")
-    fake.fail_next("create", GiveUp("Copy the image", "no space left on device", "Make room in the storage pool."))
-    with demo.app.app_context():
-        with transaction():
-            owner, host = accounts.get(user), inventory.host("sim2")
-            size = {"cpus": 2, "memory_gib": 8, "disk_gib": 40}
-            instances.request_create(owner, owner, name=name, host=host, image="base", **size)
-        queue.wake("sim2")
-
-    def failed() -> bool:
-        with demo.app.app_context():
-            return db.session.scalar(db.select(Instance.status).where(Instance.name == name)) == "failed"
-
-    wait_for(failed, 60, "a creation that fails")
-    return name
