@@ -178,7 +178,7 @@ def _form_page(found: AccountClass, typed: Any, problem: InvalidInput | Conflict
         weekdays=[(str(day), rule_words.weekday_name(day)) for day in range(7)],
         seen=classes.mark(found.rules),
         defaults=_defaults(),
-        history=[(event, _differences(event.details.get("changed", {}))) for event in events],
+        history=[(event, _done(event.details)) for event in events],
     )
 
 
@@ -187,6 +187,13 @@ def _defaults() -> dict[str, int]:
     rules = classes.with_values({}, policy.current())
     names = ("max_hours", "horizon_days", "max_gpus", "month_day", "peak_from", "peak_to", "idle_minutes")
     return {name: getattr(rules, name) for name in names}
+
+
+def _done(details: dict[str, Any]) -> list[tuple[str, str, str]]:
+    """What, before, after: of rules or of the name; nothing where the class was made."""
+    if "before" in details:
+        return [(_("Name of the class"), details["before"], details["name"])]
+    return _differences(details.get("changed", {}))
 
 
 def _differences(changed: dict[str, list[Any]]) -> list[tuple[str, str, str]]:

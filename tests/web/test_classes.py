@@ -42,6 +42,12 @@ def trying(page: Page, **values: str | bool) -> Form:
     return page.form("Try these rules").fill(**{labels[name]: value for name, value in values.items()})
 
 
+def test_what_changed_is_told_in_words(admin: Client, student: User) -> None:
+    admin.submit(page_of(admin).form("Rename").fill(**{"Name of the class": "Undergraduate"}))
+    rows = page_of(admin, "Undergraduate").texts("//caption[contains(., 'What changed')]/..//tbody//td[3]")
+    assert rows == ["Name of the class: Student → Undergraduate", "Created"]
+
+
 def last_month() -> datetime:
     return quota.month_start(clock.now(), lab_zone()) - timedelta(days=3)
 
