@@ -72,6 +72,7 @@ def _shown(made: Report, when: str) -> dict[str, Any]:
         "comparison": comparison.of(made.total, made.before),
         "ranked": RANKED,
         "kinds": KINDS,
+        "gpu_hours": words.hours_of_many(),
         "turned": sorting.turned,
         "rules": policy.current(),
     }
