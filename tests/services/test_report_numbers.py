@@ -106,7 +106,7 @@ class Lab:
                     gpu.pci_address,
                     minute,
                     booking.id,
-                    "m1",
+                    "m2" if minute.hour % 5 == 0 else "m1",  # more than one machine had it in a day
                     max(60_000 + 60_000 * wild, busy),
                     busy,
                     6000,
