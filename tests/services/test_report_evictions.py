@@ -8,10 +8,11 @@ from typing import Any
 from zoneinfo import ZoneInfo
 
 import pytest
+from sqlalchemy import select
 
 from app.extensions import db
 from app.models import AuditEvent, Host, Instance, Operation, OperationKind, OperationState, User
-from app.services.reports import evictions
+from app.services.reports import evictions, targets
 from app.services.reports.pieces import Scope
 from app.services.reports.spans import Span
 from tests.factories import make_host, make_instance, make_user
@@ -104,3 +105,13 @@ def test_a_rename_that_failed_changed_nothing_and_one_under_way_is_of_the_same_m
     last.state, last.finished_at, last.details = OperationState.RUNNING, None, {"old": "x", "new": "v"}
     db.session.flush()
     assert seen(NOW + 2.6 * DAY) == "ann", "its host may know it by that name still"
+
+
+def test_a_target_is_an_id_or_none(app: object) -> None:
+    ids = {"gpu:7": 7, "gpu:007": 7, "gpu:123456789012345678": 123456789012345678, "gpu:1234567890123456789": None}
+    ids |= dict.fromkeys(("gpu:", "gpu:7x", "gpu:-7", "gpu: 7", "gpu:7 ", "booking:7", "xgpu:7", "gpu", ""))
+    for target in ids:
+        db.session.add(AuditEvent(actor="agent:lab08", action="gpu.intruder", target=target))
+    db.session.flush()
+    query = select(AuditEvent.target, targets.number("gpu"))
+    assert {row.target: row[1] for row in db.session.execute(query)} == ids

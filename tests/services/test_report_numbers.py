@@ -22,7 +22,7 @@ from app.services import folding, policy, samples
 from app.services.reports import report
 from app.services.reports.numbers import Numbers, total
 from app.services.reports.periods import Choice, Range
-from app.services.reports.pieces import Key, Scope, numbers
+from app.services.reports.pieces import BEFORE, Key, Scope, numbers
 from app.services.reports.report import Group
 from app.services.reports.spans import Span
 from app.services.samples import Part
@@ -106,7 +106,7 @@ class Lab:
                     gpu.pci_address,
                     minute,
                     booking.id,
-                    "m1",
+                    "m2" if minute.hour % 5 == 0 else "m1",  # more than one machine had it in a day
                     max(60_000 + 60_000 * wild, busy),
                     busy,
                     6000,
@@ -254,6 +254,26 @@ def test_so_is_all_else_on_a_report(app: object, first_day: date, freeze: Any) -
     assert made.capacity == 4 * (end - start).total_seconds() - 2 * 10 * 3600
     assert made.unbooked == 2 * 45
     assert made.week == [[pytest.approx(one) if one is not None else None for one in day] for day in _week(lab, strays)]
+
+
+def test_the_time_before_comes_with_the_same_query_whatever_lies_between(
+    app: object, first_day: date, freeze: Any
+) -> None:
+    freeze(_at(first_day + timedelta(days=3), lab_zone()) + 5 * HOUR)
+    lab = Lab(first_day, first_day.toordinal() + 2)
+    zone, at = lab_zone(), lab.start
+    span = Span.of(at + 30 * HOUR, at + 70 * HOUR, zone, clock.now())
+    for end in (at + 30 * HOUR, at + 26 * HOUR + 20 * MINUTE, at + 5 * HOUR, at):
+        before = Span.of(at, end, zone, clock.now())
+        days = tuple(range(len(span.days)))
+        found = numbers(span, Key.PERSON, Scope(), days, before)
+        earlier = {key: one for (key, bucket), one in found.items() if bucket == BEFORE}
+        assert _rounded(earlier) == _rounded(lab.count(at, end, lambda booking, _gpu, _day: booking.user_id))
+        both = {key: one for key, one in found.items() if key[1] != BEFORE}
+        assert _rounded(both) == _rounded(numbers(span, Key.PERSON, Scope(), days))
+        assert set(days) == {bucket for _key, bucket in both}
+    future = Span.of(clock.now() + HOUR, clock.now() + 9 * HOUR, zone, clock.now())
+    assert {bucket for _key, bucket in numbers(future, Key.PERSON, Scope(), None, span)} == {BEFORE}
 
 
 def _week(lab: Lab, strays: list[Part]) -> list[list[float | None]]:

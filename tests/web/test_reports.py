@@ -11,6 +11,8 @@ from typing import Any
 import duckdb
 import pytest
 import sqlalchemy as sa
+from flask import Flask
+from flask_babel import force_locale
 
 from app.cli.report import _rows as printed
 from app.extensions import db, lab_zone
@@ -21,6 +23,7 @@ from app.services.reports.report import Group
 from app.services.reports.spans import Span
 from app.services.reports.table import Table
 from app.services.samples import Part
+from app.web.reports import words
 from tests.factories import gpus_of, make_admin, make_booking, make_host, make_instance, make_user
 from tests.page import Client
 
@@ -431,3 +434,11 @@ def test_owners_of_a_team_are_told_of_its_month(client: Client, admin: User, wan
     assert message.title == "October 2026, team vision: 4 GPU-hours booked, 1 busy"
     assert "Who wasted most: Li 2" in message.text
     assert f"of=team-{team.id}&period=custom&from=2026-10-01&to=2026-10-31" in message.text
+
+
+@pytest.mark.parametrize("language", ["en", "zh_Hans_CN", "de"])
+def test_hours_of_a_table_read_as_all_others(app: Flask, language: str) -> None:
+    with app.test_request_context(), force_locale(language):
+        written = words.hours_of_many()
+        for hours in (0, 0.04, 0.05, 0.06, 1, 9.96, 12.3, 99.94, 99.95, 100, 999.6, 1234, 1234567.8, -0.3, -1234.5):
+            assert written(3600 * hours) == words.hours(3600 * hours)

@@ -6,12 +6,13 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import TypeVarTuple
 
-from sqlalchemy import BigInteger, Select, cast, func, or_, select
+from sqlalchemy import Select, func, or_, select
 
 from app.extensions import db
 from app.models import Account, Allocation, AuditEvent, Booking, Host, User
 from app.services.idle.steps import RECLAIMED
 from app.services.noshows import NO_SHOW
+from app.services.reports import targets
 from app.services.reports.pieces import Scope
 from app.services.reports.spans import Span
 
@@ -39,7 +40,7 @@ class Absence:
         return self.gpus * (self.booking.booked_until - self.booking.ends_at).total_seconds()
 
 
-_BOOKING = cast(func.substring(AuditEvent.target, "^booking:([0-9]{1,18})$"), BigInteger)
+_BOOKING = targets.number("booking")
 _GPUS = select(func.count()).where(Allocation.booking_id == Booking.id).correlate(Booking).scalar_subquery()
 
 

@@ -7,12 +7,13 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import TypeVarTuple
 
-from sqlalchemy import BigInteger, Select, and_, case, cast, func, select
+from sqlalchemy import Select, and_, case, cast, func, select
 from sqlalchemy.dialects.postgresql import ARRAY, array
 from sqlalchemy.types import String
 
 from app.extensions import db
 from app.models import AuditEvent, Booking, Gpu, User
+from app.services.reports import targets
 from app.services.reports.named import NAMED
 from app.services.reports.pieces import Scope
 from app.services.reports.spans import Span
@@ -50,7 +51,7 @@ _MACHINE = case(
     else_=AuditEvent.details["instance"].as_string(),
 )
 _GPU = case(
-    (AuditEvent.target.like("gpu:%"), cast(func.substring(AuditEvent.target, "^gpu:([0-9]{1,18})$"), BigInteger)),
+    (AuditEvent.target.like("gpu:%"), targets.number("gpu")),
     else_=AuditEvent.details["gpu"].as_integer(),
 )
 _HAD_IT = and_(NAMED.c.name == _MACHINE, NAMED.c.since <= AuditEvent.created_at, NAMED.c.until > AuditEvent.created_at)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from operator import attrgetter
 
 
 @dataclass(frozen=True)
@@ -62,9 +63,16 @@ class Numbers:
         )
 
 
+_columns = attrgetter(*(one.name for one in fields(Numbers)))
+
+
 def total(parts: Iterable[Numbers]) -> Numbers:
-    """All together."""
-    return sum(parts, Numbers())
+    """All together; by columns, since a report has thousands and each sum of two is an object."""
+    found = [_columns(one) for one in parts]
+    if not found:
+        return Numbers()
+    reserved, attached, sampled, busy, energy, memory, not_given = zip(*found, strict=True)
+    return Numbers(sum(reserved), sum(attached), sum(sampled), sum(busy), sum(energy), max(memory), sum(not_given))
 
 
 def percent(part: float, whole: float) -> int | None:

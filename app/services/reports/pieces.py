@@ -7,7 +7,9 @@ wrong, are no more of it. So no part of a piece is larger than the whole, and su
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
 from enum import StrEnum
 from typing import Any
 
@@ -84,84 +86,131 @@ _FROM = {
       SELECT {day} AS day, gpu_id, consumer_id, sampled_ms, busy_ms, energy_j, memory_mib
       FROM gpus JOIN usage_minutes ON gpu_id = gpus.id WHERE minute >= :start{n} AND minute < :end{n}""",
 }
-_ROOM = text("SET LOCAL work_mem = '32MB'")  # a year's pieces are hashed, not sorted on disk
+# A year's pieces are hashed, not sorted on disk. Each span has a plan of its own: one for any span would expect few
+# rows. Nothing is compiled: that takes longer than the query.
+_ROOM = text("""SELECT set_config('work_mem', '32MB', true), set_config('plan_cache_mode', 'force_custom_plan', true),
+                       set_config('jit', 'off', true)""")
+# `tstzrange_subdiff` gives the seconds between two moments in a tenth of the time of date_part('epoch', …). Most
+# allocations lie within a day or reach into the next; a series is made only for those that do not.
 _QUERY = """
+SELECT * FROM (
 WITH untaken AS (
   SELECT id FROM bookings AS b
   WHERE rest_of_id IS NOT NULL AND extended_at IS NULL
     AND NOT EXISTS (SELECT FROM allocations WHERE booking_id = b.id AND attached_at IS NOT NULL)
 ),
-mine AS (
-  SELECT al.booking_id, al.gpu_id,
-         greatest(al.starts_at, :start) AS s, least(al.ends_at, :until) AS t,
-         greatest(al.attached_at, al.starts_at, :start) AS has,
-         least(coalesce(al.detached_at, al.ends_at), al.ends_at, :until) AS had, al.attached_at,
-         CASE WHEN al.attached_at IS NULL AND (al.trouble <> ALL (:theirs) OR al.booking_id IN (SELECT id FROM untaken))
-              THEN al.ends_at
-              WHEN least(al.attached_at, al.ready_at, al.ends_at) - al.starts_at > :prompt
-              THEN date_trunc('second', least(al.attached_at, al.ready_at, al.ends_at))
-              ELSE al.starts_at END AS given
-  FROM allocations AS al {own}
-  WHERE al.released_at IS NULL AND tstzrange(al.starts_at, al.ends_at) && tstzrange(:start, :until){scope}
+mine AS NOT MATERIALIZED (
+  SELECT *, width_bucket(s, edge) AS first, width_bucket(t - interval '1 microsecond', edge) AS last
+  FROM (
+    SELECT al.booking_id, al.gpu_id, CAST(:edges AS timestamptz[]) AS edge,
+           greatest(al.starts_at, :start) AS s, least(al.ends_at, :until) AS t,
+           greatest(coalesce(al.attached_at, 'infinity'), al.starts_at, :start) AS has,
+           least(al.detached_at, al.ends_at, :until) AS had,
+           CASE WHEN al.attached_at IS NULL AND (
+                     al.trouble <> ALL (:theirs) OR al.booking_id IN (SELECT id FROM untaken))
+                THEN al.ends_at
+                WHEN least(al.attached_at, al.ready_at, al.ends_at) - al.starts_at > :prompt
+                THEN date_trunc('second', least(al.attached_at, al.ready_at, al.ends_at)) END AS given
+    FROM allocations AS al {own}
+    WHERE al.released_at IS NULL AND tstzrange(al.starts_at, al.ends_at) && {when}{scope}
+  ) AS al
 ),
-held AS (
-  SELECT booking_id, gpu_id, day,
-         sum(date_part('epoch', least(t, edge[day + 2]) - greatest(s, edge[day + 1]))) AS reserved,
-         sum(CASE WHEN attached_at IS NULL THEN 0 ELSE
-           greatest(0, date_part('epoch', least(had, edge[day + 2]) - greatest(has, edge[day + 1]))) END) AS attached,
-         sum(CASE WHEN given <= s THEN 0 ELSE
-           greatest(0, date_part('epoch', least(given, t, edge[day + 2]) - greatest(s, edge[day + 1]))) END) AS late
-  FROM mine CROSS JOIN (SELECT CAST(:edges AS timestamptz[]) AS edge) AS e
-  CROSS JOIN LATERAL generate_series(
-    width_bucket(s, edge) - 1, width_bucket(t - interval '1 microsecond', edge) - 1
-  ) AS day
-  GROUP BY booking_id, gpu_id, day
+cut AS (
+  SELECT booking_id, gpu_id, first AS day, s, least(t, edge[first + 1]) AS t, has, had, given FROM mine
+  UNION ALL
+  SELECT booking_id, gpu_id, day, edge[day], least(t, edge[day + 1]), greatest(has, edge[day]), had, given
+  FROM (SELECT *, generate_series(first + 1, last) AS day FROM mine WHERE last > first) AS further
 ),
-used AS (
-  SELECT c.booking_id, u.gpu_id, u.day, sum(sampled_ms) / 1000.0::float8 AS sampled,
-         sum(busy_ms) / 1000.0::float8 AS busy, sum(energy_j) AS energy, max(memory_mib) AS memory
+parts AS (
+  SELECT booking_id, gpu_id, day, tstzrange_subdiff(t, s) AS reserved,
+         CASE WHEN has < least(had, t) THEN tstzrange_subdiff(least(had, t), has) ELSE 0 END AS attached,
+         CASE WHEN given > s THEN tstzrange_subdiff(least(given, t), s) END AS late,
+         CAST(NULL AS int) AS sampled_ms, CAST(NULL AS int) AS busy_ms, CAST(NULL AS int) AS energy_j,
+         CAST(NULL AS int) AS memory_mib
+  FROM cut
+  UNION ALL
+  SELECT c.booking_id, u.gpu_id, u.day, NULL, NULL, NULL, sampled_ms, busy_ms, energy_j, memory_mib
   FROM ({sources}) AS u JOIN consumers AS c ON c.id = u.consumer_id{used_by}
   WHERE c.booking_id IS NOT NULL
-  GROUP BY c.booking_id, u.gpu_id, u.day
+),
+pieces AS (
+  SELECT booking_id, gpu_id, day, sum(reserved) AS reserved, sum(attached) AS attached, sum(late) AS late,
+         coalesce(sum(sampled_ms), 0) / 1000.0::float8 AS sampled,
+         coalesce(sum(busy_ms), 0) / 1000.0::float8 AS busy, sum(energy_j) AS energy, max(memory_mib) AS memory
+  FROM parts GROUP BY booking_id, gpu_id, day
+  HAVING count(reserved) > 0
 )
-SELECT {key} AS key, (CAST(:buckets AS int[]))[p.day + 1] AS bucket,
-       sum(p.reserved), sum(p.attached), sum(CASE WHEN u.day IS NULL THEN 0 ELSE least(u.sampled, p.attached) END),
-       sum(CASE WHEN u.day IS NULL THEN 0 ELSE least(u.busy, u.sampled, p.attached) END), sum(u.energy), max(u.memory),
-       sum(p.late)
-FROM held AS p
-LEFT JOIN used AS u ON u.booking_id = p.booking_id AND u.gpu_id = p.gpu_id AND u.day = p.day
+SELECT {key} AS key, (CAST(:buckets AS int[]))[p.day] AS bucket,
+       sum(p.reserved), sum(p.attached), sum(least(p.sampled, p.attached)),
+       sum(least(p.busy, p.sampled, p.attached)), sum(p.energy), max(p.memory), sum(p.late)
+FROM pieces AS p
 {join}
 GROUP BY 1, 2
+) AS found
 """
+BEFORE = -1  # the bucket of the time before
+_GAP = -2  # of what lies between the two
 
 
 def numbers(
-    span: Span, key: Key, scope: Scope, buckets: tuple[int, ...] | None = None
+    span: Span, key: Key, scope: Scope, buckets: tuple[int, ...] | None = None, before: Span | None = None
 ) -> dict[tuple[Any, int], Numbers]:
-    """The numbers of each group and bucket; `buckets`: the bucket of each of the span's days (default: all in 0)."""
-    if not span.days:
+    """The numbers of each group and bucket; `buckets`: the bucket of each of the span's days (default: all in 0).
+
+    `before`: an earlier span, not reaching into this one, of which all is in the bucket BEFORE."""
+    spans = [one for one in (before, span) if one is not None and one.days]
+    if not spans:
         return {}
-    sources, values = parts(span)
+    sources, values = parts(*spans)
     own = "JOIN bookings AS b ON b.id = al.booking_id" if scope.condition else ""
     used_by = f" JOIN bookings AS b ON b.id = c.booking_id{scope.condition}" if scope.condition else ""
+    when = ", ".join(f"tstzrange(:from{number}, :to{number})" for number in range(len(spans)))
     # All of it is text of this file; what people choose comes as values.
     statement = _QUERY.format(
-        own=own, scope=scope.condition, used_by=used_by, sources=sources, key=_KEYS[key], join=_JOINS.get(key, "")
+        own=own,
+        scope=scope.condition,
+        used_by=used_by,
+        sources=sources,
+        when=f"tstzmultirange({when})",
+        key=_KEYS[key],
+        join=_JOINS.get(key, ""),
     )
-    values |= {"start": span.start, "until": span.until, "edges": list(span.edges)}
+    for number, one in enumerate(spans):
+        values |= {f"from{number}": one.start, f"to{number}": one.until}
+    values |= _days(spans, span, buckets or (0,) * len(span.days))
     values |= {"theirs": ["", *sorted(fees.OWN_TROUBLE)], "prompt": fees.PROMPT}
-    values |= {"buckets": list(buckets or (0,) * len(span.days))}
     db.session.execute(_ROOM)
     rows = db.session.execute(text(statement), values | scope.values)
     return {
-        (group, bucket): Numbers(reserved, attached, sampled, busy, int(energy or 0), memory or 0, not_given)
+        (group, bucket): Numbers(reserved, attached, sampled, busy, int(energy or 0), memory or 0, not_given or 0.0)
         for group, bucket, reserved, attached, sampled, busy, energy, memory, not_given in rows
+        if bucket != _GAP
     }
 
 
-def parts(span: Span) -> tuple[str, dict[str, Any]]:
-    """What GPUs did in the span as one query's text, and its values."""
-    found = list(span.sources())
+def _days(spans: Sequence[Span], span: Span, buckets: tuple[int, ...]) -> dict[str, Any]:
+    """Where the days of all of them begin, one after the other, and each one's bucket."""
+    edges: list[datetime] = []
+    found: list[int] = []
+    for one in spans:
+        if edges and edges[-1] == one.start:
+            edges.pop()
+        elif edges:
+            found.append(_GAP)
+        edges += one.edges
+        found += buckets if one is span else (BEFORE,) * len(one.days)
+    return {"start": spans[0].start, "until": spans[-1].until, "edges": edges, "buckets": found}
+
+
+def parts(*spans: Span) -> tuple[str, dict[str, Any]]:
+    """What GPUs did in spans as one query's text, and its values. Days are numbered from 1 through all of them, and
+    time between two has a number, too."""
+    found: list[Source] = []
+    ahead, until = 1, None
+    for span in spans:
+        ahead += until is not None and until != span.start
+        found += [replace(source, day=source.day + ahead) for source in span.sources()]
+        ahead, until = ahead + len(span.days), span.until
     values: dict[str, Any] = {}
     for number, source in enumerate(found):
         values |= {f"start{number}": source.start, f"end{number}": source.end}

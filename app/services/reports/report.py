@@ -18,7 +18,7 @@ from app.models import Account, Booking, Gpu, Host, User
 from app.services.reports import heat, incidents, periods, waiting
 from app.services.reports.numbers import Numbers, total
 from app.services.reports.periods import Choice, Range, Step
-from app.services.reports.pieces import Key, Scope, numbers
+from app.services.reports.pieces import BEFORE, Key, Scope, numbers
 from app.services.reports.spans import Span
 from app.services.reports.waiting import Waits
 from app.services.words import gpu_label, when
@@ -103,8 +103,8 @@ class Report:
 def make(choice: Choice, shown: Range, group: Group, scope: Scope, span: Span, now: datetime) -> Report:
     """The report of the days `shown`, that is of `span`."""
     step = group.step or shown.step
-    found, bars = _by_group(span, group, scope, step)
     earlier, their_span = periods.before(span, choice, shown, now)
+    found, bars, before = _by_group(span, group, scope, step, their_span)
     everything = scope == Scope()
     return Report(
         span=span,
@@ -115,7 +115,7 @@ def make(choice: Choice, shown: Range, group: Group, scope: Scope, span: Span, n
         step=step,
         bars=bars,
         week=heat.week(span, scope),
-        before=total(numbers(their_span, Key.NOTHING, scope).values()),
+        before=before,
         before_range=earlier,
         since=_since(),
         unbooked=_unbooked(span) if everything else 0.0,
@@ -144,21 +144,30 @@ def waits(span: Span, group: Group, scope: Scope) -> Waiting:
     return Waiting(by, whole, tuple(sorted(made, key=lambda row: (-row.waits.longest, row.name))))
 
 
-def _by_group(span: Span, group: Group, scope: Scope, step: Step) -> tuple[list[Row], dict[date, Numbers]]:
-    """The table's rows and the chart's bars, of one query: they cannot differ."""
+def _by_group(
+    span: Span, group: Group, scope: Scope, step: Step, earlier: Span | None = None
+) -> tuple[list[Row], dict[date, Numbers], Numbers]:
+    """The table's rows, the chart's bars, and all of the time before, of one query: they cannot differ."""
     firsts = sorted({step.first(day) for day in span.days})
     places = {first: number for number, first in enumerate(firsts)}
     key = Key.NOTHING if group.step else Key(group.value)
-    found = numbers(span, key, scope, tuple(places[step.first(day)] for day in span.days))
-    bars = {first: Numbers() for first in firsts}
-    groups: dict[Any, Numbers] = defaultdict(Numbers)
+    found = numbers(span, key, scope, tuple(places[step.first(day)] for day in span.days), earlier)
+    of_place: dict[int, list[Numbers]] = defaultdict(list)
+    of_one: dict[Any, list[Numbers]] = defaultdict(list)
     for (one, place), amount in found.items():
-        bars[firsts[place]] += amount
-        groups[one] += amount
+        of_place[place].append(amount)
+        if place != BEFORE:
+            of_one[one].append(amount)
+    bars = {first: total(of_place[place]) for first, place in places.items()}
+    before = total(of_place[BEFORE])
     if group.step:
-        return [Row(first.isoformat(), first.isoformat(), amount, first) for first, amount in bars.items()], bars
-    names = _names(group, groups)
-    return [Row(one, names.get(one, str(one)), amount) for one, amount in groups.items()], bars
+        return (
+            [Row(first.isoformat(), first.isoformat(), amount, first) for first, amount in bars.items()],
+            bars,
+            before,
+        )
+    names = _names(group, of_one)
+    return [Row(one, names.get(one, str(one)), total(amounts)) for one, amounts in of_one.items()], bars, before
 
 
 def _order(group: Group) -> Any:

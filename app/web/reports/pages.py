@@ -10,6 +10,7 @@ from flask_babel import gettext as _
 from app.errors import InvalidInput
 from app.services import policy
 from app.services.reports import comparison, report
+from app.services.reports.absences import NO_MACHINE, UNUSED
 from app.services.reports.periods import Choice
 from app.services.reports.report import RANKED, Report
 from app.web.render import render
@@ -72,6 +73,9 @@ def _shown(made: Report, when: str) -> dict[str, Any]:
         "comparison": comparison.of(made.total, made.before),
         "ranked": RANKED,
         "kinds": KINDS,
+        "gpu_hours": words.hours_of_many(),
+        "why": {one: words.absent(one) for one in (NO_MACHINE, UNUSED)},
+        "steps": {one: words.step_of(one) for one in made.incidents.forced},
         "turned": sorting.turned,
         "rules": policy.current(),
     }

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import date
 
 from babel.dates import format_date as format_day
 from flask_babel import format_decimal, get_locale
 from flask_babel import gettext as _
+from flask_babel import lazy_gettext as _l
 
 from app.services.reports.absences import NO_MACHINE
 from app.services.reports.numbers import Numbers, percent
@@ -16,12 +18,59 @@ from app.services.reports.waiting import Waits
 from app.web.bookings.words import length
 
 NONE = "\N{EN DASH}"
+# Words by what they stand for; only the one that is asked for is looked up in a language.
+_COMPARED = {"booked": _l("Booked"), "attached": _l("Attached"), "busy": _l("Busy"), "wasted": _l("Wasted")}
+_CHOICES = {
+    Choice.THIS_MONTH: _l("This month"),
+    Choice.LAST_MONTH: _l("Last month"),
+    Choice.QUARTER: _l("This quarter"),
+    Choice.CUSTOM: _l("Chosen days"),
+}
+_GROUPS = {
+    Group.PERSON: _l("People"),
+    Group.TEAM: _l("Teams"),
+    Group.HOST: _l("Hosts"),
+    Group.GPU: _l("GPUs"),
+    Group.MODEL: _l("GPU models"),
+    Group.BOOKING: _l("Bookings"),
+    Group.DAY: _l("Days"),
+    Group.WEEK: _l("Weeks"),
+    Group.MONTH: _l("Months"),
+}
+_LEFT_OPEN = {Group.TEAM: _l("No team"), Group.HOST: _l("Any host"), Group.MODEL: _l("Any model")}
+_FORCED = {
+    "gpu.process_ended": _l("Programs ended, since they still held a GPU after the end"),
+    "instance.force_stopped": _l("Machines stopped by force"),
+    "gpu.quarantined": _l("GPUs put into quarantine"),
+    "gpu.intruder": _l("Programs ended that used a GPU without a booking"),
+    "gpu.used_unbooked": _l("Others that used a GPU without a booking, for admins to look at"),
+}
+_STEPS = {
+    "gpu.process_ended": _l("Program ended after the end"),
+    "instance.force_stopped": _l("Machine stopped by force"),
+    "gpu.quarantined": _l("GPU put into quarantine"),
+    "gpu.intruder": _l("Program without a booking ended"),
+    "gpu.used_unbooked": _l("GPU used without a booking"),
+}
 
 
 def hours(seconds: float) -> str:
     """GPU-hours: tenths up to a hundred, whole ones above."""
+    return str(format_decimal(_shown(seconds)))
+
+
+def hours_of_many() -> Callable[[float], str]:
+    """The same for a table's cells, in the language of now: where numbers are written as Python writes them, by Python,
+    since Babel takes most of the time of a report's page."""
+    probe = -1234567.8
+    if format_decimal(probe) != f"{probe:,}":
+        return hours
+    return lambda seconds: f"{_shown(seconds):,}".removesuffix(".0")
+
+
+def _shown(seconds: float) -> float:
     amount = seconds / 3600
-    return str(format_decimal(round(amount, 1) if abs(amount) < 99.95 else round(amount)))
+    return round(amount, 1) if abs(amount) < 99.95 else round(amount)
 
 
 def share(part: float, whole: float) -> str:
@@ -45,32 +94,17 @@ def change(found: int | None) -> str:
 
 def compared(what: str) -> str:
     """What a row compares."""
-    return {"booked": _("Booked"), "attached": _("Attached"), "busy": _("Busy"), "wasted": _("Wasted")}[what]
+    return str(_COMPARED[what])
 
 
 def choice(one: Choice) -> str:
     """A period's link."""
-    return {
-        Choice.THIS_MONTH: _("This month"),
-        Choice.LAST_MONTH: _("Last month"),
-        Choice.QUARTER: _("This quarter"),
-        Choice.CUSTOM: _("Chosen days"),
-    }[one]
+    return str(_CHOICES[one])
 
 
 def group(one: Group) -> str:
     """What a table has a row for: its caption."""
-    return {
-        Group.PERSON: _("People"),
-        Group.TEAM: _("Teams"),
-        Group.HOST: _("Hosts"),
-        Group.GPU: _("GPUs"),
-        Group.MODEL: _("GPU models"),
-        Group.BOOKING: _("Bookings"),
-        Group.DAY: _("Days"),
-        Group.WEEK: _("Weeks"),
-        Group.MONTH: _("Months"),
-    }[one]
+    return str(_GROUPS[one])
 
 
 def day(one: date, pattern: str = "") -> str:
@@ -101,8 +135,7 @@ def name(row: Row, of: Group) -> str:
 
 def wished(row: WaitRow, of: Group) -> str:
     """The heading of a row of those who waited: what a wish left open has a word too."""
-    rest = {Group.TEAM: _("No team"), Group.HOST: _("Any host"), Group.MODEL: _("Any model")}
-    return row.name or rest.get(of, "")
+    return row.name or str(_LEFT_OPEN.get(of, ""))
 
 
 def waited_by(of: Group) -> str:
@@ -161,24 +194,12 @@ def finding(report: Report) -> str:
 
 def forced(action: str) -> str:
     """A step of an eviction by force."""
-    return {
-        "gpu.process_ended": _("Programs ended, since they still held a GPU after the end"),
-        "instance.force_stopped": _("Machines stopped by force"),
-        "gpu.quarantined": _("GPUs put into quarantine"),
-        "gpu.intruder": _("Programs ended that used a GPU without a booking"),
-        "gpu.used_unbooked": _("Others that used a GPU without a booking, for admins to look at"),
-    }[action]
+    return str(_FORCED[action])
 
 
 def step_of(action: str) -> str:
     """One of them, by itself."""
-    return {
-        "gpu.process_ended": _("Program ended after the end"),
-        "instance.force_stopped": _("Machine stopped by force"),
-        "gpu.quarantined": _("GPU put into quarantine"),
-        "gpu.intruder": _("Program without a booking ended"),
-        "gpu.used_unbooked": _("GPU used without a booking"),
-    }[action]
+    return str(_STEPS[action])
 
 
 def absent(why: str) -> str:
