@@ -138,7 +138,7 @@ class Place:
 
     def wrote(self, action: str, name: str) -> list[AuditEvent]:
         """What Berth wrote down of processes in the machine."""
-        query = db.select(AuditEvent).where(AuditEvent.action == action)
+        query = db.select(AuditEvent).where(AuditEvent.action == action).order_by(AuditEvent.id)
         found = self.berth.ask(lambda: list(db.session.scalars(query))) or []
         return [event for event in found if event.details.get("instance") == name]
 

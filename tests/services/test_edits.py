@@ -56,7 +56,7 @@ def in_class(user: User, **rules: Any) -> None:
 
 
 def events(action: str) -> list[AuditEvent]:
-    return list(db.session.scalars(db.select(AuditEvent).where(AuditEvent.action == action)))
+    return list(db.session.scalars(db.select(AuditEvent).where(AuditEvent.action == action).order_by(AuditEvent.id)))
 
 
 def test_more_and_fewer_hold_what_they_cost(booking: Booking, alice: User, host: Host, freeze: Freeze) -> None:

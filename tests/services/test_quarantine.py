@@ -36,7 +36,7 @@ def booked(gpu: Gpu, start: datetime = NOW, end: datetime = NOW + 4 * HOUR) -> A
 
 
 def events(action: str) -> list[AuditEvent]:
-    return list(db.session.scalars(db.select(AuditEvent).where(AuditEvent.action == action)))
+    return list(db.session.scalars(db.select(AuditEvent).where(AuditEvent.action == action).order_by(AuditEvent.id)))
 
 
 def test_held_back_once_with_since_when_and_why(host: Host, freeze: Callable[[datetime], None]) -> None:

@@ -153,7 +153,8 @@ def test_a_pool_that_fills_up_is_an_alarm_and_admins_are_told_once(core: Flask, 
     assert [alarming(pool=84, unused=99), alarming(pool=85), alarming(pool=86), alarming(pool=96)] == [0, 1, 1, 1]
     assert [alarming(pool=80), alarming(pool=96), alarming(pool=80)] == [0, 1, 0], "no news: once a day"
     with core.app_context(), transaction():
-        events = db.session.scalars(db.select(AuditEvent).where(AuditEvent.action == "host.pool_full"))
+        query = db.select(AuditEvent).where(AuditEvent.action == "host.pool_full").order_by(AuditEvent.id)
+        events = db.session.scalars(query)
         said = [event.details["why"].partition(" % ")[0] for event in events.all()]
         assert said == ["storage pool pool: 85", "storage pool pool: 96"]
         news.collect(mail=True)

@@ -48,7 +48,7 @@ def state_of(house: House, index: int) -> GpuState:
 
 
 def told(action: str) -> list[AuditEvent]:
-    return list(db.session.scalars(db.select(AuditEvent).where(AuditEvent.action == action)))
+    return list(db.session.scalars(db.select(AuditEvent).where(AuditEvent.action == action).order_by(AuditEvent.id)))
 
 
 def booked(house: House, freeze: Freeze, *, follower: bool = False) -> tuple[Booking, Booking | None]:

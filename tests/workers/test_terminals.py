@@ -69,7 +69,8 @@ def desk(core: Flask, tmp_path: Path) -> Iterator[Desk]:
 
 def audited(core: Flask, action: str) -> list[AuditEvent]:
     with core.app_context():
-        return list(db.session.scalars(db.select(AuditEvent).where(AuditEvent.action == action)))
+        query = db.select(AuditEvent).where(AuditEvent.action == action).order_by(AuditEvent.id)
+        return list(db.session.scalars(query))
 
 
 def test_typed_and_seen_and_on_record(desk: Desk) -> None:
