@@ -60,7 +60,7 @@ STATES = {
     # templates
     "unfit": State("attention", "attention", _l("NVIDIA libraries do not fit")),
     # people
-    "pending": State("booked waiting", "waiting", _l("Waiting for approval")),
+    "pending": State("booked waiting", "waiting", _l("To approve")),
     "active": State("in-use", "ended", _l("Active")),
     "disabled": State("off", "out-of-service", _l("Suspended")),
     "refused": State("refused", "refused", _l("Refused")),
