@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 
-from sqlalchemy import ARRAY, BigInteger, DateTime, Interval, any_, bindparam, func, select, union_all
+from sqlalchemy import ARRAY, BigInteger, Interval, bindparam, column, text
 
 from app.extensions import db
-from app.models import Allocation, Block, Gpu
+from app.models import Gpu
+from app.models.base import UtcDateTime
 from app.services.windows import Window, ceil_to_grid, floor_to_grid
 
 Room = Mapping[int, Sequence[Window]]
@@ -19,15 +20,8 @@ def rooms(gpus: Sequence[Gpu], window: Window, least: timedelta) -> dict[int, li
     """Where in the window each of the GPUs is free for so long or longer."""
     found: dict[int, list[Window]] = {gpu.id: [] for gpu in gpus}
     values = {"gpu_ids": list(found), "start": window.starts_at, "end": window.ends_at, "least": least}
-    booked = set()
-    for gpu_id, free_from, starts_at, ends_at, is_last in db.session.execute(_ROOM, values):
-        booked.add(gpu_id)
-        if starts_at - free_from >= least:
-            found[gpu_id].append(Window(free_from, starts_at))
-        if is_last and window.ends_at - ends_at >= least:
-            found[gpu_id].append(Window(max(ends_at, window.starts_at), window.ends_at))
-    for gpu_id in found.keys() - booked:
-        found[gpu_id].append(window)
+    for gpu_id, starts_at, ends_at in db.session.execute(_ROOM, values):
+        found[gpu_id].append(Window(starts_at, ends_at))
     return found
 
 
@@ -52,31 +46,30 @@ def starts(room: Room, count: int, length: timedelta, slot: int) -> list[tuple[d
     return found
 
 
-_START, _END = bindparam("start", type_=DateTime(True)), bindparam("end", type_=DateTime(True))
-_LEAST = bindparam("least", type_=Interval)
-_IDS = bindparam("gpu_ids", type_=ARRAY(BigInteger))
-# What keeps a GPU: bookings and times of maintenance. As the overlap constraint's index answers it: see services.spans.
-_KEPT = union_all(
-    *(
-        select(kind.id, kind.gpu_id, kind.starts_at, kind.ends_at).where(
-            func.tstzrange(kind.starts_at, kind.ends_at).op("&&")(func.tstzrange(_START, _END)),
-            given_up.is_(None),
-            kind.gpu_id == any_(_IDS),
-        )
-        for kind, given_up in ((Allocation, Allocation.released_at), (Block, Block.lifted_at))
-    )
-).subquery()
-_GPU_HELD = select(
-    _KEPT.c.gpu_id,
-    _KEPT.c.starts_at,
-    _KEPT.c.ends_at,
-    func.lag(_KEPT.c.ends_at).over(partition_by=_KEPT.c.gpu_id, order_by=_KEPT.c.starts_at).label("before"),
-    func.lead(_KEPT.c.id).over(partition_by=_KEPT.c.gpu_id, order_by=_KEPT.c.starts_at).label("next_id"),
-).subquery()
-_FREE_FROM = func.greatest(func.coalesce(_GPU_HELD.c.before, _START), _START)
-# Only bookings with room enough before them come back, and each GPU's last one.
+# What is left of the window when all is taken out that keeps a GPU: bookings and times of maintenance, found as the
+# overlap constraint's index answers it (see services.spans).
 _ROOM = (
-    select(_GPU_HELD.c.gpu_id, _FREE_FROM, _GPU_HELD.c.starts_at, _GPU_HELD.c.ends_at, _GPU_HELD.c.next_id.is_(None))
-    .where((_GPU_HELD.c.starts_at - _FREE_FROM >= _LEAST) | _GPU_HELD.c.next_id.is_(None))
-    .order_by(_GPU_HELD.c.gpu_id, _GPU_HELD.c.starts_at)
+    text("""
+SELECT gpu_id, lower(gap), upper(gap) FROM (
+  SELECT wanted.id AS gpu_id, unnest(
+    tstzmultirange(tstzrange(:start, :end))
+    - coalesce(range_agg(tstzrange(starts_at, ends_at)) FILTER (WHERE gpu_id IS NOT NULL), '{}')
+  ) AS gap
+  FROM unnest(:gpu_ids) AS wanted (id) LEFT JOIN (
+    SELECT gpu_id, starts_at, ends_at FROM allocations
+    WHERE tstzrange(starts_at, ends_at) && tstzrange(:start, :end) AND released_at IS NULL AND gpu_id = ANY (:gpu_ids)
+    UNION ALL
+    SELECT gpu_id, starts_at, ends_at FROM blocks
+    WHERE tstzrange(starts_at, ends_at) && tstzrange(:start, :end) AND lifted_at IS NULL AND gpu_id = ANY (:gpu_ids)
+  ) AS kept ON gpu_id = wanted.id
+  GROUP BY wanted.id
+) AS free
+WHERE upper(gap) - lower(gap) >= :least ORDER BY 1, 2
+""")
+    .bindparams(
+        bindparam("gpu_ids", type_=ARRAY(BigInteger)),
+        *(bindparam(name, type_=UtcDateTime()) for name in ("start", "end")),
+        bindparam("least", type_=Interval()),
+    )
+    .columns(column("gpu_id", BigInteger), column("lower", UtcDateTime), column("upper", UtcDateTime))
 )

@@ -247,6 +247,7 @@ def test_the_database_says_where_there_is_room() -> None:
         Window(NOON + 9 * HOUR, NOON + 20 * HOUR),
     ]
     assert found[gpus[1].id] == [window]
+    assert {moment.tzinfo for one in found[gpus[0].id] for moment in (one.starts_at, one.ends_at)} == {UTC}
 
 
 @pytest.mark.usefixtures("still")
