@@ -43,7 +43,7 @@ class Settings:
     data_dir: Path = field(metadata={"env": "BERTH_DATA", "doc": "where Berth keeps its state (default: var)"})
     port: int = field(metadata={"env": "PORT", "doc": "the portal's port on 127.0.0.1 (default: 8000)"})
     database_url: str = field(
-        metadata={"env": "DATABASE_URL", "doc": "a PostgreSQL to use in place of the embedded one"}
+        metadata={"env": "DATABASE_URL", "doc": "a PostgreSQL, 14 or newer, to use in place of the embedded one"}
     )
     redis_url: str = field(
         metadata={"env": "REDIS_URL", "doc": "a Valkey or Redis to use in place of the embedded one"}
