@@ -157,10 +157,10 @@ def cells(gpus: Sequence[Gpu], spans: Spans, frame: Frame, waits: Sequence[Waiti
             counted = max(counted, touched.stop)
     every = [span for gpu in gpus for span in spans.get(gpu.id, ())]
     mine = _touched(frame, [span for span in every if span.user_id == frame.viewer_id])
-    kept, waited = _touched(frame, [span for span in every if span.is_maintenance]), _touched(frame, waits)
-    free = [len(in_service) - one for one in taken]
+    kept = _touched(frame, [span for span in every if span.is_maintenance])
+    waited = _touched(frame, waits)
     return tuple(
-        Cell(left, right, None if right <= frame.now else free[n], n in mine, n in kept, n in waited)
+        Cell(left, right, None if right <= frame.now else len(in_service) - taken[n], n in mine, n in kept, n in waited)
         for n, (left, right) in enumerate(pairwise(frame.edges))
     )
 
@@ -193,7 +193,7 @@ def gaps(spans: Sequence[Span], frame: Frame) -> tuple[Gap, ...]:
 
 def free_for(gpus: Sequence[Gpu], spans: Spans, start: datetime, end: datetime) -> int:
     """How many of the GPUs nobody has for any moment of `[start, end)`."""
-    return sum(all(span.starts_at >= end or span.ends_at <= start for span in spans.get(gpu.id, ())) for gpu in gpus)
+    return sum(not any(span.touches(start, end) for span in spans.get(gpu.id, ())) for gpu in gpus)
 
 
 def next_free(gpus: Sequence[Gpu], spans: Spans, now: datetime, known_until: datetime) -> datetime | None:

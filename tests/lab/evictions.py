@@ -2,6 +2,8 @@
 
 In each machine one process opens what it can every few milliseconds and tells when it last could, and another keeps the
 GPU open and ignores what it is asked. Somebody else's booking follows at once, so the grace lies before the end.
+
+`test_evictions.py` judges of a run whether it was safe, `tests/bench/evictions.py` how fast.
 """
 
 from __future__ import annotations

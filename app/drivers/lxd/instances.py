@@ -208,7 +208,7 @@ def join(wire: Wire, name: str, progress: Callable[[int], None] | None = None) -
     done = listed.get("success") or []
     for operation in (listed.get("running") or []) + done:
         inside = operation.get("class") != "task" or operation.get("description") == _INSIDE
-        if not inside and f"/1.0/instances/{name}" in (operation.get("resources") or {}).get("instances", []):
+        if not inside and shapes.is_of(operation, name):
             found = wire.join(operation["id"], COPY_TIMEOUT, progress) or operation in done
     return found
 

@@ -43,6 +43,11 @@ def cluster_of(environment: Json) -> tuple[str, str]:
     return str(environment["server_name"]), str(environment.get("certificate_fingerprint", ""))
 
 
+def is_of(operation: Json, name: str) -> bool:
+    """Whether a background operation is done to an instance."""
+    return f"/1.0/instances/{name}" in (operation.get("resources") or {}).get("instances", [])
+
+
 def writable(instance: Json) -> Json:
     """What a PUT may hold of what a GET gave."""
     return {key: instance[key] for key in _WRITABLE if key in instance}

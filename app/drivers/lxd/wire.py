@@ -21,7 +21,7 @@ from pylxd.exceptions import ClientConnectionFailed, LXDAPIException
 
 from app.drivers.base import GiveUp, HostUnreachable, TryAgain
 from app.drivers.lxd.errors import AWAY, RefusedError, UnfinishedError
-from app.drivers.lxd.shapes import Json, cluster_of
+from app.drivers.lxd.shapes import Json, cluster_of, is_of
 
 CALL_TIMEOUT = 10.0  # seconds for one request
 LARGEST = 1 << 24  # bytes of a file that is read for its end
@@ -196,8 +196,7 @@ class Wire:
     def changes(self, name: str) -> bool:
         """Whether LXD is at a change of an instance's configuration."""
         going = (self.get("operations", recursion=1) or {}).get("running") or []
-        updates = [one for one in going if one.get("description") == UPDATING]
-        return any(f"/1.0/instances/{name}" in (one.get("resources") or {}).get("instances", []) for one in updates)
+        return any(one.get("description") == UPDATING and is_of(one, name) for one in going)
 
     def is_here(self, instance: Json) -> bool:
         """Whose server is alone has the location "none"."""
