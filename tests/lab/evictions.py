@@ -119,8 +119,11 @@ def evict(host: ToldApart) -> Seen:
             seconds = later + 2 * RING - begin + LEAD + PATIENCE
             with suppress(AssertionError):  # what was seen until then says what is wrong
                 wait_for(lambda: told(berth, numbers, "booking.settled", "gpu.detached"), seconds)
-            found.books = books(berth, numbers)
             found.spans = list(watch.facts().spans)
+            held = [one.number for one in found.booked if found.held(one)]
+            with suppress(AssertionError):  # whom a pass ended it writes down after what became of the GPU
+                wait_for(lambda: told(berth, held, "gpu.process_ended"), PATIENCE)
+            found.books = books(berth, numbers)
         return found
 
 

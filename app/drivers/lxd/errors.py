@@ -92,6 +92,9 @@ def _refused(error: RefusedError) -> tuple[type[DriverError], str, str]:
         return TryAgain, str(error), TryAgain.AGAIN
     if "due to subsequent" in str(error):  # as ZFS does without zfs.remove_snapshots
         return GiveUp, "this host's storage goes back to the newest snapshot only", "Delete the newer ones first."
+    if "volume that has snapshots" in str(error):  # btrfs can fail at one for want of room and have made it
+        todo = "On the host, delete what its pool has in containers-snapshots/ under that name. Then try again."
+        return GiveUp, "LXD's storage has a snapshot of it that LXD does not list", todo
     trust = f"Let LXD trust this machine's client certificate: {_REMOTE_ADD}"
     log = "See LXD's log on the host: lxc monitor, lxc info NAME --show-log."
     return GiveUp, str(error), trust if error.code == 403 else log
