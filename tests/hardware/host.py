@@ -94,16 +94,16 @@ class Workstation(Lab):
                 raise RuntimeError(f"{mode} in {machine or 'the host'}: {' '.join(said)}")
             time.sleep(0.005)
         took = 1000 * (time.monotonic() - began)
-        return Program(mode, self._pid(machine, mode) if machine else client.pid, client, took, said)
+        return Program(mode, self._pid(machine, mode, said) if machine else client.pid, client, took, said)
 
-    def _pid(self, machine: str, mode: str) -> int:
-        """The host's number of what runs in this mode."""
+    def _pid(self, machine: str, mode: str, said: list[str]) -> int:
+        """The host's number of what runs in this mode, and `said` this."""
         for pid, group in cgroups.members().items():
             with suppress(OSError):
                 words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
                 if group == f"lxc.payload.{machine}" and words[:2] == [INSIDE.encode(), mode.encode()]:
                     return pid
-        raise RuntimeError(f"{mode} is not among the processes of {machine}")
+        raise RuntimeError(f"{mode} is not among the processes of {machine}: {' '.join(said)}")
 
     def _env(self) -> dict[str, str]:
         return {**os.environ, "LXD_DIR": str(self.lxd_dir)}

@@ -136,17 +136,18 @@ class Turns:
         say, computing = self.found.say, {programs[mode].pid for mode in ("busy", "keep", "managed")}
         listed = {one.pid for one in programs.values()} & self.nvml.pids
         say(listed == computing, f"NVML lists them by the host's numbers: {sorted(listed)} of {sorted(computing)}")
-        began, rows = time.time(), dict[int, dict[str, Any]]()
-        while time.time() - began < LOOKED and not computing <= rows.keys():
+        began, rows, memory = time.time(), dict[int, dict[str, Any]](), [0]
+        # A look between a program's start and its memory is right, too, and the next one comes in time.
+        while time.time() - began < LOOKED and not (computing <= rows.keys() and min(memory) >= MIB):
             now = self.scene.ask(lambda: db.session.scalars(db.select(GpuNow)).first())
             rows = {row["pid"]: row for row in now.processes} if now else {}
+            memory = [rows.get(programs[mode].pid, {}).get("memory") or 0 for mode in ("busy", "keep")]
             time.sleep(0.2)
         whose = {(row["instance"], row["booking"]) for pid, row in rows.items() if pid in computing}
         took = f"within {time.time() - began:.0f} s"
         say(computing <= rows.keys() and whose == {(self.one, booking)}, f"each is the booking's {took}: {whose}")
         mine = rows.get(self.neighbour.pid, {})
         say((mine.get("instance"), mine.get("booking")) == ("", 0), f"the host's program is the host's: {mine}")
-        memory = [rows.get(programs[mode].pid, {}).get("memory") or 0 for mode in ("busy", "keep")]
         say(min(memory) >= MIB, f"what they take, MiB: {memory}")
         gauge, theirs = self._gauge(), smi(self.host.card)
         unlike = differences(gauge, theirs)
