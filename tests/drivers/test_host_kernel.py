@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from app.drivers.base import DriverError
+from app.drivers.base import DriverError, HostSeen, InstanceSeen
 from app.drivers.holders import scanner as scanning
 from app.drivers.holders.cgroups import hierarchies
 from app.drivers.holders.host import HostKernel
@@ -382,6 +382,25 @@ def test_a_look_that_hangs_is_given_up_and_the_container_named(
         assert str(hung) in again.doubts[box.name], "it is left out, and stays a doubt"
     finally:
         kernel.close()
+
+
+def test_one_whose_processes_pass_for_the_hosts_is_a_doubt(kernel: HostKernel, box: Box) -> None:
+    """As on a host whose own first process is in a cgroup: LXC makes its groups below that one."""
+    code = f"import os, time\n{OPEN_FULL}\nprint(flush=True); time.sleep(600)"
+    astray = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE)
+    try:
+        assert astray.stdout is not None
+        astray.stdout.readline()
+        there = HostSeen({**host(box).instances, "astray": InstanceSeen("astray", "running", init=astray.pid)})
+        found = kernel.scan(there, BOTH)
+        assert set(found.doubts) == {"astray"}
+        assert "cannot be told from the host's own" in found.doubts["astray"]
+        assert [one.instance for one in found.holders if one.pid == astray.pid] == [HOST]
+    finally:
+        astray.kill()
+        astray.wait()
+    gone = kernel.scan(there, BOTH)
+    assert gone.doubts == {}, "it was stopped since LXD was asked"
 
 
 def test_many_who_ask_at_once_share_a_look(kernel: HostKernel, box: Box, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -21,6 +21,9 @@ from app.drivers.kernel import HOST, Holder, How, Parted, Process, Scan
 
 _LONGEST = 63  # characters of an instance's name
 _NVIDIA = frozenset((NVIDIA_MAJOR, minor) for minor in range(254)) | {listed.DRIVER}
+_ASTRAY = (
+    "its processes are in no cgroup that LXC made at the root of the tree: they cannot be told from the host's own"
+)
 _THAW_EVERY = 0.05  # seconds: who is frozen again by its own root before it could die
 
 
@@ -91,7 +94,7 @@ class HostKernel:
         names = self._names(seen)
         firsts = {instance.init for instance in seen.instances.values()}
         holders = tuple(_holder(row, names, firsts, numbers) for row in rows if row[0] not in own)
-        doubts = {names.get(group, group): why for group, why in found.doubts.items()}
+        doubts = {names.get(group, group): why for group, why in found.doubts.items()} | self._astray(seen)
         return Scan(tuple(holder for holder in holders if holder is not None), doubts, found.processes)
 
     def whose(self, seen: HostSeen, pids: Collection[int]) -> dict[int, Process]:
@@ -151,7 +154,17 @@ class HostKernel:
     def _names(self, seen: HostSeen) -> dict[str, str]:
         """The instances by their cgroups."""
         with self._lock:
-            return {self._group(name, instance.init): name for name, instance in seen.instances.items()}
+            groups = {self._group(name, instance.init): name for name, instance in seen.instances.items()}
+        return {group: name for group, name in groups.items() if group}
+
+    def _astray(self, seen: HostSeen) -> dict[str, str]:
+        """Those that run, and whose processes would be taken for the host's: nothing in them is known to be free. LXC
+        puts its groups below that of the host's first process, which is the root of the tree unless the host is itself
+        in somebody's box."""
+        inits = {name: instance.init for name, instance in seen.instances.items() if instance.init}
+        with self._lock:
+            lost = [name for name, init in inits.items() if not self._group(name, init)]
+        return {name: _ASTRAY for name in lost if nodes.start_time(inits[name]) is not None}
 
     def _thaw(self, instances: Collection[str]) -> None:
         if self.trees.freezer is None:
