@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from typing import Any
+from urllib.parse import urlencode
 
 from flask import Blueprint
 from flask.blueprints import BlueprintSetupState
@@ -10,6 +12,7 @@ from werkzeug.routing import BaseConverter
 
 bp = Blueprint("calendar", __name__, url_prefix="/calendar")
 short = Blueprint("short", __name__)  # addresses that stand on a page by the thousand
+SAFE = "!$'()*,/:;?@"  # what `url_for` leaves as it is in a field
 DIGITS = "0123456789abcdefghijklmnopqrstuvwxyz"
 
 
@@ -44,3 +47,10 @@ def code(number: int) -> str:
 def compact(moment: datetime) -> str:
     """A moment as a link carries it: `20261104T1200Z`."""
     return f"{moment.astimezone(UTC):%Y%m%dT%H%M{'%S' if moment.second else ''}Z}"
+
+
+def address(page: str, **fields: Any) -> str:
+    """A page's address with fields; empty ones are left out. The same as `url_for` makes, which takes three times as
+    long, for pages that have dozens of them to the same place."""
+    query = urlencode({name: value for name, value in fields.items() if value not in {"", None}}, safe=SAFE)
+    return f"{page}?{query}" if query else page

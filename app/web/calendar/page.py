@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from flask import Response
+from flask import Response, url_for
 from flask_babel import gettext as _
 
 from app import clock
@@ -66,6 +66,7 @@ def _timeline(view: View) -> dict[str, Any]:
         "edges": words.edges(shown),
         "step": max(STEPS[view.kind], slot()),
         "lane": words.Lane(with_gaps=sum(len(line.gaps) for row in shown.hosts for line in row.rows) <= GAPS),
+        "form": url_for("bookings.new"),
         "phone_line": phone.line,
         "none_of_mine": view.mine and not any(one.mine for one in shown.entries),
         "waited": any(row.waiting or any(cell.waited for cell in row.cells) for row in shown.hosts),

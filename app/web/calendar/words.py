@@ -19,7 +19,7 @@ from app.services.periods import Kind, Period
 from app.services.timeline import Bar, Cell, Gap, Waiting
 from app.services.words import on_a_clock
 from app.web import times
-from app.web.calendar.blueprint import bp, code, compact
+from app.web.calendar.blueprint import address, bp, code, compact
 
 LABEL_FROM = 10  # units: narrower bars carry no text, only their name
 NOTE_LENGTH = 60  # of what a bar's name says of what it is for; all of it is in the list
@@ -167,10 +167,9 @@ def cell_links(shown: Shown, model: str) -> dict[str, Markup]:
     now = clock.now()
     first = shown.hosts[0].cells if shown.hosts else ()
     starts = ["" if cell.starts_at <= now else f"&start={compact(cell.starts_at)}" for cell in first]
-    rows, marks = {}, Marks()
+    rows, marks, form = {}, Marks(), url_for("bookings.new")
     for row in shown.hosts:
-        wanted: dict[str, Any] = {"host": row.host.name} | ({"model": model} if model else {})
-        base = escape(url_for("bookings.new", **wanted))
+        base = escape(address(form, host=row.host.name, model=model))
         kinds = [("", "") if row.open else marks.of(cell) for cell in row.cells]
         parts = zip(row.cells, starts, kinds, strict=True)
         cells = (_cell(cell.free, base, start, kind) for cell, start, kind in parts)
