@@ -12,11 +12,12 @@ from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 
 from app import clock
-from app.models import Gpu, GpuState, Host, User
+from app.models import GpuState, User
 from app.services import periods, timeline
 from app.services.periods import Period
 from app.services.spans import gpus_mark_and_waits, spans
-from app.services.timeline import Bar, Cell, Frame, Gap, Span, Spans, Waiting
+from app.services.timeline import Frame, touching
+from app.services.timeline_parts import Bar, Cell, Gap, ShownGpu, ShownHost, Span, Spans, Waiting
 
 OPEN_AT_MOST = 8  # with so few GPUs in all, every host is open
 LOOK_AHEAD = timedelta(days=4)  # beyond what is shown, to say when a GPU is free next
@@ -39,7 +40,7 @@ class Wanted:
 class GpuRow:
     """One GPU's bookings."""
 
-    gpu: Gpu
+    gpu: ShownGpu
     bars: tuple[Bar, ...]
     gaps: tuple[Gap, ...]
 
@@ -50,7 +51,7 @@ class HostRow:
     GPU is free, from now; `closed`: how many GPUs are in quarantine or out of service; `own`: whether the viewer has a
     booking there in the time shown, or waits for this very host."""
 
-    host: Host
+    host: ShownHost
     gpus: int
     free_now: int
     next_free: datetime | None
@@ -135,30 +136,30 @@ def show(viewer: User, period: Period, wanted: Wanted) -> Shown:
         now_unit=frame.unit(now) if current else None,
         total=len(everything),
         free_now=sum(row.free_now for row in rows),
-        any_booking=any(span.touches(frame.start, frame.end) for gpu, _ in gpus for span in held.get(gpu.id, ())),
+        any_booking=any(touching(held.get(gpu.id, ()), frame.start, frame.end) for gpu, _host in gpus),
     )
 
 
-def chosen(gpus: Sequence[tuple[Gpu, Host]], wanted: Wanted) -> list[tuple[Gpu, Host]]:
+def chosen(gpus: Sequence[tuple[ShownGpu, ShownHost]], wanted: Wanted) -> list[tuple[ShownGpu, ShownHost]]:
     """Those of the model and on the host that are wanted."""
     return [(gpu, host) for gpu, host in gpus if wanted.model in {"", gpu.model} and wanted.host in {"", host.name}]
 
 
-def by_host(gpus: Sequence[tuple[Gpu, Host]]) -> list[tuple[Host, list[Gpu]]]:
+def by_host(gpus: Sequence[tuple[ShownGpu, ShownHost]]) -> list[tuple[ShownHost, list[ShownGpu]]]:
     """GPUs by their host, order kept."""
-    groups: dict[int, tuple[Host, list[Gpu]]] = {}
+    groups: dict[int, tuple[ShownHost, list[ShownGpu]]] = {}
     for gpu, host in gpus:
         groups.setdefault(host.id, (host, []))[1].append(gpu)
     return list(groups.values())
 
 
-def is_open(host: Host, groups: Sequence[tuple[Host, Sequence[Gpu]]], wanted: Wanted) -> bool:
+def is_open(host: ShownHost, groups: Sequence[tuple[ShownHost, Sequence[ShownGpu]]], wanted: Wanted) -> bool:
     """Whether a host is shown GPU by GPU."""
     few = len(groups) == 1 or sum(len(gpus) for _host, gpus in groups) <= OPEN_AT_MOST
     return few or host.name in wanted.open_hosts
 
 
-def _named(groups: Sequence[tuple[Host, Sequence[Gpu]]], wanted: Wanted) -> list[int] | None:
+def _named(groups: Sequence[tuple[ShownHost, Sequence[ShownGpu]]], wanted: Wanted) -> list[int] | None:
     """The hosts, by id, whose bookings are shown with their people; None for all. Only mine: nobody else is named."""
     if wanted.mine_only:
         return []
@@ -166,8 +167,8 @@ def _named(groups: Sequence[tuple[Host, Sequence[Gpu]]], wanted: Wanted) -> list
 
 
 def _host_row(
-    host: Host,
-    gpus: Sequence[Gpu],
+    host: ShownHost,
+    gpus: Sequence[ShownGpu],
     spans: Spans,
     frame: Frame,
     ahead: tuple[datetime, Sequence[Waiting]],
@@ -195,11 +196,11 @@ def _host_row(
     )
 
 
-def _gpu_row(gpu: Gpu, spans: Sequence[Span], frame: Frame) -> GpuRow:
+def _gpu_row(gpu: ShownGpu, spans: Sequence[Span], frame: Frame) -> GpuRow:
     return GpuRow(gpu, timeline.bars(spans, frame), timeline.gaps(spans, frame) if timeline.usable([gpu]) else ())
 
 
-def _days(gpus: Sequence[Gpu], spans: Spans, frame: Frame, period: Period) -> tuple[Day, ...]:
+def _days(gpus: Sequence[ShownGpu], spans: Spans, frame: Frame, period: Period) -> tuple[Day, ...]:
     found = []
     for day in period.days:
         start, end = periods.midnight(day, period.zone), periods.midnight(day + periods.A_DAY, period.zone)
@@ -208,13 +209,15 @@ def _days(gpus: Sequence[Gpu], spans: Spans, frame: Frame, period: Period) -> tu
     return tuple(found)
 
 
-def _entries(gpus: Sequence[tuple[Gpu, Host]], spans: Spans, frame: Frame, *, mine_only: bool) -> tuple[Entry, ...]:
+def _entries(
+    gpus: Sequence[tuple[ShownGpu, ShownHost]], spans: Spans, frame: Frame, *, mine_only: bool
+) -> tuple[Entry, ...]:
     """The bookings shown, each once, however many GPUs it has."""
     held: dict[int, list[int]] = defaultdict(list)
-    first: dict[int, tuple[Span, Host]] = {}
+    first: dict[int, tuple[Span, ShownHost]] = {}
     for gpu, host in gpus:
-        for span in spans.get(gpu.id, ()):
-            if (not mine_only or span.user_id == frame.viewer_id) and span.touches(frame.start, frame.end):
+        for span in touching(spans.get(gpu.id, ()), frame.start, frame.end):
+            if not mine_only or span.user_id == frame.viewer_id:
                 held[span.booking_id].append(gpu.minor)
                 first.setdefault(span.booking_id, (span, host))
     ordered = sorted(first.values(), key=lambda pair: (pair[0].starts_at, pair[1].name, pair[0].booking_id))

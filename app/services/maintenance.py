@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 from datetime import datetime
 
 from flask_babel import gettext as _
-from sqlalchemy import or_, select
+from sqlalchemy import bindparam, or_, select
 from sqlalchemy.orm import joinedload, selectinload
 
 from app import clock
@@ -108,18 +108,18 @@ def to_come(host: Host) -> list[Maintenance]:
 
 def between(start: datetime, end: datetime) -> dict[int, list[Block]]:
     """By GPU id, the times of maintenance that share a moment with a span, in order of start; for calendars."""
-    query = (
-        select(Block)
-        .where(Block.lifted_at.is_(None), Block.ends_at > start, Block.starts_at < end)
-        .options(joinedload(Block.maintenance))
-        .order_by(Block.starts_at, Block.id)
-    )
     found: dict[int, list[Block]] = {}
-    for block in db.session.scalars(query):
+    for block in db.session.scalars(_BETWEEN, {"start": start, "end": end}):
         found.setdefault(block.gpu_id, []).append(block)
     return found
 
 
+_BETWEEN = (  # put together once: every page of the calendar asks it, and the answer is nearly always nothing
+    select(Block)
+    .where(Block.lifted_at.is_(None), Block.ends_at > bindparam("start"), Block.starts_at < bindparam("end"))
+    .options(joinedload(Block.maintenance))
+    .order_by(Block.starts_at, Block.id)
+)
 _WHOLE = (joinedload(Maintenance.host), selectinload(Maintenance.blocks).joinedload(Block.gpu))
 
 

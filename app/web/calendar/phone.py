@@ -9,7 +9,7 @@ from flask_babel import gettext as _
 
 from app import clock
 from app.services.calendar import HostRow, Shown
-from app.services.timeline import Cell
+from app.services.timeline_parts import Cell
 from app.web.calendar.blueprint import address, compact
 from app.web.calendar.words import short
 

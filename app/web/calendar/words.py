@@ -16,7 +16,7 @@ from app import clock
 from app.services.calendar import GpuRow, Shown
 from app.services.months import Booked
 from app.services.periods import Kind, Period
-from app.services.timeline import Bar, Cell, Gap, Waiting
+from app.services.timeline_parts import Bar, Cell, Gap, Waiting
 from app.services.words import on_a_clock
 from app.web import times
 from app.web.calendar.blueprint import address, bp, code, compact
