@@ -1,7 +1,7 @@
 """A day or week of GPUs: one row per host with what is free in each cell, and the open hosts' GPUs with their bars.
 
 Four queries whatever is stored: hosts and GPUs, the allocations that touch what is shown, whose they are, and
-maintenance.
+maintenance. Two more where a host is booked up to the end of that.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ from datetime import date, datetime, timedelta
 from app import clock
 from app.models import GpuState, User
 from app.services import periods, timeline
+from app.services.ahead import Ahead
 from app.services.periods import Period
 from app.services.spans import gpus_mark_and_waits, spans
 from app.services.timeline import Frame, touching
 from app.services.timeline_parts import Bar, Cell, Gap, ShownGpu, ShownHost, Span, Spans, Waiting
 
 OPEN_AT_MOST = 8  # with so few GPUs in all, every host is open
-LOOK_AHEAD = timedelta(days=4)  # beyond what is shown, to say when a GPU is free next
 
 
 @dataclass(frozen=True)
@@ -117,26 +117,25 @@ def show(viewer: User, period: Period, wanted: Wanted) -> Shown:
     every, mark, waits = gpus_mark_and_waits(viewer, frame.start, frame.end)
     gpus = chosen(every, wanted)
     current = frame.start <= now < frame.end
-    known_until = frame.end + LOOK_AHEAD if current else now
     groups = by_host(gpus)
-    held = spans(frame.start, known_until if current else frame.end, now, viewer, _named(groups, wanted))
+    inside = spans(frame.start, frame.end, now, viewer, _named(groups, wanted))
+    ahead = Ahead(inside, frame)
     rows = tuple(
-        _host_row(host, members, held, frame, (known_until, waits), opened=is_open(host, groups, wanted))
-        for host, members in groups
+        _host_row(host, members, ahead, waits, opened=is_open(host, groups, wanted)) for host, members in groups
     )
     everything = timeline.usable([gpu for gpu, _host in gpus])
     return Shown(
         period=period,
-        days=_days(everything, held, frame, period),
+        days=_days(everything, inside, frame, period),
         hosts=rows,
-        entries=_entries(gpus, held, frame, mine_only=wanted.mine_only or not wanted.entries),
+        entries=_entries(gpus, inside, frame, mine_only=wanted.mine_only or not wanted.entries),
         models=tuple(sorted({gpu.model for gpu, _host in every})),
         host_names=tuple(dict.fromkeys(host.name for _gpu, host in every)),
         mark=mark,
         now_unit=frame.unit(now) if current else None,
         total=len(everything),
         free_now=sum(row.free_now for row in rows),
-        any_booking=any(touching(held.get(gpu.id, ()), frame.start, frame.end) for gpu, _host in gpus),
+        any_booking=any(touching(inside.get(gpu.id, ()), frame.start, frame.end) for gpu, _host in gpus),
     )
 
 
@@ -167,16 +166,10 @@ def _named(groups: Sequence[tuple[ShownHost, Sequence[ShownGpu]]], wanted: Wante
 
 
 def _host_row(
-    host: ShownHost,
-    gpus: Sequence[ShownGpu],
-    spans: Spans,
-    frame: Frame,
-    ahead: tuple[datetime, Sequence[Waiting]],
-    *,
-    opened: bool,
+    host: ShownHost, gpus: Sequence[ShownGpu], ahead: Ahead, waits: Sequence[Waiting], *, opened: bool
 ) -> HostRow:
-    """`ahead`: until when all is known, and what the viewer waits for, on whatever host."""
-    usable, (known_until, waits) = timeline.usable(gpus), ahead
+    """`waits`: what the viewer waits for, on whatever host."""
+    spans, frame, usable = ahead.spans, ahead.frame, timeline.usable(gpus)
     free_now = timeline.free_for(usable, spans, frame.now, frame.now + timedelta(seconds=1))
     here = [wait for wait in waits if wait.fits(host.name, usable)]
     cells = timeline.cells(gpus, spans, frame, here)
@@ -186,7 +179,7 @@ def _host_row(
         host=host,
         gpus=len(usable),
         free_now=free_now,
-        next_free=None if free_now else timeline.next_free(usable, spans, frame.now, known_until),
+        next_free=None if free_now else ahead.next_free(usable),
         cells=cells,
         open=opened,
         own=own,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from itertools import pairwise
@@ -33,7 +33,7 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import aggregate_order_by
 
 from app.extensions import db
-from app.models import Allocation, AuditEvent, Block, Booking, Gpu, Host, User, Wait, WaitState
+from app.models import Allocation, AuditEvent, Booking, Gpu, Host, User, Wait, WaitState
 from app.models.base import UtcDateTime
 from app.services import maintenance
 from app.services.timeline_parts import NOBODY, SOMEBODY, ShownGpu, ShownHost, Span, Spans, Waiting
@@ -44,6 +44,10 @@ REMEMBERED = 32  # events that make up the mark: one that is committed late stil
 _newest = select(AuditEvent.id).order_by(AuditEvent.id.desc()).limit(REMEMBERED).subquery()
 MARK = select(func.md5(func.string_agg(cast(_newest.c.id, Text), aggregate_order_by(literal(","), _newest.c.id))))
 
+
+Owner = tuple[int, str, str, bool]
+"""Whose a booking is, by id; the name that others see; what for; whether it is only offered to the viewer."""
+_UNNAMED: Owner = (SOMEBODY, "", "", False)
 
 # What every page of the calendar asks is put together once: that takes longer than to answer it. Rows are plain ones,
 # with the driver's own moments: there are thousands, and nothing to keep track of.
@@ -138,35 +142,44 @@ def spans(start: datetime, end: datetime, now: datetime, viewer: User, named: It
     """By GPU, the allocations that touch a span or run now (for "free now", whichever week is shown), and maintenance.
     `named`: the hosts, by id, whose bookings are shown with their people; on others only the viewer's own are known.
     """
-    rows: Sequence[Any] = db.session.connection().execute(_HELD, {"start": start, "end": end, "now": now}).all()
-    if rows and rows[0][2].tzinfo is not UTC:  # a server that has another zone: two of one zone compare by its clock
-        rows = [(*row[:2], row[2].astimezone(UTC), row[3].astimezone(UTC), row[4]) for row in rows]
+    rows = _held_rows(start, end, now)
     owners = _owners({booking_id for _gpu, booking_id, *_rest in rows}, viewer, named)
+    return _by_gpu(rows, owners, maintenance.between(min(start, now), max(end, now + A_MOMENT)))
+
+
+def held(start: datetime, end: datetime) -> Spans:
+    """By GPU, the same that touch a span, whosever they are: nobody is named."""
+    return _by_gpu(_held_rows(start, end, start), {}, maintenance.between(start, end))
+
+
+def _held_rows(start: datetime, end: datetime, now: datetime) -> Sequence[Any]:
+    rows = db.session.connection().execute(_HELD, {"start": start, "end": end, "now": now}).all()
+    if rows and rows[0][2].tzinfo is not UTC:  # a server that has another zone: two of one zone compare by its clock
+        return [(*row[:2], row[2].astimezone(UTC), row[3].astimezone(UTC), row[4]) for row in rows]
+    return rows
+
+
+def _by_gpu(rows: Iterable[Any], owners: Mapping[int, Owner], kept: Mapping[int, Iterable[maintenance.Kept]]) -> Spans:
     found: dict[int, list[Span]] = defaultdict(list)
     for gpu_id, booking_id, starts_at, ends_at, attached in rows:
         user_id, owner, note, offered = owners.get(booking_id, _UNNAMED)
         found[gpu_id].append(
             _new_span((gpu_id, booking_id, starts_at, ends_at, user_id, owner, attached, note, offered))
         )
-    for gpu_id, blocks in maintenance.between(min(start, now), max(end, now + A_MOMENT)).items():
-        kept = [_kept(block) for block in blocks]
-        found[gpu_id] = sorted([*found[gpu_id], *kept], key=lambda span: span.starts_at)
+    for gpu_id, times in kept.items():
+        found[gpu_id] = sorted([*found[gpu_id], *map(_kept, times)], key=lambda span: span.starts_at)
     return found
 
 
 _new_span = partial(tuple.__new__, Span)  # by the thousand: half the time of Span(…)
 
 
-def _kept(block: Block) -> Span:
+def _kept(one: maintenance.Kept) -> Span:
     """A time in which a GPU is worked on: nobody's, and without a booking."""
-    number, reason = block.maintenance_id, block.maintenance.reason
-    return Span(block.gpu_id, -number, block.starts_at, block.ends_at, NOBODY, "", note=reason)
+    return Span(one.gpu_id, -one.maintenance_id, one.starts_at, one.ends_at, NOBODY, "", note=one.reason)
 
 
-_UNNAMED = (SOMEBODY, "", "", False)
-
-
-def _owners(booking_ids: set[int], viewer: User, hosts: Iterable[int] | None) -> dict[int, tuple[int, str, str, bool]]:
+def _owners(booking_ids: set[int], viewer: User, hosts: Iterable[int] | None) -> dict[int, Owner]:
     """By booking, its person's id, the name that others see, what for, where the viewer may read that, and whether it
     is only offered to the viewer."""
     values = {

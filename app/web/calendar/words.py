@@ -7,7 +7,7 @@ from itertools import pairwise
 from typing import Any
 
 from flask import url_for
-from flask_babel import format_date, format_datetime, get_locale, ngettext, pgettext
+from flask_babel import format_date, get_locale, ngettext, pgettext
 from flask_babel import gettext as _
 from flask_babel import lazy_gettext as _l
 from markupsafe import Markup, escape
@@ -43,7 +43,7 @@ def of_a_day(day: Booked) -> str:
 @bp.app_template_filter()
 def weekday(moment: datetime) -> str:
     """`Tue 4`."""
-    return format_datetime(moment, _("EEE d"))
+    return on_a_clock(moment, _("EEE d"), times.viewer_zone(), get_locale() or "en")
 
 
 def short(moment: datetime) -> str:
