@@ -40,13 +40,14 @@ class Frame:
 
     def unit(self, moment: datetime) -> int:
         """Where a moment lies in what is shown, in units, kept inside it."""
-        if moment <= self.start:
+        edges = self.edges
+        if moment <= edges[0]:
             return 0
-        if moment >= self.end:
+        if moment >= edges[-1]:
             return UNITS
-        index = bisect_right(self.edges, moment) - 1
-        left, right = self.edges[index], self.edges[index + 1]
-        return round((index + (moment - left) / (right - left)) * UNITS / (len(self.edges) - 1))
+        index = bisect_right(edges, moment) - 1
+        left, right = edges[index], edges[index + 1]
+        return round((index + (moment - left) / (right - left)) * UNITS / (len(edges) - 1))
 
     def touched(self, start: datetime, end: datetime) -> range:
         """The numbers of the cells that share a moment with `[start, end)`: from the one in which it starts up to the
@@ -68,19 +69,22 @@ _starts_at, _ends_at = attrgetter("starts_at"), attrgetter("ends_at")
 def cells(gpus: Sequence[ShownGpu], spans: Spans, frame: Frame, waits: Sequence[Waiting] = ()) -> tuple[Cell, ...]:
     """A host's cells; of the one that is now, what is left of it counts. `waits`: what the viewer waits for there."""
     changes = [0] * len(frame.edges)  # by cell: how many more GPUs are taken than in the one before
-    in_service = usable(gpus)
+    edges, begin, in_service = frame.edges, max(frame.now, frame.start), usable(gpus)
     for gpu in in_service:
         counted = 0  # up to this cell: two bookings may share one
-        for span in touching(spans.get(gpu.id, ()), max(frame.now, frame.start), frame.end):
-            touched = frame.touched(max(span.starts_at, frame.now), span.ends_at)
-            if touched.stop > counted:
-                changes[max(touched.start, counted)] += 1
-                counted = touched.stop
-                changes[counted] -= 1
+        for span in touching(spans.get(gpu.id, ()), begin, frame.end):  # as Frame.touched, a thousand times
+            stop = min(bisect_left(edges, span.ends_at, counted), len(edges) - 1)
+            if stop > counted:
+                first = bisect_right(edges, max(span.starts_at, begin), counted) - 1
+                changes[max(first, counted)] += 1
+                changes[stop] -= 1
+                counted = stop
     free = [len(in_service) - taken for taken in accumulate(changes)]
+    whose = {frame.viewer_id, NOBODY}
     every = [span for gpu in gpus for span in touching(spans.get(gpu.id, ()), frame.start, frame.end)]
-    mine = _touched(frame, [span for span in every if span.user_id == frame.viewer_id])
-    kept = _touched(frame, [span for span in every if span.user_id == NOBODY])
+    marked = [span for span in every if span.user_id in whose]
+    mine = _touched(frame, [span for span in marked if span.user_id == frame.viewer_id])
+    kept = _touched(frame, [span for span in marked if span.user_id == NOBODY])
     waited = _touched(frame, waits)
     return tuple(
         Cell(left, right, None if right <= frame.now else free[n], n in mine, n in kept, n in waited)

@@ -56,17 +56,17 @@ def _month(view: View) -> dict[str, Any]:
 
 def _timeline(view: View) -> dict[str, Any]:
     shown = calendar.show(me(), view.period, view.wanted)
-    hours = words.hours(shown.period)
+    hours, form = words.hours(shown.period), url_for("bookings.new")
     return {
         "shown": shown,
         "summary": _summary(shown),
         "hours": hours,
         "span": len(hours) // len(shown.days),
-        "cells": words.cell_links(shown, view.model),
+        "cells": words.cell_links(shown, view.model, form),
         "edges": words.edges(shown),
         "step": max(STEPS[view.kind], slot()),
-        "lane": words.Lane(with_gaps=sum(len(line.gaps) for row in shown.hosts for line in row.rows) <= GAPS),
-        "form": url_for("bookings.new"),
+        "lane": words.Lane(form, with_gaps=sum(len(line.gaps) for row in shown.hosts for line in row.rows) <= GAPS),
+        "form": form,
         "phone_line": phone.line,
         "none_of_mine": view.mine and not any(one.mine for one in shown.entries),
         "waited": any(row.waiting or any(cell.waited for cell in row.cells) for row in shown.hosts),

@@ -56,9 +56,9 @@ class Lane:
     here and not in the template, and short: there are up to 1,500. HTML closes a `<li>` at the next one; which GPU it
     is the list around them says; who may not open a booking is led to the list."""
 
-    def __init__(self, *, with_gaps: bool) -> None:
+    def __init__(self, form: str, *, with_gaps: bool) -> None:
         self._moments = Moments()
-        self._gaps = Gaps(self._moments) if with_gaps else None
+        self._gaps = Gaps(self._moments, form) if with_gaps else None
         self._you = _("You")
         self._plain = _("%(owner)s, %(start)s to %(end)s", owner="{owner}", start="{start}", end="{end}")
         self._states = {
@@ -115,26 +115,32 @@ class Lane:
 
 
 class Moments:
-    """`Tue 20:00` by the hundred: the days are put into words once each."""
+    """`Tue 20:00` by the hundred: each moment is put into words once, and each day."""
 
     def __init__(self) -> None:
         self._zone = times.viewer_zone()
         self._days: dict[date, str] = {}
+        self._known: dict[datetime, tuple[date, str, str]] = {}
 
     def span(self, start: datetime, end: datetime) -> tuple[str, str]:
         """Both; the second with its day only where that is another one."""
-        first, last = start.astimezone(self._zone), end.astimezone(self._zone)
-        return self._text(first), f"{last:%H:%M}" if first.date() == last.date() else self._text(last)
+        first, text, _time = self._read(start)
+        last, with_day, alone = self._read(end)
+        return text, alone if first == last else with_day
 
     def text(self, moment: datetime) -> str:
         """One."""
-        return self._text(moment.astimezone(self._zone))
+        return self._read(moment)[1]
 
-    def _text(self, local: datetime) -> str:
-        day = local.date()
-        if day not in self._days:
-            self._days[day] = short(local.replace(hour=12, minute=0)).replace("12:00", "{}")
-        return self._days[day].format(f"{local:%H:%M}")
+    def _read(self, moment: datetime) -> tuple[date, str, str]:
+        """Its day, and what it reads with that and without."""
+        if moment not in self._known:
+            local = moment.astimezone(self._zone)
+            day, time = local.date(), f"{local:%H:%M}"
+            if day not in self._days:
+                self._days[day] = short(local.replace(hour=12, minute=0)).replace("12:00", "{}")
+            self._known[moment] = day, self._days[day].format(time), time
+        return self._known[moment]
 
 
 def bar_class(bar: Bar) -> str:
@@ -161,13 +167,14 @@ def _minutes(moment: datetime) -> int:
     return int(moment.timestamp()) // 60
 
 
-def cell_links(shown: Shown, model: str) -> dict[str, Markup]:
-    """By host, its row's cells: the number of free GPUs, leading to the form. Written here and not in the template:
-    there are hundreds of them, and this takes a fifth of the time. HTML closes a `<td>` at the next one."""
+def cell_links(shown: Shown, model: str, form: str) -> dict[str, Markup]:
+    """By host, its row's cells: the number of free GPUs, leading to the form, whose address is `form`. Written here and
+    not in the template: there are hundreds of them, and this takes a fifth of the time. HTML closes a `<td>` at the
+    next one."""
     now = clock.now()
     first = shown.hosts[0].cells if shown.hosts else ()
     starts = ["" if cell.starts_at <= now else f"&start={compact(cell.starts_at)}" for cell in first]
-    rows, marks, form = {}, Marks(), url_for("bookings.new")
+    rows, marks = {}, Marks()
     for row in shown.hosts:
         base = escape(address(form, host=row.host.name, model=model))
         kinds = [("", "") if row.open else marks.of(cell) for cell in row.cells]
@@ -214,10 +221,10 @@ class Marks:
 class Gaps:
     """What writes a GPU's free places, for one page: each leads to the form, filled in."""
 
-    def __init__(self, moments: Moments) -> None:
+    def __init__(self, moments: Moments, form: str) -> None:
         self._moments = moments
         self._now = clock.now()
-        self._form = url_for("bookings.new")
+        self._form = form
         self._text = _("Book from %(start)s", start="{start}")
 
     def one(self, gap: Gap, gpu_id: int) -> str:
