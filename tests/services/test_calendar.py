@@ -131,6 +131,14 @@ def test_what_comes_after_the_week_is_read_only_where_a_host_is_booked_up_to_its
     assert len(queries) == 6
 
 
+def test_moments_are_in_utc_whatever_zone_the_database_is_in() -> None:
+    user = make_user()
+    make_booking(user, gpus_of(make_host(gpus=1)), NOW, NOW + HOUR)
+    db.session.connection().exec_driver_sql("SET LOCAL TIME ZONE 'Europe/Berlin'")
+    (entry,) = week(user, NOW.date(), ZONE).entries
+    assert (entry.starts_at, entry.starts_at.tzinfo, entry.ends_at.tzinfo) == (NOW, UTC, UTC)
+
+
 def test_gpus_out_of_service_are_neither_free_nor_offered() -> None:
     user = make_user()
     host = make_host(gpus=2)
