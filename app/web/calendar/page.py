@@ -15,7 +15,7 @@ from app.services.calendar import Shown
 from app.services.periods import Kind
 from app.web import times
 from app.web.bookings.blueprint import slot
-from app.web.calendar import phone, words
+from app.web.calendar import moments, phone, words
 from app.web.calendar.blueprint import compact
 from app.web.calendar.view import View
 from app.web.render import render
@@ -73,7 +73,7 @@ def _timeline(view: View) -> dict[str, Any]:
         "quarantine": any(GpuState.QUARANTINE in row.closed and not row.open for row in shown.hosts),
         "own": [one for one in shown.entries if one.mine and one.state != "ended"][:OWN],
         "phone_day": view.day,
-        "short": words.short,
+        "short": moments.short,
         "compact": compact,
         "all_open": calendar.all_open(shown),
     }

@@ -11,7 +11,7 @@ from app import clock
 from app.services.calendar import HostRow, Shown
 from app.services.timeline_parts import Cell
 from app.web.calendar.blueprint import address, compact
-from app.web.calendar.words import short
+from app.web.calendar.moments import short
 
 
 def line(row: HostRow, shown: Shown, day: date, today: date, form: str) -> dict[str, str]:

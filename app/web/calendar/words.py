@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from datetime import date, datetime
+from datetime import datetime
 from itertools import pairwise
 from typing import Any
 
 from flask import url_for
-from flask_babel import format_date, get_locale, ngettext, pgettext
+from flask_babel import format_date, ngettext, pgettext
 from flask_babel import gettext as _
 from flask_babel import lazy_gettext as _l
 from markupsafe import Markup, escape
@@ -17,9 +17,8 @@ from app.services.calendar import GpuRow, Shown
 from app.services.months import Booked
 from app.services.periods import Kind, Period
 from app.services.timeline_parts import Bar, Cell, Gap, Waiting
-from app.services.words import on_a_clock
-from app.web import times
-from app.web.calendar.blueprint import address, bp, code, compact
+from app.web.calendar.blueprint import address, code, compact
+from app.web.calendar.moments import Moments
 
 LABEL_FROM = 10  # units: narrower bars carry no text, only their name
 NOTE_LENGTH = 60  # of what a bar's name says of what it is for; all of it is in the list
@@ -38,17 +37,6 @@ def of_a_day(day: Booked) -> str:
     """What a day of a month has beside its number: that some of it is the viewer's, or kept for maintenance."""
     text = _("%(hours)s, some of them yours", hours=day.hours) if day.mine else str(day.hours)
     return _("%(text)s, maintenance", text=text) if day.kept else text
-
-
-@bp.app_template_filter()
-def weekday(moment: datetime) -> str:
-    """`Tue 4`."""
-    return on_a_clock(moment, _("EEE d"), times.viewer_zone(), get_locale() or "en")
-
-
-def short(moment: datetime) -> str:
-    """`Tue 20:00`: the week says which one."""
-    return on_a_clock(moment, _("EEE HH:mm"), times.viewer_zone(), get_locale() or "en")
 
 
 class Lane:
@@ -112,35 +100,6 @@ class Lane:
         start, end = self._moments.span(bar.starts_at, bar.ends_at)
         what = _("Maintenance: %(reason)s", reason=bar.note[:NOTE_LENGTH]) if bar.note else _("Maintenance")
         return self._plain.format(owner=what, start=start, end=end)
-
-
-class Moments:
-    """`Tue 20:00` by the hundred: each moment is put into words once, and each day."""
-
-    def __init__(self) -> None:
-        self._zone = times.viewer_zone()
-        self._days: dict[date, str] = {}
-        self._known: dict[datetime, tuple[date, str, str]] = {}
-
-    def span(self, start: datetime, end: datetime) -> tuple[str, str]:
-        """Both; the second with its day only where that is another one."""
-        first, text, _time = self._read(start)
-        last, with_day, alone = self._read(end)
-        return text, alone if first == last else with_day
-
-    def text(self, moment: datetime) -> str:
-        """One."""
-        return self._read(moment)[1]
-
-    def _read(self, moment: datetime) -> tuple[date, str, str]:
-        """Its day, and what it reads with that and without."""
-        if moment not in self._known:
-            local = moment.astimezone(self._zone)
-            day, time = local.date(), f"{local:%H:%M}"
-            if day not in self._days:
-                self._days[day] = short(local.replace(hour=12, minute=0)).replace("12:00", "{}")
-            self._known[moment] = day, self._days[day].format(time), time
-        return self._known[moment]
 
 
 def bar_class(bar: Bar) -> str:
