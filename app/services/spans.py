@@ -143,7 +143,7 @@ def spans(start: datetime, end: datetime, now: datetime, viewer: User, named: It
     `named`: the hosts, by id, whose bookings are shown with their people; on others only the viewer's own are known.
     """
     rows = _held_rows(start, end, now)
-    owners = _owners({booking_id for _gpu, booking_id, *_rest in rows}, viewer, named)
+    owners = _owners({row[1] for row in rows}, viewer, named)
     return _by_gpu(rows, owners, maintenance.between(min(start, now), max(end, now + A_MOMENT)))
 
 

@@ -45,8 +45,11 @@ def code(number: int) -> str:
 
 
 def compact(moment: datetime) -> str:
-    """A moment as a link carries it: `20261104T1200Z`."""
-    return f"{moment.astimezone(UTC):%Y%m%dT%H%M{'%S' if moment.second else ''}Z}"
+    """A moment as a link carries it: `20261104T1200Z`. Not by strftime, which takes four times as long: there are
+    hundreds."""
+    utc = moment.astimezone(UTC)
+    seconds = f"{utc.second:02}" if utc.second else ""
+    return f"{utc.year:04}{utc.month:02}{utc.day:02}T{utc.hour:02}{utc.minute:02}{seconds}Z"
 
 
 def address(page: str, **fields: Any) -> str:

@@ -45,7 +45,7 @@ class Moments:
         """Its day, and what it reads with that and without."""
         if moment not in self._known:
             local = moment.astimezone(self._zone)
-            day, time = local.date(), f"{local:%H:%M}"
+            day, time = local.date(), f"{local.hour:02}:{local.minute:02}"  # strftime takes four times as long
             if day not in self._days:
                 self._days[day] = short(local.replace(hour=12, minute=0)).replace("12:00", "{}")
             self._known[moment] = day, self._days[day].format(time), time

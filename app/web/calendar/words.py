@@ -211,4 +211,4 @@ def period_text(period: Period) -> str:
 def hours(period: Period) -> list[str]:
     """The cells' hours by the wall clock: `04`, and `04:30` where a clock change makes it so."""
     local = [moment.astimezone(period.zone) for moment in period.edges[:-1]]
-    return [f"{one:%H:%M}" if one.minute else f"{one:%H}" for one in local]
+    return [f"{one:%H:%M}" if one.minute else f"{one.hour:02}" for one in local]
