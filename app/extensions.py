@@ -9,7 +9,7 @@ from typing import Any
 from zoneinfo import ZoneInfo
 
 import psycopg
-from flask import current_app, g
+from flask import current_app, g, has_app_context
 from flask_babel import Babel, Domain, get_locale
 from flask_limiter import Limiter
 from flask_limiter.util import get_remote_address
@@ -29,12 +29,13 @@ class Catalogue(Domain):  # type: ignore[misc] # flask_babel has no types
 
     def get_translations(self) -> Any:
         """Those of the language that counts now."""
-        locale = get_locale()
-        if locale is None:  # outside of an application
+        if not has_app_context():
             return super().get_translations()
-        kept = g.get("catalogue")
+        request = g._get_current_object()  # noqa: SLF001 - the documented way through the proxy, once and not each time
+        locale = getattr(request.get("_flask_babel"), "babel_locale", None) or get_locale()
+        kept = request.get("catalogue")
         if kept is None or kept[0] is not locale:
-            kept = g.catalogue = locale, super().get_translations()
+            kept = request.catalogue = locale, super().get_translations()
         return kept[1]
 
 

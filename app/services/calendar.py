@@ -1,7 +1,7 @@
 """A day or week of GPUs: one row per host with what is free in each cell, and the open hosts' GPUs with their bars.
 
 Four queries whatever is stored: hosts and GPUs, the allocations that touch what is shown, whose they are, and
-maintenance.
+maintenance. Two more where a host is booked up to the end of that.
 """
 
 from __future__ import annotations
@@ -12,14 +12,15 @@ from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 
 from app import clock
-from app.models import Gpu, GpuState, Host, User
+from app.models import GpuState, User
 from app.services import periods, timeline
+from app.services.ahead import Ahead
 from app.services.periods import Period
 from app.services.spans import gpus_mark_and_waits, spans
-from app.services.timeline import Bar, Cell, Frame, Gap, Span, Spans, Waiting
+from app.services.timeline import Frame, touching
+from app.services.timeline_parts import Bar, Cell, Gap, ShownGpu, ShownHost, Span, Spans, Waiting
 
 OPEN_AT_MOST = 8  # with so few GPUs in all, every host is open
-LOOK_AHEAD = timedelta(days=4)  # beyond what is shown, to say when a GPU is free next
 
 
 @dataclass(frozen=True)
@@ -39,7 +40,7 @@ class Wanted:
 class GpuRow:
     """One GPU's bookings."""
 
-    gpu: Gpu
+    gpu: ShownGpu
     bars: tuple[Bar, ...]
     gaps: tuple[Gap, ...]
 
@@ -50,7 +51,7 @@ class HostRow:
     GPU is free, from now; `closed`: how many GPUs are in quarantine or out of service; `own`: whether the viewer has a
     booking there in the time shown, or waits for this very host."""
 
-    host: Host
+    host: ShownHost
     gpus: int
     free_now: int
     next_free: datetime | None
@@ -116,49 +117,48 @@ def show(viewer: User, period: Period, wanted: Wanted) -> Shown:
     every, mark, waits = gpus_mark_and_waits(viewer, frame.start, frame.end)
     gpus = chosen(every, wanted)
     current = frame.start <= now < frame.end
-    known_until = frame.end + LOOK_AHEAD if current else now
     groups = by_host(gpus)
-    held = spans(frame.start, known_until if current else frame.end, now, viewer, _named(groups, wanted))
+    inside = spans(frame.start, frame.end, now, viewer, _named(groups, wanted))
+    ahead = Ahead(inside, frame)
     rows = tuple(
-        _host_row(host, members, held, frame, (known_until, waits), opened=is_open(host, groups, wanted))
-        for host, members in groups
+        _host_row(host, members, ahead, waits, opened=is_open(host, groups, wanted)) for host, members in groups
     )
     everything = timeline.usable([gpu for gpu, _host in gpus])
     return Shown(
         period=period,
-        days=_days(everything, held, frame, period),
+        days=_days(everything, inside, frame, period),
         hosts=rows,
-        entries=_entries(gpus, held, frame, mine_only=wanted.mine_only or not wanted.entries),
+        entries=_entries(gpus, inside, frame, mine_only=wanted.mine_only or not wanted.entries),
         models=tuple(sorted({gpu.model for gpu, _host in every})),
         host_names=tuple(dict.fromkeys(host.name for _gpu, host in every)),
         mark=mark,
         now_unit=frame.unit(now) if current else None,
         total=len(everything),
         free_now=sum(row.free_now for row in rows),
-        any_booking=any(span.touches(frame.start, frame.end) for gpu, _ in gpus for span in held.get(gpu.id, ())),
+        any_booking=any(touching(inside.get(gpu.id, ()), frame.start, frame.end) for gpu, _host in gpus),
     )
 
 
-def chosen(gpus: Sequence[tuple[Gpu, Host]], wanted: Wanted) -> list[tuple[Gpu, Host]]:
+def chosen(gpus: Sequence[tuple[ShownGpu, ShownHost]], wanted: Wanted) -> list[tuple[ShownGpu, ShownHost]]:
     """Those of the model and on the host that are wanted."""
     return [(gpu, host) for gpu, host in gpus if wanted.model in {"", gpu.model} and wanted.host in {"", host.name}]
 
 
-def by_host(gpus: Sequence[tuple[Gpu, Host]]) -> list[tuple[Host, list[Gpu]]]:
+def by_host(gpus: Sequence[tuple[ShownGpu, ShownHost]]) -> list[tuple[ShownHost, list[ShownGpu]]]:
     """GPUs by their host, order kept."""
-    groups: dict[int, tuple[Host, list[Gpu]]] = {}
+    groups: dict[int, tuple[ShownHost, list[ShownGpu]]] = {}
     for gpu, host in gpus:
         groups.setdefault(host.id, (host, []))[1].append(gpu)
     return list(groups.values())
 
 
-def is_open(host: Host, groups: Sequence[tuple[Host, Sequence[Gpu]]], wanted: Wanted) -> bool:
+def is_open(host: ShownHost, groups: Sequence[tuple[ShownHost, Sequence[ShownGpu]]], wanted: Wanted) -> bool:
     """Whether a host is shown GPU by GPU."""
     few = len(groups) == 1 or sum(len(gpus) for _host, gpus in groups) <= OPEN_AT_MOST
     return few or host.name in wanted.open_hosts
 
 
-def _named(groups: Sequence[tuple[Host, Sequence[Gpu]]], wanted: Wanted) -> list[int] | None:
+def _named(groups: Sequence[tuple[ShownHost, Sequence[ShownGpu]]], wanted: Wanted) -> list[int] | None:
     """The hosts, by id, whose bookings are shown with their people; None for all. Only mine: nobody else is named."""
     if wanted.mine_only:
         return []
@@ -166,16 +166,10 @@ def _named(groups: Sequence[tuple[Host, Sequence[Gpu]]], wanted: Wanted) -> list
 
 
 def _host_row(
-    host: Host,
-    gpus: Sequence[Gpu],
-    spans: Spans,
-    frame: Frame,
-    ahead: tuple[datetime, Sequence[Waiting]],
-    *,
-    opened: bool,
+    host: ShownHost, gpus: Sequence[ShownGpu], ahead: Ahead, waits: Sequence[Waiting], *, opened: bool
 ) -> HostRow:
-    """`ahead`: until when all is known, and what the viewer waits for, on whatever host."""
-    usable, (known_until, waits) = timeline.usable(gpus), ahead
+    """`waits`: what the viewer waits for, on whatever host."""
+    spans, frame, usable = ahead.spans, ahead.frame, timeline.usable(gpus)
     free_now = timeline.free_for(usable, spans, frame.now, frame.now + timedelta(seconds=1))
     here = [wait for wait in waits if wait.fits(host.name, usable)]
     cells = timeline.cells(gpus, spans, frame, here)
@@ -185,7 +179,7 @@ def _host_row(
         host=host,
         gpus=len(usable),
         free_now=free_now,
-        next_free=None if free_now else timeline.next_free(usable, spans, frame.now, known_until),
+        next_free=None if free_now else ahead.next_free(usable),
         cells=cells,
         open=opened,
         own=own,
@@ -195,11 +189,11 @@ def _host_row(
     )
 
 
-def _gpu_row(gpu: Gpu, spans: Sequence[Span], frame: Frame) -> GpuRow:
+def _gpu_row(gpu: ShownGpu, spans: Sequence[Span], frame: Frame) -> GpuRow:
     return GpuRow(gpu, timeline.bars(spans, frame), timeline.gaps(spans, frame) if timeline.usable([gpu]) else ())
 
 
-def _days(gpus: Sequence[Gpu], spans: Spans, frame: Frame, period: Period) -> tuple[Day, ...]:
+def _days(gpus: Sequence[ShownGpu], spans: Spans, frame: Frame, period: Period) -> tuple[Day, ...]:
     found = []
     for day in period.days:
         start, end = periods.midnight(day, period.zone), periods.midnight(day + periods.A_DAY, period.zone)
@@ -208,13 +202,15 @@ def _days(gpus: Sequence[Gpu], spans: Spans, frame: Frame, period: Period) -> tu
     return tuple(found)
 
 
-def _entries(gpus: Sequence[tuple[Gpu, Host]], spans: Spans, frame: Frame, *, mine_only: bool) -> tuple[Entry, ...]:
+def _entries(
+    gpus: Sequence[tuple[ShownGpu, ShownHost]], spans: Spans, frame: Frame, *, mine_only: bool
+) -> tuple[Entry, ...]:
     """The bookings shown, each once, however many GPUs it has."""
     held: dict[int, list[int]] = defaultdict(list)
-    first: dict[int, tuple[Span, Host]] = {}
+    first: dict[int, tuple[Span, ShownHost]] = {}
     for gpu, host in gpus:
-        for span in spans.get(gpu.id, ()):
-            if (not mine_only or span.user_id == frame.viewer_id) and span.touches(frame.start, frame.end):
+        for span in touching(spans.get(gpu.id, ()), frame.start, frame.end):
+            if not mine_only or span.user_id == frame.viewer_id:
                 held[span.booking_id].append(gpu.minor)
                 first.setdefault(span.booking_id, (span, host))
     ordered = sorted(first.values(), key=lambda pair: (pair[0].starts_at, pair[1].name, pair[0].booking_id))

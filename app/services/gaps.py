@@ -46,30 +46,31 @@ def starts(room: Room, count: int, length: timedelta, slot: int) -> list[tuple[d
     return found
 
 
-# What is left of the window when all is taken out that keeps a GPU: bookings and times of maintenance, found as the
-# overlap constraint's index answers it (see services.spans).
+# From the end of what keeps a GPU to the start of what does so next: bookings and times of maintenance, found as the
+# overlap constraint's index answers it (see services.spans), none of a GPU within another. What lies before the window
+# ends where that starts. A multirange less all of them says the same, in half as long again.
 _ROOM = (
     text("""
-SELECT gpu_id, lower(gap), upper(gap) FROM (
-  SELECT wanted.id AS gpu_id, unnest(
-    tstzmultirange(tstzrange(:start, :end))
-    - coalesce(range_agg(tstzrange(starts_at, ends_at)) FILTER (WHERE gpu_id IS NOT NULL), '{}')
-  ) AS gap
-  FROM unnest(:gpu_ids) AS wanted (id) LEFT JOIN (
+SELECT gpu_id, gap_starts_at, gap_ends_at FROM (
+  SELECT gpu_id, ends_at AS gap_starts_at,
+    coalesce(lead(starts_at) OVER (PARTITION BY gpu_id ORDER BY starts_at), :end) AS gap_ends_at
+  FROM (
+    SELECT id AS gpu_id, '-infinity' AS starts_at, CAST(:start AS timestamptz) AS ends_at
+    FROM unnest(:gpu_ids) AS wanted (id)
+    UNION ALL
     SELECT gpu_id, starts_at, ends_at FROM allocations
     WHERE tstzrange(starts_at, ends_at) && tstzrange(:start, :end) AND released_at IS NULL AND gpu_id = ANY (:gpu_ids)
     UNION ALL
     SELECT gpu_id, starts_at, ends_at FROM blocks
     WHERE tstzrange(starts_at, ends_at) && tstzrange(:start, :end) AND lifted_at IS NULL AND gpu_id = ANY (:gpu_ids)
-  ) AS kept ON gpu_id = wanted.id
-  GROUP BY wanted.id
-) AS free
-WHERE upper(gap) - lower(gap) >= :least ORDER BY 1, 2
+  ) AS kept
+) AS gaps
+WHERE gap_ends_at - gap_starts_at >= :least ORDER BY 1, 2
 """)
     .bindparams(
         bindparam("gpu_ids", type_=ARRAY(BigInteger)),
         *(bindparam(name, type_=UtcDateTime()) for name in ("start", "end")),
         bindparam("least", type_=Interval()),
     )
-    .columns(column("gpu_id", BigInteger), column("lower", UtcDateTime), column("upper", UtcDateTime))
+    .columns(column("gpu_id", BigInteger), column("gap_starts_at", UtcDateTime), column("gap_ends_at", UtcDateTime))
 )

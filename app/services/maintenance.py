@@ -10,9 +10,10 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Sequence
 from datetime import datetime
+from typing import NamedTuple
 
 from flask_babel import gettext as _
-from sqlalchemy import or_, select
+from sqlalchemy import bindparam, or_, select
 from sqlalchemy.orm import joinedload, selectinload
 
 from app import clock
@@ -106,17 +107,30 @@ def to_come(host: Host) -> list[Maintenance]:
     return list(db.session.scalars(query))
 
 
-def between(start: datetime, end: datetime) -> dict[int, list[Block]]:
+class Kept(NamedTuple):
+    """A time in which one GPU is worked on, and what for."""
+
+    gpu_id: int
+    maintenance_id: int
+    starts_at: datetime
+    ends_at: datetime
+    reason: str
+
+
+# Put together once and read as plain rows: every page of the calendar asks it, and there is nearly always nothing.
+_BETWEEN = (
+    select(Block.gpu_id, Block.maintenance_id, Block.starts_at, Block.ends_at, Maintenance.reason)
+    .join(Maintenance, Maintenance.id == Block.maintenance_id)
+    .where(Block.lifted_at.is_(None), Block.ends_at > bindparam("start"), Block.starts_at < bindparam("end"))
+    .order_by(Block.starts_at, Block.id)
+)
+
+
+def between(start: datetime, end: datetime) -> dict[int, list[Kept]]:
     """By GPU id, the times of maintenance that share a moment with a span, in order of start; for calendars."""
-    query = (
-        select(Block)
-        .where(Block.lifted_at.is_(None), Block.ends_at > start, Block.starts_at < end)
-        .options(joinedload(Block.maintenance))
-        .order_by(Block.starts_at, Block.id)
-    )
-    found: dict[int, list[Block]] = {}
-    for block in db.session.scalars(query):
-        found.setdefault(block.gpu_id, []).append(block)
+    found: dict[int, list[Kept]] = {}
+    for row in db.session.connection().execute(_BETWEEN, {"start": start, "end": end}).all():
+        found.setdefault(row[0], []).append(Kept(*row))
     return found
 
 

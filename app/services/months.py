@@ -6,11 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
-from app.models import Gpu, Host, User
+from app.models import User
 from app.services import maintenance, timeline
 from app.services.calendar import Wanted, by_host, chosen, is_open
 from app.services.periods import Period
 from app.services.spans import gpus_and_mark, held_by_day, own_bookings
+from app.services.timeline_parts import ShownGpu, ShownHost
 
 LEVELS = 4  # of shading: nothing, up to a quarter … more than three quarters of the day
 
@@ -30,7 +31,7 @@ class Booked:
 class GpuMonth:
     """One GPU."""
 
-    gpu: Gpu
+    gpu: ShownGpu
     days: tuple[Booked, ...]
 
 
@@ -38,7 +39,7 @@ class GpuMonth:
 class HostMonth:
     """One host; `rows` only where it is open. `closed`: GPUs that cannot be booked, beside `gpus` that can."""
 
-    host: Host
+    host: ShownHost
     gpus: int
     closed: int
     days: tuple[Booked, ...]
@@ -98,7 +99,13 @@ def _kept(period: Period) -> Kept:
 
 
 def _host(
-    host: Host, gpus: Sequence[Gpu], taken: tuple[Held, Kept], seconds: Sequence[int], wanted: Wanted, *, opened: bool
+    host: ShownHost,
+    gpus: Sequence[ShownGpu],
+    taken: tuple[Held, Kept],
+    seconds: Sequence[int],
+    wanted: Wanted,
+    *,
+    opened: bool,
 ) -> HostMonth:
     days, usable = _days(gpus, taken, seconds), len(timeline.usable(gpus))
     own = any(day.mine for day in days)
@@ -107,7 +114,7 @@ def _host(
     return HostMonth(host, usable, len(gpus) - usable, days, opened, own, rows)
 
 
-def _days(gpus: Sequence[Gpu], taken: tuple[Held, Kept], seconds: Sequence[int]) -> tuple[Booked, ...]:
+def _days(gpus: Sequence[ShownGpu], taken: tuple[Held, Kept], seconds: Sequence[int]) -> tuple[Booked, ...]:
     (held, kept), found = taken, []
     for number, length in enumerate(seconds):
         parts = [held[gpu.id, number] for gpu in gpus if (gpu.id, number) in held]

@@ -95,17 +95,18 @@ def is_usable(gpu: Gpu) -> bool:
 
 # What agents tell of a host is large, and would be read here once for each of its GPUs.
 _FOR_ADMINS = (Host.observed, Host.findings, Host.images, Host.image_files, Host.libraries_seen)
+_USABLE = (
+    select(Gpu)
+    .join(Host)
+    .where(Gpu.state == GpuState.IN_SERVICE, Host.enabled)
+    .options(joinedload(Gpu.host).options(*map(defer, _FOR_ADMINS)))
+    .order_by(Host.name, Gpu.minor)
+)
 
 
 def usable_gpus(model: str = "", host: str = "") -> list[Gpu]:
     """GPUs that may be booked, of a model and host if named, with their host loaded; by host and number."""
-    query = (
-        select(Gpu)
-        .join(Host)
-        .where(Gpu.state == GpuState.IN_SERVICE, Host.enabled)
-        .options(joinedload(Gpu.host).options(*map(defer, _FOR_ADMINS)))
-        .order_by(Host.name, Gpu.minor)
-    )
+    query = _USABLE
     if model:
         query = query.where(Gpu.model == model)
     if host:

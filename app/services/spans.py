@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from itertools import pairwise
 from typing import Any
 
 from sqlalchemy import (
     ARRAY,
     BigInteger,
-    ColumnElement,
+    Boolean,
     DateTime,
+    Select,
     Text,
     any_,
+    bindparam,
     case,
     cast,
     column,
@@ -24,15 +27,16 @@ from sqlalchemy import (
     or_,
     select,
     true,
+    type_coerce,
     values,
 )
 from sqlalchemy.dialects.postgresql import aggregate_order_by
-from sqlalchemy.orm import load_only
 
 from app.extensions import db
-from app.models import Allocation, AuditEvent, Block, Booking, Gpu, Host, User, Wait, WaitState
+from app.models import Allocation, AuditEvent, Booking, Gpu, Host, User, Wait, WaitState
+from app.models.base import UtcDateTime
 from app.services import maintenance
-from app.services.timeline import NOBODY, SOMEBODY, Span, Spans, Waiting
+from app.services.timeline_parts import NOBODY, SOMEBODY, ShownGpu, ShownHost, Span, Spans, Waiting
 
 A_MOMENT = timedelta(microseconds=1)
 REMEMBERED = 32  # events that make up the mark: one that is committed late still moves it
@@ -41,42 +45,92 @@ _newest = select(AuditEvent.id).order_by(AuditEvent.id.desc()).limit(REMEMBERED)
 MARK = select(func.md5(func.string_agg(cast(_newest.c.id, Text), aggregate_order_by(literal(","), _newest.c.id))))
 
 
+Owner = tuple[int, str, str, bool]
+"""Whose a booking is, by id; the name that others see; what for; whether it is only offered to the viewer."""
+_UNNAMED: Owner = (SOMEBODY, "", "", False)
+
+# What every page of the calendar asks is put together once: that takes longer than to answer it. Rows are plain ones,
+# with the driver's own moments: there are thousands, and nothing to keep track of.
+_viewer, _gpu_of = bindparam("viewer", type_=BigInteger), (Host.id, Host.name, Gpu.id, Gpu.model, Gpu.minor, Gpu.state)
+_start, _end, _now = (bindparam(name, type_=UtcDateTime()) for name in ("start", "end", "now"))
+_GPUS = (
+    select(*_gpu_of, MARK.scalar_subquery(), null())
+    .join(Host, Host.id == Gpu.host_id)
+    .where(Host.enabled)
+    .order_by(Host.name, Gpu.model, Gpu.minor)
+)
+_wait = func.jsonb_build_array(Wait.id, Wait.starts_at, Wait.ends_at, Wait.count, Wait.model, Wait.host, Wait.gpu_ids)
+_waits = select(func.jsonb_agg(aggregate_order_by(_wait, Wait.starts_at, Wait.id))).where(
+    Wait.user_id == _viewer,
+    Wait.state == WaitState.WAITING,
+    Wait.ends_at > _start,
+    Wait.starts_at < _end,
+    Wait.starts_at + func.make_interval(0, 0, 0, 0, 0, 0, Wait.seconds) == Wait.ends_at,  # an exact time
+)
+_GPUS_AND_WAITS = _GPUS.with_only_columns(*_gpu_of, MARK.scalar_subquery(), _waits.scalar_subquery())
+
+# The range operators are what the overlap constraint's index answers, at any number of stored bookings. Whose they are
+# is a query of its own: in a join, PostgreSQL expects far more rows of this one and reads all bookings there are.
+_held = func.tstzrange(Allocation.starts_at, Allocation.ends_at)
+_HELD = (
+    select(
+        Allocation.gpu_id,
+        Allocation.booking_id,
+        type_coerce(Allocation.starts_at, DateTime(timezone=True)),
+        type_coerce(Allocation.ends_at, DateTime(timezone=True)),
+        Allocation.attached_at.is_not(None),
+    )
+    .where(
+        or_(_held.op("&&")(func.tstzrange(_start, _end)), _held.op("@>")(_now)),
+        Allocation.released_at.is_(None),
+    )
+    .order_by(Allocation.starts_at)
+)
+_OWNERS = (
+    select(
+        Booking.id,
+        User.id,
+        User.full_name,
+        User.username,
+        case((or_(bindparam("all_notes", type_=Boolean), Booking.user_id == _viewer), Booking.note), else_=""),
+        Booking.id.in_(select(Wait.booking_id).where(Wait.user_id == _viewer, Wait.state == WaitState.OFFERED)),
+    )
+    .join(User, User.id == Booking.user_id)
+    .where(
+        Booking.id == any_(cast(bindparam("ids", type_=Text), ARRAY(BigInteger))),
+        or_(
+            bindparam("everybody", type_=Boolean),
+            Booking.host_id == any_(bindparam("hosts", type_=ARRAY(BigInteger))),
+            Booking.user_id == _viewer,
+        ),
+    )
+)
+
+
 def mark() -> str:
     """Another one after each booking, change of one, or GPU taken out of service; "" while there was none."""
     return db.session.scalar(MARK) or ""
 
 
-def gpus_and_mark() -> tuple[list[tuple[Gpu, Host]], str]:
+def gpus_and_mark() -> tuple[list[tuple[ShownGpu, ShownHost]], str]:
     """Every enabled host's GPUs, by host, model and number; and the mark, read with them."""
-    every, mark, _nothing = _gpus_with(null())
+    every, mark, _nothing = _gpus_with(_GPUS, {})
     return every, mark
 
 
 def gpus_mark_and_waits(
     viewer: User, start: datetime, end: datetime
-) -> tuple[list[tuple[Gpu, Host]], str, list[Waiting]]:
+) -> tuple[list[tuple[ShownGpu, ShownHost]], str, list[Waiting]]:
     """The same, and what the viewer waits for in a span; in the one query."""
-    wanted = func.jsonb_build_array(
-        Wait.id, Wait.starts_at, Wait.ends_at, Wait.count, Wait.model, Wait.host, Wait.gpu_ids
-    )
-    exact = Wait.starts_at + func.make_interval(0, 0, 0, 0, 0, 0, Wait.seconds) == Wait.ends_at
-    own = (Wait.user_id == viewer.id, Wait.state == WaitState.WAITING, Wait.ends_at > start, Wait.starts_at < end)
-    query = select(func.jsonb_agg(aggregate_order_by(wanted, Wait.starts_at, Wait.id))).where(*own, exact)
-    every, mark, waits = _gpus_with(query.scalar_subquery())
+    every, mark, waits = _gpus_with(_GPUS_AND_WAITS, {"viewer": viewer.id, "start": start, "end": end})
     return every, mark, [_waiting(*one) for one in waits or ()]
 
 
-def _gpus_with(more: ColumnElement[Any]) -> tuple[list[tuple[Gpu, Host]], str, Any]:
-    query = (
-        select(Gpu, Host, MARK.scalar_subquery(), more)
-        .join(Host)
-        .options(load_only(Host.name))  # the rest is long, and in each row
-        .where(Host.enabled)
-        .order_by(Host.name, Gpu.model, Gpu.minor)
-    )
-    rows = db.session.execute(query).all()
-    every = [(gpu, host) for gpu, host, _mark, _more in rows]
-    return every, (rows[0][2] or "") if rows else "", rows[0][3] if rows else None
+def _gpus_with(query: Select[Any], values: dict[str, Any]) -> tuple[list[tuple[ShownGpu, ShownHost]], str, Any]:
+    rows = db.session.connection().execute(query, values).all()
+    hosts = {row[0]: ShownHost(*row[:2]) for row in rows}
+    every = [(ShownGpu(*row[2:6]), hosts[row[0]]) for row in rows]
+    return every, (rows[0][6] or "") if rows else "", rows[0][7] if rows else None
 
 
 def _waiting(number: int, start: str, end: str, count: int, model: str, host: str, gpu_ids: list[int]) -> Waiting:
@@ -87,59 +141,58 @@ def _waiting(number: int, start: str, end: str, count: int, model: str, host: st
 def spans(start: datetime, end: datetime, now: datetime, viewer: User, named: Iterable[int] | None = None) -> Spans:
     """By GPU, the allocations that touch a span or run now (for "free now", whichever week is shown), and maintenance.
     `named`: the hosts, by id, whose bookings are shown with their people; on others only the viewer's own are known.
-
-    The range operators are what the overlap constraint's index answers, at any number of stored bookings. Whose they
-    are is a query of its own: in a join, PostgreSQL expects far more rows of this one and reads all bookings there are.
     """
-    held = func.tstzrange(Allocation.starts_at, Allocation.ends_at)
-    query = (
-        select(
-            Allocation.gpu_id,
-            Allocation.booking_id,
-            Allocation.starts_at,
-            Allocation.ends_at,
-            Allocation.attached_at.is_not(None),
-        )
-        .where(or_(held.op("&&")(func.tstzrange(start, end)), held.op("@>")(now)), Allocation.released_at.is_(None))
-        .order_by(Allocation.starts_at)
-    )
-    rows = db.session.connection().execute(query).all()  # plain rows: thousands, and nothing to keep track of
-    owners = _owners({row.booking_id for row in rows}, viewer, named)
+    rows = _held_rows(start, end, now)
+    owners = _owners({row[1] for row in rows}, viewer, named)
+    return _by_gpu(rows, owners, maintenance.between(min(start, now), max(end, now + A_MOMENT)))
+
+
+def held(start: datetime, end: datetime) -> Spans:
+    """By GPU, the same that touch a span, whosever they are: nobody is named."""
+    return _by_gpu(_held_rows(start, end, start), {}, maintenance.between(start, end))
+
+
+def _held_rows(start: datetime, end: datetime, now: datetime) -> Sequence[Any]:
+    rows = db.session.connection().execute(_HELD, {"start": start, "end": end, "now": now}).all()
+    if rows and rows[0][2].tzinfo is not UTC:  # a server that has another zone: two of one zone compare by its clock
+        return [(*row[:2], row[2].astimezone(UTC), row[3].astimezone(UTC), row[4]) for row in rows]
+    return rows
+
+
+def _by_gpu(rows: Iterable[Any], owners: Mapping[int, Owner], kept: Mapping[int, Iterable[maintenance.Kept]]) -> Spans:
     found: dict[int, list[Span]] = defaultdict(list)
     for gpu_id, booking_id, starts_at, ends_at, attached in rows:
         user_id, owner, note, offered = owners.get(booking_id, _UNNAMED)
-        found[gpu_id].append(Span(gpu_id, booking_id, starts_at, ends_at, user_id, owner, attached, note, offered))
-    for gpu_id, blocks in maintenance.between(min(start, now), max(end, now + A_MOMENT)).items():
-        kept = [_kept(block) for block in blocks]
-        found[gpu_id] = sorted([*found[gpu_id], *kept], key=lambda span: span.starts_at)
+        found[gpu_id].append(
+            _new_span((gpu_id, booking_id, starts_at, ends_at, user_id, owner, attached, note, offered))
+        )
+    for gpu_id, times in kept.items():
+        found[gpu_id] = sorted([*found[gpu_id], *map(_kept, times)], key=lambda span: span.starts_at)
     return found
 
 
-def _kept(block: Block) -> Span:
+_new_span = partial(tuple.__new__, Span)  # by the thousand: half the time of Span(…)
+
+
+def _kept(one: maintenance.Kept) -> Span:
     """A time in which a GPU is worked on: nobody's, and without a booking."""
-    number, reason = block.maintenance_id, block.maintenance.reason
-    return Span(block.gpu_id, -number, block.starts_at, block.ends_at, NOBODY, "", note=reason)
+    return Span(one.gpu_id, -one.maintenance_id, one.starts_at, one.ends_at, NOBODY, "", note=one.reason)
 
 
-_UNNAMED = (SOMEBODY, "", "", False)
-
-
-def _owners(booking_ids: set[int], viewer: User, hosts: Iterable[int] | None) -> dict[int, tuple[int, str, str, bool]]:
+def _owners(booking_ids: set[int], viewer: User, hosts: Iterable[int] | None) -> dict[int, Owner]:
     """By booking, its person's id, the name that others see, what for, where the viewer may read that, and whether it
     is only offered to the viewer."""
-    ids = f"{{{','.join(map(str, booking_ids))}}}"  # as text: psycopg takes a while over a list of hundreds
-    note = Booking.note if viewer.is_admin else case((Booking.user_id == viewer.id, Booking.note), else_="")
-    offers = select(Wait.booking_id).where(Wait.user_id == viewer.id, Wait.state == WaitState.OFFERED)
-    query = (
-        select(Booking.id, User.id, User.full_name, User.username, note, Booking.id.in_(offers))
-        .join(User, User.id == Booking.user_id)
-        .where(Booking.id == any_(cast(literal(ids, Text), ARRAY(BigInteger))))
-    )
-    if hosts is not None:
-        query = query.where(or_(Booking.host_id.in_(hosts), Booking.user_id == viewer.id))
+    values = {
+        "viewer": viewer.id,
+        "all_notes": viewer.is_admin,
+        "ids": f"{{{','.join(map(str, booking_ids))}}}",  # as text: psycopg takes a while over a list of hundreds
+        "everybody": hosts is None,
+        "hosts": list(hosts or ()),
+    }
+    rows = db.session.connection().execute(_OWNERS, values).all()
     return {
         booking_id: (user_id, full_name or username, said, offered)
-        for booking_id, user_id, full_name, username, said, offered in db.session.connection().execute(query)
+        for booking_id, user_id, full_name, username, said, offered in rows
     }
 
 

@@ -7,103 +7,16 @@ one cell is an hour longer or shorter and drawn as wide as the others, so bars, 
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from itertools import pairwise
-from typing import NamedTuple
+from itertools import accumulate, pairwise
+from operator import attrgetter
 
-from app.models import Gpu, GpuState
+from app.models import GpuState
+from app.services.timeline_parts import NOBODY, Bar, Cell, Gap, ShownGpu, Span, Spans, Waiting
 
-NOBODY = 0  # whose a time of maintenance is
-SOMEBODY = -1  # whose a booking is that was not asked for: nobody sees it by itself, but it is held
 UNITS = 336  # half-hours of an ordinary week; whatever is shown is as wide
-
-
-class Span(NamedTuple):  # these are made by the thousand: a frozen dataclass takes four times as long
-    """One allocation as the calendar needs it, or a time of maintenance (`booking_id`: its number, negative).
-    `attached`: its GPU was seen in the machine; `offered`: it is the viewer's only once they take it."""
-
-    gpu_id: int
-    booking_id: int
-    starts_at: datetime
-    ends_at: datetime
-    user_id: int
-    owner: str
-    attached: bool = True
-    note: str = ""  # what for, where the viewer may read it
-    offered: bool = False
-
-    @property
-    def is_maintenance(self) -> bool:
-        """Whether the GPU is worked on, and nobody's."""
-        return self.user_id == NOBODY
-
-    def touches(self, start: datetime, end: datetime) -> bool:
-        """Whether it shares a moment with `[start, end)`."""
-        return self.starts_at < end and self.ends_at > start
-
-
-@dataclass(frozen=True)
-class Waiting:
-    """An exact time for which the viewer waits: `count` GPUs of a host, of a model and on it where named, or these."""
-
-    wait_id: int
-    starts_at: datetime
-    ends_at: datetime
-    count: int
-    model: str
-    host: str
-    gpu_ids: frozenset[int]
-
-    def fits(self, host: str, gpus: Sequence[Gpu]) -> bool:
-        """Whether it could be given by these GPUs of a host."""
-        if self.gpu_ids:
-            return self.gpu_ids <= {gpu.id for gpu in gpus}
-        return self.host in {"", host} and sum(self.model in {"", gpu.model} for gpu in gpus) >= self.count
-
-
-Spans = Mapping[int, Sequence[Span]]
-"""By GPU id, in order of start."""
-
-
-class Bar(NamedTuple):
-    """One booking on one GPU, cut to what is shown. `start`, `width` in units; `before`/`after`: it goes on outside.
-    `state`: booked, attaching, in_use, ended, maintenance (see Span) or in_line (see Waiting)."""
-
-    booking_id: int
-    owner: str
-    mine: bool
-    starts_at: datetime
-    ends_at: datetime
-    start: int
-    width: int
-    before: bool
-    after: bool
-    state: str
-    note: str
-    offered: bool
-
-
-class Gap(NamedTuple):
-    """A free place on one GPU that can still be booked."""
-
-    starts_at: datetime
-    ends_at: datetime
-    start: int
-    width: int
-
-
-class Cell(NamedTuple):
-    """Some hours of one host: how many of its GPUs are free for all of them; None once they are over. Whether in some
-    of them a GPU is the viewer's (`mine`) or worked on (`kept`), or the viewer waits for one (`waited`)."""
-
-    starts_at: datetime
-    ends_at: datetime
-    free: int | None
-    mine: bool = False
-    kept: bool = False
-    waited: bool = False
 
 
 @dataclass(frozen=True)
@@ -127,13 +40,14 @@ class Frame:
 
     def unit(self, moment: datetime) -> int:
         """Where a moment lies in what is shown, in units, kept inside it."""
-        if moment <= self.start:
+        edges = self.edges
+        if moment <= edges[0]:
             return 0
-        if moment >= self.end:
+        if moment >= edges[-1]:
             return UNITS
-        index = bisect_right(self.edges, moment) - 1
-        left, right = self.edges[index], self.edges[index + 1]
-        return round((index + (moment - left) / (right - left)) * UNITS / (len(self.edges) - 1))
+        index = bisect_right(edges, moment) - 1
+        left, right = edges[index], edges[index + 1]
+        return round((index + (moment - left) / (right - left)) * UNITS / (len(edges) - 1))
 
     def touched(self, start: datetime, end: datetime) -> range:
         """The numbers of the cells that share a moment with `[start, end)`: from the one in which it starts up to the
@@ -144,23 +58,36 @@ class Frame:
         return range(first, min(bisect_left(self.edges, end), len(self.edges) - 1))
 
 
-def cells(gpus: Sequence[Gpu], spans: Spans, frame: Frame, waits: Sequence[Waiting] = ()) -> tuple[Cell, ...]:
+def touching(spans: Sequence[Span], start: datetime, end: datetime) -> Sequence[Span]:
+    """One GPU's spans that share a moment with `[start, end)`."""
+    return spans[bisect_right(spans, start, key=_ends_at) : bisect_left(spans, end, key=_starts_at)]
+
+
+_starts_at, _ends_at = attrgetter("starts_at"), attrgetter("ends_at")
+
+
+def cells(gpus: Sequence[ShownGpu], spans: Spans, frame: Frame, waits: Sequence[Waiting] = ()) -> tuple[Cell, ...]:
     """A host's cells; of the one that is now, what is left of it counts. `waits`: what the viewer waits for there."""
-    taken = [0] * (len(frame.edges) - 1)
-    in_service = usable(gpus)
+    changes = [0] * len(frame.edges)  # by cell: how many more GPUs are taken than in the one before
+    edges, begin, in_service = frame.edges, max(frame.now, frame.start), usable(gpus)
     for gpu in in_service:
         counted = 0  # up to this cell: two bookings may share one
-        for span in spans.get(gpu.id, ()):
-            touched = frame.touched(max(span.starts_at, frame.now), span.ends_at)
-            for index in range(max(touched.start, counted), touched.stop):
-                taken[index] += 1
-            counted = max(counted, touched.stop)
-    every = [span for gpu in gpus for span in spans.get(gpu.id, ())]
-    mine = _touched(frame, [span for span in every if span.user_id == frame.viewer_id])
-    kept = _touched(frame, [span for span in every if span.is_maintenance])
+        for span in touching(spans.get(gpu.id, ()), begin, frame.end):  # as Frame.touched, a thousand times
+            stop = min(bisect_left(edges, span.ends_at, counted), len(edges) - 1)
+            if stop > counted:
+                first = bisect_right(edges, max(span.starts_at, begin), counted) - 1
+                changes[max(first, counted)] += 1
+                changes[stop] -= 1
+                counted = stop
+    free = [len(in_service) - taken for taken in accumulate(changes)]
+    whose = {frame.viewer_id, NOBODY}
+    every = [span for gpu in gpus for span in touching(spans.get(gpu.id, ()), frame.start, frame.end)]
+    marked = [span for span in every if span.user_id in whose]
+    mine = _touched(frame, [span for span in marked if span.user_id == frame.viewer_id])
+    kept = _touched(frame, [span for span in marked if span.user_id == NOBODY])
     waited = _touched(frame, waits)
     return tuple(
-        Cell(left, right, None if right <= frame.now else len(in_service) - taken[n], n in mine, n in kept, n in waited)
+        Cell(left, right, None if right <= frame.now else free[n], n in mine, n in kept, n in waited)
         for n, (left, right) in enumerate(pairwise(frame.edges))
     )
 
@@ -174,15 +101,15 @@ def bars(spans: Sequence[Span], frame: Frame) -> tuple[Bar, ...]:
     """One GPU's bookings as bars, and maintenance; others' are left out when only one's own are wanted."""
     return tuple(
         _bar(span, frame)
-        for span in spans
-        if span.touches(frame.start, frame.end) and (not frame.mine_only or span.user_id in {frame.viewer_id, NOBODY})
+        for span in touching(spans, frame.start, frame.end)
+        if not frame.mine_only or span.user_id in {frame.viewer_id, NOBODY}
     )
 
 
 def gaps(spans: Sequence[Span], frame: Frame) -> tuple[Gap, ...]:
     """The free places between one GPU's bookings, from now on, wide enough to be clicked (a unit)."""
     found, cursor = [], max(frame.start, frame.now)
-    inside = [span for span in spans if span.touches(frame.start, frame.end)]
+    inside = touching(spans, frame.start, frame.end)
     for until, resume in [*((span.starts_at, span.ends_at) for span in inside), (frame.end, frame.end)]:
         left, right = frame.unit(cursor), frame.unit(until)
         if until > cursor and right > left:
@@ -191,26 +118,26 @@ def gaps(spans: Sequence[Span], frame: Frame) -> tuple[Gap, ...]:
     return tuple(found)
 
 
-def free_for(gpus: Sequence[Gpu], spans: Spans, start: datetime, end: datetime) -> int:
+def free_for(gpus: Sequence[ShownGpu], spans: Spans, start: datetime, end: datetime) -> int:
     """How many of the GPUs nobody has for any moment of `[start, end)`."""
-    return sum(not any(span.touches(start, end) for span in spans.get(gpu.id, ())) for gpu in gpus)
+    return sum(not touching(spans.get(gpu.id, ()), start, end) for gpu in gpus)
 
 
-def next_free(gpus: Sequence[Gpu], spans: Spans, now: datetime, known_until: datetime) -> datetime | None:
+def next_free(gpus: Sequence[ShownGpu], spans: Spans, now: datetime, known_until: datetime) -> datetime | None:
     """When the first of these GPUs is free, from now; None if it is not before what is known ends."""
     moments = []
     for gpu in gpus:
         cursor = now
-        for span in spans.get(gpu.id, ()):
+        for span in touching(spans.get(gpu.id, ()), now, known_until):
             if span.starts_at > cursor:
                 break
-            cursor = max(cursor, span.ends_at)
+            cursor = span.ends_at
         moments.append(cursor)
     first = min(moments, default=known_until)
     return first if first < known_until else None
 
 
-def usable(gpus: Sequence[Gpu]) -> list[Gpu]:
+def usable(gpus: Sequence[ShownGpu]) -> list[ShownGpu]:
     """Those that may be booked."""
     return [gpu for gpu in gpus if gpu.state == GpuState.IN_SERVICE]
 

@@ -18,7 +18,7 @@ from app.services.live_gpu import Live, Process
 from app.services.live_seen import throttled_by
 from app.web import states, times
 from app.web.bookings.words import length
-from app.web.calendar.words import short
+from app.web.calendar.moments import short
 from app.web.curves import Drawn, drawn
 
 PROGRAMS = 4  # of those that one sees, so many by name

@@ -5,7 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from flask import Flask, Response, get_flashed_messages, make_response, redirect, render_template, request
+from markupsafe import Markup
 
+from app.extensions import babel
 from app.web import states, times
 
 
@@ -37,6 +39,22 @@ def init_app(app: Flask) -> None:
     """Filters and values that every template has."""
     app.jinja_env.trim_blocks = True
     app.jinja_env.lstrip_blocks = True
+    app.jinja_env.globals.update(_=_gettext, gettext=_gettext, ngettext=_ngettext, pgettext=_pgettext)
     for part in (states.state_of, states.state_tag, states.icon_tag):
         app.add_template_global(part)
     times.init_app(app)
+
+
+# A template's sentences: as Jinja's own extension says them, but without handing each of them all that the page knows,
+# which it copies for each one in a loop. They took a tenth of the time of a page.
+def _gettext(text: str, /, **values: Any) -> Markup:
+    found = Markup(babel.domain_instance.get_translations().ugettext(text))  # noqa: S704 - the translators'
+    return found % values if values or "%" in found else found  # what is put into it is escaped by that
+
+
+def _ngettext(one: str, many: str, number: int, /, **values: Any) -> Markup:
+    return Markup(babel.domain_instance.get_translations().ungettext(one, many, number)) % ({"num": number} | values)  # noqa: S704 - likewise
+
+
+def _pgettext(context: str, text: str, /, **values: Any) -> Markup:
+    return Markup(babel.domain_instance.get_translations().upgettext(context, text)) % ({"context": context} | values)  # noqa: S704 - likewise

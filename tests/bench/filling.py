@@ -13,7 +13,7 @@ from datetime import datetime, timedelta
 import sqlalchemy as sa
 
 from app.extensions import db, transaction
-from app.services.calendar import LOOK_AHEAD
+from app.services.ahead import LOOK_AHEAD
 
 PLACES = 1536  # of a week: 24 of seven hours on each of 64 GPUs; the days after it have 13 in all
 PEOPLE = 16

@@ -111,6 +111,32 @@ def test_a_chain_over_the_weeks_end_is_followed() -> None:
     make_booking(user, gpus, NOW - HOUR, sunday_night + HOUR)
     make_booking(user, gpus, sunday_night + HOUR, sunday_night + 10 * HOUR)
     assert week(user, NOW.date(), ZONE).hosts[0].next_free == sunday_night + 10 * HOUR
+    make_booking(user, gpus, sunday_night + 10 * HOUR, sunday_night + 13 * 24 * HOUR)
+    assert week(user, NOW.date(), ZONE).hosts[0].next_free is None  # that far ahead nobody looks
+
+
+def test_what_comes_after_the_week_is_read_only_where_a_host_is_booked_up_to_its_end(
+    count_queries: Callable[[], Any],
+) -> None:
+    user = make_user(hours=1000)
+    gpus = gpus_of(make_host(gpus=1))
+    end = datetime(2026, 11, 8, 16, tzinfo=UTC)  # midnight in Shanghai
+    make_booking(user, gpus, NOW - HOUR, end - HOUR)
+    with count_queries() as queries:
+        assert week(user, NOW.date(), ZONE).hosts[0].next_free == end - HOUR
+    assert len(queries) == 4
+    make_booking(user, gpus, end - HOUR, end)
+    with count_queries() as queries:
+        assert week(user, NOW.date(), ZONE).hosts[0].next_free == end
+    assert len(queries) == 6
+
+
+def test_moments_are_in_utc_whatever_zone_the_database_is_in() -> None:
+    user = make_user()
+    make_booking(user, gpus_of(make_host(gpus=1)), NOW, NOW + HOUR)
+    db.session.connection().exec_driver_sql("SET LOCAL TIME ZONE 'Europe/Berlin'")
+    (entry,) = week(user, NOW.date(), ZONE).entries
+    assert (entry.starts_at, entry.starts_at.tzinfo, entry.ends_at.tzinfo) == (NOW, UTC, UTC)
 
 
 def test_gpus_out_of_service_are_neither_free_nor_offered() -> None:

@@ -5,9 +5,10 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
-from app.models import Gpu, GpuState
+from app.models import GpuState
 from app.services import periods, timeline
-from app.services.timeline import NOBODY, Frame, Span, Waiting
+from app.services.timeline import Frame
+from app.services.timeline_parts import NOBODY, ShownGpu, Span, Waiting
 
 SHANGHAI, BERLIN, CAIRO = ZoneInfo("Asia/Shanghai"), ZoneInfo("Europe/Berlin"), ZoneInfo("Africa/Cairo")
 MONDAY = date(2026, 11, 2)
@@ -20,6 +21,10 @@ def frame(monday: date = MONDAY, zone: ZoneInfo = SHANGHAI, now: datetime | None
 
 def span(start: datetime, hours: float, *, gpu: int = 1, user: int = 1) -> Span:
     return Span(gpu, 7, start, start + timedelta(hours=hours), user, "Li Wei")
+
+
+def a_gpu(number: int, state: GpuState = GpuState.IN_SERVICE) -> ShownGpu:
+    return ShownGpu(number, "NVIDIA H100", number, state)
 
 
 def test_an_ordinary_week_has_336_half_hours() -> None:
@@ -89,7 +94,7 @@ def test_gaps_lie_between_bookings_from_now_on() -> None:
 
 
 def test_cells_count_what_is_free_for_all_of_them() -> None:
-    gpus = [Gpu(id=number, state=GpuState.IN_SERVICE) for number in (1, 2)]
+    gpus = [a_gpu(number) for number in (1, 2)]
     now = frame().start + timedelta(hours=6)
     it = frame(now=now)
     spans = {1: [span(it.start + timedelta(hours=4), 1)], 2: [span(it.start + timedelta(hours=11), 2, gpu=2)]}
@@ -100,7 +105,7 @@ def test_cells_count_what_is_free_for_all_of_them() -> None:
 
 def test_next_free_follows_what_runs_on_and_admits_what_it_cannot_see() -> None:
     it = frame()
-    gpus = [Gpu(id=1)]
+    gpus = [a_gpu(1)]
     chain = [span(it.start - timedelta(hours=1), 2), span(it.start + timedelta(hours=1), 3)]
     assert timeline.next_free(gpus, {1: chain}, it.start, it.end) == it.start + timedelta(hours=4)
     assert timeline.next_free(gpus, {1: [span(it.start, 24 * 8)]}, it.start, it.end) is None
@@ -116,7 +121,7 @@ def test_cells_say_where_something_is_ones_own_or_maintenance() -> None:
         1: [span(hours[0], 1), span(hours[2] + timedelta(hours=3), 3, user=5), span(hours[5], 4)],
         2: [span(hours[3], 4, gpu=2, user=NOBODY), span(hours[41], 400, gpu=2)],
     }
-    found = timeline.cells([Gpu(id=1), Gpu(id=2)], spans, it, waits)
+    found = timeline.cells([a_gpu(1), a_gpu(2)], spans, it, waits)
     marked = {number: (cell.mine, cell.kept, cell.waited) for number, cell in enumerate(found)}
     assert {number: marks for number, marks in marked.items() if any(marks)} == {
         0: (True, False, False),
@@ -129,6 +134,6 @@ def test_cells_say_where_something_is_ones_own_or_maintenance() -> None:
 
 def test_a_gpu_out_of_service_is_not_counted_but_its_bookings_are_marked() -> None:
     it = frame()
-    gpus = [Gpu(id=1, state=GpuState.IN_SERVICE), Gpu(id=2, state=GpuState.QUARANTINE)]
+    gpus = [a_gpu(1), a_gpu(2, GpuState.QUARANTINE)]
     found = timeline.cells(gpus, {2: [span(it.start, 1, gpu=2)]}, it)
     assert [(cell.free, cell.mine) for cell in found[:2]] == [(1, True), (1, False)]

@@ -7,12 +7,13 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
-from flask import current_app, url_for
+from flask import Flask, current_app, url_for
 
 from app.extensions import db
 from app.models import Allocation, Booking, Gpu, GpuState, User, Wait
 from app.services import maintenance
 from app.services.windows import Window
+from app.web.calendar import blueprint
 from tests.bench.filling import pack
 from tests.factories import gpus_of, make_admin, make_booking, make_host, make_user
 from tests.page import Client, Page
@@ -156,6 +157,14 @@ def test_gaps_lead_to_the_form_for_that_gpu(client: Client, user: User) -> None:
     assert (values["start_time"], values["end_time"]) == ("", "22:00")
     values = client.get(second.get("href")).form("Check").values
     assert (values["start_date"], values["start_time"], [*values["gpu"]]) == ("2026-11-05", "02:03", [*str(gpus[0].id)])
+
+
+def test_addresses_are_those_that_flask_makes(app: Flask) -> None:
+    given = {"day": "now", "open": "lab01,ä&b", "model": "NVIDIA H100 / 80 GB?", "host": "", "mine": 1, "view": None}
+    with app.test_request_context():
+        page, wanted = url_for("calendar.index"), url_for("calendar.index", **given | {"host": None})
+    assert blueprint.address(page, **given) == wanted
+    assert (blueprint.address(page, host="", view=None), blueprint.address(page)) == (page, page)
 
 
 @pytest.mark.usefixtures("large")

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
-from flask import Flask
+from flask import Flask, render_template_string
+from flask_babel import force_locale, gettext, ngettext, pgettext
 
 from app import clock, create_app, errors
 from app.config import BadSettings, Settings
@@ -22,6 +23,26 @@ from tests.factories import make_admin, make_host, make_user
 from tests.page import Client, Page
 
 STATIC = Path(__file__).parents[2] / "app" / "static"
+
+
+@pytest.mark.parametrize(("language", "book", "gpus"), [("en", "Book &lt;b&gt;", "2 GPUs"), ("zh_Hans_CN", None, None)])
+def test_a_templates_sentences_are_in_the_readers_language_with_values_escaped(
+    app: Flask, language: str, book: str | None, gpus: str | None
+) -> None:
+    """Each way that a template has to say one, within a loop too; `None`: as Python says it there."""
+    source = """{% for host in ["<b>"] %}{{ _("Book %(host)s", host=host) }}{% endfor %}|
+{{- ngettext("%(num)s GPU", "%(num)s GPUs", 2) }}|{{ pgettext("start of a week", "d MMM") }}|
+{%- trans name="<b>" %}Book {{ name }}{% endtrans %}|{{ _("100%%") }}"""
+    with app.test_request_context(), force_locale(language):
+        found = render_template_string(source).split("|")
+        assert found == [
+            book or gettext("Book %(host)s", host="&lt;b&gt;"),
+            gpus or ngettext("%(num)s GPU", "%(num)s GPUs", 2),
+            pgettext("start of a week", "d MMM"),
+            "Book &lt;b&gt;",  # no sentence of ours
+            "100%",
+        ]
+    assert book or "Book" not in found[0]
 
 
 def test_every_answer_carries_the_headers(client: Client) -> None:

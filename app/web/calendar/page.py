@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from flask import Response
+from flask import Response, url_for
 from flask_babel import gettext as _
 
 from app import clock
@@ -15,7 +15,7 @@ from app.services.calendar import Shown
 from app.services.periods import Kind
 from app.web import times
 from app.web.bookings.blueprint import slot
-from app.web.calendar import phone, words
+from app.web.calendar import moments, phone, words
 from app.web.calendar.blueprint import compact
 from app.web.calendar.view import View
 from app.web.render import render
@@ -56,23 +56,24 @@ def _month(view: View) -> dict[str, Any]:
 
 def _timeline(view: View) -> dict[str, Any]:
     shown = calendar.show(me(), view.period, view.wanted)
-    hours = words.hours(shown.period)
+    hours, form = words.hours(shown.period), url_for("bookings.new")
     return {
         "shown": shown,
         "summary": _summary(shown),
         "hours": hours,
         "span": len(hours) // len(shown.days),
-        "cells": words.cell_links(shown, view.model),
+        "cells": words.cell_links(shown, view.model, form),
         "edges": words.edges(shown),
         "step": max(STEPS[view.kind], slot()),
-        "lane": words.Lane(with_gaps=sum(len(line.gaps) for row in shown.hosts for line in row.rows) <= GAPS),
+        "lane": words.Lane(form, with_gaps=sum(len(line.gaps) for row in shown.hosts for line in row.rows) <= GAPS),
+        "form": form,
         "phone_line": phone.line,
         "none_of_mine": view.mine and not any(one.mine for one in shown.entries),
         "waited": any(row.waiting or any(cell.waited for cell in row.cells) for row in shown.hosts),
         "quarantine": any(GpuState.QUARANTINE in row.closed and not row.open for row in shown.hosts),
         "own": [one for one in shown.entries if one.mine and one.state != "ended"][:OWN],
         "phone_day": view.day,
-        "short": words.short,
+        "short": moments.short,
         "compact": compact,
         "all_open": calendar.all_open(shown),
     }

@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 from datetime import date
-from typing import Any
 
-from flask import url_for
 from flask_babel import format_datetime, ngettext
 from flask_babel import gettext as _
 
 from app import clock
 from app.services.calendar import HostRow, Shown
-from app.services.timeline import Cell
-from app.web.calendar.blueprint import compact
-from app.web.calendar.words import short
+from app.services.timeline_parts import Cell
+from app.web.calendar.blueprint import address, compact
+from app.web.calendar.moments import short
 
 
-def line(row: HostRow, shown: Shown, day: date, today: date) -> dict[str, str]:
-    """A host on one of the days shown: what is free, and the form for it."""
+def line(row: HostRow, shown: Shown, day: date, today: date, form: str) -> dict[str, str]:
+    """A host on one of the days shown: what is free, and the address of the form for it; `form`: of an empty one."""
     a_day = len(row.cells) // len(shown.days)
     first = shown.period.days.index(day) * a_day
     cells = [cell for cell in row.cells[first : first + a_day] if cell.free is not None]
@@ -35,8 +33,7 @@ def line(row: HostRow, shown: Shown, day: date, today: date) -> dict[str, str]:
         since = format_datetime(best.starts_at, "HH:mm")
         text = _("%(free)s of %(total)s GPUs free from %(when)s", free=best.free, total=row.gpus, when=since)
         start = _start(best) if best.free else None
-    wanted: dict[str, Any] = {"host": row.host.name} | ({"start": start} if start else {})
-    return {"text": text, "url": url_for("bookings.new", **wanted) if start is not None else ""}
+    return {"text": text, "url": address(form, host=row.host.name, start=start) if start is not None else ""}
 
 
 def _start(cell: Cell) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import date
+from functools import cached_property
 from typing import Any
 
 from flask import request, url_for
@@ -15,6 +16,7 @@ from app.services import periods
 from app.services.calendar import Wanted
 from app.services.periods import Kind, Period
 from app.web import local_times, times
+from app.web.calendar.blueprint import address
 
 NOW = "now"  # in place of a day: the one that is
 
@@ -58,7 +60,13 @@ class View:
     def url(self, kind: str = "", on: date | None = None, endpoint: str = "calendar.index", **more: Any) -> str:
         """The address of this view with something changed; an empty value drops it."""
         values = self.fields(kind, on) | more
-        return url_for(endpoint, **{name: value for name, value in values.items() if value not in ("", [])})
+        if endpoint == "calendar.index":
+            return address(self._page, **values)
+        return url_for(endpoint, **{name: value for name, value in values.items() if value != ""})
+
+    @cached_property
+    def _page(self) -> str:
+        return url_for("calendar.index")
 
     def today(self) -> str:
         """The address of what is now."""

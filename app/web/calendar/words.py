@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from datetime import date, datetime
+from datetime import datetime
 from itertools import pairwise
 from typing import Any
 
 from flask import url_for
-from flask_babel import format_date, format_datetime, get_locale, ngettext, pgettext
+from flask_babel import format_date, ngettext, pgettext
 from flask_babel import gettext as _
 from flask_babel import lazy_gettext as _l
 from markupsafe import Markup, escape
@@ -16,10 +16,9 @@ from app import clock
 from app.services.calendar import GpuRow, Shown
 from app.services.months import Booked
 from app.services.periods import Kind, Period
-from app.services.timeline import Bar, Cell, Gap, Waiting
-from app.services.words import on_a_clock
-from app.web import times
-from app.web.calendar.blueprint import bp, code, compact
+from app.services.timeline_parts import Bar, Cell, Gap, Waiting
+from app.web.calendar.blueprint import address, code, compact
+from app.web.calendar.moments import Moments
 
 LABEL_FROM = 10  # units: narrower bars carry no text, only their name
 NOTE_LENGTH = 60  # of what a bar's name says of what it is for; all of it is in the list
@@ -40,25 +39,14 @@ def of_a_day(day: Booked) -> str:
     return _("%(text)s, maintenance", text=text) if day.kept else text
 
 
-@bp.app_template_filter()
-def weekday(moment: datetime) -> str:
-    """`Tue 4`."""
-    return format_datetime(moment, _("EEE d"))
-
-
-def short(moment: datetime) -> str:
-    """`Tue 20:00`: the week says which one."""
-    return on_a_clock(moment, _("EEE HH:mm"), times.viewer_zone(), get_locale() or "en")
-
-
 class Lane:
     """What writes a GPU's bookings, and the free places among them, for one page: its words are looked up once. Written
     here and not in the template, and short: there are up to 1,500. HTML closes a `<li>` at the next one; which GPU it
     is the list around them says; who may not open a booking is led to the list."""
 
-    def __init__(self, *, with_gaps: bool) -> None:
+    def __init__(self, form: str, *, with_gaps: bool) -> None:
         self._moments = Moments()
-        self._gaps = Gaps(self._moments) if with_gaps else None
+        self._gaps = Gaps(self._moments, form) if with_gaps else None
         self._you = _("You")
         self._plain = _("%(owner)s, %(start)s to %(end)s", owner="{owner}", start="{start}", end="{end}")
         self._states = {
@@ -114,29 +102,6 @@ class Lane:
         return self._plain.format(owner=what, start=start, end=end)
 
 
-class Moments:
-    """`Tue 20:00` by the hundred: the days are put into words once each."""
-
-    def __init__(self) -> None:
-        self._zone = times.viewer_zone()
-        self._days: dict[date, str] = {}
-
-    def span(self, start: datetime, end: datetime) -> tuple[str, str]:
-        """Both; the second with its day only where that is another one."""
-        first, last = start.astimezone(self._zone), end.astimezone(self._zone)
-        return self._text(first), f"{last:%H:%M}" if first.date() == last.date() else self._text(last)
-
-    def text(self, moment: datetime) -> str:
-        """One."""
-        return self._text(moment.astimezone(self._zone))
-
-    def _text(self, local: datetime) -> str:
-        day = local.date()
-        if day not in self._days:
-            self._days[day] = short(local.replace(hour=12, minute=0)).replace("12:00", "{}")
-        return self._days[day].format(f"{local:%H:%M}")
-
-
 def bar_class(bar: Bar) -> str:
     """Where it lies, and what it is."""
     flags = {STATES[bar.state][0]: True, "mine": bar.mine, "before": bar.before, "after": bar.after}
@@ -161,16 +126,16 @@ def _minutes(moment: datetime) -> int:
     return int(moment.timestamp()) // 60
 
 
-def cell_links(shown: Shown, model: str) -> dict[str, Markup]:
-    """By host, its row's cells: the number of free GPUs, leading to the form. Written here and not in the template:
-    there are hundreds of them, and this takes a fifth of the time. HTML closes a `<td>` at the next one."""
+def cell_links(shown: Shown, model: str, form: str) -> dict[str, Markup]:
+    """By host, its row's cells: the number of free GPUs, leading to the form, whose address is `form`. Written here and
+    not in the template: there are hundreds of them, and this takes a fifth of the time. HTML closes a `<td>` at the
+    next one."""
     now = clock.now()
     first = shown.hosts[0].cells if shown.hosts else ()
     starts = ["" if cell.starts_at <= now else f"&start={compact(cell.starts_at)}" for cell in first]
     rows, marks = {}, Marks()
     for row in shown.hosts:
-        wanted: dict[str, Any] = {"host": row.host.name} | ({"model": model} if model else {})
-        base = escape(url_for("bookings.new", **wanted))
+        base = escape(address(form, host=row.host.name, model=model))
         kinds = [("", "") if row.open else marks.of(cell) for cell in row.cells]
         parts = zip(row.cells, starts, kinds, strict=True)
         cells = (_cell(cell.free, base, start, kind) for cell, start, kind in parts)
@@ -215,10 +180,10 @@ class Marks:
 class Gaps:
     """What writes a GPU's free places, for one page: each leads to the form, filled in."""
 
-    def __init__(self, moments: Moments) -> None:
+    def __init__(self, moments: Moments, form: str) -> None:
         self._moments = moments
         self._now = clock.now()
-        self._form = url_for("bookings.new")
+        self._form = form
         self._text = _("Book from %(start)s", start="{start}")
 
     def one(self, gap: Gap, gpu_id: int) -> str:
@@ -246,4 +211,4 @@ def period_text(period: Period) -> str:
 def hours(period: Period) -> list[str]:
     """The cells' hours by the wall clock: `04`, and `04:30` where a clock change makes it so."""
     local = [moment.astimezone(period.zone) for moment in period.edges[:-1]]
-    return [f"{one:%H:%M}" if one.minute else f"{one:%H}" for one in local]
+    return [f"{one:%H:%M}" if one.minute else f"{one.hour:02}" for one in local]
