@@ -17,6 +17,7 @@ from app import clock
 from app.extensions import db, lab_zone
 from app.models import UsageDay, UsageHour, UsageMinute
 from app.services import policy
+from app.services.reports import counted
 
 SUMS = ("sampled_ms", "busy_ms", "energy_j")
 PEAKS = ("memory_mib", "temperature")
@@ -59,6 +60,7 @@ def add(rows: Iterable[Row]) -> None:
     _add(UsageMinute, "minute", found, lambda minute: minute)
     _add(UsageHour, "hour", found, lambda minute: minute.replace(minute=0))
     _add(UsageDay, "day", found, lambda minute: minute.astimezone(zone).date())
+    counted.forget({row["consumer_id"] for row in found})
 
 
 def prune() -> int:
