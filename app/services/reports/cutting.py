@@ -24,7 +24,8 @@ _FROM = {
     Table.DAYS: """
       SELECT day - CAST(:start{n} AS date) + {day} AS day, gpu_id, consumer_id,
              sampled_ms, busy_ms, energy_j, memory_mib
-      FROM usage_days WHERE day >= greatest(:start{n}, (SELECT since FROM oldest)) AND day < :end{n}""",
+      FROM usage_days
+      WHERE day >= CAST(:start{n} AS date) + greatest(0, (SELECT first FROM oldest) - {day}) AND day < :end{n}""",
     Table.HOURS: """
       SELECT {day} AS day, gpu_id, consumer_id, sampled_ms, busy_ms, energy_j, memory_mib
       FROM usage_hours WHERE hour >= :start{n} AND hour < :end{n}""",
@@ -46,9 +47,7 @@ mine AS (
   SELECT *, width_bucket(s, edge) AS first, width_bucket(t - interval '1 microsecond', edge) AS last
   FROM ({which}) AS al
 ),
-oldest AS (
-  SELECT coalesce(CAST(min(s) AT TIME ZONE :zone AS date), 'infinity') AS since FROM mine WHERE days IS NULL
-),
+oldest AS (SELECT coalesce(min(first), cardinality(CAST(:buckets AS int[])) + 1) AS first FROM mine WHERE days IS NULL),
 cut AS (
   SELECT booking_id, gpu_id, first AS day, s, least(t, edge[first + 1]) AS t, has, had, given FROM mine
   WHERE days IS NULL OR first = ANY(days)
@@ -151,8 +150,8 @@ class Days:
     @property
     def values(self) -> dict[str, Any]:
         """All that the SQL needs to know of them."""
-        spans, zone = self.spans, self.spans[0].zone.key
-        values = {"start": spans[0].start, "until": spans[-1].until, "zone": zone, "edges": list(self.edges)}
+        spans = self.spans
+        values = {"start": spans[0].start, "until": spans[-1].until, "edges": list(self.edges)}
         values |= {"cut": self.cut, "buckets": list(self.buckets)}
         values |= {"theirs": ["", *sorted(fees.OWN_TROUBLE)], "prompt": fees.PROMPT}
         for number, one in enumerate(spans):

@@ -6,7 +6,7 @@ A piece is what a booking had of a GPU on one of the lab's days. Those of bookin
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
@@ -20,7 +20,7 @@ from app.services.reports.cutting import BEFORE, GAP, Days
 from app.services.reports.numbers import Numbers
 from app.services.reports.spans import Span
 
-__all__ = ["BEFORE", "Key", "Scope", "numbers"]
+__all__ = ["BEFORE", "Key", "Scope", "numbers", "totals"]
 
 
 class Key(StrEnum):
@@ -65,27 +65,30 @@ class Scope:
         return {name: value for name, value in found.items() if value is not None}
 
 
-_KEYS = {
-    Key.PERSON: "p.user_id",
-    Key.TEAM: "CASE WHEN a.name LIKE 'team:%' THEN p.account_id ELSE 0 END",
-    Key.HOST: "p.host_id",
-    Key.GPU: "p.gpu_id",
-    Key.MODEL: "g.model",
-    Key.BOOKING: "p.booking_id",
+# What pieces are summed up by, and what that is then called: joined when they are few.
+_RAW = {
+    Key.PERSON: "user_id",
+    Key.TEAM: "account_id",
+    Key.HOST: "host_id",
+    Key.GPU: "gpu_id",
+    Key.MODEL: "gpu_id",
+    Key.BOOKING: "booking_id",
     Key.NOTHING: "0",
 }
-_JOINS = {
-    Key.TEAM: "JOIN accounts AS a ON a.id = p.account_id",
-    Key.MODEL: "JOIN gpus AS g ON g.id = p.gpu_id",
-}
+_KEYS = {Key.TEAM: "CASE WHEN a.name LIKE 'team:%' THEN raw ELSE 0 END", Key.MODEL: "g.model"}
+_JOINS = {Key.TEAM: "JOIN accounts AS a ON a.id = raw", Key.MODEL: "JOIN gpus AS g ON g.id = raw"}
 _QUERY = """
 SELECT * FROM (
-WITH {pieces}
-SELECT {key} AS key, (CAST(:buckets AS int[]))[p.day] AS bucket,
-       sum(p.reserved), sum(p.attached), sum(p.sampled), sum(p.busy), sum(p.energy), max(p.memory_mib), sum(p.late)
-FROM (SELECT * FROM pieces{counted}) AS p
-{join}
-GROUP BY 1, 2
+WITH {pieces},
+sums AS (
+  SELECT {raw} AS raw, (CAST(:buckets AS int[]))[day] AS bucket, sum(reserved) AS reserved, sum(attached) AS attached,
+         sum(sampled) AS sampled, sum(busy) AS busy, sum(energy) AS energy, max(memory_mib) AS memory, sum(late) AS late
+  FROM (SELECT * FROM pieces{counted}) AS p GROUP BY 1, 2
+)
+SELECT {by}, sum(reserved), sum(attached), sum(sampled), sum(busy), sum(energy), max(memory), sum(late)
+FROM (SELECT *, {key} AS key, bucket < 0 AS earlier FROM sums {join}) AS p
+WHERE bucket <> :gap
+GROUP BY {sets}
 ) AS found
 """
 _COUNTED = """
@@ -100,9 +103,36 @@ def numbers(
     """The numbers of each group and bucket; `buckets`: the bucket of each of the span's days (default: all in 0).
 
     `before`: an earlier span, not reaching into this one, of which all is in the bucket BEFORE."""
+    rows = _rows(span, key, scope, buckets, before, by="key, bucket", sets="1, 2")
+    return {(group, bucket): _numbers(amounts) for group, bucket, *amounts in rows}
+
+
+def totals(
+    span: Span, key: Key, scope: Scope, buckets: tuple[int, ...], before: Span | None = None
+) -> tuple[dict[Any, Numbers], dict[int, Numbers]]:
+    """The same of each group of the span, and of each bucket: of one query, so that they agree."""
+    by, sets = "grouping(bucket), earlier, key, bucket", "GROUPING SETS ((key, earlier), (bucket))"
+    groups: dict[Any, Numbers] = {}
+    found: dict[int, Numbers] = {}
+    for of_group, earlier, group, bucket, *amounts in _rows(span, key, scope, buckets, before, by=by, sets=sets):
+        if not of_group:
+            found[bucket] = _numbers(amounts)
+        elif not earlier:
+            groups[group] = _numbers(amounts)
+    return groups, found
+
+
+def _numbers(amounts: Sequence[Any]) -> Numbers:
+    reserved, attached, sampled, busy, energy, memory, late = amounts
+    return Numbers(reserved, attached, sampled, busy, int(energy), memory, late)
+
+
+def _rows(
+    span: Span, key: Key, scope: Scope, buckets: tuple[int, ...] | None, before: Span | None, *, by: str, sets: str
+) -> Sequence[Any]:
     spans = [one for one in (before, span) if one is not None and one.days]
     if not spans:
-        return {}
+        return ()
     of_span = buckets or (0,) * len(span.days)
     days = Days.of(spans, [of_span if one is span else (BEFORE,) * len(one.days) for one in spans])
     usable = policy.current().zone == span.zone.key  # they were counted by the zone that is written down
@@ -111,16 +141,14 @@ def numbers(
     statement = _QUERY.format(
         pieces=cutting.pieces(days, _anew(days, scope, usable=usable)),
         counted="".join(counted),
-        key=_KEYS[key],
+        raw=_RAW[key],
+        key=_KEYS.get(key, "raw"),
         join=_JOINS.get(key, ""),
+        by=by,
+        sets=sets,
     )
     cutting.make_room()
-    rows = db.session.execute(text(statement), days.values | scope.values)
-    return {
-        (group, bucket): Numbers(reserved, attached, sampled, busy, int(energy), memory, late)
-        for group, bucket, reserved, attached, sampled, busy, energy, memory, late in rows
-        if bucket != GAP
-    }
+    return db.session.execute(text(statement), days.values | scope.values | {"gap": GAP}).all()
 
 
 def _anew(days: Days, scope: Scope, *, usable: bool) -> list[str]:
