@@ -78,6 +78,17 @@ class UsageDay(Amounts, Base):
     consumer_id: Mapped[int] = mapped_column(Integer, ForeignKey("consumers.id"), primary_key=True)
 
 
+class UsageHostHour(Base):
+    """All that a host's GPUs did in an hour (UTC's), whoever had them: how a week goes. Kept as long as hours are."""
+
+    __tablename__ = "usage_host_hours"
+
+    hour: Mapped[datetime] = mapped_column(primary_key=True)
+    host_id: Mapped[int] = mapped_column(ForeignKey("hosts.id", ondelete="CASCADE"), primary_key=True)
+    sampled_ms: Mapped[int]
+    busy_ms: Mapped[int]
+
+
 class UsagePiece(Base):
     """What a booking of the past had of one GPU on one of the lab's days, counted once: see services.reports.counted.
 

@@ -1,5 +1,5 @@
 """What bookings of the past had of each GPU on each day is counted once. It is counted in steps, later: see
-services.reports.counted."""
+services.reports.counted. How busy hosts were in each hour is summed up; waits are found by when they were over."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -75,9 +75,28 @@ def upgrade() -> None:
     op.create_index(op.f("ix_usage_pieces_booking_id"), "usage_pieces", ["booking_id"])
     for statement in TRIGGERS:
         op.execute(statement)
+    op.create_table(
+        "usage_host_hours",
+        sa.Column("hour", sa.DateTime(timezone=True), nullable=False),
+        sa.Column("host_id", sa.BigInteger(), nullable=False),
+        sa.Column("sampled_ms", sa.BigInteger(), nullable=False),
+        sa.Column("busy_ms", sa.BigInteger(), nullable=False),
+        sa.ForeignKeyConstraint(
+            ["host_id"], ["hosts.id"], name=op.f("fk_usage_host_hours_host_id"), ondelete="CASCADE"
+        ),
+        sa.PrimaryKeyConstraint("hour", "host_id", name=op.f("pk_usage_host_hours")),
+    )
+    op.execute("""
+        INSERT INTO usage_host_hours (hour, host_id, sampled_ms, busy_ms)
+        SELECT hour, c.host_id, sum(sampled_ms), sum(busy_ms) FROM usage_hours JOIN consumers AS c ON c.id = consumer_id
+        GROUP BY 1, 2 ORDER BY 1, 2""")
+    over = sa.text("coalesce(least(granted_at, closed_at), 'infinity'::timestamptz)")
+    op.create_index(op.f("ix_waits_over"), "waits", [over])
 
 
 def downgrade() -> None:
+    op.drop_index(op.f("ix_waits_over"), "waits")
+    op.drop_table("usage_host_hours")
     op.execute("DROP TRIGGER forget_pieces ON bookings")
     op.execute("DROP TRIGGER forget_pieces_of_the_gone ON allocations")
     op.execute("DROP TRIGGER forget_pieces ON allocations")

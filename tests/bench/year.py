@@ -83,6 +83,9 @@ WHERE minute >= :start AND minute < :end GROUP BY 1, 2, 3 ORDER BY 1, 2, 3"""
 _DAYS = f"""INSERT INTO usage_days (day, gpu_id, consumer_id, sampled_ms, busy_ms, energy_j, memory_mib, temperature)
 SELECT (hour AT TIME ZONE :zone)::date, gpu_id, consumer_id, {_SUMS} FROM usage_hours
 GROUP BY 1, 2, 3 ORDER BY 1, 2, 3"""
+_HOST_HOURS = """INSERT INTO usage_host_hours (hour, host_id, sampled_ms, busy_ms)
+SELECT hour, c.host_id, sum(sampled_ms), sum(busy_ms) FROM usage_hours JOIN consumers AS c ON c.id = consumer_id
+GROUP BY 1, 2 ORDER BY 1, 2"""
 
 
 def people() -> None:
@@ -111,6 +114,7 @@ def load(start: datetime, days: int, zone: str) -> None:
         _week(start + timedelta(days=first), start + timedelta(days=min(days, first + 7)))
     with transaction() as session:
         session.execute(sa.text(_DAYS), {"zone": zone})
+        session.execute(sa.text(_HOST_HOURS))
     primary = "ADD CONSTRAINT pk_usage_minutes PRIMARY KEY (gpu_id, minute, consumer_id)"
     _run(
         "SET maintenance_work_mem = '512MB'",
@@ -118,7 +122,7 @@ def load(start: datetime, days: int, zone: str) -> None:
         *(f"{_ALTER} ADD CONSTRAINT {name} {what} NOT VALID" for name, what in _KEYS.items()),
         "RESET maintenance_work_mem",
     )
-    _vacuum("usage_minutes", "usage_hours", "usage_days")
+    _vacuum("usage_minutes", "usage_hours", "usage_days", "usage_host_hours")
     _count(zone)
 
 

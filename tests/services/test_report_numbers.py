@@ -345,11 +345,11 @@ def test_what_is_old_goes_by_steps_and_reports_of_days_stay(app: object, freeze:
     kept = {(booking, gpu, minute) for booking, gpu, minute, _part in lab.samples if minute >= line}
     assert (len(left), min(left) >= line, steps > 3) == (len(kept), True, True)
     assert numbers(span, Key.BOOKING, Scope()) == before
-    tables = ("usage_minutes", "usage_hours", "usage_days", "usage_batches")
+    tables = ("usage_minutes", "usage_hours", "usage_days", "usage_batches", "usage_host_hours")
     freeze(clock.now() + timedelta(days=50))
     while folding.prune():
         pass
     counts = [db.session.scalar(sa.text(f"SELECT count(*) FROM {name}")) for name in tables]
-    assert counts[:2] + counts[3:] == [0, 0, 0]
+    assert counts[:2] + counts[3:] == [0, 0, 0, 0]
     assert counts[2]
     assert numbers(span, Key.BOOKING, Scope()) == before

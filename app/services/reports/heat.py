@@ -13,13 +13,13 @@ from app.services.periods import AN_HOUR
 from app.services.reports.pieces import Scope
 from app.services.reports.spans import Span
 
-# Of all GPUs: also when nobody had them. Of somebody's bookings: while they had them.
 _QUERY = """
-SELECT hour, sum(busy_ms), sum(sampled_ms) FROM usage_hours{join}
+SELECT hour, sum(busy_ms), sum(sampled_ms) FROM {table}
 WHERE hour >= :start AND hour < :end{scope} GROUP BY hour
 """
-_JOIN = """
-JOIN consumers AS c ON c.id = consumer_id JOIN bookings AS b ON b.id = c.booking_id"""
+_ALL = "usage_host_hours"  # of all GPUs: also when nobody had them
+_SOME = """usage_hours
+JOIN consumers AS c ON c.id = consumer_id JOIN bookings AS b ON b.id = c.booking_id"""  # while they had them
 
 LONGEST = timedelta(days=92)  # of a longer span, its last part: how a week goes changes within a year
 
@@ -49,7 +49,7 @@ def week(span: Span, scope: Scope) -> list[list[Cell]]:
 
 def hours(span: Span, scope: Scope) -> list[Hour]:
     """The hours from Monday's first on. An hour that the clocks show twice counts as one of that hour."""
-    statement = _QUERY.format(join=_JOIN if scope.condition else "", scope=scope.condition)
+    statement = _QUERY.format(table=_SOME if scope.condition else _ALL, scope=scope.condition)
     values = {"start": _hour(since(span)), "end": span.until} | scope.values
     sums: dict[tuple[int, int], list[int]] = defaultdict(lambda: [0, 0])
     for hour, busy, sampled in db.session.execute(text(statement), values):
