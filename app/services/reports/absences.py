@@ -7,6 +7,7 @@ from datetime import datetime
 from typing import TypeVarTuple
 
 from sqlalchemy import Select, func, or_, select
+from sqlalchemy.orm import load_only
 
 from app.extensions import db
 from app.models import Account, Allocation, AuditEvent, Booking, Host, User
@@ -42,12 +43,14 @@ class Absence:
 
 _BOOKING = targets.number("booking")
 _GPUS = select(func.count()).where(Allocation.booking_id == Booking.id).correlate(Booking).scalar_subquery()
+_WHO = load_only(User.username, User.full_name)
 
 
 def counted(span: Span, scope: Scope) -> tuple[tuple[User, int], ...]:
     """Who did not come how often, most first."""
     number = func.count()
-    query = _among(select(User, number), span, scope).group_by(User.id).order_by(number.desc(), User.username)
+    query = _among(select(User, number).options(_WHO), span, scope)
+    query = query.group_by(User.id).order_by(number.desc(), User.username)
     return tuple((user, count) for user, count in db.session.execute(query))
 
 
@@ -59,6 +62,7 @@ def newest(span: Span, scope: Scope, limit: int) -> list[Absence]:
         .join(Account, Account.id == Booking.account_id)
         .join(Host, Host.id == Booking.host_id)
         .order_by(AuditEvent.created_at.desc(), AuditEvent.id)
+        .options(_WHO, load_only(Account.name), load_only(Booking.starts_at, Booking.ends_at, Booking.booked_until))
         .limit(limit)
     )
     return [

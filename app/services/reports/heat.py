@@ -14,7 +14,7 @@ from app.services.reports.pieces import Scope
 from app.services.reports.spans import Span
 
 _QUERY = """
-SELECT hour, sum(busy_ms), sum(sampled_ms) FROM {table}
+SELECT hour, CAST(sum(busy_ms) AS bigint), CAST(sum(sampled_ms) AS bigint) FROM {table}
 WHERE hour >= :start AND hour < :end{scope} GROUP BY hour
 """
 _ALL = "usage_host_hours"  # of all GPUs: also when nobody had them
@@ -55,8 +55,8 @@ def hours(span: Span, scope: Scope) -> list[Hour]:
     for hour, busy, sampled in db.session.execute(text(statement), values):
         local = hour.astimezone(span.zone)
         found = sums[local.weekday(), local.hour]
-        found[0] += int(busy)
-        found[1] += int(sampled)
+        found[0] += busy
+        found[1] += sampled
     return [Hour(day, hour, *sums.get((day, hour), (0, 0))) for day in range(7) for hour in range(24)]
 
 

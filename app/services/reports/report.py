@@ -10,7 +10,7 @@ from typing import Any
 
 from flask_babel import gettext as _
 from sqlalchemy import select, text
-from sqlalchemy.orm import joinedload, load_only
+from sqlalchemy.orm import joinedload
 
 from app.extensions import db
 from app.models import Account, Booking, Gpu, Host, User
@@ -175,8 +175,8 @@ def _names(group: Group, keys: Iterable[Any]) -> dict[Any, str]:
     if group == Group.MODEL:
         return {model: model for model in ids}
     if group == Group.PERSON:
-        people = select(User).where(User.id.in_(ids)).options(load_only(User.username, User.full_name))
-        return {user.id: user.display_name for user in db.session.scalars(people)}
+        people = select(User.id, User.full_name, User.username).where(User.id.in_(ids))
+        return {one: full_name or username for one, full_name, username in db.session.execute(people)}
     if group == Group.TEAM:
         query = select(Account).where(Account.id.in_(ids))
         return {0: ""} | {account.id: account.title for account in db.session.scalars(query)}
