@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
+from functools import cache
 from typing import TypeVarTuple
 
-from sqlalchemy import Select, and_, case, cast, func, select
+from sqlalchemy import Integer, Select, and_, bindparam, case, cast, func, select
 from sqlalchemy.dialects.postgresql import ARRAY, array
 from sqlalchemy.orm import load_only
 from sqlalchemy.types import String
@@ -67,25 +68,15 @@ _READ = (
 
 def counted(span: Span, scope: Scope) -> Mapping[str, int]:
     """How often each of FORCED happened, or of somebody's bookings each of OF_BOOKINGS."""
-    kinds = OF_BOOKINGS if scope.values else FORCED
-    number = func.sum(1 + func.coalesce(AuditEvent.details["more"].as_integer(), 0))
-    query = _among(select(AuditEvent.action, number), span, scope).group_by(AuditEvent.action)
-    found: dict[str, int] = {action: int(count) for action, count in db.session.execute(query)}
-    return {action: found.get(action, 0) for action in kinds}
+    rows = db.session.execute(_counting(tuple(scope.values)), targets.values(span, scope))
+    found: dict[str, int] = {action: int(count) for action, count in rows}
+    return {action: found.get(action, 0) for action in _kinds(tuple(scope.values))}
 
 
 def newest(span: Span, scope: Scope, limit: int) -> list[Eviction]:
     """So many of them, the last first; of one moment, the mildest first."""
-    columns = select(AuditEvent, Gpu, _MACHINE, Booking.id, User).outerjoin(Gpu, Gpu.id == _GPU)
-    query = (
-        _among(columns, span, scope)
-        .outerjoin(NAMED, and_(Booking.id.is_(None), _HAD_IT))
-        .outerjoin(User, User.id == func.coalesce(Booking.user_id, NAMED.c.owner_id))
-        .order_by(AuditEvent.created_at.desc(), _MILDEST, AuditEvent.id)
-        .options(*_READ)
-        .limit(limit)
-    )
-    found = [_eviction(*row) for row in db.session.execute(query)]
+    rows = db.session.execute(_listing(tuple(scope.values)), targets.values(span, scope) | {"most": limit})
+    found = [_eviction(*row) for row in rows]
     if scope.reader_id is None:
         return found
     return [
@@ -93,13 +84,33 @@ def newest(span: Span, scope: Scope, limit: int) -> list[Eviction]:
     ]
 
 
-def _among(query: Select[*Ts], span: Span, scope: Scope) -> Select[*Ts]:
+def _kinds(names: tuple[str, ...]) -> tuple[str, ...]:
+    return OF_BOOKINGS if names else FORCED
+
+
+@cache
+def _counting(names: tuple[str, ...]) -> Select[str, int]:
+    number = func.sum(1 + func.coalesce(AuditEvent.details["more"].as_integer(), 0))
+    return _among(select(AuditEvent.action, number), names).group_by(AuditEvent.action)
+
+
+@cache
+def _listing(names: tuple[str, ...]) -> Select[AuditEvent, Gpu, str, int, User]:
+    columns = select(AuditEvent, Gpu, _MACHINE, Booking.id, User).outerjoin(Gpu, Gpu.id == _GPU)
+    return (
+        _among(columns, names)
+        .outerjoin(NAMED, and_(Booking.id.is_(None), _HAD_IT))
+        .outerjoin(User, User.id == func.coalesce(Booking.user_id, NAMED.c.owner_id))
+        .order_by(AuditEvent.created_at.desc(), _MILDEST, AuditEvent.id)
+        .options(*_READ)
+        .limit(bindparam("most", type_=Integer))
+    )
+
+
+def _among(query: Select[*Ts], names: tuple[str, ...]) -> Select[*Ts]:
     """Those of a span and of somebody's bookings; joined with their booking."""
-    mine = [getattr(Booking, name) == value for name, value in scope.values.items()]
-    kinds = OF_BOOKINGS if mine else FORCED
-    when = AuditEvent.created_at >= span.start, AuditEvent.created_at < span.until
-    joined = query.join(Booking, Booking.id == _BOOKING, isouter=not mine)
-    return joined.where(AuditEvent.action.in_(kinds), *when, *mine)
+    joined = query.join(Booking, Booking.id == _BOOKING, isouter=not names)
+    return joined.where(AuditEvent.action.in_(_kinds(names)), *targets.within(names))
 
 
 def _eviction(

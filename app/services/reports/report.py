@@ -13,7 +13,7 @@ from sqlalchemy import select, text
 from sqlalchemy.orm import joinedload
 
 from app.extensions import db
-from app.models import Account, Booking, Gpu, Host, User
+from app.models import Account, Booking, Gpu, Host
 from app.services.reports import heat, incidents, periods, waiting
 from app.services.reports.numbers import Numbers, total
 from app.services.reports.periods import Choice, Range, Step
@@ -175,8 +175,8 @@ def _names(group: Group, keys: Iterable[Any]) -> dict[Any, str]:
     if group == Group.MODEL:
         return {model: model for model in ids}
     if group == Group.PERSON:
-        people = select(User.id, User.full_name, User.username).where(User.id.in_(ids))
-        return {one: full_name or username for one, full_name, username in db.session.execute(people)}
+        people = text("SELECT id, full_name, username FROM users WHERE id = ANY (:ids)")
+        return {one: full_name or username for one, full_name, username in db.session.execute(people, {"ids": ids})}
     if group == Group.TEAM:
         query = select(Account).where(Account.id.in_(ids))
         return {0: ""} | {account.id: account.title for account in db.session.scalars(query)}
