@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
-from sqlalchemy import text
+from sqlalchemy import select, text
 
 from app.extensions import db
-from app.services import policy
+from app.models import Policy
 from app.services.reports import cutting
 from app.services.reports.cutting import BEFORE, GAP, Days
 from app.services.reports.numbers import Numbers
@@ -91,6 +91,7 @@ WHERE bucket <> :gap
 GROUP BY {sets}
 ) AS found
 """
+_ZONE = select(Policy.zone)
 _COUNTED = """
       UNION ALL SELECT day - CAST(:start{n} AS date) + {day}, gpu_id, booking_id, user_id, account_id, host_id,
              reserved, attached, late, sampled, busy, energy, memory_mib
@@ -135,7 +136,7 @@ def _rows(
         return ()
     of_span = buckets or (0,) * len(span.days)
     days = Days.of(spans, [of_span if one is span else (BEFORE,) * len(one.days) for one in spans])
-    usable = policy.current().zone == span.zone.key  # they were counted by the zone that is written down
+    usable = db.session.scalar(_ZONE) == span.zone.key  # they were counted by the zone that is written down
     counted = [_COUNTED.format(n=n, day=one.day, scope=scope.of_pieces) for n, one in days.whole if usable]
     # All of it is text of these files; what people choose comes as values.
     statement = _QUERY.format(
