@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import cache
-from typing import TypeVarTuple
+from typing import Any, TypeVarTuple
 
 from sqlalchemy import Integer, Select, and_, bindparam, case, cast, func, select
 from sqlalchemy.dialects.postgresql import ARRAY, array
@@ -58,12 +58,7 @@ _GPU = case(
 )
 _HAD_IT = and_(NAMED.c.name == _MACHINE, NAMED.c.since <= AuditEvent.created_at, NAMED.c.until > AuditEvent.created_at)
 _MILDEST = func.array_position(cast(array(FORCED), ARRAY(String)), AuditEvent.action)
-# What a line of it takes: all else of a person and a GPU takes as long again to be made objects of.
-_READ = (
-    load_only(AuditEvent.created_at, AuditEvent.action, AuditEvent.details),
-    load_only(Gpu.minor),
-    load_only(User.username, User.full_name),
-)
+_EVENT = AuditEvent.created_at, AuditEvent.action, AuditEvent.details
 
 
 def counted(span: Span, scope: Scope) -> Mapping[str, int]:
@@ -75,8 +70,9 @@ def counted(span: Span, scope: Scope) -> Mapping[str, int]:
 
 def newest(span: Span, scope: Scope, limit: int) -> list[Eviction]:
     """So many of them, the last first; of one moment, the mildest first."""
-    rows = db.session.execute(_listing(tuple(scope.values)), targets.values(span, scope) | {"most": limit})
-    found = [_eviction(*row) for row in rows]
+    rows = db.session.execute(_listing(tuple(scope.values)), targets.values(span, scope) | {"most": limit}).all()
+    labels = {minor: gpu_label(Gpu(minor=minor)) for minor in {row.minor for row in rows} - {None}}
+    found = [_eviction(labels, *row) for row in rows]
     if scope.reader_id is None:
         return found
     return [
@@ -95,14 +91,14 @@ def _counting(names: tuple[str, ...]) -> Select[str, int]:
 
 
 @cache
-def _listing(names: tuple[str, ...]) -> Select[AuditEvent, Gpu, str, int, User]:
-    columns = select(AuditEvent, Gpu, _MACHINE, Booking.id, User).outerjoin(Gpu, Gpu.id == _GPU)
+def _listing(names: tuple[str, ...]) -> Select[datetime, str, dict[str, Any], int, str, int, User]:
+    columns = select(*_EVENT, Gpu.minor, _MACHINE, Booking.id, User).select_from(AuditEvent)
     return (
-        _among(columns, names)
+        _among(columns.outerjoin(Gpu, Gpu.id == _GPU), names)
         .outerjoin(NAMED, and_(Booking.id.is_(None), _HAD_IT))
         .outerjoin(User, User.id == func.coalesce(Booking.user_id, NAMED.c.owner_id))
         .order_by(AuditEvent.created_at.desc(), _MILDEST, AuditEvent.id)
-        .options(*_READ)
+        .options(load_only(User.username, User.full_name))
         .limit(bindparam("most", type_=Integer))
     )
 
@@ -114,11 +110,17 @@ def _among(query: Select[*Ts], names: tuple[str, ...]) -> Select[*Ts]:
 
 
 def _eviction(
-    event: AuditEvent, gpu: Gpu | None, machine: str | None, booking: int | None, user: User | None
+    labels: Mapping[int | None, str],
+    at: datetime,
+    action: str,
+    facts: dict[str, Any],
+    minor: int | None,
+    machine: str | None,
+    booking: int | None,
+    user: User | None,
 ) -> Eviction:
-    facts = event.details
-    label = gpu_label(gpu) if gpu else str(facts.get("pci_address", ""))
+    label = labels[minor] if minor is not None else str(facts.get("pci_address", ""))
     program = str(facts.get("name", "")) if "process" in facts else ""
     where = str(facts.get("host", ""))
     more = int(facts.get("more", 0))
-    return Eviction(event.created_at, event.action, where, label, machine or "", program, booking, user, more)
+    return Eviction(at, action, where, label, machine or "", program, booking, user, more)
