@@ -29,6 +29,7 @@ from app.drivers.mail import Letter
 from app.extensions import db, lab_zone, transaction
 from app.services import folding, news, notice_words, outbox, quota, reminders, sealing, summaries
 from app.services.outbox import Batch
+from app.services.reports import counted
 from workers import bookkeeper, reclaimer
 from workers.apart import run_all
 
@@ -82,6 +83,7 @@ class Postman:
         self._seldom("hosts", SELDOM, partial(reminders.of_hosts, mail=postal))
         self._seldom("tidy", 60 * SELDOM, outbox.tidy)
         self._seldom("usage", SELDOM, folding.prune)
+        self._seldom("pieces", SELDOM, counted.count)
         self._seldom("summaries", 10 * SELDOM, partial(summaries.of_last_month, mail=postal))
         if self._is_time("books", SELDOM):
             bookkeeper.tend()

@@ -28,7 +28,7 @@ from app.models.shares import SharedDirectory
 from app.models.teams import TeamMember
 from app.models.templates import Template, TemplateKind, TemplateState
 from app.models.terminals import Terminal
-from app.models.usage import Consumer, GpuNow, UsageBatch, UsageDay, UsageHour, UsageMinute
+from app.models.usage import Consumer, GpuNow, UsageBatch, UsageDay, UsageHostHour, UsageHour, UsageMinute, UsagePiece
 from app.models.waits import Wait, WaitState
 
 __all__ = [
@@ -86,8 +86,10 @@ __all__ = [
     "Terminal",
     "UsageBatch",
     "UsageDay",
+    "UsageHostHour",
     "UsageHour",
     "UsageMinute",
+    "UsagePiece",
     "User",
     "UserState",
     "Wait",

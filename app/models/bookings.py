@@ -105,6 +105,7 @@ class Allocation(Base):
     attached it but for that machine (see services.rules.fees). `asked_at`: when what held it was asked to end.
     `warned`: the last warning given, in minutes before the end. `holders`: what was last seen to hold it (see
     services.warnings). `instead_of_id`: the GPU that was booked, where it could not be freed and this one was given.
+    `counted`: what it had is in the usage's pieces; the database takes the mark away when any of that changes.
     """
 
     __tablename__ = "allocations"
@@ -125,6 +126,8 @@ class Allocation(Base):
             postgresql_where=text("attached_at IS NOT NULL AND detached_at IS NULL"),
         ),
         Index("ix_allocations_gpu_id_ends_at", "gpu_id", "ends_at", postgresql_where=text("released_at IS NULL")),
+        # What every report counts anew: some days of them.
+        Index("ix_allocations_uncounted", "starts_at", postgresql_where=text("NOT counted AND released_at IS NULL")),
     )
 
     id: Mapped[int] = mapped_column(primary_key=True)
@@ -143,6 +146,7 @@ class Allocation(Base):
     warned: Mapped[int | None]
     holders: Mapped[list[dict[str, Any]]] = mapped_column(JSONB, server_default="[]")
     instead_of_id: Mapped[int | None] = mapped_column(ForeignKey("gpus.id"))
+    counted: Mapped[bool] = mapped_column(server_default="false")
 
     booking: Mapped[Booking] = relationship(back_populates="allocations", lazy="raise")
     gpu: Mapped[Gpu] = relationship(lazy="raise", foreign_keys=[gpu_id])

@@ -9,7 +9,7 @@ from __future__ import annotations
 from datetime import date, datetime
 from typing import Any
 
-from sqlalchemy import CheckConstraint, Date, ForeignKey, Index, Integer, SmallInteger, String, func, text
+from sqlalchemy import CheckConstraint, Date, Double, ForeignKey, Index, Integer, SmallInteger, String, func, text
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import Mapped, mapped_column
 
@@ -76,6 +76,41 @@ class UsageDay(Amounts, Base):
     day: Mapped[date] = mapped_column(Date, primary_key=True)
     gpu_id: Mapped[int] = mapped_column(Integer, ForeignKey("gpus.id"), primary_key=True)
     consumer_id: Mapped[int] = mapped_column(Integer, ForeignKey("consumers.id"), primary_key=True)
+
+
+class UsageHostHour(Base):
+    """All that a host's GPUs did in an hour (UTC's), whoever had them: how a week goes. Kept as long as hours are."""
+
+    __tablename__ = "usage_host_hours"
+
+    hour: Mapped[datetime] = mapped_column(primary_key=True)
+    host_id: Mapped[int] = mapped_column(ForeignKey("hosts.id", ondelete="CASCADE"), primary_key=True)
+    sampled_ms: Mapped[int]
+    busy_ms: Mapped[int]
+
+
+class UsagePiece(Base):
+    """What a booking of the past had of one GPU on one of the lab's days, counted once: see services.reports.counted.
+
+    In seconds, joules and MiB, as reports sum them up. Of an allocation with the mark `counted`, all of its days are
+    here; of one without, none is. Kept as long as the booking is."""
+
+    __tablename__ = "usage_pieces"
+
+    day: Mapped[date] = mapped_column(Date, primary_key=True)
+    gpu_id: Mapped[int] = mapped_column(Integer, ForeignKey("gpus.id"), primary_key=True)
+    booking_id: Mapped[int] = mapped_column(Integer, ForeignKey("bookings.id"), primary_key=True, index=True)
+    # The booking's, so that a year's need not be joined.
+    user_id: Mapped[int] = mapped_column(Integer)
+    account_id: Mapped[int] = mapped_column(Integer)
+    host_id: Mapped[int] = mapped_column(Integer)
+    reserved: Mapped[float] = mapped_column(Double)
+    attached: Mapped[float] = mapped_column(Double)
+    late: Mapped[float] = mapped_column(Double)
+    sampled: Mapped[float] = mapped_column(Double)
+    busy: Mapped[float] = mapped_column(Double)
+    energy: Mapped[float] = mapped_column(Double)  # of several machines together it may be more than an integer takes
+    memory_mib: Mapped[int] = mapped_column(Integer)
 
 
 class UsageBatch(Base):

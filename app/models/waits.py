@@ -39,6 +39,8 @@ class Wait(Base):
         CheckConstraint("count > 0", name="count"),
         Index("ix_waits_open", "id", postgresql_where=text("state IN ('waiting', 'offered')")),
         Index("ix_waits_user_id_id", "user_id", "id"),
+        # By when they were answered or closed: reports look for it (services.reports.waiting).
+        Index("ix_waits_over", text("coalesce(least(granted_at, closed_at), 'infinity'::timestamptz)")),
     )
 
     id: Mapped[int] = mapped_column(primary_key=True)

@@ -15,8 +15,9 @@ from sqlalchemy.dialects.postgresql import insert
 
 from app import clock
 from app.extensions import db, lab_zone
-from app.models import UsageDay, UsageHour, UsageMinute
+from app.models import UsageDay, UsageHostHour, UsageHour, UsageMinute
 from app.services import policy
+from app.services.reports import counted
 
 SUMS = ("sampled_ms", "busy_ms", "energy_j")
 PEAKS = ("memory_mib", "temperature")
@@ -43,6 +44,12 @@ WITH gone AS MATERIALIZED (
 DELETE FROM usage_hours AS h USING gone
 WHERE h.hour = gone.hour AND h.gpu_id = gone.gpu_id AND h.consumer_id = gone.consumer_id
 """)
+_OLD_HOST_HOURS = text("""
+WITH gone AS MATERIALIZED (
+  SELECT hour, host_id FROM usage_host_hours WHERE hour < :before ORDER BY hour LIMIT :most FOR UPDATE SKIP LOCKED
+)
+DELETE FROM usage_host_hours AS h USING gone WHERE h.hour = gone.hour AND h.host_id = gone.host_id
+""")
 # A name that is so old can come from no agent's spool any more.
 _OLD_BATCHES = text("""
 DELETE FROM usage_batches WHERE (host_id, name) IN (
@@ -53,12 +60,15 @@ DELETE FROM usage_batches WHERE (host_id, name) IN (
 Row = Mapping[str, Any]
 
 
-def add(rows: Iterable[Row]) -> None:
-    """Add what GPUs did to their minutes, hours and days: rows of gpu_id, minute, consumer_id and the amounts."""
+def add(host_id: int, rows: Iterable[Row]) -> None:
+    """Add what a host's GPUs did to their minutes, hours and days, and to the host's hours: rows of gpu_id, minute,
+    consumer_id and the amounts."""
     found, zone = list(rows), lab_zone()
     _add(UsageMinute, "minute", found, lambda minute: minute)
     _add(UsageHour, "hour", found, lambda minute: minute.replace(minute=0))
     _add(UsageDay, "day", found, lambda minute: minute.astimezone(zone).date())
+    _add_to_host(host_id, found)
+    counted.forget({row["consumer_id"] for row in found})
 
 
 def prune() -> int:
@@ -66,7 +76,7 @@ def prune() -> int:
     rules, now = policy.current(), clock.now()
     minutes, hours = (now - timedelta(days=days) for days in (rules.minute_days, rules.hour_days))
     removed = 0
-    for statement, before in ((_OLD_MINUTES, minutes), (_OLD_HOURS, hours)):
+    for statement, before in ((_OLD_MINUTES, minutes), (_OLD_HOURS, hours), (_OLD_HOST_HOURS, hours)):
         removed += _rows(db.session.execute(statement, {"before": before, "most": AT_ONCE}))
     return removed + _rows(db.session.execute(_OLD_BATCHES, {"before": min(minutes, now - NAMES)}))
 
@@ -92,6 +102,24 @@ def _add(
     peaks = {name: func.greatest(getattr(model, name), statement.excluded[name]) for name in PEAKS}
     keys = ["gpu_id", period, "consumer_id"]
     db.session.execute(statement.on_conflict_do_update(index_elements=keys, set_=sums | peaks))
+
+
+def _add_to_host(host_id: int, rows: Iterable[Row]) -> None:
+    sums: dict[datetime, list[int]] = {}
+    for row in rows:
+        found = sums.setdefault(row["minute"].replace(minute=0), [0, 0])
+        found[0] += row["sampled_ms"]
+        found[1] += row["busy_ms"]
+    if not sums:
+        return
+    statement = insert(UsageHostHour).values(
+        [
+            {"hour": hour, "host_id": host_id, "sampled_ms": sampled, "busy_ms": busy}
+            for hour, (sampled, busy) in sorted(sums.items())
+        ]
+    )
+    added = {name: getattr(UsageHostHour, name) + statement.excluded[name] for name in ("sampled_ms", "busy_ms")}
+    db.session.execute(statement.on_conflict_do_update(index_elements=["hour", "host_id"], set_=added))
 
 
 def _rows(result: Result[Any]) -> int:

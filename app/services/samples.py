@@ -64,8 +64,11 @@ def deliver(host_id: int, name: str, parts: Iterable[Part]) -> int:
     unknown = len([part for part in parts if part.pci_address not in gpus])
     consumers = _consumers(host_id, known)
     folding.add(
-        {"gpu_id": gpus[part.pci_address], "consumer_id": consumers[part.booking, part.instance]} | asdict(part)
-        for part in known
+        host_id,
+        (
+            {"gpu_id": gpus[part.pci_address], "consumer_id": consumers[part.booking, part.instance]} | asdict(part)
+            for part in known
+        ),
     )
     return unknown
 

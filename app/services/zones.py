@@ -14,6 +14,7 @@ from sqlalchemy import select
 from app.extensions import db
 from app.models import Policy
 from app.services import audit, policy
+from app.services.reports import counted
 
 FRESH = 60.0  # seconds for which what was read is taken to be so still
 
@@ -41,7 +42,7 @@ def written() -> str | None:
 
 
 def write(name: str) -> None:
-    """Write down the portal's own. Days that are folded already stay as they are."""
+    """Write down the portal's own. Days that are folded already stay as they are; bookings are cut anew."""
     rules = policy.current()
     if rules.zone == name:
         return
@@ -50,4 +51,5 @@ def write(name: str) -> None:
         return
     before, rules.zone = rules.zone, name
     db.session.flush()
+    counted.forget_all()
     audit.record(audit.SYSTEM, "policy.zone", "policy", zone=name, before=before)

@@ -23,7 +23,15 @@ from tests.factories import make_admin
 START, DAYS, MINUTES = datetime(2026, 1, 1, tzinfo=UTC), 365, 30
 KEPT_DAYS = 35  # as the rules have it by default
 MOST_MONTH_MS, MOST_YEAR_MS, MOST_BYTES = 150, 400, 60
-TABLES = ("usage_minutes", "usage_hours", "usage_days", "usage_batches", "consumers")
+TABLES = (
+    "usage_minutes",
+    "usage_hours",
+    "usage_days",
+    "usage_host_hours",
+    "usage_pieces",
+    "usage_batches",
+    "consumers",
+)
 HOW = (
     "/reports for an admin, after {days} days of 64 GPUs in eight hosts: {rows:,} minutes loaded by COPY in {took:.0f} "
     "s, {bookings:,} bookings of {people} people in {teams} teams, "
@@ -88,10 +96,11 @@ def _times(pages: dict[str, tuple[float, ...]]) -> Iterator[Figure]:
 
 def _weights(weights: dict[str, int], rows: int, delivered: float, days: int) -> Iterator[Figure]:
     """Of a GPU's minute: while it is kept by itself, and of all minutes of a year when the old ones are gone."""
-    by_minute, folded = weights["usage_minutes"] / rows, (weights["usage_hours"] + weights["usage_days"]) / rows
+    by_minute = weights["usage_minutes"] / rows
+    folded = sum(weights[name] for name in TABLES[1:5]) / rows
     yield Figure("bytes of a minute, loaded", (by_minute,))
     yield Figure("bytes of a minute, delivered by tens of seconds", (delivered,))
-    yield Figure("bytes by GPU and minute, folded to hours and days", (folded,), most=MOST_BYTES)
+    yield Figure("bytes by GPU and minute, folded to hours, days and pieces", (folded,), most=MOST_BYTES)
     whole = folded + max(by_minute, delivered) * KEPT_DAYS / max(days, KEPT_DAYS)
     yield Figure(f"the same with {KEPT_DAYS} days of minutes, over {days} days", (whole,), most=MOST_BYTES)
 
@@ -112,7 +121,7 @@ def _deliver() -> float:
                 samples.deliver(host_id, f"{number}", parts)
     size = _size("usage_minutes") / (MINUTES * HOSTS * GPUS)
     with transaction() as session:
-        session.execute(sa.text("TRUNCATE usage_minutes, usage_hours, usage_days, usage_batches"))
+        session.execute(sa.text("TRUNCATE usage_minutes, usage_hours, usage_days, usage_host_hours, usage_batches"))
         session.execute(sa.delete(Consumer))
     return size
 

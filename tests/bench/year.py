@@ -13,6 +13,8 @@ import sqlalchemy as sa
 from app.extensions import db, transaction
 from app.models import Account, TeamMember, User
 from app.models.accounts import TEAM
+from app.services import zones
+from app.services.reports import counted
 from tests.factories import make_user
 
 PEOPLE, TEAMS = 40, 6
@@ -81,6 +83,9 @@ WHERE minute >= :start AND minute < :end GROUP BY 1, 2, 3 ORDER BY 1, 2, 3"""
 _DAYS = f"""INSERT INTO usage_days (day, gpu_id, consumer_id, sampled_ms, busy_ms, energy_j, memory_mib, temperature)
 SELECT (hour AT TIME ZONE :zone)::date, gpu_id, consumer_id, {_SUMS} FROM usage_hours
 GROUP BY 1, 2, 3 ORDER BY 1, 2, 3"""
+_HOST_HOURS = """INSERT INTO usage_host_hours (hour, host_id, sampled_ms, busy_ms)
+SELECT hour, c.host_id, sum(sampled_ms), sum(busy_ms) FROM usage_hours JOIN consumers AS c ON c.id = consumer_id
+GROUP BY 1, 2 ORDER BY 1, 2"""
 
 
 def people() -> None:
@@ -109,6 +114,7 @@ def load(start: datetime, days: int, zone: str) -> None:
         _week(start + timedelta(days=first), start + timedelta(days=min(days, first + 7)))
     with transaction() as session:
         session.execute(sa.text(_DAYS), {"zone": zone})
+        session.execute(sa.text(_HOST_HOURS))
     primary = "ADD CONSTRAINT pk_usage_minutes PRIMARY KEY (gpu_id, minute, consumer_id)"
     _run(
         "SET maintenance_work_mem = '512MB'",
@@ -116,7 +122,22 @@ def load(start: datetime, days: int, zone: str) -> None:
         *(f"{_ALTER} ADD CONSTRAINT {name} {what} NOT VALID" for name, what in _KEYS.items()),
         "RESET maintenance_work_mem",
     )
-    _vacuum("usage_minutes", "usage_hours", "usage_days")
+    _vacuum("usage_minutes", "usage_hours", "usage_days", "usage_host_hours")
+    _count(zone)
+
+
+def _count(zone: str) -> None:
+    """What is long over, as the postman does it minute by minute."""
+    with transaction():
+        zones.write(zone)
+    while _step():
+        pass
+    _vacuum("usage_pieces", "allocations")
+
+
+def _step() -> int:
+    with transaction():
+        return counted.count()
 
 
 def _week(start: datetime, end: datetime) -> None:

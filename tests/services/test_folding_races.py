@@ -13,7 +13,7 @@ import sqlalchemy as sa
 from flask import Flask
 
 from app.extensions import db, transaction
-from app.models import UsageBatch, UsageDay, UsageHour, UsageMinute
+from app.models import UsageBatch, UsageDay, UsageHostHour, UsageHour, UsageMinute
 from app.services import folding, policy, samples
 from app.services.samples import Part
 from tests.factories import make_host
@@ -44,7 +44,7 @@ def parts(host_id: int, first: int, last: int) -> list[Part]:
     ]
 
 
-def sums(core: Flask, model: type[UsageMinute | UsageHour | UsageDay]) -> tuple[int, int, int]:
+def sums(core: Flask, model: type[UsageMinute | UsageHour | UsageDay | UsageHostHour]) -> tuple[int, int, int]:
     """Rows, and the milliseconds measured and busy."""
     with core.app_context():
         query = sa.select(sa.func.count(), sa.func.sum(model.sampled_ms), sa.func.sum(model.busy_ms)).select_from(model)
@@ -83,6 +83,7 @@ def test_agents_that_deliver_while_two_prune(core: Flask, host_id: int, monkeypa
     busy = 2 * sum(abs(at) for at in range(-OLD, NEW))
     assert sums(core, UsageDay)[1:] == (2 * (OLD + NEW) * AMOUNT, busy)
     assert sums(core, UsageHour)[1:] == (2 * (OLD + NEW) * AMOUNT, busy)
+    assert sums(core, UsageHostHour)[1:] == (2 * (OLD + NEW) * AMOUNT, busy)
     assert sums(core, UsageMinute) == (2 * NEW, 2 * NEW * AMOUNT, 2 * sum(range(NEW)))
     assert removed == 2 * OLD
 

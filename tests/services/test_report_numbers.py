@@ -18,8 +18,8 @@ from app.config import Settings
 from app.extensions import db, lab_zone
 from app.models import Account, Allocation, Booking, Gpu, UsageMinute
 from app.models.accounts import TEAM
-from app.services import folding, policy, samples
-from app.services.reports import report
+from app.services import folding, policy, samples, zones
+from app.services.reports import counted, report
 from app.services.reports.numbers import Numbers, total
 from app.services.reports.periods import Choice, Range
 from app.services.reports.pieces import BEFORE, Key, Scope, numbers
@@ -192,12 +192,44 @@ GROUPS: dict[Key, Callable[[Booking, Gpu], Any]] = {
 
 
 def test_all_numbers_are_what_counting_by_hand_gives(app: object, first_day: date, freeze: Any) -> None:
-    seed = first_day.toordinal()
+    """Whether nothing, the oldest or everything of it was counted before and is kept."""
     freeze(_at(first_day + timedelta(days=3), lab_zone()) + 5 * HOUR + 20 * MINUTE)
-    lab = Lab(first_day, seed)
-    zone, midnight = lab_zone(), lab.start
-    untaken = [one for one in lab.bookings if _untaken(one) and midnight <= one.starts_at < clock.now()]
+    lab = Lab(first_day, first_day.toordinal())
+    untaken = [one for one in lab.bookings if _untaken(one) and lab.start <= one.starts_at < clock.now()]
     assert untaken, "rests that no machine took are among them"
+    zones.write(str(lab_zone()))
+    found = [_as_by_hand(lab, first_day)]
+    for later in (timedelta(0), timedelta(days=4)):
+        freeze(clock.now() + later)
+        found.append(settle_and_count(lab.bookings))
+        _as_by_hand(lab, first_day)
+    none, some, rest = found
+    live = {one.id for one in lab.bookings if not _released(one)}
+    assert (none, some & rest, some | rest) == (None, set(), live)
+    assert some, "what ended two days ago"
+    assert rest
+
+
+def settle_and_count(bookings: list[Booking]) -> set[int]:
+    """Close the books of what is over and count what is long over; the ids of those."""
+    for one in bookings:
+        one.settled_at = one.ends_at if one.ends_at <= clock.now() else None
+    db.session.flush()
+    marked = sa.select(Allocation.booking_id).where(Allocation.counted)
+    before = set(db.session.scalars(marked))
+    while counted.count(7):
+        pass
+    db.session.expire_all()
+    return set(db.session.scalars(marked)) - before
+
+
+def _released(booking: Booking) -> bool:
+    query = sa.select(Allocation.released_at).where(Allocation.booking_id == booking.id)
+    return all(db.session.scalars(query))
+
+
+def _as_by_hand(lab: Lab, first_day: date) -> None:
+    zone, midnight = lab_zone(), lab.start
     spans = [
         (midnight, _at(first_day + timedelta(days=3), zone)),  # whole days, over a change of clocks
         (midnight + 5 * HOUR + 17 * MINUTE, midnight + 50 * HOUR + 3 * MINUTE),  # hours and minutes at its ends
@@ -218,6 +250,10 @@ def test_all_numbers_are_what_counting_by_hand_gives(app: object, first_day: dat
                 parts = one.busy, one.idle, one.no_data, one.not_attached, one.not_given
                 assert sum(parts) == pytest.approx(one.reserved)
                 assert min(parts) > -1e-5
+        of_each = lab.count(start, min(end, clock.now()), lambda booking, _gpu, _day: booking.id)
+        for booking in (lab.bookings[0], lab.bookings[len(lab.bookings) // 2]):
+            found = numbers(span, Key.BOOKING, Scope(booking_id=booking.id))
+            assert _rounded(found) == _rounded({(booking.id, 0): of_each[booking.id]} if booking.id in of_each else {})
     [whole] = numbers(Span.of(*spans[0], zone, clock.now()), Key.NOTHING, Scope()).values()
     assert 0 < whole.not_given < whole.not_given + whole.not_attached
     everything = numbers(Span.of(*spans[0], zone, clock.now()), Key.TEAM, Scope())
@@ -225,6 +261,10 @@ def test_all_numbers_are_what_counting_by_hand_gives(app: object, first_day: dat
     assert len(teams) == 1
     [one] = numbers(Span.of(*spans[0], zone, clock.now()), Key.NOTHING, Scope(account_id=teams.pop())).values()
     assert one.reserved == sum(n.reserved for (key, _), n in everything.items() if key)
+    people = numbers(Span.of(*spans[1], zone, clock.now()), Key.PERSON, Scope())
+    for person in lab.people:
+        alone = numbers(Span.of(*spans[1], zone, clock.now()), Key.PERSON, Scope(user_id=person.id))
+        assert _rounded(alone) == _rounded({key: one for key, one in people.items() if key[0] == person.id})
 
 
 def test_so_is_all_else_on_a_report(app: object, first_day: date, freeze: Any) -> None:
@@ -305,11 +345,11 @@ def test_what_is_old_goes_by_steps_and_reports_of_days_stay(app: object, freeze:
     kept = {(booking, gpu, minute) for booking, gpu, minute, _part in lab.samples if minute >= line}
     assert (len(left), min(left) >= line, steps > 3) == (len(kept), True, True)
     assert numbers(span, Key.BOOKING, Scope()) == before
-    tables = ("usage_minutes", "usage_hours", "usage_days", "usage_batches")
+    tables = ("usage_minutes", "usage_hours", "usage_days", "usage_batches", "usage_host_hours")
     freeze(clock.now() + timedelta(days=50))
     while folding.prune():
         pass
     counts = [db.session.scalar(sa.text(f"SELECT count(*) FROM {name}")) for name in tables]
-    assert counts[:2] + counts[3:] == [0, 0, 0]
+    assert counts[:2] + counts[3:] == [0, 0, 0, 0]
     assert counts[2]
     assert numbers(span, Key.BOOKING, Scope()) == before

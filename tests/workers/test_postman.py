@@ -19,8 +19,8 @@ import sqlalchemy as sa
 
 from app import clock, create_core
 from app.extensions import db, transaction
-from app.models import Account, Channel, Event, LedgerEntry, Notice, Wait, WaitState
-from app.services import audit, channels, notices, outbox, sealing
+from app.models import Account, Allocation, Channel, Event, LedgerEntry, Notice, Wait, WaitState
+from app.services import audit, channels, notices, outbox, sealing, zones
 from app.services.claims import Ask
 from app.services.waits import joining
 from app.services.waits.joining import Wanted
@@ -248,6 +248,17 @@ def test_it_closes_the_books_of_a_host_that_nobody_looks_after(post: Post) -> No
         kinds = db.session.scalars(sa.select(LedgerEntry.kind).where(LedgerEntry.booking_id == booking_id)).all()
         assert sorted(kinds) == ["hold", "release", "settle"]
         assert db.session.scalars(sa.select(Account.balance).where(Account.name == "alice")).one() == 100 * 3600
+
+
+def test_it_counts_what_is_long_over(post: Post) -> None:
+    start = clock.now() - timedelta(days=3)
+    with transaction():
+        zones.write("Asia/Shanghai")
+        alice = db.session.merge(post.alice)
+        make_booking(alice, gpus_of(make_host("lab03", gpus=2)), start, start + HOUR, settled_at=start + HOUR)
+    post.postman.step()
+    with transaction():
+        assert db.session.scalars(sa.select(Allocation.counted)).all() == [True, True]
 
 
 def test_it_brings_the_months_hours_and_serves_the_waiting_list_with_them(post: Post) -> None:

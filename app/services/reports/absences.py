@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime
+from functools import cache
 from typing import TypeVarTuple
 
-from sqlalchemy import Select, func, or_, select
+from sqlalchemy import Integer, Select, bindparam, func, or_, select
+from sqlalchemy.orm import load_only
 
 from app.extensions import db
 from app.models import Account, Allocation, AuditEvent, Booking, Host, User
@@ -42,39 +44,51 @@ class Absence:
 
 _BOOKING = targets.number("booking")
 _GPUS = select(func.count()).where(Allocation.booking_id == Booking.id).correlate(Booking).scalar_subquery()
+_WHO = load_only(User.username, User.full_name)
 
 
 def counted(span: Span, scope: Scope) -> tuple[tuple[User, int], ...]:
     """Who did not come how often, most first."""
-    number = func.count()
-    query = _among(select(User, number), span, scope).group_by(User.id).order_by(number.desc(), User.username)
-    return tuple((user, count) for user, count in db.session.execute(query))
+    rows = db.session.execute(_counting(tuple(scope.values)), targets.values(span, scope))
+    return tuple((user, count) for user, count in rows)
 
 
 def newest(span: Span, scope: Scope, limit: int) -> list[Absence]:
     """So many of them, the last first."""
-    columns = select(AuditEvent.created_at, AuditEvent.action, User, Account, Host.name, Booking, _GPUS)
-    query = (
-        _among(columns, span, scope)
-        .join(Account, Account.id == Booking.account_id)
-        .join(Host, Host.id == Booking.host_id)
-        .order_by(AuditEvent.created_at.desc(), AuditEvent.id)
-        .limit(limit)
-    )
+    rows = db.session.execute(_listing(tuple(scope.values)), targets.values(span, scope) | {"most": limit})
     return [
         Absence(at, user, account, host, booking, gpus, NO_MACHINE if action == NO_SHOW else UNUSED)
-        for at, action, user, account, host, booking, gpus in db.session.execute(query)
+        for at, action, user, account, host, booking, gpus in rows
     ]
 
 
-def _among(query: Select[*Ts], span: Span, scope: Scope) -> Select[*Ts]:
+@cache
+def _counting(names: tuple[str, ...]) -> Select[User, int]:
+    number = func.count()
+    query = _among(select(User, number).options(_WHO), names)
+    return query.group_by(User.id).order_by(number.desc(), User.username)
+
+
+@cache
+def _listing(names: tuple[str, ...]) -> Select[datetime, str, User, Account, str, Booking, int]:
+    columns = select(AuditEvent.created_at, AuditEvent.action, User, Account, Host.name, Booking, _GPUS)
+    return (
+        _among(columns, names)
+        .join(Account, Account.id == Booking.account_id)
+        .join(Host, Host.id == Booking.host_id)
+        .order_by(AuditEvent.created_at.desc(), AuditEvent.id)
+        .options(_WHO, load_only(Account.name), load_only(Booking.starts_at, Booking.ends_at, Booking.booked_until))
+        .limit(bindparam("most", type_=Integer))
+    )
+
+
+def _among(query: Select[*Ts], names: tuple[str, ...]) -> Select[*Ts]:
     """Those of a span and a scope; from the events on, of which there are few, to their bookings and people."""
     absent = or_(AuditEvent.action == NO_SHOW, AuditEvent.details["absent"].as_boolean())
-    mine = [getattr(Booking, name) == value for name, value in scope.values.items()]
     return (
         query.select_from(AuditEvent)
         .join(Booking, Booking.id == _BOOKING)
         .join(User, User.id == Booking.user_id)
         .where(AuditEvent.action.in_((NO_SHOW, RECLAIMED)), absent, ~Booking.unasked)  # to a rest nobody had to come
-        .where(AuditEvent.created_at >= span.start, AuditEvent.created_at < span.until, *mine)
+        .where(*targets.within(names))
     )

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import TypeVarTuple
+from functools import cache
+from typing import Any, TypeVarTuple
 
-from sqlalchemy import Select, and_, case, cast, func, select
+from sqlalchemy import Integer, Select, and_, bindparam, case, cast, func, select
 from sqlalchemy.dialects.postgresql import ARRAY, array
+from sqlalchemy.orm import load_only
 from sqlalchemy.types import String
 
 from app.extensions import db
@@ -56,28 +58,21 @@ _GPU = case(
 )
 _HAD_IT = and_(NAMED.c.name == _MACHINE, NAMED.c.since <= AuditEvent.created_at, NAMED.c.until > AuditEvent.created_at)
 _MILDEST = func.array_position(cast(array(FORCED), ARRAY(String)), AuditEvent.action)
+_EVENT = AuditEvent.created_at, AuditEvent.action, AuditEvent.details
 
 
 def counted(span: Span, scope: Scope) -> Mapping[str, int]:
     """How often each of FORCED happened, or of somebody's bookings each of OF_BOOKINGS."""
-    kinds = OF_BOOKINGS if scope.values else FORCED
-    number = func.sum(1 + func.coalesce(AuditEvent.details["more"].as_integer(), 0))
-    query = _among(select(AuditEvent.action, number), span, scope).group_by(AuditEvent.action)
-    found: dict[str, int] = {action: int(count) for action, count in db.session.execute(query)}
-    return {action: found.get(action, 0) for action in kinds}
+    rows = db.session.execute(_counting(tuple(scope.values)), targets.values(span, scope))
+    found: dict[str, int] = {action: int(count) for action, count in rows}
+    return {action: found.get(action, 0) for action in _kinds(tuple(scope.values))}
 
 
 def newest(span: Span, scope: Scope, limit: int) -> list[Eviction]:
     """So many of them, the last first; of one moment, the mildest first."""
-    columns = select(AuditEvent, Gpu, _MACHINE, Booking.id, User).outerjoin(Gpu, Gpu.id == _GPU)
-    query = (
-        _among(columns, span, scope)
-        .outerjoin(NAMED, and_(Booking.id.is_(None), _HAD_IT))
-        .outerjoin(User, User.id == func.coalesce(Booking.user_id, NAMED.c.owner_id))
-        .order_by(AuditEvent.created_at.desc(), _MILDEST, AuditEvent.id)
-        .limit(limit)
-    )
-    found = [_eviction(*row) for row in db.session.execute(query)]
+    rows = db.session.execute(_listing(tuple(scope.values)), targets.values(span, scope) | {"most": limit}).all()
+    labels = {minor: gpu_label(Gpu(minor=minor)) for minor in {row.minor for row in rows} - {None}}
+    found = [_eviction(labels, *row) for row in rows]
     if scope.reader_id is None:
         return found
     return [
@@ -85,21 +80,47 @@ def newest(span: Span, scope: Scope, limit: int) -> list[Eviction]:
     ]
 
 
-def _among(query: Select[*Ts], span: Span, scope: Scope) -> Select[*Ts]:
+def _kinds(names: tuple[str, ...]) -> tuple[str, ...]:
+    return OF_BOOKINGS if names else FORCED
+
+
+@cache
+def _counting(names: tuple[str, ...]) -> Select[str, int]:
+    number = func.sum(1 + func.coalesce(AuditEvent.details["more"].as_integer(), 0))
+    return _among(select(AuditEvent.action, number), names).group_by(AuditEvent.action)
+
+
+@cache
+def _listing(names: tuple[str, ...]) -> Select[datetime, str, dict[str, Any], int, str, int, User]:
+    columns = select(*_EVENT, Gpu.minor, _MACHINE, Booking.id, User).select_from(AuditEvent)
+    return (
+        _among(columns.outerjoin(Gpu, Gpu.id == _GPU), names)
+        .outerjoin(NAMED, and_(Booking.id.is_(None), _HAD_IT))
+        .outerjoin(User, User.id == func.coalesce(Booking.user_id, NAMED.c.owner_id))
+        .order_by(AuditEvent.created_at.desc(), _MILDEST, AuditEvent.id)
+        .options(load_only(User.username, User.full_name))
+        .limit(bindparam("most", type_=Integer))
+    )
+
+
+def _among(query: Select[*Ts], names: tuple[str, ...]) -> Select[*Ts]:
     """Those of a span and of somebody's bookings; joined with their booking."""
-    mine = [getattr(Booking, name) == value for name, value in scope.values.items()]
-    kinds = OF_BOOKINGS if mine else FORCED
-    when = AuditEvent.created_at >= span.start, AuditEvent.created_at < span.until
-    joined = query.join(Booking, Booking.id == _BOOKING, isouter=not mine)
-    return joined.where(AuditEvent.action.in_(kinds), *when, *mine)
+    joined = query.join(Booking, Booking.id == _BOOKING, isouter=not names)
+    return joined.where(AuditEvent.action.in_(_kinds(names)), *targets.within(names))
 
 
 def _eviction(
-    event: AuditEvent, gpu: Gpu | None, machine: str | None, booking: int | None, user: User | None
+    labels: Mapping[int | None, str],
+    at: datetime,
+    action: str,
+    facts: dict[str, Any],
+    minor: int | None,
+    machine: str | None,
+    booking: int | None,
+    user: User | None,
 ) -> Eviction:
-    facts = event.details
-    label = gpu_label(gpu) if gpu else str(facts.get("pci_address", ""))
+    label = labels[minor] if minor is not None else str(facts.get("pci_address", ""))
     program = str(facts.get("name", "")) if "process" in facts else ""
     where = str(facts.get("host", ""))
     more = int(facts.get("more", 0))
-    return Eviction(event.created_at, event.action, where, label, machine or "", program, booking, user, more)
+    return Eviction(at, action, where, label, machine or "", program, booking, user, more)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import date, datetime
@@ -14,11 +13,11 @@ from sqlalchemy import select, text
 from sqlalchemy.orm import joinedload
 
 from app.extensions import db
-from app.models import Account, Booking, Gpu, Host, User
+from app.models import Account, Booking, Gpu, Host
 from app.services.reports import heat, incidents, periods, waiting
 from app.services.reports.numbers import Numbers, total
 from app.services.reports.periods import Choice, Range, Step
-from app.services.reports.pieces import BEFORE, Key, Scope, numbers
+from app.services.reports.pieces import BEFORE, Key, Scope, totals
 from app.services.reports.spans import Span
 from app.services.reports.waiting import Waits
 from app.services.words import gpu_label, when
@@ -151,15 +150,9 @@ def _by_group(
     firsts = sorted({step.first(day) for day in span.days})
     places = {first: number for number, first in enumerate(firsts)}
     key = Key.NOTHING if group.step else Key(group.value)
-    found = numbers(span, key, scope, tuple(places[step.first(day)] for day in span.days), earlier)
-    of_place: dict[int, list[Numbers]] = defaultdict(list)
-    of_one: dict[Any, list[Numbers]] = defaultdict(list)
-    for (one, place), amount in found.items():
-        of_place[place].append(amount)
-        if place != BEFORE:
-            of_one[one].append(amount)
-    bars = {first: total(of_place[place]) for first, place in places.items()}
-    before = total(of_place[BEFORE])
+    of_one, of_place = totals(span, key, scope, tuple(places[step.first(day)] for day in span.days), earlier)
+    bars = {first: of_place.get(place, Numbers()) for first, place in places.items()}
+    before = of_place.get(BEFORE, Numbers())
     if group.step:
         return (
             [Row(first.isoformat(), first.isoformat(), amount, first) for first, amount in bars.items()],
@@ -167,7 +160,7 @@ def _by_group(
             before,
         )
     names = _names(group, of_one)
-    return [Row(one, names.get(one, str(one)), total(amounts)) for one, amounts in of_one.items()], bars, before
+    return [Row(one, names.get(one, str(one)), amount) for one, amount in of_one.items()], bars, before
 
 
 def _order(group: Group) -> Any:
@@ -182,7 +175,8 @@ def _names(group: Group, keys: Iterable[Any]) -> dict[Any, str]:
     if group == Group.MODEL:
         return {model: model for model in ids}
     if group == Group.PERSON:
-        return {user.id: user.display_name for user in db.session.scalars(select(User).where(User.id.in_(ids)))}
+        people = text("SELECT id, full_name, username FROM users WHERE id = ANY (:ids)")
+        return {one: full_name or username for one, full_name, username in db.session.execute(people, {"ids": ids})}
     if group == Group.TEAM:
         query = select(Account).where(Account.id.in_(ids))
         return {0: ""} | {account.id: account.title for account in db.session.scalars(query)}

@@ -1,10 +1,14 @@
-"""The thing that an audit event was done to, by its id."""
+"""Audit events of a span, and the thing that each was done to, by its id."""
 
 from __future__ import annotations
 
-from sqlalchemy import BigInteger, ColumnElement, and_, case, cast, func
+from typing import Any
 
-from app.models import AuditEvent
+from sqlalchemy import BigInteger, ColumnElement, and_, bindparam, case, cast, func
+
+from app.models import AuditEvent, Booking
+from app.services.reports.pieces import Scope
+from app.services.reports.spans import Span
 
 DIGITS = 18  # what a bigint takes, whatever they are
 
@@ -18,3 +22,16 @@ def number(kind: str) -> ColumnElement[int | None]:
         func.ltrim(rest, "0123456789") == "",
     )
     return case((is_number, cast(rest, BigInteger)))
+
+
+def within(names: tuple[str, ...]) -> list[ColumnElement[bool]]:
+    """Those of a span and of a scope that has these names, whatever they are. A statement is made once: that takes
+    as long as running it. See `values`."""
+    mine = [getattr(Booking, name) == bindparam(name) for name in names]
+    since, before = AuditEvent.created_at >= bindparam("start"), AuditEvent.created_at < bindparam("until")
+    return [since, before, *mine]
+
+
+def values(span: Span, scope: Scope) -> dict[str, Any]:
+    """What such a statement is run with."""
+    return {"start": span.start, "until": span.until} | scope.values

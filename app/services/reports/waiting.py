@@ -53,7 +53,7 @@ WITH counted AS (
   LEFT JOIN accounts AS a ON a.name = w.account
   LEFT JOIN gpus AS g ON g.id = CAST(w.gpu_ids ->> 0 AS bigint)
   LEFT JOIN hosts AS h ON h.name = w.host
-  WHERE w.created_at < :until AND (over IS NULL OR over >= :start){scope}
+  WHERE w.created_at < :until AND coalesce(least(w.granted_at, w.closed_at), 'infinity') >= :start{scope}
 )
 SELECT grouping(key) AS is_total, key, count(*) AS places,
        count(*) FILTER (WHERE came_to = 'booked') AS booked, count(*) FILTER (WHERE came_to = 'offered') AS offered,

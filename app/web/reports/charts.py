@@ -7,10 +7,13 @@ from dataclasses import dataclass
 from datetime import date
 from typing import Any
 
+from markupsafe import Markup
+
 from app.services.reports.heat import Cell
 from app.services.reports.numbers import Numbers
 
 WIDTH, HEIGHT, LEFT, TOP, BOTTOM = 1000, 200, 48, 8, 22
+NONE = "\N{EN DASH}"  # nobody looked
 LABELS = 10  # of the horizontal axis at most, so that none lies on its neighbour
 PARTS = ("busy", "idle", "no_data", "not_attached", "not_given")  # bottom up
 
@@ -24,6 +27,11 @@ class Part:
     y: float
     width: float
     height: float
+
+    @property
+    def box(self) -> Markup:
+        """Where it is, as attributes: numbers alone."""
+        return Markup(f'x="{self.x}" y="{self.y}" width="{self.width}" height="{self.height}"')  # noqa: S704
 
 
 @dataclass(frozen=True)
@@ -74,14 +82,16 @@ def level(cell: Cell) -> int:
 
 
 def heat(week: Sequence[Sequence[Cell]]) -> list[list[dict[str, Any]]]:
-    """The week's cells: the number in each (None: no samples), how dark it is, and where."""
+    """The week's cells: the number in each or a dash (no samples), how dark it is, and where."""
     return [
         [
             {
-                "percent": None if cell is None else int(100 * cell + 1e-9),
-                "level": level(cell),
+                "percent": NONE if cell is None else str(int(100 * cell + 1e-9)),
+                "level": "-none" if cell is None else str(level(cell)),
                 "x": LEFT + hour * 39,
                 "y": 20 + number * 24,
+                "box": Markup(f'x="{LEFT + hour * 39}" y="{20 + number * 24}"'),  # noqa: S704 - numbers alone
+                "middle": Markup(f'x="{LEFT + hour * 39 + 19}" y="{20 + number * 24 + 16}"'),  # noqa: S704 - likewise
                 "hour": hour,
             }
             for hour, cell in enumerate(day)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
-from flask import Response, request
+from flask import Response, request, url_for
 from flask_babel import gettext as _
 
 from app.errors import InvalidInput
@@ -13,6 +14,7 @@ from app.services.reports import comparison, report
 from app.services.reports.absences import NO_MACHINE, UNUSED
 from app.services.reports.periods import Choice
 from app.services.reports.report import RANKED, Report
+from app.web import times
 from app.web.render import render
 from app.web.reports import asked, charts, sorting, words
 from app.web.reports.asked import ALL, MINE, Asked
@@ -74,11 +76,24 @@ def _shown(made: Report, when: str) -> dict[str, Any]:
         "ranked": RANKED,
         "kinds": KINDS,
         "gpu_hours": words.hours_of_many(),
+        "wasted_share": words.wasted_shares(RANKED),
+        "moments": {
+            "minute": times.moments("d MMM yyyy HH:mm"),
+            "second": times.moments("d MMM yyyy HH:mm:ss"),
+            "short": times.moments(),
+        },
+        "to_booking": _to_bookings(),
         "why": {one: words.absent(one) for one in (NO_MACHINE, UNUSED)},
         "steps": {one: words.step_of(one) for one in made.incidents.forced},
         "turned": sorting.turned,
         "rules": policy.current(),
     }
+
+
+def _to_bookings() -> Callable[[int], str]:
+    """The address of a booking by its id; a hundred of them take as long as a query when each is built by itself."""
+    first = url_for("bookings.show", booking_id=0)
+    return lambda number: f"{first.removesuffix('0')}{number}"
 
 
 def _wrong(error: InvalidInput) -> Response:

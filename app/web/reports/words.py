@@ -79,9 +79,15 @@ def share(part: float, whole: float) -> str:
     return NONE if found is None else _("%(share)s %%", share=found)
 
 
-def wasted_share(numbers: Numbers, least: float) -> str:
-    """What was wasted of what was booked; a dash where that is too little to say."""
-    return share(numbers.wasted, numbers.reserved) if numbers.reserved >= least else NONE
+def wasted_shares(least: float) -> Callable[[Numbers], str]:
+    """What was wasted of what was booked, for a table's cells; a dash where that is too little to say."""
+    pattern = _("%(share)s %%", share="\0")
+
+    def shown(numbers: Numbers) -> str:
+        found = percent(numbers.wasted, numbers.reserved) if numbers.reserved >= least else None
+        return NONE if found is None else pattern.replace("\0", str(found))
+
+    return shown
 
 
 def change(found: int | None) -> str:
