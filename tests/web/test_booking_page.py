@@ -39,7 +39,8 @@ def running(user: User, host: Host) -> Booking:
 
 
 def allocations(booking: Booking) -> list[Allocation]:
-    return list(db.session.scalars(db.select(Allocation).where(Allocation.booking_id == booking.id)))
+    query = db.select(Allocation).where(Allocation.booking_id == booking.id).order_by(Allocation.id)
+    return list(db.session.scalars(query))
 
 
 def address(booking: Booking) -> str:
