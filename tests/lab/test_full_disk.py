@@ -108,13 +108,18 @@ def kept(driver: PylxdDriver, name: str) -> bool:
     return False
 
 
+def unlisted_snapshot(host: Lab, name: str) -> Path:
+    """Make one as btrfs leaves it, that made it and then said that there was no room for it; the directory it is in."""
+    there = host.lxd_dir / "storage-pools" / "pool" / "containers-snapshots" / name
+    disk = there.parent.with_name("containers") / name
+    host.as_lxd(f"mkdir {there} && btrfs subvolume snapshot {disk} {there}/hand-1")
+    return there
+
+
 def test_a_snapshot_that_lxd_does_not_know_of_is_said_and_can_be_removed(lab: Hosts, made: Made) -> None:
-    """As btrfs leaves one that it made, and then said that there was no room for it."""
     host, driver = lab.ws1, connect(lab.ws1)
     name = made()
-    pool = host.lxd_dir / "storage-pools" / "pool"
-    there = pool / "containers-snapshots" / name
-    host.as_lxd(f"mkdir {there} && btrfs subvolume snapshot {pool}/containers/{name} {there}/hand-1")
+    there = unlisted_snapshot(host, name)
     with pytest.raises(GiveUp, match="a snapshot of it that LXD does not list") as refused:
         driver.delete(name, name)
     assert "delete what its pool has in containers-snapshots/" in refused.value.todo
@@ -126,9 +131,7 @@ def test_a_snapshot_that_lxd_does_not_know_of_is_said_and_can_be_removed(lab: Ho
 def test_a_snapshot_that_lxd_does_not_know_of_is_its_own_again_once_made_anew(lab: Hosts, made: Made) -> None:
     host, driver = lab.ws1, connect(lab.ws1)
     name = made()
-    pool = host.lxd_dir / "storage-pools" / "pool"
-    there = pool / "containers-snapshots" / name
-    host.as_lxd(f"mkdir {there} && btrfs subvolume snapshot {pool}/containers/{name} {there}/hand-1")
+    there = unlisted_snapshot(host, name)
     driver.snapshot(name, "hand-1")
     driver.delete(name, name)
     assert name not in host.as_lxd(f"ls {there.parent}").split()

@@ -11,9 +11,9 @@ from markupsafe import Markup
 
 from app.services.reports.heat import Cell
 from app.services.reports.numbers import Numbers
+from app.web.reports.words import NONE
 
 WIDTH, HEIGHT, LEFT, TOP, BOTTOM = 1000, 200, 48, 8, 22
-NONE = "\N{EN DASH}"  # nobody looked
 LABELS = 10  # of the horizontal axis at most, so that none lies on its neighbour
 PARTS = ("busy", "idle", "no_data", "not_attached", "not_given")  # bottom up
 
