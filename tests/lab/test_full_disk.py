@@ -69,9 +69,13 @@ def fill(host: Lab, name: str) -> None:
 
 
 def brimful(folder: Path) -> str:
-    """Fills a disk to the last byte, and says so: what btrfs had put aside for writing it gives back with a sync."""
-    write = f"dd if=/dev/zero of={folder}/fill-$n bs=4k; sync; echo x > {folder}/more-$n && sync && continue"
-    return f"exec 2>/dev/null; for n in $(seq 20); do {write}; [ $n -lt 3 ] || {{ echo full; break; }}; done"
+    """Fills a disk to the last byte, and says so: what btrfs had put aside for writing it gives back with a sync.
+
+    It writes on in one file: for a new one btrfs wants more room than LXD does for a start.
+    """
+    write = f"dd if=/dev/zero of={folder}/fill oflag=append conv=notrunc bs=4k; sync; echo x >> {folder}/fill"
+    until_refused = f"for n in $(seq 20); do {write} && sync && continue; [ $n -lt 3 ] || {{ echo full; break; }}; done"
+    return f"exec 2>/dev/null; {until_refused}"
 
 
 def used(driver: PylxdDriver, name: str) -> int:
