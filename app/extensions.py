@@ -16,7 +16,7 @@ from flask_limiter.util import get_remote_address
 from flask_login import LoginManager
 from flask_sqlalchemy import SQLAlchemy
 from flask_wtf.csrf import CSRFProtect
-from psycopg.pq import TransactionStatus
+from psycopg.pq import Format, TransactionStatus
 from sqlalchemy import Connection, Engine, event
 from sqlalchemy.orm import Session
 
@@ -75,6 +75,14 @@ def lab_zone() -> ZoneInfo:
 def _note_change(connection: Connection, _cursor: Any, statement: str, *_rest: Any) -> None:
     if not statement.startswith("SELECT"):
         connection.info["changed"] = True
+
+
+@event.listens_for(Engine, "before_cursor_execute")
+def _read_binary(_connection: Connection, cursor: Any, _statement: str, _values: Any, context: Any, _: bool) -> None:
+    """What a statement with `binary=True` answers is not written as text and read again: for moments by the thousand,
+    that takes a third of the time."""
+    if context is not None and context.execution_options.get("binary"):
+        cursor.format = Format.BINARY
 
 
 @event.listens_for(Engine, "commit")

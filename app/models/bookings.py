@@ -32,6 +32,7 @@ class Booking(Base):
     __table_args__ = (
         CheckConstraint("ends_at > starts_at", name="window"),
         Index("ix_bookings_user_id_starts_at", "user_id", "starts_at"),
+        Index("ix_bookings_user_id_ends_at", "user_id", "ends_at"),  # what runs or is to come, or lies in a week
         Index("ix_bookings_account_id_ends_at", "account_id", "ends_at"),  # what the rules look at, account locked
         Index("ix_bookings_series_id", "series_id", postgresql_where=text("series_id IS NOT NULL")),
         Index("ix_bookings_rest_of_id", "rest_of_id", postgresql_where=text("rest_of_id IS NOT NULL")),

@@ -1,7 +1,7 @@
 """A day or week of GPUs: one row per host with what is free in each cell, and the open hosts' GPUs with their bars.
 
-Four queries whatever is stored: hosts and GPUs, the allocations that touch what is shown, whose they are, and
-maintenance. Two more where a host is booked up to the end of that.
+Three queries whatever is stored: hosts and GPUs, what is held in the time shown and worked on, and whose that is. One
+more where a host is booked up to the end of that.
 """
 
 from __future__ import annotations
@@ -158,11 +158,11 @@ def is_open(host: ShownHost, groups: Sequence[tuple[ShownHost, Sequence[ShownGpu
     return few or host.name in wanted.open_hosts
 
 
-def _named(groups: Sequence[tuple[ShownHost, Sequence[ShownGpu]]], wanted: Wanted) -> list[int] | None:
-    """The hosts, by id, whose bookings are shown with their people; None for all. Only mine: nobody else is named."""
+def _named(groups: Sequence[tuple[ShownHost, Sequence[ShownGpu]]], wanted: Wanted) -> set[int]:
+    """The GPUs, by id, whose bookings are shown with their people. Only mine: nobody else is named."""
     if wanted.mine_only:
-        return []
-    return None if wanted.entries else [host.id for host, _gpus in groups if is_open(host, groups, wanted)]
+        return set()
+    return {gpu.id for host, gpus in groups if wanted.entries or is_open(host, groups, wanted) for gpu in gpus}
 
 
 def _host_row(

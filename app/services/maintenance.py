@@ -117,19 +117,20 @@ class Kept(NamedTuple):
     reason: str
 
 
-# Put together once and read as plain rows: every page of the calendar asks it, and there is nearly always nothing.
-_BETWEEN = (
+_since, _until = (bindparam(name, type_=Block.starts_at.type) for name in ("since", "until"))
+# What is to share a moment with `[since, until)`; the calendar asks for it together with bookings.
+BETWEEN = (
     select(Block.gpu_id, Block.maintenance_id, Block.starts_at, Block.ends_at, Maintenance.reason)
     .join(Maintenance, Maintenance.id == Block.maintenance_id)
-    .where(Block.lifted_at.is_(None), Block.ends_at > bindparam("start"), Block.starts_at < bindparam("end"))
-    .order_by(Block.starts_at, Block.id)
+    .where(Block.lifted_at.is_(None), Block.ends_at > _since, Block.starts_at < _until)
 )
 
 
 def between(start: datetime, end: datetime) -> dict[int, list[Kept]]:
     """By GPU id, the times of maintenance that share a moment with a span, in order of start; for calendars."""
     found: dict[int, list[Kept]] = {}
-    for row in db.session.connection().execute(_BETWEEN, {"start": start, "end": end}).all():
+    query = BETWEEN.order_by(Block.starts_at, Block.id)
+    for row in db.session.connection().execute(query, {"since": start, "until": end}).all():
         found.setdefault(row[0], []).append(Kept(*row))
     return found
 

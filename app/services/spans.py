@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from itertools import pairwise
@@ -16,11 +16,13 @@ from sqlalchemy import (
     DateTime,
     Select,
     Text,
+    and_,
     any_,
     bindparam,
     case,
     cast,
     column,
+    false,
     func,
     literal,
     null,
@@ -28,12 +30,13 @@ from sqlalchemy import (
     select,
     true,
     type_coerce,
+    union_all,
     values,
 )
 from sqlalchemy.dialects.postgresql import aggregate_order_by
 
 from app.extensions import db
-from app.models import Allocation, AuditEvent, Booking, Gpu, Host, User, Wait, WaitState
+from app.models import Allocation, AuditEvent, Block, Booking, Gpu, Host, Maintenance, User, Wait, WaitState
 from app.models.base import UtcDateTime
 from app.services import maintenance
 from app.services.timeline_parts import NOBODY, SOMEBODY, ShownGpu, ShownHost, Span, Spans, Waiting
@@ -72,20 +75,22 @@ _GPUS_AND_WAITS = _GPUS.with_only_columns(*_gpu_of, MARK.scalar_subquery(), _wai
 # The range operators are what the overlap constraint's index answers, at any number of stored bookings. Whose they are
 # is a query of its own: in a join, PostgreSQL expects far more rows of this one and reads all bookings there are.
 _held = func.tstzrange(Allocation.starts_at, Allocation.ends_at)
-_HELD = (
-    select(
-        Allocation.gpu_id,
-        Allocation.booking_id,
-        type_coerce(Allocation.starts_at, DateTime(timezone=True)),
-        type_coerce(Allocation.ends_at, DateTime(timezone=True)),
-        Allocation.attached_at.is_not(None),
-    )
-    .where(
-        or_(_held.op("&&")(func.tstzrange(_start, _end)), _held.op("@>")(_now)),
-        Allocation.released_at.is_(None),
-    )
-    .order_by(Allocation.starts_at)
+_moment = partial(type_coerce, type_=DateTime(timezone=True))
+_ALLOCATED = select(
+    Allocation.gpu_id,
+    Allocation.booking_id,
+    _moment(Allocation.starts_at).label("starts_at"),
+    _moment(Allocation.ends_at),
+    Allocation.attached_at.is_not(None),
+    literal(""),
+).where(
+    or_(_held.op("&&")(func.tstzrange(_start, _end)), _held.op("@>")(_now)),
+    Allocation.released_at.is_(None),
 )
+_KEPT = maintenance.BETWEEN.with_only_columns(
+    Block.gpu_id, -Block.maintenance_id, _moment(Block.starts_at), _moment(Block.ends_at), false(), Maintenance.reason
+)
+_HELD = union_all(_ALLOCATED, _KEPT).order_by("starts_at").execution_options(binary=True)
 _OWNERS = (
     select(
         Booking.id,
@@ -97,12 +102,10 @@ _OWNERS = (
     )
     .join(User, User.id == Booking.user_id)
     .where(
-        Booking.id == any_(cast(bindparam("ids", type_=Text), ARRAY(BigInteger))),
         or_(
-            bindparam("everybody", type_=Boolean),
-            Booking.host_id == any_(bindparam("hosts", type_=ARRAY(BigInteger))),
-            Booking.user_id == _viewer,
-        ),
+            Booking.id == any_(cast(bindparam("ids", type_=Text), ARRAY(BigInteger))),
+            and_(Booking.user_id == _viewer, Booking.ends_at.between(bindparam("first_end"), bindparam("last_end"))),
+        )
     )
 )
 
@@ -138,56 +141,52 @@ def _waiting(number: int, start: str, end: str, count: int, model: str, host: st
     return Waiting(number, starts_at, ends_at, count, model, host, frozenset(gpu_ids))
 
 
-def spans(start: datetime, end: datetime, now: datetime, viewer: User, named: Iterable[int] | None = None) -> Spans:
+def spans(start: datetime, end: datetime, now: datetime, viewer: User, named: Container[int]) -> Spans:
     """By GPU, the allocations that touch a span or run now (for "free now", whichever week is shown), and maintenance.
-    `named`: the hosts, by id, whose bookings are shown with their people; on others only the viewer's own are known.
+    `named`: the GPUs, by id, whose bookings are shown with their people; on others only the viewer's own are known.
     """
     rows = _held_rows(start, end, now)
-    owners = _owners({row[1] for row in rows}, viewer, named)
-    return _by_gpu(rows, owners, maintenance.between(min(start, now), max(end, now + A_MOMENT)))
+    return _by_gpu(rows, _owners(rows, viewer, named))
 
 
 def held(start: datetime, end: datetime) -> Spans:
     """By GPU, the same that touch a span, whosever they are: nobody is named."""
-    return _by_gpu(_held_rows(start, end, start), {}, maintenance.between(start, end))
+    return _by_gpu(_held_rows(start, end, start), {})
 
 
 def _held_rows(start: datetime, end: datetime, now: datetime) -> Sequence[Any]:
-    rows = db.session.connection().execute(_HELD, {"start": start, "end": end, "now": now}).all()
+    times = {"start": start, "end": end, "now": now, "since": min(start, now), "until": max(end, now + A_MOMENT)}
+    rows = db.session.connection().execute(_HELD, times).all()
     if rows and rows[0][2].tzinfo is not UTC:  # a server that has another zone: two of one zone compare by its clock
-        return [(*row[:2], row[2].astimezone(UTC), row[3].astimezone(UTC), row[4]) for row in rows]
+        return [(*row[:2], row[2].astimezone(UTC), row[3].astimezone(UTC), *row[4:]) for row in rows]
     return rows
 
 
-def _by_gpu(rows: Iterable[Any], owners: Mapping[int, Owner], kept: Mapping[int, Iterable[maintenance.Kept]]) -> Spans:
+def _by_gpu(rows: Iterable[Any], owners: Mapping[int, Owner]) -> Spans:
+    """Of times of maintenance, whose number is negative, the row says why."""
     found: dict[int, list[Span]] = defaultdict(list)
-    for gpu_id, booking_id, starts_at, ends_at, attached in rows:
-        user_id, owner, note, offered = owners.get(booking_id, _UNNAMED)
-        found[gpu_id].append(
-            _new_span((gpu_id, booking_id, starts_at, ends_at, user_id, owner, attached, note, offered))
-        )
-    for gpu_id, times in kept.items():
-        found[gpu_id] = sorted([*found[gpu_id], *map(_kept, times)], key=lambda span: span.starts_at)
+    for gpu_id, number, starts_at, ends_at, attached, reason in rows:
+        user_id, owner, note, offered = owners.get(number, _UNNAMED) if number > 0 else (NOBODY, "", reason, False)
+        found[gpu_id].append(_new_span((gpu_id, number, starts_at, ends_at, user_id, owner, note, offered, attached)))
     return found
 
 
 _new_span = partial(tuple.__new__, Span)  # by the thousand: half the time of Span(…)
 
 
-def _kept(one: maintenance.Kept) -> Span:
-    """A time in which a GPU is worked on: nobody's, and without a booking."""
-    return Span(one.gpu_id, -one.maintenance_id, one.starts_at, one.ends_at, NOBODY, "", note=one.reason)
-
-
-def _owners(booking_ids: set[int], viewer: User, hosts: Iterable[int] | None) -> dict[int, Owner]:
+def _owners(rows: Sequence[Any], viewer: User, named: Container[int]) -> dict[int, Owner]:
     """By booking, its person's id, the name that others see, what for, where the viewer may read that, and whether it
     is only offered to the viewer."""
+    if not rows:
+        return {}
+    ids = {number for gpu_id, number, _, _, _, _ in rows if gpu_id in named and number > 0}
+    ends = [ends_at for _, _, _, ends_at, _, _ in rows]  # a booking ends as what it holds does, so its own lie in there
     values = {
         "viewer": viewer.id,
         "all_notes": viewer.is_admin,
-        "ids": f"{{{','.join(map(str, booking_ids))}}}",  # as text: psycopg takes a while over a list of hundreds
-        "everybody": hosts is None,
-        "hosts": list(hosts or ()),
+        "ids": f"{{{','.join(map(str, ids))}}}",  # as text: psycopg takes a while over a list of hundreds
+        "first_end": min(ends),
+        "last_end": max(ends),
     }
     rows = db.session.connection().execute(_OWNERS, values).all()
     return {

@@ -70,19 +70,20 @@ def cells(gpus: Sequence[ShownGpu], spans: Spans, frame: Frame, waits: Sequence[
     """A host's cells; of the one that is now, what is left of it counts. `waits`: what the viewer waits for there."""
     changes = [0] * len(frame.edges)  # by cell: how many more GPUs are taken than in the one before
     edges, begin, in_service = frame.edges, max(frame.now, frame.start), usable(gpus)
+    last, current = len(edges) - 1, bisect_right(edges, begin) - 1
     for gpu in in_service:
-        counted = 0  # up to this cell: two bookings may share one
+        counted = current  # up to this cell: two bookings may share one
         for span in touching(spans.get(gpu.id, ()), begin, frame.end):  # as Frame.touched, a thousand times
-            stop = min(bisect_left(edges, span.ends_at, counted), len(edges) - 1)
+            stop = bisect_left(edges, span.ends_at, counted, last)
             if stop > counted:
-                first = bisect_right(edges, max(span.starts_at, begin), counted) - 1
+                first = bisect_right(edges, span.starts_at, counted, last) - 1
                 changes[max(first, counted)] += 1
                 changes[stop] -= 1
                 counted = stop
     free = [len(in_service) - taken for taken in accumulate(changes)]
     whose = {frame.viewer_id, NOBODY}
-    every = [span for gpu in gpus for span in touching(spans.get(gpu.id, ()), frame.start, frame.end)]
-    marked = [span for span in every if span.user_id in whose]
+    lines = [touching(spans.get(gpu.id, ()), frame.start, frame.end) for gpu in gpus]
+    marked = [span for line in lines for span in line if span.user_id in whose]
     mine = _touched(frame, [span for span in marked if span.user_id == frame.viewer_id])
     kept = _touched(frame, [span for span in marked if span.user_id == NOBODY])
     waited = _touched(frame, waits)

@@ -39,9 +39,9 @@ class Span(NamedTuple):  # these are made by the thousand: a frozen dataclass ta
     ends_at: datetime
     user_id: int
     owner: str
-    attached: bool = True
     note: str = ""  # what for, where the viewer may read it
     offered: bool = False
+    attached: bool = True
 
     @property
     def is_maintenance(self) -> bool:

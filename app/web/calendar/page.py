@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 from flask import Response, url_for
@@ -15,8 +16,9 @@ from app.services.calendar import Shown
 from app.services.periods import Kind
 from app.web import times
 from app.web.bookings.blueprint import slot
-from app.web.calendar import moments, phone, words
+from app.web.calendar import phone, words
 from app.web.calendar.blueprint import compact
+from app.web.calendar.moments import Moments
 from app.web.calendar.view import View
 from app.web.render import render
 from app.web.sessions import me
@@ -56,7 +58,8 @@ def _month(view: View) -> dict[str, Any]:
 
 def _timeline(view: View) -> dict[str, Any]:
     shown = calendar.show(me(), view.period, view.wanted)
-    hours, form = words.hours(shown.period), url_for("bookings.new")
+    hours, form, said = words.hours(shown.period), url_for("bookings.new"), Moments()
+    with_gaps = sum(len(line.gaps) for row in shown.hosts for line in row.rows) <= GAPS
     return {
         "shown": shown,
         "summary": _summary(shown),
@@ -65,15 +68,15 @@ def _timeline(view: View) -> dict[str, Any]:
         "cells": words.cell_links(shown, view.model, form),
         "edges": words.edges(shown),
         "step": max(STEPS[view.kind], slot()),
-        "lane": words.Lane(form, with_gaps=sum(len(line.gaps) for row in shown.hosts for line in row.rows) <= GAPS),
+        "lane": words.Lane(said, form, with_gaps=with_gaps),
         "form": form,
-        "phone_line": phone.line,
+        "phone_line": partial(phone.line, said),
         "none_of_mine": view.mine and not any(one.mine for one in shown.entries),
         "waited": any(row.waiting or any(cell.waited for cell in row.cells) for row in shown.hosts),
         "quarantine": any(GpuState.QUARANTINE in row.closed and not row.open for row in shown.hosts),
         "own": [one for one in shown.entries if one.mine and one.state != "ended"][:OWN],
         "phone_day": view.day,
-        "short": moments.short,
+        "short": said.text,
         "compact": compact,
         "all_open": calendar.all_open(shown),
     }

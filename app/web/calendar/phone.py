@@ -11,10 +11,10 @@ from app import clock
 from app.services.calendar import HostRow, Shown
 from app.services.timeline_parts import Cell
 from app.web.calendar.blueprint import address, compact
-from app.web.calendar.moments import short
+from app.web.calendar.moments import Moments
 
 
-def line(row: HostRow, shown: Shown, day: date, today: date, form: str) -> dict[str, str]:
+def line(said: Moments, row: HostRow, shown: Shown, day: date, today: date, form: str) -> dict[str, str]:
     """A host on one of the days shown: what is free, and the address of the form for it; `form`: of an empty one."""
     a_day = len(row.cells) // len(shown.days)
     first = shown.period.days.index(day) * a_day
@@ -26,7 +26,7 @@ def line(row: HostRow, shown: Shown, day: date, today: date, form: str) -> dict[
             "%(free)s of %(num)s GPU free now", "%(free)s of %(num)s GPUs free now", row.gpus, free=row.free_now
         )
         if not row.free_now and row.next_free is not None:
-            text = _("%(text)s, next free %(when)s", text=text, when=short(row.next_free))
+            text = _("%(text)s, next free %(when)s", text=text, when=said.text(row.next_free))
         start = "" if row.free_now else compact(row.next_free) if row.next_free else None
     else:
         best = max(cells, key=lambda cell: cell.free or 0)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import datetime
 from itertools import pairwise
+from operator import itemgetter
 from typing import Any
 
 from flask import url_for
@@ -44,34 +45,35 @@ class Lane:
     here and not in the template, and short: there are up to 1,500. HTML closes a `<li>` at the next one; which GPU it
     is the list around them says; who may not open a booking is led to the list."""
 
-    def __init__(self, form: str, *, with_gaps: bool) -> None:
-        self._moments = Moments()
-        self._gaps = Gaps(self._moments, form) if with_gaps else None
-        self._you = _("You")
-        self._plain = _("%(owner)s, %(start)s to %(end)s", owner="{owner}", start="{start}", end="{end}")
-        self._states = {
-            code: _(
-                "%(owner)s, %(start)s to %(end)s, %(state)s", owner="{owner}", start="{start}", end="{end}", state=word
-            )
-            if word
-            else self._plain
+    def __init__(self, moments: Moments, form: str, *, with_gaps: bool) -> None:
+        self._moments = moments
+        self._gaps = Gaps(moments, form) if with_gaps else None
+        self._escaped = Escaped()
+        self._you = self._escaped[_("You")]
+        self._noted = self._escaped[_("%(name)s: %(note)s", name="{name}", note="{note}")]
+        filled_in = {name: f"{{{name}}}" for name in ("owner", "start", "end")}
+        self._plain = _("%(owner)s, %(start)s to %(end)s", **filled_in)
+        said = {
+            code: _("%(owner)s, %(start)s to %(end)s, %(state)s", state=word, **filled_in) if word else self._plain
             for code, (_role, word) in STATES.items()
         }
+        self._states = {code: self._escaped[text] for code, text in said.items()}
 
     def __call__(self, row: GpuRow) -> Markup:
         """One GPU's, in order of time: that is how the Tab key goes."""
         parts = [(bar.starts_at, self._bar(bar)) for bar in row.bars]
         if self._gaps:
             parts += [(gap.starts_at, self._gaps.one(gap, row.gpu.id)) for gap in row.gaps]
-            parts.sort(key=lambda part: part[0])
+            parts.sort(key=itemgetter(0))
         return Markup("".join(text for _moment, text in parts))  # noqa: S704 - what people wrote is escaped below
 
     def _bar(self, bar: Bar) -> str:
         if bar.state == "maintenance":
             name = escape(self.maintenance(bar))
             return f'<li class="s{bar.start} w{bar.width} kept"><p title="{name}">{name}</p>'
-        text = escape(self._you if bar.mine else bar.owner) if bar.width >= LABEL_FROM else ""
-        link = f'<a href=/b/{code(bar.booking_id)} aria-label="{escape(self.name(bar))}"{bar_hooks(bar)}>{text}</a>'
+        owner = self._you if bar.mine else self._escaped[bar.owner]
+        text = owner if bar.width >= LABEL_FROM else ""
+        link = f'<a href=/b/{code(bar.booking_id)} aria-label="{self._name(bar, owner)}"{bar_hooks(bar)}>{text}</a>'
         return f'<li class="{bar_class(bar)}">{link}'
 
     def waiting(self, wait: Waiting, bar: Bar) -> Markup:
@@ -87,13 +89,12 @@ class Lane:
         where = f"s{bar.start} w{bar.width} in-line"
         return _IN_LINE.format(where, url_for("waits.index"), name, _("Waiting") if bar.width >= LABEL_FROM else "")
 
-    def name(self, bar: Bar) -> str:
+    def _name(self, bar: Bar, owner: str) -> str:
         """`Li Wei, Tue 20:00 to Wed 08:00, in use`: what the bar shows, for those who hear it or point at it; and what
-        for, where they may read that."""
+        for, where they may read that. Escaped, as the owner is."""
         start, end = self._moments.span(bar.starts_at, bar.ends_at)
-        owner = self._you if bar.mine else bar.owner
-        name = self._states[bar.state].format(owner=owner, start=start, end=end)
-        return _("%(name)s: %(note)s", name=name, note=bar.note[:NOTE_LENGTH]) if bar.note else name
+        name = self._states[bar.state].format(owner=owner, start=self._escaped[start], end=self._escaped[end])
+        return self._noted.format(name=name, note=escape(bar.note[:NOTE_LENGTH])) if bar.note else name
 
     def maintenance(self, bar: Bar) -> str:
         """`Maintenance: new fans, Tue 20:00 to Wed 08:00`."""
@@ -102,10 +103,23 @@ class Lane:
         return self._plain.format(owner=what, start=start, end=end)
 
 
+class Escaped(dict[str, str]):
+    """What has been written on a page, for HTML: each once."""
+
+    def __missing__(self, text: str) -> str:
+        found = self[text] = str(escape(text))
+        return found
+
+
 def bar_class(bar: Bar) -> str:
     """Where it lies, and what it is."""
-    flags = {STATES[bar.state][0]: True, "mine": bar.mine, "before": bar.before, "after": bar.after}
-    return " ".join([f"s{bar.start} w{bar.width}", *(name for name, so in flags.items() if name and so)])
+    role = STATES[bar.state][0]
+    found = f"s{bar.start} w{bar.width} {role}" if role else f"s{bar.start} w{bar.width}"
+    if bar.mine:
+        found += " mine"
+    if bar.before:
+        found += " before"
+    return f"{found} after" if bar.after else found
 
 
 def bar_hooks(bar: Bar) -> str:
@@ -184,11 +198,11 @@ class Gaps:
         self._moments = moments
         self._now = clock.now()
         self._form = form
-        self._text = _("Book from %(start)s", start="{start}")
+        self._text = str(escape(_("Book from %(start)s", start="{start}")))
 
     def one(self, gap: Gap, gpu_id: int) -> str:
         """One of a GPU's. When it ends is not said: the form ends a booking before the next one begins."""
-        name = escape(self._text.format(start=self._moments.text(gap.starts_at)))
+        name = self._text.format(start=escape(self._moments.text(gap.starts_at)))
         address = f"{self._form}?gpu={gpu_id}"
         if gap.starts_at > self._now:
             address += f"&start={compact(gap.starts_at)}"
