@@ -7,9 +7,10 @@ from zoneinfo import ZoneInfo
 
 import pytest
 from flask import Flask
+from sqlalchemy import update
 
 from app.extensions import db
-from app.models import GpuState, User, Wait
+from app.models import Allocation, GpuState, User, Wait
 from app.services import calendar, maintenance, periods
 from app.services.calendar import Shown, Wanted
 from app.services.periods import Kind
@@ -187,8 +188,7 @@ def test_ones_own_is_known_on_a_closed_host_also_where_its_gpu_was_replaced_half
     gpus = [gpus_of(make_host(name, gpus=8))[0] for name in ("lab01", "lab02")]
     make_booking(other, gpus[:1], NOW - HOUR, NOW + 9 * HOUR)
     booking = make_booking(user, gpus[1:], NOW - 30 * HOUR, NOW + 5 * HOUR)
-    booking.allocations[0].starts_at = NOW - timedelta(minutes=30)
-    db.session.flush()
+    db.session.execute(update(Allocation).where(Allocation.booking_id == booking.id).values(starts_at=NOW - HOUR / 2))
     shown = week(user, NOW.date(), ZONE, entries=False)
     assert [(row.open, row.own) for row in shown.hosts] == [(False, False), (False, True)]
     (entry,) = shown.entries
