@@ -15,6 +15,7 @@ from app.web.reports.words import NONE
 
 WIDTH, HEIGHT, LEFT, TOP, BOTTOM = 1000, 200, 48, 8, 22
 LABELS = 10  # of the horizontal axis at most, so that none lies on its neighbour
+HALF = 36  # of a label's width: nearer to the edge, it would be cut
 PARTS = ("busy", "idle", "no_data", "not_attached", "not_given")  # bottom up
 
 
@@ -36,11 +37,12 @@ class Part:
 
 @dataclass(frozen=True)
 class Bars:
-    """Stacked bars; `lines`: the scale's, each with its hours; `labels`: where steps are named."""
+    """Stacked bars; `lines`: the scale's, each with its hours; `labels`: where steps are named, and whether that is the
+    name's middle or its end."""
 
     parts: tuple[Part, ...]
     lines: tuple[tuple[float, float], ...]
-    labels: tuple[tuple[float, date], ...]
+    labels: tuple[tuple[float, str, date], ...]
     width: int = WIDTH
     height: int = HEIGHT
     left: int = LEFT
@@ -51,7 +53,8 @@ def bars(found: Mapping[date, Numbers]) -> Bars:
     top = _round_up(max((one.reserved for one in found.values()), default=0.0) / 3600)
     room = HEIGHT - TOP - BOTTOM
     pitch = (WIDTH - LEFT) / max(len(found), 1)
-    parts, labels = [], []
+    parts: list[Part] = []
+    labels: list[tuple[float, str, date]] = []
     every = -(-len(found) // LABELS)
     for number, (first, one) in enumerate(found.items()):
         x, base = LEFT + number * pitch + pitch * 0.1, float(TOP + room)
@@ -61,7 +64,8 @@ def bars(found: Mapping[date, Numbers]) -> Bars:
                 base -= height
                 parts.append(Part(kind, round(x, 1), round(base, 1), round(pitch * 0.8, 1), round(height, 1)))
         if number % every == 0:
-            labels.append((round(x + pitch * 0.4, 1), first))
+            middle = round(x + pitch * 0.4, 1)
+            labels.append((middle, "middle", first) if middle <= WIDTH - HALF else (float(WIDTH), "end", first))
     lines = tuple((round(TOP + room * (1 - share), 1), top * share) for share in (0, 0.5, 1))
     return Bars(tuple(parts), lines, tuple(labels))
 
