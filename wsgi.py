@@ -18,7 +18,4 @@ with app.app_context():
         logging.getLogger(__name__).warning("no database: agents go by the zone that was written down last")
     db.session.remove()
     db.engine.dispose()  # a server may make its processes of this one, and no connection is for two
-# What is here by now stays: each full collection would look through it, in the middle of somebody's page. A page makes
-# objects by the thousand, nearly all gone with it; by default they are looked through a dozen times meanwhile.
-gc.freeze()
-gc.set_threshold(50_000)
+gc.freeze()  # what is here by now stays: each full collection would look through it, in the middle of somebody's page

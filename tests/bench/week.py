@@ -146,8 +146,7 @@ def portal(settings: Settings, username: str = "") -> Iterator[Portal]:
         db.session.remove()
     cookie = client.raw.get_cookie("session")
     assert cookie is not None
-    gc.freeze()  # as wsgi.py does, this and the next
-    gc.set_threshold(50_000)
+    gc.freeze()  # as wsgi.py does
     headers = {"Accept": "text/html", "Accept-Encoding": "gzip", "Cookie": f"session={cookie.value}"}
     yield Portal(app, lambda path: _served(app, path, headers))
     with app.app_context():
