@@ -77,14 +77,6 @@ def _note_change(connection: Connection, _cursor: Any, statement: str, *_rest: A
         connection.info["changed"] = True
 
 
-@event.listens_for(Engine, "before_cursor_execute")
-def _read_binary(_connection: Connection, cursor: Any, _statement: str, _values: Any, context: Any, _: bool) -> None:
-    """What a statement with `binary=True` answers is not written as text and read again: for moments by the thousand,
-    that takes a third of the time."""
-    if context is not None and context.execution_options.get("binary"):
-        cursor.format = Format.BINARY
-
-
 @event.listens_for(Engine, "commit")
 def _forget_change(connection: Connection) -> None:
     connection.info.pop("changed", None)
@@ -98,6 +90,16 @@ def _end_reading(connection: Connection) -> None:
     if not changed and isinstance(raw, psycopg.Connection) and raw.info.transaction_status == TransactionStatus.INTRANS:
         with suppress(psycopg.Error):  # the ROLLBACK that follows says it
             raw.commit()
+
+
+@event.listens_for(Engine, "before_cursor_execute")
+def _read_binary(
+    _connection: Connection, cursor: Any, _statement: str, _values: Any, context: Any, *_rest: Any
+) -> None:
+    """What a statement with `binary=True` answers is not written as text and read again: for moments by the thousand,
+    that takes a third of the time."""
+    if context is not None and context.execution_options.get("binary"):
+        cursor.format = Format.BINARY
 
 
 @contextmanager

@@ -188,10 +188,10 @@ def _owners(rows: Sequence[Any], viewer: User, named: Container[int]) -> dict[in
         "first_end": min(ends),
         "last_end": max(ends),
     }
-    rows = db.session.connection().execute(_OWNERS, values).all()
+    found = db.session.connection().execute(_OWNERS, values).all()
     return {
         booking_id: (user_id, full_name or username, said, offered)
-        for booking_id, user_id, full_name, username, said, offered in rows
+        for booking_id, user_id, full_name, username, said, offered in found
     }
 
 

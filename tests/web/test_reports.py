@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +19,11 @@ from app.extensions import db, lab_zone
 from app.models import Allocation, AuditEvent, Booking, Event, Notice, User, Wait, WaitState
 from app.services import audit, notice_words, notices, samples, summaries, teams
 from app.services.reports import incidents, table
-from app.services.reports.numbers import Numbers
 from app.services.reports.report import Group
 from app.services.reports.spans import Span
 from app.services.reports.table import Table
 from app.services.samples import Part
-from app.web.reports import charts, words
+from app.web.reports import words
 from tests.factories import gpus_of, make_admin, make_booking, make_host, make_instance, make_user
 from tests.page import Client
 
@@ -443,13 +442,3 @@ def test_hours_of_a_table_read_as_all_others(app: Flask, language: str) -> None:
         written = words.hours_of_many()
         for hours in (0, 0.04, 0.05, 0.06, 1, 9.96, 12.3, 99.94, 99.95, 100, 999.6, 1234, 1234567.8, -0.3, -1234.5):
             assert written(3600 * hours) == words.hours(3600 * hours)
-
-
-@pytest.mark.parametrize("steps", [1, 7, 19, 28, 29, 30, 31, 366])
-def test_no_name_under_the_bars_is_cut_at_the_edge_or_lies_on_its_neighbour(steps: int) -> None:
-    drawn = charts.bars({date(2026, 1, 1) + timedelta(days=number): Numbers() for number in range(steps)})
-    ends = {"middle": charts.HALF, "end": 0}
-    right = [x + ends[anchor] for x, anchor, _first in drawn.labels]
-    assert right[-1] <= charts.WIDTH
-    left = [end - 2 * charts.HALF for end in right]
-    assert all(before <= after for before, after in zip(right, left[1:], strict=False))
