@@ -165,6 +165,23 @@ def test_an_update_refused_for_its_etag_is_made_again(server: Server, driver: Py
     assert server.requests.count(("PUT", "/1.0/instances/t1")) == 3
 
 
+def test_a_change_waits_for_its_turn_among_any_number_of_others(
+    server: Server, driver: PylxdDriver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(updates, "PAUSE", 0.01)
+    with_gpu = instance(devices={"gpu-0000-01-00-0": {"type": "gpu", "pci": "0000:01:00.0"}})
+    server.answers["GET", "/1.0/instances/t1"] = [with_gpu] * 21 + [instance()]
+    theirs = (400, "Failed to create instance update operation: A matching non-reusable operation has now succeeded")
+    server.answers["PUT", "/1.0/instances/t1"] = [theirs] * 20 + [(202, "op")]
+    server.answers["GET", "/1.0/operations/op/wait"] = DONE
+    driver.detach("t1", "gpu-0000-01-00-0")
+    assert server.requests.count(("PUT", "/1.0/instances/t1")) == 21
+    monkeypatch.setattr(lxd, "DETACH_TIMEOUT", 0.2)
+    server.answers["GET", "/1.0/instances/t1"], server.answers["PUT", "/1.0/instances/t1"] = with_gpu, theirs
+    with pytest.raises(TryAgain, match="has now succeeded"):  # nor does it wait for ever
+        driver.detach("t1", "gpu-0000-01-00-0")
+
+
 NO_ROOM = 'Failed to write backup file: open "/x/containers/t1/backup.yaml": disk quota exceeded'
 
 

@@ -69,7 +69,10 @@ class Kitchen:
             operation = self.berth.ask(lambda: operations.last_of_template(number))
             return operation if operation and operation.state not in operations.OPEN else None
 
-        operation = wait_for(done, seconds, f"template {number}")
+        try:
+            operation = wait_for(done, seconds, f"template {number}")
+        except AssertionError as error:
+            raise AssertionError(f"{error}\n{self._about_wait(number)}") from error
         return self.berth.ask(lambda: templates.get(number)), operation
 
     def ready(self, number: int, seconds: float = 180) -> Template:
@@ -88,6 +91,19 @@ class Kitchen:
         fresh = path.with_suffix(".new")
         shutil.copyfile(self.host.lxd_dir / "images" / found["target"], fresh)
         fresh.rename(path)
+
+    def _about_wait(self, number: int) -> str:
+        """How far Berth and LXD are with what does not end."""
+
+        def find() -> str:
+            query = db.select(Operation).where(Operation.template_id == number).order_by(Operation.id)
+            return "\n".join(
+                f"{one.kind} {one.state} {one.step} {one.percent} % {one.log[-500:]}"
+                for one in db.session.scalars(query)
+            )
+
+        going = self.host.lxc("query", "/1.0/operations?recursion=1", check=False)
+        return f"{self.berth.ask(find)}\n{going}\nLXD: {self.host.said()}"
 
     def _about_build(self, operation: Operation) -> str:
         return f"{operation.error}\n{operation.log[-3000:]}\nLXD: {self.host.said()}"

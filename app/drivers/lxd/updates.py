@@ -14,7 +14,8 @@ from app.drivers.lxd.shapes import Json
 from app.drivers.lxd.wire import Wire
 
 UPDATE_TIMEOUT = 30.0  # seconds for LXD to plug a device
-UPDATE_TRIES = 6
+UPDATE_TRIES = 6  # changes that LXD says are made, and are not
+PAUSE = 0.05  # seconds before a change that LXD refused, being at another one, is asked for again
 OTHERS = 3.0  # seconds for which another's change is waited for; one that hangs is left to the next look at the host
 
 
@@ -45,7 +46,8 @@ class Updates:
         with self._locks.setdefault((os.getpid(), name), threading.Lock()), as_driver_errors(what):
             self._check_finished(name, what)
             deadline = time.monotonic() + limit
-            for attempt in range(UPDATE_TRIES):
+            asked, made = False, 0
+            while made < UPDATE_TRIES:
                 current, etag = self._wire.find(name)
                 if current is None and missing_ok:
                     return
@@ -53,11 +55,14 @@ class Updates:
                     raise GiveUp(what, "the host has no such instance", "Create the instance anew.")
                 body = shapes.writable(current)
                 if not change(current, body):
-                    if 0 < attempt < UPDATE_TRIES - 1 and self._overtaken(name):
+                    if asked and made < UPDATE_TRIES - 1 and self._overtaken(name):
+                        made += 1
                         continue
                     return
+                asked = True
                 try:
                     self._wire.send("put", "instances", name, json=body, etag=etag, limit=limit)
+                    made += 1
                 except UnfinishedError as error:
                     self._unfinished[name] = error.operation
                     raise
@@ -66,7 +71,7 @@ class Updates:
                     if not (told or error.busy) or time.monotonic() > deadline:
                         raise
                     trouble, full = str(error), full or told
-                    time.sleep(0.02 * 2**attempt)
+                    time.sleep(PAUSE)
         raise TryAgain(what, trouble, "Another program keeps changing the instance.")
 
     def _overtaken(self, name: str) -> bool:
