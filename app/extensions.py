@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
+import select
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from functools import cached_property
 from typing import Any
 from zoneinfo import ZoneInfo
 
 import psycopg
-from flask import current_app, g, has_app_context
-from flask_babel import Babel, Domain, get_locale
+from flask import current_app
 from flask_limiter import Limiter
 from flask_limiter.util import get_remote_address
 from flask_login import LoginManager
@@ -18,35 +17,12 @@ from flask_sqlalchemy import SQLAlchemy
 from flask_wtf.csrf import CSRFProtect
 from psycopg.pq import Format, TransactionStatus
 from sqlalchemy import Connection, Engine, event
+from sqlalchemy.exc import InvalidatePoolError
 from sqlalchemy.orm import Session
+from sqlalchemy.pool import Pool
 
 from app.config import Settings
-
-
-class Catalogue(Domain):  # type: ignore[misc] # flask_babel has no types
-    """The translators' words, found once for a request and a language: Flask-Babel's own way takes most of the time of
-    a sentence, of which a page has hundreds."""
-
-    def get_translations(self) -> Any:
-        """Those of the language that counts now."""
-        if not has_app_context():
-            return super().get_translations()
-        request = g._get_current_object()  # noqa: SLF001 - the documented way through the proxy, once and not each time
-        locale = getattr(request.get("_flask_babel"), "babel_locale", None) or get_locale()
-        kept = request.get("catalogue")
-        if kept is None or kept[0] is not locale:
-            kept = request.catalogue = locale, super().get_translations()
-        return kept[1]
-
-
-class Languages(Babel):  # type: ignore[misc] # likewise
-    """Flask-Babel with our catalogue."""
-
-    @cached_property
-    def domain_instance(self) -> Catalogue:
-        """Where words come from."""
-        return Catalogue(domain=self.domain)
-
+from app.language import Languages
 
 # expire_on_commit off: what was loaded stays readable after the edge has committed, without more queries.
 db = SQLAlchemy(session_options={"expire_on_commit": False})
@@ -67,6 +43,20 @@ def lab_zone() -> ZoneInfo:
     portal asks what it wrote down, now and then, and needs the database for that."""
     found: ZoneInfo = current_app.extensions["zone"]()
     return found
+
+
+# In the place of SQLAlchemy's pool_pre_ping, which asks the server before each page: that took a tenth of a small one.
+@event.listens_for(Pool, "checkout")
+def _replace_broken(connection: Any, _record: Any, _proxy: Any) -> None:
+    """What a server says unasked is that it goes; of one that went without a word the connection has ended."""
+    if isinstance(connection, psycopg.Connection) and (connection.closed or _has_come(connection.fileno())):
+        raise InvalidatePoolError
+
+
+def _has_come(socket: int) -> bool:
+    poll = select.poll()  # select.select knows the first thousand files only
+    poll.register(socket, select.POLLIN)
+    return bool(poll.poll(0))
 
 
 # At a ROLLBACK psycopg drops what it has prepared, and every request that only reads ends with one: all would be

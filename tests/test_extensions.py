@@ -54,3 +54,15 @@ def test_a_connection_that_broke_is_said_once_and_replaced(engine: sa.Engine) ->
         with pytest.raises(sa.exc.OperationalError):
             ask(engine, *first, sa.text("SELECT pg_terminate_backend(pg_backend_pid())"))
         assert ask(engine, sa.text("SELECT 1")) == 1
+
+
+def test_a_connection_that_the_server_closed_is_replaced_before_anybody_uses_it(
+    engine: sa.Engine, shared_db: str
+) -> None:
+    pid = ask(engine, sa.text("SELECT pg_backend_pid()"))
+    assert ask(engine, sa.text("SELECT pg_backend_pid()")) == pid, "one that lives is kept"
+    other = sa.create_engine(shared_db)
+    gone = sa.text(f"SELECT pg_terminate_backend({pid}, 10000)::int")  # it waits for the end
+    assert ask(other, gone) == 1
+    other.dispose()
+    assert ask(engine, sa.text("SELECT pg_backend_pid()")) != pid

@@ -9,7 +9,19 @@ from __future__ import annotations
 from datetime import date, datetime
 from typing import Any
 
-from sqlalchemy import CheckConstraint, Date, Double, ForeignKey, Index, Integer, SmallInteger, String, func, text
+from sqlalchemy import (
+    CheckConstraint,
+    Computed,
+    Date,
+    Double,
+    ForeignKey,
+    Index,
+    Integer,
+    SmallInteger,
+    String,
+    func,
+    text,
+)
 from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.orm import Mapped, mapped_column
 
@@ -123,8 +135,15 @@ class UsageBatch(Base):
     delivered_at: Mapped[datetime] = mapped_column(server_default=func.now(), index=True)
 
 
+# The host's own desktop is no use of it: see workers.unbooked.
+_STRAY = '$[*] ? ((@.instance != "" || @.computes == true) && (@.booking == null || @.booking == 0))'
+
+
 class GpuNow(Base):
-    """What a GPU was last seen to be at, for the page of live GPUs; see services.samples.Now."""
+    """What a GPU was last seen to be at, for the page of live GPUs; see services.samples.Now. `strays`: how many of its
+    processes run in machines that have not booked it, or are the host's own and compute. `still_since`, `still_ms`: the
+    end of its last minute with work (see services.activity), and how much was measured since. All are counted when
+    something is written, once for all who look."""
 
     __tablename__ = "gpus_now"
 
@@ -133,3 +152,8 @@ class GpuNow(Base):
     values: Mapped[dict[str, Any]] = mapped_column(server_default="{}")
     processes: Mapped[list[dict[str, Any]]] = mapped_column(JSONB, server_default="[]")
     trouble: Mapped[str] = mapped_column(String(200), server_default="")  # why it could not be read; "" if it could
+    strays: Mapped[int] = mapped_column(
+        Integer, Computed(f"jsonb_array_length(jsonb_path_query_array(processes, '{_STRAY}'))", persisted=True)
+    )
+    still_since: Mapped[datetime | None]
+    still_ms: Mapped[int | None] = mapped_column(Integer)

@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from flask_babel import gettext as _
 from sqlalchemy import exists, select
 from sqlalchemy.orm import joinedload
 
@@ -21,6 +20,7 @@ from app import clock
 from app.drivers.doors import Door
 from app.errors import Conflict
 from app.extensions import db
+from app.language import gettext as _
 from app.models import Host, Instance, InstanceStatus, Operation, Port, SshKey, User
 from app.services import audit, operations, ports
 from app.services.unix_ids import uid_of

@@ -7,13 +7,13 @@ from collections.abc import Iterable
 from datetime import timedelta
 from zoneinfo import ZoneInfo
 
-from flask_babel import gettext as _
 from sqlalchemy import exists, func, select
 from sqlalchemy.orm import joinedload
 
 from app import clock
 from app.errors import Conflict, InvalidInput, NotAllowed, NotFound, RuleRefused
 from app.extensions import db
+from app.language import gettext as _
 from app.models import Account, Booking, Role, User, UserState
 from app.services import audit, passwords, quota, signins
 

@@ -5,10 +5,24 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from datetime import datetime, timedelta
 
-from sqlalchemy import ARRAY, DateTime, Float, Integer, any_, bindparam, cast, func, select, true
+from sqlalchemy import (
+    ARRAY,
+    DateTime,
+    Float,
+    Integer,
+    Interval,
+    any_,
+    bindparam,
+    cast,
+    func,
+    literal,
+    select,
+    true,
+    update,
+)
 
 from app.extensions import db
-from app.models import UsageMinute
+from app.models import GpuNow, UsageMinute
 from app.services.idle.busy import IS_BOOKED, is_busy
 
 MINUTES = 60  # of a curve
@@ -20,7 +34,7 @@ Curve = tuple[int | None, ...]
 # Both put together once: that takes longer than to answer them.
 _GPUS = bindparam("gpu_ids", type_=ARRAY(Integer))
 _FIRST, _LAST = bindparam("first", type_=DateTime(True)), bindparam("last", type_=DateTime(True))
-_at = cast(func.extract("epoch", UsageMinute.minute - _FIRST) / 60, Integer).label("at")
+_at = cast(func.date_part("epoch", UsageMinute.minute - _FIRST) / 60, Integer).label("at")
 _share = func.round(cast(100 * func.sum(UsageMinute.busy_ms), Float) / func.sum(UsageMinute.sampled_ms))
 _shares = (
     select(UsageMinute.gpu_id, _at, cast(func.least(_share, 100), Integer).label("share"))
@@ -52,6 +66,23 @@ _after = (
     .lateral("after")
 )
 _IDLE = select(_asked.c.gpu_id, _after.c.ms).select_from(_asked).outerjoin(_worked, true()).join(_after, true())
+_still = (
+    select(
+        _asked.c.gpu_id,
+        func.coalesce(_worked.c.minute + literal(timedelta(minutes=1), Interval), _asked.c.since).label("since"),
+        func.coalesce(_after.c.ms, 0).label("ms"),
+    )
+    .select_from(_asked)
+    .outerjoin(_worked, true())
+    .join(_after, true())
+    .subquery("still")
+)
+_NOTE = (
+    update(GpuNow)
+    .where(GpuNow.gpu_id == _still.c.gpu_id)
+    .values(still_since=_still.c.since, still_ms=_still.c.ms)
+    .execution_options(synchronize_session=False)
+)
 
 
 def curves(gpu_ids: Collection[int], now: datetime) -> dict[int, Curve]:
@@ -66,13 +97,25 @@ def curves(gpu_ids: Collection[int], now: datetime) -> dict[int, Curve]:
     return {gpu_id: tuple(curve) for gpu_id, curve in found.items()}
 
 
-def idle_since(attached: Mapping[int, datetime], now: datetime) -> dict[int, timedelta]:
+def note_still(gpu_ids: Collection[int], now: datetime) -> None:
+    """Write down since when these GPUs have done nothing: when minutes of theirs have come, so that whoever looks need
+    not read them."""
+    values = {"gpu_ids": list(gpu_ids), "since": [now - LOOK_BACK] * len(gpu_ids)}
+    db.session.execute(_NOTE, values)
+
+
+def idle_since(
+    attached: Mapping[int, datetime], still: Mapping[int, tuple[datetime, int]], now: datetime
+) -> dict[int, timedelta]:
     """For how long each GPU has done nothing since it was attached: measured time only, no guess for the rest.
 
-    By GPU, LOOK_BACK at most. A scan of its newest minutes that ends at the first one with work."""
-    if not attached:
-        return {}
-    floor = now - LOOK_BACK
-    values = {"gpu_ids": list(attached), "since": [max(moment, floor) for moment in attached.values()]}
-    found = db.session.connection().execute(_IDLE, values)
-    return {gpu_id: timedelta(milliseconds=int(ms or 0)) for gpu_id, ms in found}
+    By GPU, LOOK_BACK at most. `still`: what was written down of them, which holds for those that were attached before
+    it begins. Of the others their newest minutes are read, back to the first one with work."""
+    known = {gpu_id for gpu_id, moment in attached.items() if gpu_id in still and moment <= still[gpu_id][0]}
+    found = {gpu_id: timedelta(milliseconds=still[gpu_id][1]) for gpu_id in known}
+    rest = {gpu_id: max(moment, now - LOOK_BACK) for gpu_id, moment in attached.items() if gpu_id not in known}
+    if rest:
+        values = {"gpu_ids": list(rest), "since": list(rest.values())}
+        counted = db.session.connection().execute(_IDLE, values)
+        found |= {gpu_id: timedelta(milliseconds=int(ms or 0)) for gpu_id, ms in counted}
+    return found

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import re
 
-from flask_babel import gettext as _
 from sqlalchemy import select
 
 from app.errors import RuleRefused
 from app.extensions import db
+from app.language import gettext as _
 from app.models import Host, Instance, InstanceStatus, Operation, OperationKind, User
 from app.services import instances, names, operations, policy, ports
 from app.services.surveys import Row

@@ -31,8 +31,7 @@ def count(silence: timedelta) -> int:
     held_back = exists().where(Gpu.host_id == Host.id, Gpu.state == GpuState.QUARANTINE)
     now, old = clock.now(), live_seen.OLD
     fresh = (Gpu.host_id == Host.id, GpuNow.gpu_id == Gpu.id, GpuNow.seen_at.between(now - old, now + old))
-    stray = func.jsonb_path_exists(GpuNow.processes, live_seen.STRAY)
-    used = exists().where(*fresh, Gpu.state != GpuState.MAINTENANCE, stray)
+    used = exists().where(*fresh, Gpu.state != GpuState.MAINTENANCE, GpuNow.strays > 0)
     fallen = (GpuNow.trouble != "", GpuNow.trouble.not_like(f"{SILENT}%"))
     lost = exists().where(*fresh, Gpu.state == GpuState.IN_SERVICE, *fallen)
     full = Host.findings.path_exists(pools.IN_JSON) & or_(needed, ~silent)

@@ -10,12 +10,12 @@ from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 
-from flask_babel import gettext as _
 from sqlalchemy import Select, and_, delete, or_, select, update
 
 from app import clock
 from app.errors import Conflict
 from app.extensions import db
+from app.language import gettext as _
 from app.models import (
     Backup,
     Download,

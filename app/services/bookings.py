@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from flask_babel import gettext as _
 from sqlalchemy import ARRAY, BigInteger, Select, any_, func, insert, literal, select
 from sqlalchemy.orm import joinedload, selectinload
 from sqlalchemy.orm.attributes import set_committed_value
@@ -18,6 +17,7 @@ from sqlalchemy.orm.attributes import set_committed_value
 from app import clock
 from app.errors import InvalidInput, NotFound
 from app.extensions import db, lab_zone
+from app.language import gettext as _
 from app.models import Allocation, Booking, Gpu, User
 from app.services import askers, audit, claims, payers, quota
 from app.services.askers import Asker

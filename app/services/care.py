@@ -5,11 +5,10 @@ from __future__ import annotations
 
 from datetime import timedelta
 
-from flask_babel import gettext as _
-
 from app import clock
 from app.errors import Conflict, InvalidInput, NotAllowed, RuleRefused
 from app.extensions import db
+from app.language import gettext as _
 from app.models import Instance, InstanceStatus, Operation, OperationKind, OperationState, Template, TemplateState, User
 from app.services import attachments, audit, instances, names, operations, outcomes, placing, policy, templates
 

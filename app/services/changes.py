@@ -6,12 +6,12 @@ from collections.abc import Callable
 from datetime import datetime, timedelta
 from typing import Any
 
-from flask_babel import gettext as _
 from sqlalchemy import func, select
 
 from app import clock
 from app.errors import InvalidInput
 from app.extensions import db
+from app.language import gettext as _
 from app.models import Allocation, Booking, Charge, Gpu, LedgerEntry, Phase, User
 from app.services import audit, bookings, claims, openings, payers, policy, quota, unchangeable, warnings
 from app.services.claims import Frame

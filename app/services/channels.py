@@ -5,7 +5,6 @@ An address is a secret: whoever has it can write there. It is kept encrypted and
 
 from __future__ import annotations
 
-from flask_babel import gettext as _
 from sqlalchemy import select
 
 from app import clock
@@ -13,6 +12,7 @@ from app.drivers import messengers
 from app.drivers.base import DriverError
 from app.errors import InvalidInput, NotFound, RuleRefused
 from app.extensions import db
+from app.language import gettext as _
 from app.models import Channel, Event, Notice, User
 from app.services import audit, notices, sealing
 from app.services.accounts import one_line

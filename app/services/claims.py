@@ -6,13 +6,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
-from flask_babel import gettext as _
-from flask_babel import ngettext
 from sqlalchemy import bindparam, select
 from sqlalchemy.orm import joinedload
 
 from app.errors import Alternative, Clash, InvalidInput, RuleRefused, SlotTaken
 from app.extensions import db
+from app.language import gettext as _
+from app.language import ngettext
 from app.models import Gpu
 from app.services import openings
 from app.services.rules import check

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from flask_babel import gettext as _
 from sqlalchemy import select
 
 from app.drivers.doors import Door
 from app.errors import InvalidInput
 from app.extensions import db
+from app.language import gettext as _
 from app.models import Host, Port, User
 from app.services import audit
 

@@ -6,11 +6,10 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
-from flask_babel import gettext as _
-
 from app import clock
 from app.errors import Conflict, DomainError, QuotaExceeded, SlotTaken
 from app.extensions import db
+from app.language import gettext as _
 from app.models import Booking, Phase, User
 from app.services import audit, bookings, resizing, starts, unchangeable
 from app.services.resizing import Size

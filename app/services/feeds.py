@@ -7,13 +7,13 @@ import re
 import secrets
 from datetime import timedelta
 
-from flask_babel import gettext as _
 from sqlalchemy import func, select, update
 from sqlalchemy.orm import joinedload
 
 from app import clock
 from app.errors import NotFound, RuleRefused
 from app.extensions import db
+from app.language import gettext as _
 from app.models import Feed, Host, User, UserState
 from app.services import audit
 from app.services.accounts import one_line

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from flask_babel import gettext as _
-
+from app.language import gettext as _
 from app.services.room import Why
 from app.services.words import gpu_numbers
 

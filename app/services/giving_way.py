@@ -6,11 +6,11 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
 
-from flask_babel import gettext as _
 from sqlalchemy import select
 
 from app import clock
 from app.extensions import db
+from app.language import gettext as _
 from app.models import Allocation, Booking, Gpu, Instance, InstanceStatus, User
 from app.services import audit, changes, openings, quota
 from app.services.openings import Busy

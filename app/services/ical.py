@@ -11,8 +11,7 @@ from datetime import UTC, datetime, timedelta
 from urllib.parse import urlsplit
 from zoneinfo import ZoneInfo
 
-from flask_babel import force_locale, ngettext
-from flask_babel import gettext as _
+from flask_babel import force_locale
 from icalendar import Calendar
 from icalendar import Event as Entry
 from sqlalchemy import func, select
@@ -20,6 +19,8 @@ from sqlalchemy.orm import joinedload, selectinload
 
 from app import clock
 from app.extensions import db
+from app.language import gettext as _
+from app.language import ngettext
 from app.models import Allocation, AuditEvent, Booking, Feed, Host, Maintenance
 from app.services import maintenance
 from app.services.notice_bookings import Place

@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
-from flask_babel import gettext as _
 from sqlalchemy import func, or_, select
 from sqlalchemy.orm import joinedload
 
@@ -14,6 +13,7 @@ from app import clock
 from app.drivers.base import InstanceSpec
 from app.errors import Conflict, InvalidInput, NotAllowed, NotFound, RuleRefused
 from app.extensions import db
+from app.language import gettext as _
 from app.models import (
     Allocation,
     Booking,

@@ -6,7 +6,6 @@ import ipaddress
 import re
 from dataclasses import asdict
 
-from flask_babel import gettext as _
 from sqlalchemy import func, select
 from sqlalchemy.dialects.postgresql import insert
 
@@ -16,6 +15,7 @@ from app.drivers.images import IMAGE_PREFIX
 from app.drivers.libraries import Brought
 from app.errors import InvalidInput, NotFound
 from app.extensions import db
+from app.language import gettext as _
 from app.models import Allocation, Gpu, GpuState, Host, LibraryChoice
 from app.services import audit
 

@@ -6,10 +6,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
-from flask_babel import gettext as _
-
 from app.drivers.libraries import DUE, INSIDE, LENDING, Way, Why
 from app.errors import Conflict
+from app.language import gettext as _
 from app.models import Instance, InstanceStatus, Operation, OperationKind, User
 from app.services import instances
 

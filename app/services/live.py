@@ -1,7 +1,7 @@
 """Every GPU as it is now, for the live pages: who has it, whether it is at work, what runs there, when it is free.
 
-Four queries at most, whatever is stored: GPUs with what they were last seen at and who has them, for how long they did
-nothing, the last hour of those shown, and the viewer's machines.
+Four queries at most, whatever is stored: GPUs with what they were last seen at and who has them, for how long those did
+nothing that were attached since, and of those shown the last hour and what runs there.
 """
 
 from __future__ import annotations
@@ -12,11 +12,11 @@ from datetime import datetime, timedelta
 from itertools import groupby
 from typing import Any
 
-from sqlalchemy import bindparam, func, select
+from sqlalchemy import func, select
 
 from app import clock
 from app.extensions import db
-from app.models import GpuNow, GpuState, Instance, User
+from app.models import GpuNow, GpuState, User
 from app.services import activity, live_seen, spans
 from app.services.live_gpu import Live, Process
 from app.services.live_seen import Hold, Seen
@@ -28,9 +28,6 @@ OPEN_AT_MOST = 8  # with so few GPUs in all, every host is open
 # What an admin looks for first comes first; what is well, in the order of the numbers.
 _FIRST = {code: place for place, code in enumerate(("unbooked", "quarantine", "not_attached", "idle"))}
 _MARK = select(spans.MARK.scalar_subquery(), select(func.max(GpuNow.seen_at)).scalar_subquery())
-_MACHINES = select(Instance.host_id, Instance.name).where(
-    Instance.owner_id == bindparam("owner"), Instance.deleted_at.is_(None)
-)
 
 
 @dataclass(frozen=True)
@@ -100,13 +97,13 @@ def _lines(viewer: User, found: Sequence[Seen], shown: Collection[int]) -> list[
     now = clock.now()
     holds = {gpu.id: gpu.held(now) for gpu in found}
     values = {gpu.id: gpu.values or {} for gpu in found if gpu.is_fresh(now) and not gpu.trouble}
-    idle = _idle(holds, values, now)
+    idle = _idle(found, holds, values, now)
     curves = activity.curves(shown, now)
-    running = {gpu.id: gpu.processes for gpu in found if gpu.id in shown and gpu.is_fresh(now)}
-    own = _own_machines(viewer) if any(running.values()) and not viewer.is_admin else set()
+    busy = [gpu.id for gpu in found if gpu.programs and gpu.id in shown and gpu.is_fresh(now)]
+    running = live_seen.processes(busy, viewer)
     lines = []
     for gpu in found:
-        seen, others = _processes(viewer, gpu, own, running.get(gpu.id, ()))
+        seen, others = _processes(viewer, *running.get(gpu.id, ((), ())))
         lines.append(
             Live(
                 gpu,
@@ -124,7 +121,7 @@ def _lines(viewer: User, found: Sequence[Seen], shown: Collection[int]) -> list[
 
 
 def _idle(
-    holds: Mapping[int, Hold | None], values: Mapping[int, Mapping[str, Any]], now: datetime
+    found: Sequence[Seen], holds: Mapping[int, Hold | None], values: Mapping[int, Mapping[str, Any]], now: datetime
 ) -> dict[int, timedelta]:
     """For how long each counts as idle: what is at work now, or not known, does not."""
     shares = {gpu_id: _share(of_it) for gpu_id, of_it in values.items()}
@@ -132,7 +129,7 @@ def _idle(
     attached = {
         gpu_id: hold.attached_at for gpu_id, hold in holds.items() if gpu_id in still and hold and hold.attached_at
     }
-    measured = activity.idle_since(attached, now)
+    measured = activity.idle_since(attached, live_seen.still(found), now)
     return {gpu_id: length for gpu_id, length in measured.items() if length >= IDLE}
 
 
@@ -143,17 +140,11 @@ def _share(values: Mapping[str, Any]) -> float | None:
     return values.get("utilisation")
 
 
-def _own_machines(viewer: User) -> set[tuple[int, str]]:
-    return {(host_id, name) for host_id, name in db.session.connection().execute(_MACHINES, {"owner": viewer.id})}
-
-
-def _processes(
-    viewer: User, gpu: Seen, own: set[tuple[int, str]], running: Iterable[Mapping[str, Any]]
-) -> tuple[list[Process], int]:
+def _processes(viewer: User, running: Iterable[Mapping[str, Any]], own: Collection[str]) -> tuple[list[Process], int]:
     """Those in the viewer's own machines (all, for an admin), the largest first; and how many others there are."""
     seen, others = [], 0
     for one in running:
-        if viewer.is_admin or (gpu.host_id, one["instance"]) in own:
+        if viewer.is_admin or one["instance"] in own:
             seen.append(
                 Process(
                     str(one["name"]), one["instance"], one["pid"], bool(one["booking"]), one["memory"],

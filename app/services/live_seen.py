@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 
-from sqlalchemy import ARRAY, Integer, Text, any_, bindparam, cast, func, select, true
-from sqlalchemy.dialects.postgresql import JSONPATH
+from sqlalchemy import ARRAY, Integer, any_, bindparam, func, select, true
 
 from app import clock
 from app.extensions import db
-from app.models import Allocation, Block, Booking, Gpu, GpuNow, GpuState, Host, User
+from app.models import Allocation, Block, Booking, Gpu, GpuNow, GpuState, Host, Instance, User
 from app.models.base import UtcDateTime
 from app.services import spans
 
@@ -36,8 +34,8 @@ class Hold(NamedTuple):
 
 class Seen(NamedTuple):
     """One GPU with its host, what it was last seen at, the first booking of it that is not over (or none), and
-    maintenance: whether it is `kept` for that now, and when the next begins. `programs`: JSON, read where it is shown;
-    `strays`: how many of them run in machines that have not booked it, or are the host's own and compute."""
+    maintenance: whether it is `kept` for that now, and when the next begins. `programs`: how many there are on it, and
+    how many of them are `strays`; `still_since` and `still_ms` see models.GpuNow."""
 
     id: int
     minor: int
@@ -51,8 +49,10 @@ class Seen(NamedTuple):
     seen_at: datetime | None
     trouble: str | None
     values: dict[str, Any] | None
-    programs: str | None
+    programs: int | None
     strays: int | None
+    still_since: datetime | None
+    still_ms: int | None
     booking_id: int | None
     starts_at: datetime | None
     ends_at: datetime | None
@@ -79,17 +79,16 @@ class Seen(NamedTuple):
         """Whether what it was last seen at says something about now."""
         return self.seen_at is not None and abs(now - self.seen_at) <= OLD
 
-    @property
-    def processes(self) -> list[dict[str, Any]]:
-        """What ran on it when it was last seen; see services.samples.Now."""
-        return json.loads(self.programs or "[]")
-
 
 _NOW = bindparam("now", type_=UtcDateTime())
 # Bookings of one GPU never overlap, so that the first to end is the one that runs, or else the next to begin. One step
 # in an index for each GPU, whatever is booked.
 _first = (
-    select(Allocation.booking_id, Allocation.starts_at, Allocation.ends_at, Allocation.attached_at)
+    select(
+        *(Allocation.booking_id, Allocation.starts_at, Allocation.ends_at, Allocation.attached_at),
+        # Not a join: PostgreSQL would look through the bookings for each GPU, where there are few.
+        select(Booking.user_id).where(Booking.id == Allocation.booking_id).scalar_subquery().label("user_id"),
+    )
     .where(Allocation.gpu_id == Gpu.id, Allocation.released_at.is_(None), Allocation.ends_at > _NOW)
     .order_by(Allocation.ends_at)
     .limit(1)
@@ -105,15 +104,13 @@ _kept = (
     .group_by(Block.gpu_id)
     .subquery("kept")
 )
-# The host's own desktop is no use of it: see workers.unbooked.
-STRAY = cast('$[*] ? ((@.instance != "" || @.computes == true) && (@.booking == null || @.booking == 0))', JSONPATH)
 # Put together once: that takes longer than to answer them.
 _EVERY = (
     select(
         *(Gpu.id, Gpu.minor, Gpu.model, Gpu.state),
         *(Host.id, Host.name, Host.enabled, Host.seen_at, Host.trouble),
-        *(GpuNow.seen_at, GpuNow.trouble, GpuNow.values, cast(GpuNow.processes, Text)),
-        func.jsonb_array_length(func.jsonb_path_query_array(GpuNow.processes, STRAY)),
+        *(GpuNow.seen_at, GpuNow.trouble, GpuNow.values),
+        *(func.jsonb_array_length(GpuNow.processes), GpuNow.strays, GpuNow.still_since, GpuNow.still_ms),
         *(_first.c.booking_id, _first.c.starts_at, _first.c.ends_at, _first.c.attached_at),
         *(User.id, User.username, User.full_name),
         *(_kept.c.now, _kept.c.next, spans.MARK.scalar_subquery()),
@@ -122,12 +119,20 @@ _EVERY = (
     .join(Host, Host.id == Gpu.host_id)
     .outerjoin(GpuNow, GpuNow.gpu_id == Gpu.id)
     .outerjoin(_first, true())
-    .outerjoin(Booking, Booking.id == _first.c.booking_id)
-    .outerjoin(User, User.id == Booking.user_id)
+    .outerjoin(User, User.id == _first.c.user_id)
     .outerjoin(_kept, _kept.c.gpu_id == Gpu.id)
     .order_by(Host.name, Gpu.minor)
 )
-_SOME = _EVERY.where(Gpu.id == any_(bindparam("gpu_ids", type_=ARRAY(Integer))))
+_GPUS = bindparam("gpu_ids", type_=ARRAY(Integer))
+_SOME = _EVERY.where(Gpu.id == any_(_GPUS))
+_own = select(func.array_agg(Instance.name)).where(
+    Instance.host_id == Gpu.host_id, Instance.owner_id == bindparam("owner"), Instance.deleted_at.is_(None)
+)
+_PROCESSES = (
+    select(GpuNow.gpu_id, GpuNow.processes, _own.scalar_subquery())
+    .join(Gpu, Gpu.id == GpuNow.gpu_id)
+    .where(GpuNow.gpu_id == any_(_GPUS))
+)
 
 
 def gpus(gpu_ids: Collection[int] | None = None) -> list[Seen]:
@@ -136,8 +141,23 @@ def gpus(gpu_ids: Collection[int] | None = None) -> list[Seen]:
     values = {"now": now, "ahead": now + LOOK_AHEAD}
     connection = db.session.connection()
     if gpu_ids is None:
-        return [Seen(*row) for row in connection.execute(_EVERY, values)]
-    return [Seen(*row) for row in connection.execute(_SOME, values | {"gpu_ids": list(gpu_ids)})]
+        return [Seen(*row) for row in connection.execute(_EVERY, values).all()]
+    return [Seen(*row) for row in connection.execute(_SOME, values | {"gpu_ids": list(gpu_ids)}).all()]
+
+
+def processes(gpu_ids: Collection[int], viewer: User) -> dict[int, tuple[list[dict[str, Any]], frozenset[str]]]:
+    """What ran on these when they were last seen (see services.samples.Now), and the viewer's machines beside them.
+    Asked of GPUs that are shown one by one: there may be many."""
+    if not gpu_ids:
+        return {}
+    values = {"gpu_ids": list(gpu_ids), "owner": viewer.id}
+    found = db.session.connection().execute(_PROCESSES, values).all()
+    return {gpu_id: (running, frozenset(own or ())) for gpu_id, running, own in found}
+
+
+def still(found: Iterable[Seen]) -> dict[int, tuple[datetime, int]]:
+    """Since when GPUs have done nothing, as it was written down, by GPU; see services.activity.idle_since."""
+    return {gpu.id: (gpu.still_since, gpu.still_ms or 0) for gpu in found if gpu.still_since is not None}
 
 
 def throttled_by(values: Mapping[str, Any]) -> frozenset[str] | None:

@@ -8,10 +8,9 @@ from __future__ import annotations
 
 import hashlib
 
-from flask_babel import gettext as _
-
 from app.errors import Conflict, InvalidInput, NotAllowed, RuleRefused
 from app.extensions import db
+from app.language import gettext as _
 from app.models import User, UserState
 from app.services import accounts, audit, machine_passwords, passwords, signins
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import secrets
 
-from flask_babel import gettext as _
 from passlib.hash import sha512_crypt
 
 from app.errors import Conflict
+from app.language import gettext as _
 from app.models import Instance, InstanceStatus, Operation, OperationKind, User
 from app.services import operations
 

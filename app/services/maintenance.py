@@ -12,13 +12,13 @@ from collections.abc import Iterable, Sequence
 from datetime import datetime
 from typing import NamedTuple
 
-from flask_babel import gettext as _
 from sqlalchemy import bindparam, or_, select
 from sqlalchemy.orm import joinedload, selectinload
 
 from app import clock
 from app.errors import Conflict, InvalidInput, NotFound
 from app.extensions import db
+from app.language import gettext as _
 from app.models import Allocation, Block, Booking, Gpu, Host, Maintenance, User
 from app.services import audit, giving_way, openings, quota
 from app.services.accounts import one_line

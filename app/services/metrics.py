@@ -105,7 +105,7 @@ def _measured(labels: list[str]) -> dict[str, GaugeMetricFamily]:
 def _gpus(found: list[Seen], now: datetime, *, names: bool) -> Iterator[Metric]:
     holds = {gpu.id: gpu.held(now) for gpu in found}
     attached = {gpu_id: hold.attached_at for gpu_id, hold in holds.items() if hold and hold.attached_at}
-    idle = activity.idle_since(attached, now)
+    idle = activity.idle_since(attached, live_seen.still(found), now)
     labels = ["host", "gpu", "model", *(["user", "booking"] if names else [])]
     many = _measured(labels)
     booked = _family("berth_gpu_booked", "Whether somebody has it booked now", labels)
@@ -131,7 +131,7 @@ def _gpus(found: list[Seen], now: datetime, *, names: bool) -> Iterator[Metric]:
         if (throttled := throttled_by(gpu.values or {})) is not None:
             for reason in THROTTLES:
                 slowed.add_metric([*values, reason], reason in throttled)
-        programs.add_metric(values, len(gpu.processes))
+        programs.add_metric(values, gpu.programs or 0)
         strays.add_metric(values, gpu.strays or 0)
         for key, share in _numbers({} if gpu.trouble else gpu.values or {}):
             many[key].add_metric(values, share)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from flask_babel import gettext as _
 from sqlalchemy import func, or_, select
 
 from app import clock
 from app.errors import InvalidInput, RuleRefused
 from app.extensions import db
+from app.language import gettext as _
 from app.models import Booking, Host, Instance, Operation, OperationKind, User
 from app.services import care, instances, placing
 from app.services.words import when

@@ -6,12 +6,12 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from flask_babel import gettext as _
 from sqlalchemy import select
 from sqlalchemy.exc import IntegrityError
 
 from app.errors import InvalidInput
 from app.extensions import db
+from app.language import gettext as _
 from app.models import Operation, OperationKind
 from app.services import operations
 

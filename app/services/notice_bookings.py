@@ -7,9 +7,8 @@ from datetime import datetime
 from typing import Any
 from zoneinfo import ZoneInfo
 
-from flask_babel import gettext as _
-from flask_babel import ngettext
-
+from app.language import gettext as _
+from app.language import ngettext
 from app.models import Event, User
 from app.services import further_words
 from app.services.noshows import NO_SHOW

@@ -8,9 +8,10 @@ from typing import Any
 from zoneinfo import ZoneInfo
 
 from babel import Locale, UnknownLocaleError
-from flask_babel import force_locale, ngettext
-from flask_babel import gettext as _
+from flask_babel import force_locale
 
+from app.language import gettext as _
+from app.language import ngettext
 from app.models import Event, Notice, User
 from app.services import summary_words
 from app.services.noshows import NO_SHOW

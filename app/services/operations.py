@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import Any
 
-from flask_babel import gettext as _
 from sqlalchemy import ColumnElement, func, or_, select
 from sqlalchemy.orm import InstrumentedAttribute, aliased, joinedload
 from sqlalchemy.orm.util import identity_key
@@ -16,6 +15,7 @@ from sqlalchemy.orm.util import identity_key
 from app import clock
 from app.errors import Conflict
 from app.extensions import db
+from app.language import gettext as _
 from app.models import (
     Instance,
     InstanceStatus,

@@ -10,13 +10,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from flask_babel import gettext as _
 from sqlalchemy import ColumnElement, delete, func, not_, or_, select, update
 from sqlalchemy.orm import joinedload
 
 from app import clock
 from app.errors import NotFound
 from app.extensions import db
+from app.language import gettext as _
 from app.models import Channel, Event, Notice
 from app.services import audit
 from app.services.notices import GATHER, URGENT

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from argon2 import PasswordHasher
 from argon2.exceptions import InvalidHashError, VerificationError
-from flask_babel import gettext as _
 
 from app.errors import InvalidInput
+from app.language import gettext as _
 
 SHORTEST, LONGEST = 12, 128
 # The commonest that are long enough to pass otherwise, without the digits and signs that people put after them.

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from flask_babel import gettext as _
 from sqlalchemy import select
 
 from app.errors import InvalidInput, NotAllowed
 from app.extensions import db
+from app.language import gettext as _
 from app.models import Account, TeamMember, User
 
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import io
 
-from flask_babel import gettext as _
 from PIL import Image, ImageOps, UnidentifiedImageError
 from sqlalchemy import or_, select
 
 from app.errors import InvalidInput, NotFound
 from app.extensions import db
+from app.language import gettext as _
 from app.models import Template, User
 
 MOST_BYTES = 512 << 10

@@ -11,13 +11,13 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
-from flask_babel import gettext as _
 from sqlalchemy import func, select
 from sqlalchemy.orm import undefer
 
 from app import clock
 from app.errors import InvalidInput, RuleRefused
 from app.extensions import db
+from app.language import gettext as _
 from app.models import Gpu, GpuState, Host, Instance, Template, User
 from app.services import attachments, inventory, templates
 from app.services.checkup.pools import SPARE

@@ -6,10 +6,9 @@ from collections.abc import Mapping
 from enum import StrEnum
 from typing import Any
 
-from flask_babel import gettext as _
-
 from app.errors import InvalidInput
 from app.extensions import db
+from app.language import gettext as _
 from app.models import Charge, Policy, Reclaim, User
 from app.services import audit
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Collection
 from datetime import timedelta
 
-from flask_babel import gettext as _
 from sqlalchemy import or_, select, text
 
 from app import clock
 from app.drivers.doors import Door
 from app.errors import RuleRefused
 from app.extensions import db
+from app.language import gettext as _
 from app.models import Host, Instance, Port, Purpose
 
 REST = timedelta(hours=24)  # who still knows a number must not land in somebody else's machine

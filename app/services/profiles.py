@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from zoneinfo import available_timezones
 
-from flask_babel import gettext as _
-
 from app.errors import InvalidInput
 from app.extensions import db
+from app.language import gettext as _
 from app.models import SignIn, User
 from app.services import accounts, audit, passwords, signins
 

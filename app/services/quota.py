@@ -10,12 +10,12 @@ from datetime import datetime
 from typing import Any
 from zoneinfo import ZoneInfo
 
-from flask_babel import gettext as _
 from sqlalchemy import bindparam, func, insert, select
 
 from app import clock
 from app.errors import InvalidInput, NotFound, QuotaExceeded
 from app.extensions import db
+from app.language import gettext as _
 from app.models import Account, Base, Booking, EntryKind, LedgerEntry
 from app.services import audit
 from app.services.windows import hours_text

@@ -7,12 +7,12 @@ from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from flask_babel import gettext as _
 from sqlalchemy import delete, select
 
 from app import clock
 from app.errors import Alternative, DomainError, InvalidInput, NotFound, QuotaExceeded, RuleRefused, SlotTaken
 from app.extensions import db
+from app.language import gettext as _
 from app.models import Refusal, User
 from app.services import bookings, budgets, openings, payers
 from app.services.bookings import Ask, Proposal

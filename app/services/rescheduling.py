@@ -5,11 +5,10 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from flask_babel import gettext as _
-
 from app import clock
 from app.errors import RuleRefused
 from app.extensions import db
+from app.language import gettext as _
 from app.models import Booking, Phase, User
 from app.services import audit, changes, claims, payers, quota, warnings
 from app.services.claims import Ask

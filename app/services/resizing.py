@@ -7,14 +7,14 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 
-from flask_babel import gettext as _
-from flask_babel import ngettext
 from sqlalchemy import delete, select
 from sqlalchemy.orm import joinedload
 
 from app import clock
 from app.errors import InvalidInput, RuleRefused, SlotTaken
 from app.extensions import db, lab_zone
+from app.language import gettext as _
+from app.language import ngettext
 from app.models import Allocation, Booking, Gpu, Phase, User
 from app.services import audit, bookings, changes, claims, openings, payers, quota, unchangeable
 from app.services.claims import Ask, Frame

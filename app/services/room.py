@@ -6,11 +6,10 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
 
-from flask_babel import gettext as _
-
 from app import clock
 from app.errors import RuleRefused
 from app.extensions import lab_zone
+from app.language import gettext as _
 from app.models import Allocation, Block, Booking, Phase
 from app.services import changes, openings, quota
 from app.services.rules import check, classes, gate, tariff

@@ -16,7 +16,7 @@ from sqlalchemy.dialects.postgresql import insert
 from app import clock
 from app.extensions import db
 from app.models import Booking, Consumer, Gpu, GpuNow, UsageBatch
-from app.services import folding, live_seen
+from app.services import activity, folding, live_seen
 
 
 @dataclass(frozen=True)
@@ -70,6 +70,7 @@ def deliver(host_id: int, name: str, parts: Iterable[Part]) -> int:
             for part in known
         ),
     )
+    activity.note_still({gpus[part.pci_address] for part in known}, clock.now())
     return unknown
 
 

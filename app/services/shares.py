@@ -7,7 +7,6 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from flask_babel import gettext as _
 from sqlalchemy import Select, select
 from sqlalchemy.orm import joinedload, selectinload
 
@@ -15,6 +14,7 @@ from app import clock
 from app.drivers.shares import Found, Share, Wish, overlap, proper, share_device
 from app.errors import InvalidInput, NotFound, RuleRefused
 from app.extensions import db
+from app.language import gettext as _
 from app.models import Host, Instance, SharedDirectory, User
 from app.services import audit
 from app.services.unix_ids import COMMON_GID, uid_of

@@ -10,10 +10,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
-from flask_babel import gettext as _
-
 from app import clock
 from app.errors import DomainError, InvalidInput, first_over
+from app.language import gettext as _
 from app.models import Gpu, User
 from app.services import askers, bookings, claims, openings, refusals
 from app.services.askers import Asker

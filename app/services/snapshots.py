@@ -8,11 +8,10 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from flask_babel import gettext as _
-
 from app import clock
 from app.errors import InvalidInput, NotFound, RuleRefused
 from app.extensions import db
+from app.language import gettext as _
 from app.models import Instance, Operation, OperationKind, Schedule, User
 from app.services import audit, care, instances, policy
 

@@ -12,12 +12,12 @@ from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePublicKey
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 from cryptography.hazmat.primitives.serialization import load_ssh_public_key
-from flask_babel import gettext as _
 from sqlalchemy import select
 
 from app import clock
 from app.errors import InvalidInput, NotFound
 from app.extensions import db
+from app.language import gettext as _
 from app.models import Host, Instance, SshKey, User
 from app.services import audit
 

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from flask_babel import gettext as _
-
 from app import clock
 from app.errors import InvalidInput, RuleRefused
+from app.language import gettext as _
 from app.models import Booking, Phase, User
 from app.services import audit, bookings, changes, rescheduling, unchangeable
 from app.services.rules import classes

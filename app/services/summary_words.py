@@ -7,8 +7,8 @@ from typing import Any
 
 from babel.dates import format_date
 from flask_babel import get_locale
-from flask_babel import gettext as _
 
+from app.language import gettext as _
 from app.services.reports.numbers import percent
 
 

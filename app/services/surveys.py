@@ -8,7 +8,6 @@ from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any, NamedTuple
 
-from flask_babel import gettext as _
 from sqlalchemy import select, update
 from sqlalchemy.orm import joinedload, undefer
 
@@ -16,6 +15,7 @@ from app import clock
 from app.drivers.survey import HostUse, InstanceUse, PoolUse
 from app.errors import NotFound
 from app.extensions import db
+from app.language import gettext as _
 from app.models import Host, Instance, User
 from app.services import full_disks
 

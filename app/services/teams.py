@@ -7,13 +7,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from flask_babel import gettext as _
 from sqlalchemy import select
 from sqlalchemy.orm import joinedload
 
 from app import clock
 from app.errors import Conflict, InvalidInput, NotAllowed, NotFound
 from app.extensions import db, lab_zone
+from app.language import gettext as _
 from app.models import Account, TeamMember, User, UserState
 from app.models.accounts import TEAM
 from app.services import audit, quota

@@ -7,12 +7,11 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from flask_babel import gettext as _
-
 from app.drivers.image_files import FILE_NAME
 from app.drivers.images import Origin
 from app.errors import InvalidInput
 from app.extensions import settings
+from app.language import gettext as _
 from app.models import Host, Template, TemplateKind
 from app.services.names import MACHINE_NAME
 from app.services.recipes import EXTRAS, RECIPES

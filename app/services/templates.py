@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import dataclass
 
-from flask_babel import gettext as _
 from sqlalchemy import or_, select
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import joinedload, selectinload
@@ -14,6 +13,7 @@ from app import clock
 from app.drivers.images import Made, Origin, image_alias
 from app.errors import Conflict, InvalidInput, NotFound
 from app.extensions import db
+from app.language import gettext as _
 from app.models import (
     Host,
     Operation,

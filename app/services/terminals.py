@@ -7,13 +7,13 @@ import secrets
 from dataclasses import dataclass
 from datetime import timedelta
 
-from flask_babel import gettext as _
 from sqlalchemy import ColumnElement, Select, delete, func, or_, select, update
 from sqlalchemy.orm import aliased
 
 from app import clock
 from app.errors import RuleRefused
 from app.extensions import db
+from app.language import gettext as _
 from app.models import Host, Instance, Role, SignIn, Terminal, User, UserState
 from app.services import audit, signins
 

@@ -14,13 +14,13 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import timedelta
 
-from flask_babel import gettext as _
 from sqlalchemy import bindparam, func, select, update
 from sqlalchemy.orm.attributes import set_committed_value
 
 from app import clock
 from app.errors import DomainError, InvalidInput, NotAllowed, NotFound, RuleRefused
 from app.extensions import db
+from app.language import gettext as _
 from app.models import ApiToken, Role, User, UserState
 from app.services import audit
 

@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Collection
 from datetime import datetime
 
-from flask_babel import gettext as _
-
 from app.errors import Conflict, RuleRefused
+from app.language import gettext as _
 from app.models import Booking, Phase
 from app.services.waits import line
 

@@ -8,10 +8,11 @@ from datetime import datetime
 from zoneinfo import ZoneInfo
 
 from babel import Locale, UnknownLocaleError
-from flask_babel import force_locale, get_timezone, ngettext
-from flask_babel import gettext as _
+from flask_babel import force_locale, get_timezone
 
 from app import clock
+from app.language import gettext as _
+from app.language import ngettext
 from app.services import further_words
 from app.services.further import Further
 from app.services.idle.warned import ForMachine

@@ -5,9 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
-from flask_babel import gettext as _
-
 from app.errors import InvalidInput
+from app.language import gettext as _
 
 LATE_BY = timedelta(seconds=60)  # a form that was open for a minute still means "now"
 LONGEST = timedelta(days=366)  # beyond this it is a typing mistake, whatever the rules say

@@ -10,8 +10,8 @@ from zoneinfo import ZoneInfo
 from babel import Locale
 from babel.dates import format_datetime
 from flask_babel import get_babel, get_locale, get_timezone
-from flask_babel import gettext as _
 
+from app.language import gettext as _
 from app.models import Gpu
 
 

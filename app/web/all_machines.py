@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 from flask import Blueprint, Response, flash, request, url_for
-from flask_babel import lazy_gettext as _l
 from wtforms import SelectField
 
 from app import queue
 from app.errors import Conflict, DomainError, InvalidInput
 from app.extensions import transaction
+from app.language import lazy_gettext as _l
 from app.models import Host, Readable
 from app.services import (
     accounts,

@@ -5,14 +5,14 @@ from __future__ import annotations
 from urllib.parse import urlsplit
 
 from flask import Blueprint, Response, make_response, request, url_for
-from flask_babel import gettext as _
-from flask_babel import lazy_gettext as _l
 from flask_limiter.util import get_remote_address
 from wtforms import EmailField, PasswordField, StringField, TextAreaField
 from wtforms.validators import Email
 
 from app.errors import InvalidInput
 from app.extensions import limiter, transaction
+from app.language import gettext as _
+from app.language import lazy_gettext as _l
 from app.models import User, UserState
 from app.services import accounts, signins
 from app.web import locale, sessions

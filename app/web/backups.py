@@ -5,14 +5,14 @@ from __future__ import annotations
 from urllib.parse import urlencode, urlsplit, urlunsplit
 
 from flask import Blueprint, Response, flash, request, url_for
-from flask_babel import gettext as _
-from flask_babel import lazy_gettext as _l
 from wtforms import SelectField
 
 from app import queue
 from app.environment import WEBSOCKET
 from app.errors import Conflict, DomainError
 from app.extensions import limiter, settings, transaction
+from app.language import gettext as _
+from app.language import lazy_gettext as _l
 from app.models import Host, Instance
 from app.models.backups import KEPT
 from app.services import backups, care, instances, operations, snapshots

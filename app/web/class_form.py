@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from flask_babel import gettext as _
 from werkzeug.datastructures import MultiDict
 
 from app.errors import InvalidInput
+from app.language import gettext as _
 from app.services.rules import terms
 
 MANY = ("models", "hosts", "peak_days")

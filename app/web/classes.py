@@ -6,11 +6,11 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from flask import Response, flash, request, url_for
-from flask_babel import gettext as _
 
 from app import clock
 from app.errors import Conflict, InvalidInput
 from app.extensions import lab_zone, transaction
+from app.language import gettext as _
 from app.models import AccountClass
 from app.services import audit, inventory, policy, quota
 from app.services.rules import classes, terms, trial

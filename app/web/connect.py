@@ -6,10 +6,9 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from flask_babel import gettext as _
-
 from app.errors import Conflict
 from app.extensions import db
+from app.language import gettext as _
 from app.models import Instance, InstanceStatus, Port, Purpose, Template
 from app.services import access, ports, ssh_keys
 from app.services.rdp_signing import Signer

@@ -5,9 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from itertools import groupby
 
-from flask_babel import gettext as _
-from flask_babel import ngettext
-
+from app.language import gettext as _
+from app.language import ngettext
 from app.services.activity import MINUTES, Curve
 
 STEP, HEIGHT, EDGE = 2, 24, 2  # of the drawing: a minute's width, its height, and what the line keeps from the edges

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from flask_babel import LazyString
-from flask_babel import gettext as _
-from flask_babel import lazy_gettext as _l
 
+from app.language import gettext as _
+from app.language import lazy_gettext as _l
 from app.models import InstanceStatus, Port, Purpose
 from app.web.connect import Kit
 

@@ -8,7 +8,6 @@ from http import HTTPStatus
 from typing import Any
 
 from flask import Flask, Response, current_app, g, make_response, render_template, request
-from flask_babel import gettext as _
 from flask_limiter import RateLimitExceeded
 from flask_wtf.csrf import CSRFError
 from sqlalchemy.exc import DataError, InterfaceError, OperationalError
@@ -16,6 +15,7 @@ from werkzeug.exceptions import BadRequest, HTTPException
 
 from app import clock, errors
 from app.extensions import db, limiter
+from app.language import gettext as _
 from app.web import render
 from app.web.api.problems import is_api, problem
 

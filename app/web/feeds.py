@@ -5,13 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 from flask import Blueprint, Response, flash, request, url_for
-from flask_babel import gettext as _
-from flask_babel import lazy_gettext as _l
 from wtforms import SelectField, StringField
 from wtforms.validators import Optional
 
 from app.errors import DomainError
 from app.extensions import limiter, settings, transaction
+from app.language import gettext as _
+from app.language import lazy_gettext as _l
 from app.services import feeds, ical, inventory
 from app.web import locale
 from app.web.forms import PageForm, at_most

@@ -7,12 +7,12 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from flask import Blueprint, Response, request
-from flask_babel import gettext as _
-from flask_babel import lazy_gettext as _l
 from wtforms import SelectField, StringField
 
 from app import clock
 from app.errors import DomainError, InvalidInput
+from app.language import gettext as _
+from app.language import lazy_gettext as _l
 from app.services import openings, slots
 from app.services.refusals import Offer
 from app.services.rules import classes

@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 from flask import request, url_for
-from flask_babel import lazy_gettext as _l
 from flask_wtf import FlaskForm
 from wtforms import BooleanField, Form
 from wtforms.validators import InputRequired, Length
 
 from app.errors import DomainError, InvalidInput
+from app.language import lazy_gettext as _l
 from app.services.placing import FULL
 
 NOT_TYPED = {"csrf_token", "request_key", "endpoint"}

@@ -7,9 +7,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from flask_babel import LazyString, pgettext
-from flask_babel import gettext as _
+from flask_babel import LazyString
 
+from app.language import gettext as _
+from app.language import pgettext
 from app.models import Allocation, Gpu, GpuState, Host
 from app.services.checkup import pools
 from app.web import host_words

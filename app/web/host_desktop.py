@@ -6,12 +6,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from flask import Blueprint, Response, flash, url_for
-from flask_babel import gettext as _
-from flask_babel import lazy_gettext as _l
 
 from app import queue
 from app.errors import Conflict, InvalidInput
 from app.extensions import transaction
+from app.language import gettext as _
+from app.language import lazy_gettext as _l
 from app.models import Host
 from app.services import desktops, inventory
 from app.web import rdp

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from flask_babel import gettext as _
-from flask_babel import lazy_gettext as _l
+from app.language import gettext as _
+from app.language import lazy_gettext as _l
 
 OBSERVED = {  # a GPU's code in services.drift → the code in app.web.states, and the word; all others need none
     "attaching": ("attaching", _l("Attaching")),

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections import Counter
 
 from flask import Blueprint, Response, flash, request, url_for
-from flask_babel import gettext as _
 
 from app import queue
 from app.errors import InvalidInput, NotFound
 from app.extensions import transaction
+from app.language import gettext as _
 from app.models import Gpu, GpuState, Host, LibraryChoice
 from app.services import alarms, attachments, instances, inventory
 from app.services.quarantine import release_quarantine

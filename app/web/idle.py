@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from flask import Blueprint, Response
-from flask_babel import gettext as _
-from flask_babel import ngettext
 
+from app.language import gettext as _
+from app.language import ngettext
 from app.models import Outcome, Reclaim
 from app.services import policy
 from app.services.idle import told

@@ -6,9 +6,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
 
-from flask_babel import gettext as _
-from flask_babel import ngettext
-
+from app.language import gettext as _
+from app.language import ngettext
 from app.models import Booking, Charge, Idling, Phase, Reclaim
 from app.services import policy
 from app.services.idle import keeping, sight

@@ -17,10 +17,10 @@ from typing import Any
 from urllib.parse import parse_qsl, quote, urlencode, urlsplit
 
 from flask import Flask, Response, current_app, flash, g, request
-from flask_babel import gettext as _
 from itsdangerous import BadData, URLSafeTimedSerializer
 from werkzeug.exceptions import HTTPException
 
+from app.language import gettext as _
 from app.models import User
 from app.services import sealing
 from app.web.filling import filled

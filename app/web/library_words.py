@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from flask_babel import gettext as _
-
+from app.language import gettext as _
 from app.models import Instance
 from app.services import lending
 from app.services.lending import Libraries, Source

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 
 from flask import url_for
-from flask_babel import gettext as _
-from flask_babel import ngettext
 from markupsafe import Markup, escape
 
 from app import clock
+from app.language import gettext as _
+from app.language import ngettext
 from app.models import GpuState, User
 from app.services.activity import LOOK_BACK
 from app.services.live_gpu import Live, Process
@@ -34,6 +35,7 @@ class Row:
 
     one: Live
     viewer: User
+    moment: Callable[[datetime], str]
 
     @property
     def mine(self) -> bool:
@@ -99,7 +101,7 @@ class Row:
         owner = escape(_("You") if self.mine else held.owner)
         if self.mine or self.viewer.is_admin:
             owner = _LINK % (url_for("bookings.show", booking_id=held.booking_id), owner)
-        return escape(_("%(who)s, until %(until)s")) % {"who": owner, "until": times.moment(held.ends_at)}
+        return escape(_("%(who)s, until %(until)s")) % {"who": owner, "until": self.moment(held.ends_at)}
 
     @property
     def book_url(self) -> str:
@@ -170,19 +172,27 @@ class Row:
 
 def rows(found: Sequence[Live], viewer: User) -> list[Row]:
     """GPUs for a reader."""
-    return [Row(one, viewer) for one in found]
+    moment = times.moments()
+    return [Row(one, viewer, moment) for one in found]
 
 
-def counts(found: Sequence[Live]) -> list[tuple[str, str]]:
-    """`5 in use`, `2 free`: how many GPUs of a host are what, in a fixed order."""
-    number = Counter(one.code for one in found)
-    told = [(code, number[code]) for code in ORDER if number[code]]
-    unknown = sum(not one.known for one in found)
-    told += [("no_data", unknown)] if unknown else []
-    return [
-        (code, _("%(number)s %(state)s", number=count, state=str(states.state_of(code).word).lower()))
-        for code, count in told
-    ]
+def counter() -> Callable[[Sequence[Live]], list[tuple[str, str]]]:
+    """`5 in use`, `2 free`: how many GPUs of a host are what, in a fixed order. Many hosts of a page say the same:
+    it is put into words once."""
+    known: dict[tuple[str, int], str] = {}
+
+    def text(code: str, count: int) -> str:
+        if (code, count) not in known:
+            state = str(states.state_of(code).word).lower()
+            known[code, count] = _("%(number)s %(state)s", number=count, state=state)
+        return known[code, count]
+
+    def counts(found: Sequence[Live]) -> list[tuple[str, str]]:
+        number = Counter(one.code for one in found)
+        number["no_data"] = sum(not one.known for one in found)
+        return [(code, text(code, number[code])) for code in (*ORDER, "no_data") if number[code]]
+
+    return counts
 
 
 def models(found: Sequence[Live]) -> str:

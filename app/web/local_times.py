@@ -6,9 +6,8 @@ import re
 from datetime import UTC, date, datetime, time, timedelta
 from zoneinfo import ZoneInfo
 
-from flask_babel import gettext as _
-
 from app.errors import InvalidInput
+from app.language import gettext as _
 
 _TIME = re.compile(r"(\d{1,2})(?:[:.\uff1ah]?(\d{2})(?::(\d{2}))?)?")
 _HOURS = re.compile(r"(\d{1,3}(?:[.,]\d{1,2})?)\s*h?")

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from flask import Blueprint, Response, flash, request, url_for
-from flask_babel import gettext as _
-from flask_babel import lazy_gettext as _l
 from wtforms import RadioField, SelectChoice, StringField
 
 from app import queue
 from app.errors import Conflict, DomainError, InvalidInput
 from app.extensions import transaction
+from app.language import gettext as _
+from app.language import lazy_gettext as _l
 from app.models import Instance, Template
 from app.services import care, instances, moving, placing, policy
 from app.web.forms import PageForm, RoomForm, at_most, required

@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 from flask import Response
-from flask_babel import gettext as _
-from flask_babel import lazy_gettext as _l
-from flask_babel import ngettext
 from wtforms import IntegerField, SelectField, StringField
 from wtforms.validators import ValidationError
 
+from app.language import gettext as _
+from app.language import lazy_gettext as _l
+from app.language import ngettext
 from app.models import Gpu, Host, Template, User
 from app.services import accounts, admission, attachments, instances, inventory, placing, policy, templates
 from app.web import places, room_words

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from flask import Response, url_for
-from flask_babel import lazy_gettext as _l
 from wtforms import SelectField
 
 from app import queue
 from app.errors import DomainError, InvalidInput
 from app.extensions import transaction
+from app.language import lazy_gettext as _l
 from app.models import Instance
 from app.services import instances, inventory, moving, placing
 from app.web import room_words

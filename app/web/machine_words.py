@@ -6,11 +6,11 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from flask_babel import LazyString
-from flask_babel import gettext as _
-from flask_babel import lazy_gettext as _l
 
 from app import clock
 from app.extensions import settings
+from app.language import gettext as _
+from app.language import lazy_gettext as _l
 from app.models import Allocation, Host, Instance, Operation, OperationKind
 from app.services import attachments, care, full_disks, inventory, operations
 from app.web.library_words import Line, line

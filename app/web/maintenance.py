@@ -6,9 +6,6 @@ from collections.abc import Sequence
 from typing import Any
 
 from flask import Blueprint, Response, flash, request, url_for
-from flask_babel import gettext as _
-from flask_babel import lazy_gettext as _l
-from flask_babel import ngettext
 from werkzeug.datastructures import MultiDict
 from wtforms import SelectMultipleField, StringField
 from wtforms.validators import Optional
@@ -17,6 +14,9 @@ from wtforms.widgets import CheckboxInput, ListWidget
 from app import clock, queue
 from app.errors import Conflict, InvalidInput
 from app.extensions import transaction
+from app.language import gettext as _
+from app.language import lazy_gettext as _l
+from app.language import ngettext
 from app.models import Gpu, Host
 from app.services import inventory, maintenance
 from app.services.maintenance import Fate

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from flask import Blueprint, Response, flash, url_for
-from flask_babel import gettext as _
 
 from app.extensions import transaction
+from app.language import gettext as _
 from app.services import outbox
 from app.web import post_words
 from app.web.render import go, render

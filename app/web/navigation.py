@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from flask import Flask, current_app, g, request, url_for
-from flask_babel import gettext as _
-from flask_babel import ngettext
 from sqlalchemy import func, select
 
 from app import clock
 from app.extensions import db, lab_zone
+from app.language import gettext as _
+from app.language import ngettext
 from app.models import Host, User, UserState
 from app.services import alarms
 from app.web import locale, times

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from flask import Blueprint, Response, current_app, flash, request, url_for
-from flask_babel import gettext as _
-from flask_babel import lazy_gettext as _l
 from wtforms import StringField
 from wtforms.validators import Optional
 
 from app.errors import DomainError, InvalidInput
 from app.extensions import limiter, settings, transaction
+from app.language import gettext as _
+from app.language import lazy_gettext as _l
 from app.services import channels, notices
 from app.services.notices import MAIL
 from app.web import post_words

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from flask import Blueprint, Response, request, url_for
-from flask_babel import gettext as _
 from werkzeug.datastructures import MultiDict
 
 from app.errors import DomainError, InvalidInput
 from app.extensions import lab_zone, transaction
+from app.language import gettext as _
 from app.models import Role, User, UserState
 from app.services import accounts, admission, audit, people, policy, quota
 from app.services.rules import classes

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from flask import Response, flash, request, url_for
-from flask_babel import gettext as _
-from flask_babel import lazy_gettext as _l
 from wtforms import StringField
 
 from app.errors import Conflict, InvalidInput
 from app.extensions import limiter, transaction
+from app.language import gettext as _
+from app.language import lazy_gettext as _l
 from app.models import Role, User, UserState
 from app.services import accounts, lost_passwords
 from app.web.forms import PageForm

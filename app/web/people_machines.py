@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from flask import flash, request, session
-from flask_babel import gettext as _
 
 from app import queue
+from app.language import gettext as _
 from app.models import Instance, User
 from app.services import accounts, admission, instances
 from app.services.admission import Admitted

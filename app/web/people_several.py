@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from flask import Response, request, url_for
-from flask_babel import gettext as _
-from flask_babel import ngettext
 
 from app import queue
 from app.errors import InvalidInput
 from app.extensions import lab_zone, transaction
+from app.language import gettext as _
+from app.language import ngettext
 from app.models import User
 from app.services import admission, people, policy
 from app.services.rules import classes

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from flask_babel import gettext as _
-
+from app.language import gettext as _
 from app.models import Host, Template
 from app.services import pictures, templates
 

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from flask_babel import gettext as _
-from flask_babel import lazy_gettext as _l
-
+from app.language import gettext as _
+from app.language import lazy_gettext as _l
 from app.models import Channel, Event, Notice
 from app.services.outbox import EXPIRED
 

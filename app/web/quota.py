@@ -8,11 +8,12 @@ from datetime import datetime
 from typing import Any
 
 from flask import Blueprint, Response, request
-from flask_babel import format_datetime, ngettext
-from flask_babel import gettext as _
+from flask_babel import format_datetime
 
 from app import clock
 from app.extensions import lab_zone, settings
+from app.language import gettext as _
+from app.language import ngettext
 from app.models import Account
 from app.services import accounts, charges, people, quota, statement, teams, words
 from app.services.rules import amounts, classes, gate

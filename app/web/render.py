@@ -7,7 +7,7 @@ from typing import Any
 from flask import Flask, Response, get_flashed_messages, make_response, redirect, render_template, request
 from markupsafe import Markup
 
-from app.extensions import babel
+from app.language import catalogue
 from app.web import states, times
 
 
@@ -48,13 +48,13 @@ def init_app(app: Flask) -> None:
 # A template's sentences: as Jinja's own extension says them, but without handing each of them all that the page knows,
 # which it copies for each one in a loop. They took a tenth of the time of a page.
 def _gettext(text: str, /, **values: Any) -> Markup:
-    found = Markup(babel.domain_instance.get_translations().ugettext(text))  # noqa: S704 - the translators'
+    found = Markup(catalogue.get_translations().ugettext(text))  # noqa: S704 - the translators'
     return found % values if values or "%" in found else found  # what is put into it is escaped by that
 
 
 def _ngettext(one: str, many: str, number: int, /, **values: Any) -> Markup:
-    return Markup(babel.domain_instance.get_translations().ungettext(one, many, number)) % ({"num": number} | values)  # noqa: S704 - likewise
+    return Markup(catalogue.get_translations().ungettext(one, many, number)) % ({"num": number} | values)  # noqa: S704 - likewise
 
 
 def _pgettext(context: str, text: str, /, **values: Any) -> Markup:
-    return Markup(babel.domain_instance.get_translations().upgettext(context, text)) % ({"context": context} | values)  # noqa: S704 - likewise
+    return Markup(catalogue.get_translations().upgettext(context, text)) % ({"context": context} | values)  # noqa: S704 - likewise

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from flask_babel import gettext as _
-from flask_babel import ngettext
-
+from app.language import gettext as _
+from app.language import ngettext
 from app.services.placing import GIB, Room
 
 

@@ -6,10 +6,11 @@ from collections.abc import Iterator
 from typing import Any
 
 from babel.dates import get_day_names
-from flask_babel import LazyString, get_locale, ngettext
-from flask_babel import gettext as _
-from flask_babel import lazy_gettext as _l
+from flask_babel import LazyString, get_locale
 
+from app.language import gettext as _
+from app.language import lazy_gettext as _l
+from app.language import ngettext
 from app.services.rules.terms import Rules, listed
 
 Words = dict[str, tuple[LazyString, LazyString | str]]

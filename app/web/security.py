@@ -7,10 +7,10 @@ from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 from flask import Flask, Response, current_app, flash, redirect, request, url_for
-from flask_babel import gettext as _
 
 from app.errors import NotAllowed
 from app.extensions import settings, transaction
+from app.language import gettext as _
 from app.services import signins
 from app.web import kept, render, sessions
 

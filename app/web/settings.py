@@ -5,8 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 from flask import Blueprint, Response, flash, url_for
-from flask_babel import gettext as _
-from flask_babel import lazy_gettext as _l
 from wtforms import EmailField, IntegerField, PasswordField, SelectField, SelectMultipleField, StringField
 from wtforms.validators import Email, Optional
 from wtforms.widgets import CheckboxInput, ListWidget
@@ -14,6 +12,8 @@ from wtforms.widgets import CheckboxInput, ListWidget
 from app import clock
 from app.errors import InvalidInput
 from app.extensions import lab_zone, limiter, transaction
+from app.language import gettext as _
+from app.language import lazy_gettext as _l
 from app.services import profiles, signins, tokens
 from app.web import locale
 from app.web.forms import PageForm, at_most, required

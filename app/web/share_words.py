@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from flask_babel import gettext as _
-from flask_babel import lazy_gettext as _l
-
+from app.language import gettext as _
+from app.language import lazy_gettext as _l
 from app.models import SharedDirectory
 from app.services.share_findings import findings
 

@@ -5,14 +5,14 @@ from __future__ import annotations
 import re
 
 from flask import Blueprint, Response, flash, request, url_for
-from flask_babel import gettext as _
-from flask_babel import lazy_gettext as _l
 from wtforms import RadioField, StringField
 from wtforms.validators import ValidationError
 
 from app import queue
 from app.errors import InvalidInput, NotFound, RuleRefused
 from app.extensions import transaction
+from app.language import gettext as _
+from app.language import lazy_gettext as _l
 from app.models import Host, SharedDirectory, User
 from app.services import accounts, inventory, shares
 from app.services.shares import Terms

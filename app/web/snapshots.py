@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from flask import Blueprint, Response, flash, url_for
-from flask_babel import gettext as _
-from flask_babel import lazy_gettext as _l
 from wtforms import SelectField
 
 from app import queue
 from app.errors import DomainError, InvalidInput, RuleRefused
 from app.extensions import transaction
+from app.language import gettext as _
+from app.language import lazy_gettext as _l
 from app.models import Instance, Schedule
 from app.services import care, instances, operations, policy, snapshots
 from app.web.forms import PageForm, required

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from flask import Blueprint, Response, flash, request, url_for
-from flask_babel import gettext as _
-from flask_babel import lazy_gettext as _l
 from wtforms import StringField, TextAreaField
 from wtforms.validators import Optional
 
 from app import queue
 from app.errors import InvalidInput
 from app.extensions import transaction
+from app.language import gettext as _
+from app.language import lazy_gettext as _l
 from app.models import User
 from app.services import instances, ssh_keys
 from app.web.forms import PageForm, at_most, required

@@ -6,8 +6,9 @@ from dataclasses import dataclass
 
 from flask import g, url_for
 from flask_babel import LazyString
-from flask_babel import lazy_gettext as _l
 from markupsafe import Markup, escape
+
+from app.language import lazy_gettext as _l
 
 
 @dataclass(frozen=True)

@@ -6,9 +6,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from flask_babel import gettext as _
-from flask_babel import lazy_gettext as _l
-
+from app.language import gettext as _
+from app.language import lazy_gettext as _l
 from app.models import Host, LibraryChoice
 
 ORIGINS = {"berth": _l("Berth itself"), "hand": _l("by hand")}

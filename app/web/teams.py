@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from flask import Blueprint, Response, flash, request, url_for
-from flask_babel import gettext as _
 
 from app.errors import Conflict, InvalidInput, NotAllowed
 from app.extensions import lab_zone, transaction
+from app.language import gettext as _
 from app.models import Account
 from app.services import people, policy, quota, teams
 from app.services.rules import classes

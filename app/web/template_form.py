@@ -5,8 +5,6 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from flask_babel import gettext as _
-from flask_babel import lazy_gettext as _l
 from flask_wtf.file import FileField
 from wtforms import (
     BooleanField,
@@ -20,6 +18,8 @@ from wtforms import (
 from wtforms.validators import ValidationError
 from wtforms.widgets import CheckboxInput, ListWidget
 
+from app.language import gettext as _
+from app.language import lazy_gettext as _l
 from app.models import Host, Template, TemplateKind
 from app.services import instances, inventory
 from app.services.recipes import EXTRAS, RECIPES

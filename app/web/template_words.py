@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from flask_babel import LazyString
-from flask_babel import lazy_gettext as _l
 
+from app.language import lazy_gettext as _l
 from app.models import Operation, OperationKind, Template, TemplateKind, TemplateState
 from app.services import templates
 from app.web.operation_words import Worked

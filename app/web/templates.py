@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from flask import Blueprint, Response, flash, request, url_for
-from flask_babel import gettext as _
 
 from app import queue
 from app.errors import DomainError, InvalidInput
 from app.extensions import settings, transaction
+from app.language import gettext as _
 from app.models import Template, TemplateState
 from app.services import operations, pictures, templates
 from app.web import template_form, template_words

@@ -5,11 +5,11 @@ from __future__ import annotations
 import secrets
 
 from flask import Blueprint, Response, jsonify, request
-from flask_babel import gettext as _
 
 from app.environment import WEBSOCKET
 from app.errors import Conflict, RuleRefused
 from app.extensions import limiter, settings, transaction
+from app.language import gettext as _
 from app.models import Instance, InstanceStatus
 from app.services import instances, terminals
 from app.web.machine_words import silence_of

@@ -8,12 +8,12 @@ from zoneinfo import ZoneInfo
 
 from flask import Flask
 from flask_babel import format_timedelta, get_timezone
-from flask_babel import gettext as _
-from flask_babel import lazy_gettext as _l
 from markupsafe import Markup, escape
 
 from app import clock
 from app.extensions import lab_zone
+from app.language import gettext as _
+from app.language import lazy_gettext as _l
 from app.services.windows import hours_text
 from app.services.words import on_clocks
 

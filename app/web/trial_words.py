@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from flask_babel import gettext as _
-from flask_babel import ngettext
-
 from app.extensions import lab_zone
+from app.language import gettext as _
+from app.language import ngettext
 from app.services.idle import past
 from app.services.rules import afterwards, trial
 from app.services.rules.afterwards import Ended

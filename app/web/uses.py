@@ -6,7 +6,8 @@ from datetime import UTC, datetime
 
 from flask import Flask
 from flask_babel import format_decimal
-from flask_babel import gettext as _
+
+from app.language import gettext as _
 
 GIB = 1 << 30
 

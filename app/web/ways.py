@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 from flask import Blueprint, Response, flash, url_for
-from flask_babel import gettext as _
 
 from app import queue
 from app.errors import DomainError
 from app.extensions import limiter, transaction
+from app.language import gettext as _
 from app.models import Instance, InstanceStatus
 from app.services import access, instances, machine_passwords, shares, ssh_keys, unix_ids
 from app.web import connect, door_words

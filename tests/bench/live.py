@@ -10,7 +10,7 @@ from app import clock
 from app.config import Settings
 from app.extensions import db, transaction
 from app.models import Consumer, GpuNow
-from app.services import inventory
+from app.services import activity, inventory
 from tests.bench.installation import HOSTS, core, furnish
 from tests.bench.others import watch
 from tests.bench.report import Figure, Report
@@ -86,6 +86,7 @@ def _fill(days: int) -> int:
             wanted = {"gpu": gpu.id, "consumer": consumer.id, "idle": gpu.minor % 4 == 0, "now": NOW, "days": days}
             session.execute(sa.text(_MINUTES), wanted)
         session.execute(sa.text("UPDATE allocations SET attached_at = starts_at"))
+        activity.note_still([gpu.id for gpu in gpus], NOW)  # as when they were delivered
     with db.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
         connection.exec_driver_sql("VACUUM ANALYZE")
     return len(gpus) * days * 24 * 60

@@ -178,14 +178,14 @@ def test_the_live_page_calls_idle_what_would_be_given_back(lab: Lab, percent: in
     lab.measure(1, 61, busy=percent - 1)
     lab.measure(0, 61, busy=90, own=False)
     lab.look(61)
-    assert set(activity.idle_since(held, NOW + 61 * MINUTE).values()) == {2 * 60 * MINUTE}, (
+    assert set(activity.idle_since(held, {}, NOW + 61 * MINUTE).values()) == {2 * 60 * MINUTE}, (
         "by both who had it measured"
     )
     [found] = db.session.scalars(sa.select(Idling))
     assert found.since == NOW + MINUTE
     lab.measure(61, 62, busy=percent)
     lab.look(62)
-    assert set(activity.idle_since(held, NOW + 62 * MINUTE).values()) == {timedelta(0)}
+    assert set(activity.idle_since(held, {}, NOW + 62 * MINUTE).values()) == {timedelta(0)}
     assert lab.outcomes() == ["over"]
 
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 import sqlalchemy as sa
 
 from app.extensions import db
 from app.models import Booking, Consumer, GpuNow, Host, UsageMinute
-from app.services import alarms, live_seen, samples
+from app.services import activity, alarms, live_seen, samples
 from app.services.samples import Now, Part
 from tests.factories import gpus_of, make_booking, make_gpu, make_host, make_user
 
@@ -76,3 +77,36 @@ def test_a_reading_of_a_clock_that_was_ahead_is_not_shown_as_of_now(host: Host) 
     samples.show(host.id, [Now(gpu.pci_address, MINUTE, {"utilisation": 10})])
     [seen] = live_seen.gpus([gpu.id])
     assert (seen.values, seen.is_fresh(MINUTE)) == ({"utilisation": 10}, True)
+
+
+def test_for_how_long_one_is_still_is_written_down_as_its_minutes_come(
+    host: Host, freeze: Callable[[datetime], None], count_queries: Callable[[], Any]
+) -> None:
+    booking, gpu = booked(host), gpus_of(host)[0]
+    samples.show(host.id, [Now(one.pci_address, MINUTE) for one in gpus_of(host)])
+    now = MINUTE + timedelta(minutes=20)
+    freeze(now)
+
+    def deliver(name: str, shares: dict[int, int]) -> None:
+        parts = [
+            Part(gpu.pci_address, MINUTE + timedelta(minutes=at), booking.id, "li", 60_000, 600 * share)
+            for at, share in shares.items()
+        ]
+        samples.deliver(host.id, name, parts)
+
+    def idle(attached: int) -> tuple[int, int]:
+        """Its minutes of nothing, by what is written down and by its minutes alike; and how many queries that took."""
+        held = {gpu.id: MINUTE + timedelta(minutes=attached)}
+        still = live_seen.still(live_seen.gpus())
+        with count_queries() as queries:
+            found = activity.idle_since(held, still, now)
+        taken = len(queries)
+        assert found == activity.idle_since(held, {}, now)
+        return found[gpu.id] // timedelta(minutes=1), taken
+
+    assert idle(0) == (0, 1), "nothing was written down"
+    deliver("a", dict.fromkeys(range(3), 90) | dict.fromkeys(range(3, 20), 0))
+    assert [idle(attached) for attached in (-60, 0, 3, 4, 10)] == [(17, 0), (17, 0), (17, 0), (16, 1), (10, 1)]
+    deliver("late", {15: 90})
+    assert [idle(attached) for attached in (0, 16, 17)] == [(4, 0), (4, 0), (3, 1)]
+    assert live_seen.gpus([gpus_of(host)[1].id])[0].still_since is None, "of it nothing came"

@@ -11,11 +11,12 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 from flask import Flask, render_template_string
-from flask_babel import force_locale, gettext, ngettext, pgettext
+from flask_babel import force_locale
 
 from app import clock, create_app, errors
 from app.config import BadSettings, Settings
 from app.errors import DomainError
+from app.language import gettext, ngettext, pgettext
 from app.models import User
 from app.web.security import CSP
 from tests.conftest import settings_for

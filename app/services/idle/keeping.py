@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from datetime import datetime, timedelta
 
-from flask_babel import gettext as _
 from sqlalchemy import select
 
 from app import clock
 from app.errors import Conflict, RuleRefused
 from app.extensions import db
+from app.language import gettext as _
 from app.models import Booking, Idling, Outcome, User
 from app.services import audit, bookings, policy
 from app.services.idle import sight

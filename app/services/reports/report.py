@@ -8,11 +8,11 @@ from datetime import date, datetime
 from enum import StrEnum
 from typing import Any
 
-from flask_babel import gettext as _
 from sqlalchemy import select, text
 from sqlalchemy.orm import joinedload
 
 from app.extensions import db
+from app.language import gettext as _
 from app.models import Account, Booking, Gpu, Host
 from app.services.reports import heat, incidents, periods, waiting
 from app.services.reports.numbers import Numbers, total

@@ -7,9 +7,8 @@ from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any
 
-from flask_babel import gettext as _
-
 from app.errors import InvalidInput
+from app.language import gettext as _
 from app.services.reports import absences, comparison, evictions, heat
 from app.services.reports.absences import Absence
 from app.services.reports.evictions import Eviction

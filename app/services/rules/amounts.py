@@ -8,9 +8,9 @@ from datetime import UTC, datetime, timedelta
 from zoneinfo import ZoneInfo
 
 from flask_babel import format_datetime
-from flask_babel import gettext as _
 
 from app.errors import RuleRefused
+from app.language import gettext as _
 from app.services.rules import periods
 from app.services.rules.limits import Claim
 from app.services.rules.terms import Rules

@@ -8,10 +8,9 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from zoneinfo import ZoneInfo
 
-from flask_babel import gettext as _
-from flask_babel import ngettext
-
 from app.errors import RuleRefused
+from app.language import gettext as _
+from app.language import ngettext
 from app.services.rules import amounts, limits
 from app.services.rules.limits import Claim
 from app.services.rules.terms import Rules, listed

@@ -7,11 +7,11 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from flask_babel import gettext as _
 from sqlalchemy import bindparam, func, or_, select
 
 from app.errors import Conflict, InvalidInput, NotFound
 from app.extensions import db
+from app.language import gettext as _
 from app.models import Account, AccountClass, Policy, User
 from app.services import audit, policy
 from app.services.rules import terms

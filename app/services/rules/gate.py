@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from datetime import datetime, timedelta
 
-from flask_babel import gettext as _
 from sqlalchemy import func, select
 
 from app.errors import RuleRefused
 from app.extensions import db, lab_zone
+from app.language import gettext as _
 from app.models import Allocation, Booking, TeamMember
 from app.services.rules import check
 from app.services.rules.check import Asked, Standing

@@ -6,10 +6,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from flask_babel import gettext as _
-from flask_babel import ngettext
-
 from app.errors import RuleRefused
+from app.language import gettext as _
+from app.language import ngettext
 from app.models import Policy
 from app.services.rules.terms import Rules
 from app.services.windows import Window, hours_text

@@ -7,9 +7,8 @@ from dataclasses import dataclass, field, fields, replace
 from datetime import timedelta
 from typing import Any
 
-from flask_babel import gettext as _
-
 from app.errors import InvalidInput
+from app.language import gettext as _
 
 BOUNDS = {  # whole numbers: name → (lowest, highest)
     "max_hours": (1, 24 * 31),

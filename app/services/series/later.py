@@ -6,13 +6,13 @@ from collections.abc import Collection
 from dataclasses import dataclass, replace
 from datetime import date, datetime, timedelta
 
-from flask_babel import gettext as _
 from sqlalchemy import select
 from sqlalchemy.orm import joinedload, selectinload
 
 from app import clock
 from app.errors import Conflict, DomainError, RuleRefused
 from app.extensions import db
+from app.language import gettext as _
 from app.models import Allocation, Booking, Gpu, Series, User
 from app.services import audit, changes, priced, quota, rescheduling
 from app.services.rules import classes

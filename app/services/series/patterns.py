@@ -6,9 +6,8 @@ from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
 from zoneinfo import ZoneInfo
 
-from flask_babel import gettext as _
-
 from app.errors import InvalidInput
+from app.language import gettext as _
 from app.services.windows import Window
 
 DAY = 86400  # seconds by a wall clock, whatever the night

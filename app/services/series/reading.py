@@ -5,13 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime
 
-from flask_babel import gettext as _
 from sqlalchemy import select
 from sqlalchemy.orm import joinedload, selectinload
 
 from app import clock
 from app.errors import NotFound
 from app.extensions import db
+from app.language import gettext as _
 from app.models import Allocation, Booking, Series, User
 from app.services.series.patterns import Pattern
 

@@ -9,12 +9,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 
-from flask_babel import gettext as _
-from flask_babel import ngettext
 from sqlalchemy import select
 
 from app.errors import Conflict, DomainError, InvalidInput
 from app.extensions import db
+from app.language import gettext as _
+from app.language import ngettext
 from app.models import Booking, Gpu, User
 from app.services import askers, bookings, openings, payers
 from app.services.claims import Ask

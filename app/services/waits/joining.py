@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import timedelta
 
-from flask_babel import gettext as _
 from sqlalchemy import func, select
 
 from app import clock
 from app.errors import InvalidInput, RuleRefused
 from app.extensions import db, lab_zone
+from app.language import gettext as _
 from app.models import User, Wait, WaitState
 from app.services import audit, bookings, claims, payers
 from app.services.bookings import Ask

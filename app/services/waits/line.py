@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from flask_babel import gettext as _
 from sqlalchemy import Select, exists, func, or_, select
 from sqlalchemy.orm import joinedload, selectinload
 
 from app import clock
 from app.errors import NotFound
 from app.extensions import db
+from app.language import gettext as _
 from app.models import Booking, Gpu, User, UserState, Wait, WaitState
 from app.services.windows import Window
 

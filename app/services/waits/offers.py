@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from flask_babel import gettext as _
-
 from app import clock
 from app.errors import Conflict
 from app.extensions import db
+from app.language import gettext as _
 from app.models import Phase, User, Wait, WaitState
 from app.services import audit, changes
 from app.services.waits import line

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from flask import Blueprint, Response, current_app, g, request
-from flask_babel import gettext as _
 from werkzeug.exceptions import BadRequest
 
 from app.extensions import settings
+from app.language import gettext as _
 from app.web.api.auth import bearer, sign_in
 from app.web.api.problems import BadBody, problem
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 
 from flask import url_for
-from flask_babel import gettext as _
 
 from app import clock
 from app.errors import InvalidInput, RuleRefused
 from app.extensions import transaction
+from app.language import gettext as _
 from app.models import Allocation, Booking, Phase, User
 from app.services import bookings, changes, edits
 from app.services.windows import Window

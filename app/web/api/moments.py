@@ -6,9 +6,10 @@ import re
 from datetime import UTC, date, datetime
 from typing import Annotated
 
-from flask_babel import gettext as _
 from pydantic import BeforeValidator, PlainSerializer, WithJsonSchema
 from pydantic_core import PydanticCustomError
+
+from app.language import gettext as _
 
 DAY = 86400
 YEARS = range(1971, 2971)  # what arithmetic with zones and grids can bear; the rules are far stricter

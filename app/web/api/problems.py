@@ -7,7 +7,6 @@ import logging
 from typing import Any
 
 from flask import Response, g, make_response, request
-from flask_babel import gettext as _
 from sqlalchemy.exc import DBAPIError, IntegrityError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from werkzeug.exceptions import HTTPException
@@ -23,6 +22,7 @@ from app.errors import (
     SlotTaken,
     Unavailable,
 )
+from app.language import gettext as _
 from app.services.tokens import BadToken
 from app.web.api.answers import AlternativeOut, ClashOut, FieldError
 from app.web.api.moments import iso_z

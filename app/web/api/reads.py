@@ -5,10 +5,10 @@ from __future__ import annotations
 from datetime import timedelta
 
 from flask import Response
-from flask_babel import gettext as _
 
 from app import clock
 from app.errors import InvalidInput, NotAllowed, NotFound
+from app.language import gettext as _
 from app.models import Instance, InstanceStatus, Port, Purpose
 from app.services import instances, inventory, ports, quota, usage
 from app.services.reports.spans import LONGEST

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal, Self
 
-from flask_babel import gettext as _
 from pydantic import (
     AfterValidator,
     BaseModel,
@@ -18,6 +17,7 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
+from app.language import gettext as _
 from app.services.claims import Ask
 from app.web.api.answers import FieldError
 from app.web.api.moments import ClockTime, DayIn, MomentIn

@@ -5,11 +5,11 @@ from __future__ import annotations
 from datetime import datetime
 
 from flask import url_for
-from flask_babel import gettext as _
 
 from app import clock
 from app.errors import InvalidInput
 from app.extensions import lab_zone, transaction
+from app.language import gettext as _
 from app.models import Booking, Series, User
 from app.services.bookings import Ask
 from app.services.series import later, making, reading

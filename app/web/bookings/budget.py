@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from flask import url_for
-from flask_babel import gettext as _
 
 from app.errors import DomainError
+from app.language import gettext as _
 from app.models import Account, User
 from app.services import payers, quota, teams
 from app.services.rules import classes

@@ -5,11 +5,11 @@ from __future__ import annotations
 from datetime import datetime
 
 from flask import Response, flash, request, url_for
-from flask_babel import gettext as _
 
 from app import clock
 from app.errors import DomainError, NotFound
 from app.extensions import transaction
+from app.language import gettext as _
 from app.models import Booking
 from app.services import bookings, changes
 from app.services.edits import Edit

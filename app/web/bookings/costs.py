@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from flask_babel import gettext as _
-
+from app.language import gettext as _
 from app.services.rules import classes
 from app.services.windows import hours_text
 

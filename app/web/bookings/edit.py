@@ -7,12 +7,12 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from flask import Response, flash, request, url_for
-from flask_babel import gettext as _
-from flask_babel import ngettext
 
 from app import clock
 from app.errors import DomainError, InvalidInput, NotFound
 from app.extensions import transaction
+from app.language import gettext as _
+from app.language import ngettext
 from app.models import Booking, Phase
 from app.services import bookings, choices, edits, priced, quota, resizing
 from app.services.edits import Edit

@@ -6,13 +6,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from flask import request
-from flask_babel import gettext as _
-from flask_babel import lazy_gettext as _l
-from flask_babel import ngettext
 from wtforms import SelectMultipleField, StringField
 
 from app import clock
 from app.errors import InvalidInput
+from app.language import gettext as _
+from app.language import lazy_gettext as _l
+from app.language import ngettext
 from app.models import Booking, Phase
 from app.services import resizing
 from app.services.edits import Edit, Seen

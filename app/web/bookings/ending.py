@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from flask import g, request, url_for
-from flask_babel import gettext as _
-from flask_babel import ngettext
 
 from app import clock
+from app.language import gettext as _
+from app.language import ngettext
 from app.models import Booking, Phase, SignIn
 from app.services import aligning, audit, endings, noshows
 from app.services.idle import sight, warned

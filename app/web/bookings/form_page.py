@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from flask import Response
-from flask_babel import gettext as _
 
+from app.language import gettext as _
 from app.models import Gpu
 from app.services import openings
 from app.services.bookings import Proposal

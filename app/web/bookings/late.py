@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from datetime import datetime
 
-from flask_babel import gettext as _
-
+from app.language import gettext as _
 from app.models import Allocation, Booking, Phase
 from app.services.rules import fees
 from app.services.words import gpu_list

@@ -5,14 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 from flask import Response, flash, request, url_for
-from flask_babel import gettext as _
-from flask_babel import lazy_gettext as _l
-from flask_babel import ngettext
 from wtforms import StringField
 
 from app import clock
 from app.errors import Conflict, DomainError, InvalidInput, NotFound
 from app.extensions import transaction
+from app.language import gettext as _
+from app.language import lazy_gettext as _l
+from app.language import ngettext
 from app.models import Booking, Series
 from app.services import bookings
 from app.services.rules import fees, tariff

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from flask import url_for
-from flask_babel import gettext as _
 
+from app.language import gettext as _
 from app.models import Allocation, Booking, Instance
 from app.services import attachments, care, policy
 from app.services.words import gpu_label

@@ -7,11 +7,11 @@ from zoneinfo import ZoneInfo
 
 from babel.dates import get_day_names
 from flask_babel import format_date, get_locale
-from flask_babel import gettext as _
-from flask_babel import lazy_gettext as _l
 from wtforms import SelectMultipleField, StringField
 
 from app.errors import InvalidInput
+from app.language import gettext as _
+from app.language import lazy_gettext as _l
 from app.services.claims import Ask
 from app.services.rules.terms import listed
 from app.services.series.patterns import DAY, WEEK, WORKDAYS, Pattern, checked

@@ -7,11 +7,11 @@ from dataclasses import replace
 from typing import Any
 
 from flask import Response, flash, request, url_for
-from flask_babel import gettext as _
-from flask_babel import ngettext
 
 from app.errors import Conflict, DomainError, InvalidInput
 from app.extensions import transaction
+from app.language import gettext as _
+from app.language import ngettext
 from app.services.claims import Ask
 from app.services.series import making
 from app.services.series.making import Outcome

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from flask import Response
-from flask_babel import gettext as _
 
 from app import clock
+from app.language import gettext as _
 from app.models import Booking, Phase, Series
 from app.services.rules import tariff
 from app.services.series import reading

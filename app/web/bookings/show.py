@@ -6,10 +6,10 @@ from dataclasses import replace
 from typing import Any
 
 from flask import Response, request, url_for
-from flask_babel import gettext as _
 
 from app import clock
 from app.errors import DomainError
+from app.language import gettext as _
 from app.models import Booking, Phase
 from app.services import bookings, room, statement
 from app.services.bookings import Ask

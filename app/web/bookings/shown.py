@@ -5,8 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from flask_babel import gettext as _
-
+from app.language import gettext as _
 from app.models import Allocation, Booking, Phase
 from app.services.rules import tariff
 from app.services.windows import Window

@@ -6,10 +6,10 @@ from datetime import datetime, time
 from typing import Any
 
 from flask import request, url_for
-from flask_babel import lazy_gettext as _l
 from wtforms import StringField
 
 from app.errors import InvalidInput
+from app.language import lazy_gettext as _l
 from app.models import Booking
 from app.services.windows import Window
 from app.web import local_times, times

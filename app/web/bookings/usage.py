@@ -5,9 +5,9 @@ from __future__ import annotations
 from datetime import UTC, datetime
 
 from flask import Response, request
-from flask_babel import gettext as _
 
 from app import clock
+from app.language import gettext as _
 from app.models import Booking
 from app.services import bookings
 from app.services.periods import A_DAY, AN_HOUR

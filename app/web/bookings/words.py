@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from datetime import datetime, timedelta
 
-from flask_babel import gettext as _
-from flask_babel import ngettext
-
+from app.language import gettext as _
+from app.language import ngettext
 from app.models import Booking
 from app.services.bookings import Proposal
 from app.services.windows import hours_text

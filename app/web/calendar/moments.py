@@ -5,8 +5,8 @@ from __future__ import annotations
 from datetime import date, datetime
 
 from flask_babel import get_locale
-from flask_babel import gettext as _
 
+from app.language import gettext as _
 from app.services.words import on_a_clock
 from app.web import times
 from app.web.calendar.blueprint import bp

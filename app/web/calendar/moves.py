@@ -6,11 +6,11 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
 from flask import Response, request
-from flask_babel import lazy_gettext as _l
 
 from app import clock
 from app.errors import DomainError
 from app.extensions import transaction
+from app.language import lazy_gettext as _l
 from app.models import Booking, Phase
 from app.services import bookings, changes, priced, starts
 from app.services.rules import tariff

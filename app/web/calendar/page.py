@@ -6,10 +6,10 @@ from functools import partial
 from typing import Any
 
 from flask import Response, url_for
-from flask_babel import gettext as _
 
 from app import clock
 from app.errors import DomainError
+from app.language import gettext as _
 from app.models import GpuState
 from app.services import calendar, months
 from app.services.calendar import Shown

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from datetime import date
 
-from flask_babel import format_datetime, ngettext
-from flask_babel import gettext as _
+from flask_babel import format_datetime
 
 from app import clock
+from app.language import gettext as _
+from app.language import ngettext
 from app.services.calendar import HostRow, Shown
 from app.services.timeline_parts import Cell
 from app.web.calendar.blueprint import address, compact

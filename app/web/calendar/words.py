@@ -8,12 +8,13 @@ from operator import itemgetter
 from typing import Any
 
 from flask import url_for
-from flask_babel import format_date, ngettext, pgettext
-from flask_babel import gettext as _
-from flask_babel import lazy_gettext as _l
+from flask_babel import format_date
 from markupsafe import Markup, escape
 
 from app import clock
+from app.language import gettext as _
+from app.language import lazy_gettext as _l
+from app.language import ngettext, pgettext
 from app.services.calendar import GpuRow, Shown
 from app.services.months import Booked
 from app.services.periods import Kind, Period

@@ -8,11 +8,11 @@ from datetime import datetime
 from functools import cached_property
 
 from flask import request
-from flask_babel import gettext as _
 
 from app import clock
 from app.errors import InvalidInput, NotFound
 from app.extensions import lab_zone
+from app.language import gettext as _
 from app.models import Account, User
 from app.services import teams
 from app.services.reports import periods

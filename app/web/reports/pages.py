@@ -6,9 +6,9 @@ from collections.abc import Callable
 from typing import Any
 
 from flask import Response, request, url_for
-from flask_babel import gettext as _
 
 from app.errors import InvalidInput
+from app.language import gettext as _
 from app.services import policy
 from app.services.reports import comparison, report
 from app.services.reports.absences import NO_MACHINE, UNUSED

@@ -7,9 +7,9 @@ from datetime import date
 
 from babel.dates import format_date as format_day
 from flask_babel import format_decimal, get_locale
-from flask_babel import gettext as _
-from flask_babel import lazy_gettext as _l
 
+from app.language import gettext as _
+from app.language import lazy_gettext as _l
 from app.services.reports.absences import NO_MACHINE
 from app.services.reports.numbers import Numbers, percent
 from app.services.reports.periods import Choice, Range, Step

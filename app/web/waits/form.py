@@ -7,12 +7,12 @@ from datetime import timedelta
 from typing import Any
 
 from flask import request, url_for
-from flask_babel import lazy_gettext as _l
 from werkzeug.datastructures import MultiDict
 from wtforms import RadioField, StringField
 
 from app import clock
 from app.errors import InvalidInput
+from app.language import lazy_gettext as _l
 from app.services.bookings import Ask
 from app.services.slots import Wish
 from app.services.waits.joining import Wanted

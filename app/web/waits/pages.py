@@ -5,10 +5,10 @@ from __future__ import annotations
 import secrets
 
 from flask import Response, flash, request, url_for
-from flask_babel import gettext as _
 
 from app.errors import DomainError, InvalidInput
 from app.extensions import transaction
+from app.language import gettext as _
 from app.models import WaitState
 from app.services import openings, policy
 from app.services.rules import classes

@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from flask_babel import gettext as _
-from flask_babel import ngettext
-
 from app import clock
+from app.language import gettext as _
+from app.language import ngettext
 from app.models import Gpu, Wait, WaitState
 from app.services import openings
 from app.services.waits import joining, line
