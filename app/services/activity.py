@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime, timedelta
 
 from sqlalchemy import (
@@ -31,24 +31,27 @@ LOOK_BACK = timedelta(hours=6)  # for the last minute with work: who has been id
 Curve = tuple[int | None, ...]
 """Percent busy by the minute, the oldest first; None where nothing was measured, which is not 0."""
 
-# Both put together once: that takes longer than to answer them.
-_GPUS = bindparam("gpu_ids", type_=ARRAY(Integer))
+# Put together once: that takes longer than to answer them.
+GPUS = bindparam("gpu_ids", type_=ARRAY(Integer))
 _FIRST, _LAST = bindparam("first", type_=DateTime(True)), bindparam("last", type_=DateTime(True))
 _at = cast(func.date_part("epoch", UsageMinute.minute - _FIRST) / 60, Integer).label("at")
 _share = func.round(cast(100 * func.sum(UsageMinute.busy_ms), Float) / func.sum(UsageMinute.sampled_ms))
 _shares = (
     select(UsageMinute.gpu_id, _at, cast(func.least(_share, 100), Integer).label("share"))
-    .where(UsageMinute.gpu_id == any_(_GPUS), UsageMinute.minute >= _FIRST, UsageMinute.minute < _LAST)
+    .where(UsageMinute.gpu_id == any_(GPUS), UsageMinute.minute >= _FIRST, UsageMinute.minute < _LAST)
     .group_by(UsageMinute.gpu_id, UsageMinute.minute)
     .having(func.sum(UsageMinute.sampled_ms) > 0)
     .subquery()
 )
-_CURVES = select(_shares.c.gpu_id, func.array_agg(_shares.c.at), func.array_agg(_shares.c.share)).group_by(
-    _shares.c.gpu_id
+# By GPU, of those that GPUS names; `window` has its other values, and `curve` makes one of a row.
+CURVES = (
+    select(_shares.c.gpu_id, func.array_agg(_shares.c.at).label("at"), func.array_agg(_shares.c.share).label("share"))
+    .group_by(_shares.c.gpu_id)
+    .subquery("curves")
 )
 
 _asked = (
-    func.unnest(_GPUS, bindparam("since", type_=ARRAY(DateTime(True))))
+    func.unnest(GPUS, bindparam("since", type_=ARRAY(DateTime(True))))
     .table_valued("gpu_id", "since", name="asked")
     .render_derived()
 )
@@ -85,16 +88,18 @@ _NOTE = (
 )
 
 
-def curves(gpu_ids: Collection[int], now: datetime) -> dict[int, Curve]:
-    """The last whole minutes of each of these GPUs; all None where there is nothing."""
+def window(now: datetime) -> dict[str, datetime]:
+    """The last whole minutes, for CURVES."""
     last = now.replace(second=0, microsecond=0)
-    values = {"gpu_ids": list(gpu_ids), "first": last - timedelta(minutes=MINUTES), "last": last}
-    found: dict[int, list[int | None]] = {gpu_id: [None] * MINUTES for gpu_id in gpu_ids}
-    for gpu_id, minutes, shares in db.session.connection().execute(_CURVES, values) if gpu_ids else ():
-        curve = found[gpu_id]
-        for minute, share in zip(minutes, shares, strict=True):
-            curve[minute] = share
-    return {gpu_id: tuple(curve) for gpu_id, curve in found.items()}
+    return {"first": last - timedelta(minutes=MINUTES), "last": last}
+
+
+def curve(minutes: Sequence[int] | None, shares: Sequence[int] | None) -> Curve:
+    """One of a row of CURVES; all None where there is nothing."""
+    found: list[int | None] = [None] * MINUTES
+    for minute, share in zip(minutes or (), shares or (), strict=True):
+        found[minute] = share
+    return tuple(found)
 
 
 def note_still(gpu_ids: Collection[int], now: datetime) -> None:

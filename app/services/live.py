@@ -1,12 +1,12 @@
 """Every GPU as it is now, for the live pages: who has it, whether it is at work, what runs there, when it is free.
 
-Four queries at most, whatever is stored: GPUs with what they were last seen at and who has them, for how long those did
-nothing that were attached since, and of those shown the last hour and what runs there.
+Three queries at most, whatever is stored: GPUs with what they were last seen at and who has them, for how long those
+did nothing that were attached since, and of those shown one by one the last hour and what runs there.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from itertools import groupby
@@ -19,7 +19,7 @@ from app.extensions import db
 from app.models import GpuNow, GpuState, User
 from app.services import activity, live_seen, spans
 from app.services.live_gpu import Live, Process
-from app.services.live_seen import Hold, Seen
+from app.services.live_seen import Hold, Opened, Seen
 
 IDLE = timedelta(minutes=10)  # of doing nothing, from which on a GPU that somebody has is called idle
 AT_WORK = 5  # percent: from here on it is at work now, whatever its last minutes were
@@ -98,12 +98,11 @@ def _lines(viewer: User, found: Sequence[Seen], shown: Collection[int]) -> list[
     holds = {gpu.id: gpu.held(now) for gpu in found}
     values = {gpu.id: gpu.values or {} for gpu in found if gpu.is_fresh(now) and not gpu.trouble}
     idle = _idle(found, holds, values, now)
-    curves = activity.curves(shown, now)
-    busy = [gpu.id for gpu in found if gpu.programs and gpu.id in shown and gpu.is_fresh(now)]
-    running = live_seen.processes(busy, viewer)
+    opened = live_seen.opened(shown, viewer)
     lines = []
     for gpu in found:
-        seen, others = _processes(viewer, *running.get(gpu.id, ((), ())))
+        more = opened.get(gpu.id)
+        seen, others = _processes(viewer, more) if more else ((), 0)
         lines.append(
             Live(
                 gpu,
@@ -114,7 +113,7 @@ def _lines(viewer: User, found: Sequence[Seen], shown: Collection[int]) -> list[
                 gpu.state != GpuState.MAINTENANCE and bool(gpu.strays) and gpu.is_fresh(now),
                 seen,
                 others,
-                curves.get(gpu.id, ()),
+                more.curve if more else (),
             )
         )
     return lines
@@ -140,11 +139,11 @@ def _share(values: Mapping[str, Any]) -> float | None:
     return values.get("utilisation")
 
 
-def _processes(viewer: User, running: Iterable[Mapping[str, Any]], own: Collection[str]) -> tuple[list[Process], int]:
+def _processes(viewer: User, more: Opened) -> tuple[list[Process], int]:
     """Those in the viewer's own machines (all, for an admin), the largest first; and how many others there are."""
     seen, others = [], 0
-    for one in running:
-        if viewer.is_admin or one["instance"] in own:
+    for one in more.processes:
+        if viewer.is_admin or one["instance"] in more.own:
             seen.append(
                 Process(
                     str(one["name"]), one["instance"], one["pid"], bool(one["booking"]), one["memory"],

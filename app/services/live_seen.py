@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 
-from sqlalchemy import ARRAY, Integer, any_, bindparam, func, select, true
+from sqlalchemy import any_, bindparam, func, select, true
 
 from app import clock
 from app.extensions import db
 from app.models import Allocation, Block, Booking, Gpu, GpuNow, GpuState, Host, Instance, User
 from app.models.base import UtcDateTime
-from app.services import spans
+from app.services import activity, spans
+from app.services.activity import CURVES, GPUS, Curve
 
 # What was seen longer ago says nothing about now; nor does what was seen so far ahead, by a clock that is wrong.
 OLD = timedelta(seconds=60)
@@ -77,7 +78,21 @@ class Seen(NamedTuple):
 
     def is_fresh(self, now: datetime) -> bool:
         """Whether what it was last seen at says something about now."""
-        return self.seen_at is not None and abs(now - self.seen_at) <= OLD
+        return is_fresh(self.seen_at, now)
+
+
+class Opened(NamedTuple):
+    """What is shown of a GPU where it is shown by itself: its last hour, what ran on it when it was last seen if that
+    says something about now (see services.samples.Now), and the viewer's own machines on its host."""
+
+    curve: Curve
+    processes: Sequence[Mapping[str, Any]]
+    own: frozenset[str]
+
+
+def is_fresh(seen_at: datetime | None, now: datetime) -> bool:
+    """Whether what was seen then says something about now."""
+    return seen_at is not None and abs(now - seen_at) <= OLD
 
 
 _NOW = bindparam("now", type_=UtcDateTime())
@@ -123,15 +138,15 @@ _EVERY = (
     .outerjoin(_kept, _kept.c.gpu_id == Gpu.id)
     .order_by(Host.name, Gpu.minor)
 )
-_GPUS = bindparam("gpu_ids", type_=ARRAY(Integer))
-_SOME = _EVERY.where(Gpu.id == any_(_GPUS))
+_SOME = _EVERY.where(Gpu.id == any_(GPUS))
 _own = select(func.array_agg(Instance.name)).where(
     Instance.host_id == Gpu.host_id, Instance.owner_id == bindparam("owner"), Instance.deleted_at.is_(None)
 )
-_PROCESSES = (
-    select(GpuNow.gpu_id, GpuNow.processes, _own.scalar_subquery())
-    .join(Gpu, Gpu.id == GpuNow.gpu_id)
-    .where(GpuNow.gpu_id == any_(_GPUS))
+_OPENED = (
+    select(Gpu.id, CURVES.c.at, CURVES.c.share, GpuNow.seen_at, GpuNow.processes, _own.scalar_subquery())
+    .outerjoin(CURVES, CURVES.c.gpu_id == Gpu.id)
+    .outerjoin(GpuNow, GpuNow.gpu_id == Gpu.id)
+    .where(Gpu.id == any_(GPUS))
 )
 
 
@@ -145,14 +160,20 @@ def gpus(gpu_ids: Collection[int] | None = None) -> list[Seen]:
     return [Seen(*row) for row in connection.execute(_SOME, values | {"gpu_ids": list(gpu_ids)}).all()]
 
 
-def processes(gpu_ids: Collection[int], viewer: User) -> dict[int, tuple[list[dict[str, Any]], frozenset[str]]]:
-    """What ran on these when they were last seen (see services.samples.Now), and the viewer's machines beside them.
-    Asked of GPUs that are shown one by one: there may be many."""
+def opened(gpu_ids: Collection[int], viewer: User) -> dict[int, Opened]:
+    """What is shown of GPUs one by one, in one query."""
     if not gpu_ids:
         return {}
-    values = {"gpu_ids": list(gpu_ids), "owner": viewer.id}
-    found = db.session.connection().execute(_PROCESSES, values).all()
-    return {gpu_id: (running, frozenset(own or ())) for gpu_id, running, own in found}
+    now = clock.now()
+    values = {"gpu_ids": list(gpu_ids), "owner": viewer.id} | activity.window(now)
+    return {
+        gpu_id: Opened(
+            activity.curve(minutes, shares),
+            running if running and is_fresh(seen_at, now) else (),
+            frozenset(own or ()),
+        )
+        for gpu_id, minutes, shares, seen_at, running, own in db.session.connection().execute(_OPENED, values).all()
+    }
 
 
 def still(found: Iterable[Seen]) -> dict[int, tuple[datetime, int]]:
