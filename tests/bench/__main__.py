@@ -13,7 +13,7 @@ from tempfile import TemporaryDirectory
 
 from tests.bench import create, drag, evictions, find, live, replay, reports, sampler, sweep, week
 from tests.bench.installation import installation
-from tests.bench.report import Report, as_json
+from tests.bench.report import Report, as_json, pace
 from workers.locks import Held, exclusive
 
 # Where `make run` keeps its data too: /tmp may be memory, on which a durable commit costs nothing.
@@ -112,8 +112,8 @@ def tell(names: Sequence[str], *, only_json: bool) -> int:
     """Run and print them."""
     reports = []
     for name in names:
-        load = os.getloadavg()[0]
-        reports.append(replace(BENCHES[name](), load=load))
+        load, before = os.getloadavg()[0], pace()
+        reports.append(replace(BENCHES[name](), load=load, pace=(before, pace())))
         if not only_json:
             print(reports[-1].table(), end="\n\n", flush=True)
     print(as_json(reports), flush=True)

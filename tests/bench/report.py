@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from statistics import median
@@ -53,12 +54,15 @@ class Figure:
 
 @dataclass(frozen=True)
 class Report:
-    """What one benchmark found, and in which circumstances. `load`: what else the machine did when it began."""
+    """What one benchmark found, and in which circumstances. `load`: what else the machine did when it began.
+    `pace`: seconds that `pace` took before and after; the same machine takes half as long again when its neighbours are
+    at work."""
 
     name: str
     how: str
     figures: tuple[Figure, ...]
     load: float = 0.0
+    pace: tuple[float, ...] = ()
     cores: int = field(default_factory=lambda: len(os.sched_getaffinity(0)))
 
     @property
@@ -72,6 +76,8 @@ class Report:
         lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
         lines.insert(1, "  ".join("-" * width for width in widths))
         cores = f"{self.cores} cores, load average before {self.load:.2f}"
+        if self.pace:
+            cores += f", ten million additions {' and '.join(f'{one:.2f}' for one in self.pace)} s before and after"
         missed = [figure.name for figure in self.figures if figure.holds is False]
         verdict = f"missed: {', '.join(missed)}" if missed else "every target holds"
         return "\n".join([f"{self.name}: {self.how}", f"({cores}; medians of the rounds)", "", *lines, "", verdict])
@@ -82,6 +88,7 @@ class Report:
             "how": self.how,
             "cores": self.cores,
             "load": self.load,
+            "pace": self.pace,
             "holds": self.holds,
             "figures": [figure.data() for figure in self.figures],
         }
@@ -89,6 +96,14 @@ class Report:
 
 def as_json(reports: Sequence[Report]) -> str:
     return json.dumps([report.data() for report in reports], indent=1)
+
+
+def pace() -> float:
+    """Seconds for ten million additions: how quick this machine is now."""
+    began, total = time.perf_counter(), 0
+    for number in range(10_000_000):
+        total += number
+    return time.perf_counter() - began
 
 
 def percentile(values: Sequence[float], share: float) -> float:
