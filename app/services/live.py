@@ -96,7 +96,8 @@ def _mark(change: str | None, seen: datetime | None) -> str:
 def _lines(viewer: User, found: Sequence[Seen], shown: Collection[int]) -> list[Live]:
     now = clock.now()
     holds = {gpu.id: gpu.held(now) for gpu in found}
-    values = {gpu.id: gpu.values or {} for gpu in found if gpu.is_fresh(now) and not gpu.trouble}
+    fresh = {gpu.id for gpu in found if gpu.is_fresh(now)}
+    values = {gpu.id: gpu.values or {} for gpu in found if gpu.id in fresh and not gpu.trouble}
     idle = _idle(found, holds, values, now)
     opened = live_seen.opened(shown, viewer)
     lines = []
@@ -110,7 +111,7 @@ def _lines(viewer: User, found: Sequence[Seen], shown: Collection[int]) -> list[
                 min((at for at in (gpu.kept_from, gpu.starts_at) if at is not None and at > now), default=None),
                 values.get(gpu.id, {}),
                 idle.get(gpu.id, timedelta(0)),
-                gpu.state != GpuState.MAINTENANCE and bool(gpu.strays) and gpu.is_fresh(now),
+                gpu.state != GpuState.MAINTENANCE and bool(gpu.strays) and gpu.id in fresh,
                 seen,
                 others,
                 more.curve if more else (),

@@ -1,6 +1,7 @@
 """Every route says who may call it, and means it: the whole map, each role."""
 
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 from flask import Flask
@@ -127,3 +128,26 @@ def test_no_change_by_get(app: Flask) -> None:
     for rule, method in _rules(app):
         if method == "GET":
             assert rule.endpoint.split(".")[-1] not in {"logout", "approve", "suspend", "revoke", "delete", "cancel"}
+
+
+def test_an_address_that_is_kept_is_the_one_that_flask_builds(app: Flask, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("app.ADDRESSES", 6)
+    asked: list[tuple[str, dict[str, Any]]] = [
+        ("home.index", {}),
+        ("calendar.index", {"mine": 1}),
+        ("calendar.index", {"mine": True}),
+        ("calendar.index", {"mine": "1"}),
+        ("calendar.index", {"open": ["a", "b"], "_anchor": "x"}),
+        ("bookings.show", {"booking_id": 7}),
+        ("bookings.show", {"booking_id": 7, "_anchor": "end", "_external": True}),
+        ("auth.login", {"next": "/a?b=c&d=" + "é" * 200}),
+        ("static", {"filename": "app.css"}),
+        ("static", {"filename": "nowhere.css"}),
+    ]
+    for root in ("", "/berth", ""):
+        with app.test_request_context("/", environ_overrides={"SCRIPT_NAME": root}):
+            for endpoint, values in asked * 2:
+                assert app.url_for(endpoint, **values) == Flask.url_for(app, endpoint, **values)
+            assert app.url_for("home.index").startswith(f"{root}/")
+    with app.test_request_context("/calendar"):
+        assert app.url_for(".index") == "/calendar"
