@@ -182,6 +182,34 @@ def test_a_change_waits_for_its_turn_among_any_number_of_others(
         driver.detach("t1", "gpu-0000-01-00-0")
 
 
+def test_a_late_answer_ends_no_work_of_minutes(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A host whose disk is at its limit answers late: at the beginning, and when it is asked how far it is."""
+    slow, calls, again = wire.Wire(str(server.server_address), 0.3), list[float](), threading.Event()
+    call = wire.Wire._call
+
+    def noted(self: wire.Wire, method: str, path: tuple[str, ...], **more: Any) -> Any:
+        calls.append(more.get("timeout", 0))
+        return call(self, method, path, **more)
+
+    def late() -> Any:
+        assert again.wait(20)
+        return DONE
+
+    def at_once() -> Any:
+        again.set()
+        return DONE
+
+    monkeypatch.setattr(wire.Wire, "_call", noted)
+    server.answers["POST", "/1.0/images"] = (202, "op")
+    server.answers["GET", "/1.0/operations/op/wait"] = [late, at_once]
+    assert slow.send("post", "images", limit=900, json={}, progress=lambda _percent: None)
+    assert calls[0] == 60
+    assert server.requests.count(("GET", "/1.0/operations/op/wait")) == 2
+    server.answers["GET", "/1.0/operations/op/wait"] = DONE
+    assert slow.send("post", "images", limit=4, json={})
+    assert calls[-2] == 4, "who has little time waits no longer"
+
+
 NO_ROOM = 'Failed to write backup file: open "/x/containers/t1/backup.yaml": disk quota exceeded'
 
 

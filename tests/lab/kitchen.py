@@ -78,12 +78,18 @@ class Kitchen:
     def ready(self, number: int, seconds: float = 180) -> Template:
         """Wait until it is built. Where LXD aborts meanwhile it is asked for again, as Berth's words advise."""
         template, operation = self.over(number, seconds)
-        if operation.state != OperationState.DONE and "LXD went away" in operation.error and self.host.revived():
-            warnings.warn(f"LXD aborted: {self.host.said()[:500]}", stacklevel=2)
+        if self.aborted(operation):
             self.again(number)
             template, operation = self.over(number, seconds)
-        assert operation.state == OperationState.DONE, self._about_build(operation)
+        assert operation.state == OperationState.DONE, self.about(operation)
         return template
+
+    def aborted(self, operation: Operation) -> bool:
+        """Whether it failed because LXD aborted, which has been started again."""
+        if operation.state == OperationState.DONE or "LXD went away" not in operation.error or not self.host.revived():
+            return False
+        warnings.warn(f"LXD aborted: {self.host.said()[:500]}", stacklevel=2)
+        return True
 
     def keep(self, template: Template, path: Path) -> None:
         """Its image as a file: another suite has the template without the minutes to build it."""
@@ -105,7 +111,8 @@ class Kitchen:
         going = self.host.lxc("query", "/1.0/operations?recursion=1", check=False)
         return f"{self.berth.ask(find)}\n{going}\nLXD: {self.host.said()}"
 
-    def _about_build(self, operation: Operation) -> str:
+    def about(self, operation: Operation) -> str:
+        """Why it failed, as Berth and LXD say."""
         return f"{operation.error}\n{operation.log[-3000:]}\nLXD: {self.host.said()}"
 
     def machine(self, number: int, name: str = "") -> str:

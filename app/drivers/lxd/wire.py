@@ -24,6 +24,9 @@ from app.drivers.lxd.errors import AWAY, RefusedError, UnfinishedError
 from app.drivers.lxd.shapes import Json, cluster_of, is_of
 
 CALL_TIMEOUT = 10.0  # seconds for one request
+BEGIN_TIMEOUT = (
+    60.0  # at most, for one that asks for a change: LXD writes it down first, on a disk that may be at its limit
+)
 LARGEST = 1 << 24  # bytes of a file that is read for its end
 UPDATING = "Updating instance"  # LXD's words for a change of an instance's configuration
 MEMBER_FOR = 10.0  # seconds for which a cluster member's name is kept
@@ -123,7 +126,8 @@ class Wire:
     ) -> bool:
         """Ask for a change and wait for its end, at most `limit` seconds. Whether LXD said that it is done (`join`)."""
         headers = {"If-Match": etag} if etag else {}
-        answer = self._call(method, path, json=json, headers=headers, params=params or {}).json()
+        patience = max(self._timeout, min(limit, BEGIN_TIMEOUT))
+        answer = self._call(method, path, json=json, headers=headers, params=params or {}, timeout=patience).json()
         if answer.get("type") != "async":
             return True
         return self.join(answer["operation"].partition("?")[0].rpartition("/")[2], limit, progress)
@@ -162,15 +166,16 @@ class Wire:
         return dict(self._call("post", path, json=json).json()["metadata"])
 
     def join(self, operation: str, limit: float, progress: Callable[[int], None] | None = None) -> bool:
-        """Wait `limit` seconds for a background operation; whether LXD said that it is done. One that it has forgotten,
-        a while after its end or since it was restarted, is over: a look will tell how it ended. Raises RefusedError if
-        it failed, UnfinishedError if it goes on."""
+        """Wait `limit` seconds for a background operation, also where an answer is late; whether LXD said that it is
+        done (what it has forgotten is over: a look tells how). Raises RefusedError, UnfinishedError if it goes on."""
         deadline = time.monotonic() + limit
         while (left := deadline - time.monotonic()) > 0:
             pause = math.ceil(min(left, 1) if progress else left)
             try:
                 path = ("operations", operation, "wait")
                 answer = self._call("get", path, params={"timeout": pause}, timeout=pause + self._timeout)
+            except requests.Timeout:
+                continue
             except RefusedError as error:
                 if error.code == 404:
                     return False
