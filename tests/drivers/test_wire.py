@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import requests
 
 from app.drivers import lxd
 from app.drivers.base import GiveUp, GpuInfo, HostUnreachable, InstanceSpec, Tag, TryAgain
@@ -208,6 +209,12 @@ def test_a_late_answer_ends_no_work_of_minutes(server: Server, monkeypatch: pyte
     server.answers["GET", "/1.0/operations/op/wait"] = DONE
     assert slow.send("post", "images", limit=4, json={})
     assert calls[-2] == 4, "who has little time waits no longer"
+    monkeypatch.setattr(wire, "LATE", 0)
+    again.clear()
+    server.answers["GET", "/1.0/operations/op/wait"] = [late, at_once]
+    with pytest.raises(requests.Timeout):  # nor does anybody wait for one that never answers
+        slow.join("op", 900, lambda _percent: None)
+    again.set()
 
 
 NO_ROOM = 'Failed to write backup file: open "/x/containers/t1/backup.yaml": disk quota exceeded'

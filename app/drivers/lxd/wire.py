@@ -27,6 +27,7 @@ CALL_TIMEOUT = 10.0  # seconds for one request
 BEGIN_TIMEOUT = (
     60.0  # at most, for one that asks for a change: LXD writes it down first, on a disk that may be at its limit
 )
+LATE = 5  # answers of a background operation's
 LARGEST = 1 << 24  # bytes of a file that is read for its end
 UPDATING = "Updating instance"  # LXD's words for a change of an instance's configuration
 MEMBER_FOR = 10.0  # seconds for which a cluster member's name is kept
@@ -36,8 +37,7 @@ _PERCENT = re.compile(r"(\d{1,3})%")
 
 
 class Wire:
-    """A server's REST interface. An endpoint is a socket's path or an https address; `project`: one of LXD's, not the
-    default one."""
+    """A server's REST interface. An endpoint is a socket's path or an https address; `project`: not the default one."""
 
     def __init__(self, endpoint: str, timeout: float = CALL_TIMEOUT, *, project: str | None = None) -> None:
         self._endpoint, self._project = endpoint, project
@@ -84,14 +84,12 @@ class Wire:
 
     def here(self) -> dict[str, str]:
         """For a request that makes an instance: a cluster would put it where it likes."""
-        member = self.member()
-        return {"target": member} if member else {}
+        return {"target": member} if (member := self.member()) else {}
 
     def instances(self, **params: Any) -> list[Json]:
         """The instances of this server. Any member of a cluster lists those of all: each member's agent looks after its
         own, or two would fight over one."""
-        found = self.get("instances", **params) or []
-        return [instance for instance in found if self.is_here(instance)]
+        return [one for one in self.get("instances", **params) or [] if self.is_here(one)]
 
     def client_for_events(self) -> Any:
         """A client of its own for a connection that stays open."""
@@ -168,13 +166,15 @@ class Wire:
     def join(self, operation: str, limit: float, progress: Callable[[int], None] | None = None) -> bool:
         """Wait `limit` seconds for a background operation, also where an answer is late; whether LXD said that it is
         done (what it has forgotten is over: a look tells how). Raises RefusedError, UnfinishedError if it goes on."""
-        deadline = time.monotonic() + limit
+        deadline, patience = time.monotonic() + limit, LATE
         while (left := deadline - time.monotonic()) > 0:
             pause = math.ceil(min(left, 1) if progress else left)
             try:
                 path = ("operations", operation, "wait")
                 answer = self._call("get", path, params={"timeout": pause}, timeout=pause + self._timeout)
             except requests.Timeout:
+                if (patience := patience - 1) < 0:
+                    raise
                 continue
             except RefusedError as error:
                 if error.code == 404:
