@@ -24,9 +24,8 @@ from app.drivers.lxd.errors import AWAY, RefusedError, UnfinishedError
 from app.drivers.lxd.shapes import Json, cluster_of, is_of
 
 CALL_TIMEOUT = 10.0  # seconds for one request
-BEGIN_TIMEOUT = (
-    60.0  # at most, for one that asks for a change: LXD writes it down first, on a disk that may be at its limit
-)
+# At most, for a request that asks for a change: LXD writes that down first, on a disk that may be at its limit.
+BEGIN_TIMEOUT = 60.0
 LATE = 5  # answers of a background operation's
 LARGEST = 1 << 24  # bytes of a file that is read for its end
 UPDATING = "Updating instance"  # LXD's words for a change of an instance's configuration
