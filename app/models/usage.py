@@ -10,6 +10,7 @@ from datetime import date, datetime
 from typing import Any
 
 from sqlalchemy import (
+    ARRAY,
     CheckConstraint,
     Computed,
     Date,
@@ -142,8 +143,9 @@ _STRAY = '$[*] ? ((@.instance != "" || @.computes == true) && (@.booking == null
 class GpuNow(Base):
     """What a GPU was last seen to be at, for the page of live GPUs; see services.samples.Now. `strays`: how many of its
     processes run in machines that have not booked it, or are the host's own and compute. `still_since`, `still_ms`: the
-    end of its last minute with work (see services.activity), and how much was measured since. All are counted when
-    something is written, once for all who look."""
+    end of its last minute with work (see services.activity), and how much was measured since. `curve`: how busy it was,
+    in percent, in each minute of an hour, beginning with `curve_from`. All are counted when something is written, once
+    for all who look."""
 
     __tablename__ = "gpus_now"
 
@@ -157,3 +159,5 @@ class GpuNow(Base):
     )
     still_since: Mapped[datetime | None]
     still_ms: Mapped[int | None] = mapped_column(Integer)
+    curve_from: Mapped[datetime | None]
+    curve: Mapped[list[int | None] | None] = mapped_column(ARRAY(SmallInteger))

@@ -11,7 +11,7 @@ from sqlalchemy import (
     Float,
     Integer,
     Interval,
-    any_,
+    SmallInteger,
     bindparam,
     cast,
     func,
@@ -20,6 +20,7 @@ from sqlalchemy import (
     true,
     update,
 )
+from sqlalchemy.dialects.postgresql import aggregate_order_by
 
 from app.extensions import db
 from app.models import GpuNow, UsageMinute
@@ -27,31 +28,15 @@ from app.services.idle.busy import IS_BOOKED, is_busy
 
 MINUTES = 60  # of a curve
 LOOK_BACK = timedelta(hours=6)  # for the last minute with work: who has been idle for longer is so "for over 6 h"
+_MINUTE = timedelta(minutes=1)
 
 Curve = tuple[int | None, ...]
 """Percent busy by the minute, the oldest first; None where nothing was measured, which is not 0."""
 
 # Put together once: that takes longer than to answer them.
-GPUS = bindparam("gpu_ids", type_=ARRAY(Integer))
 _FIRST, _LAST = bindparam("first", type_=DateTime(True)), bindparam("last", type_=DateTime(True))
-_at = cast(func.date_part("epoch", UsageMinute.minute - _FIRST) / 60, Integer).label("at")
-_share = func.round(cast(100 * func.sum(UsageMinute.busy_ms), Float) / func.sum(UsageMinute.sampled_ms))
-_shares = (
-    select(UsageMinute.gpu_id, _at, cast(func.least(_share, 100), Integer).label("share"))
-    .where(UsageMinute.gpu_id == any_(GPUS), UsageMinute.minute >= _FIRST, UsageMinute.minute < _LAST)
-    .group_by(UsageMinute.gpu_id, UsageMinute.minute)
-    .having(func.sum(UsageMinute.sampled_ms) > 0)
-    .subquery()
-)
-# By GPU, of those that GPUS names; `window` has its other values, and `curve` makes one of a row.
-CURVES = (
-    select(_shares.c.gpu_id, func.array_agg(_shares.c.at).label("at"), func.array_agg(_shares.c.share).label("share"))
-    .group_by(_shares.c.gpu_id)
-    .subquery("curves")
-)
-
 _asked = (
-    func.unnest(GPUS, bindparam("since", type_=ARRAY(DateTime(True))))
+    func.unnest(bindparam("gpu_ids", type_=ARRAY(Integer)), bindparam("since", type_=ARRAY(DateTime(True))))
     .table_valued("gpu_id", "since", name="asked")
     .render_derived()
 )
@@ -69,44 +54,64 @@ _after = (
     .lateral("after")
 )
 _IDLE = select(_asked.c.gpu_id, _after.c.ms).select_from(_asked).outerjoin(_worked, true()).join(_after, true())
-_still = (
+_minutes = (
+    func.generate_series(_FIRST, _LAST, literal(_MINUTE, Interval))
+    .table_valued("minute", name="minutes")
+    .render_derived()
+)
+_percent = func.round(cast(100 * func.sum(UsageMinute.busy_ms), Float) / func.sum(UsageMinute.sampled_ms))
+_share = (
+    select(cast(func.least(_percent, 100), SmallInteger))
+    .where(UsageMinute.gpu_id == _asked.c.gpu_id, UsageMinute.minute == _minutes.c.minute)
+    .having(func.sum(UsageMinute.sampled_ms) > 0)
+    .correlate(_asked, _minutes)
+    .scalar_subquery()
+)
+_hour = (
+    select(func.array_agg(aggregate_order_by(_share, _minutes.c.minute)).label("curve"))
+    .select_from(_minutes)
+    .lateral("hour")
+)
+_noted = (
     select(
         _asked.c.gpu_id,
         func.coalesce(_worked.c.minute + literal(timedelta(minutes=1), Interval), _asked.c.since).label("since"),
         func.coalesce(_after.c.ms, 0).label("ms"),
+        _hour.c.curve,
     )
     .select_from(_asked)
     .outerjoin(_worked, true())
     .join(_after, true())
-    .subquery("still")
+    .join(_hour, true())
+    .subquery("noted")
 )
 _NOTE = (
     update(GpuNow)
-    .where(GpuNow.gpu_id == _still.c.gpu_id)
-    .values(still_since=_still.c.since, still_ms=_still.c.ms)
+    .where(GpuNow.gpu_id == _noted.c.gpu_id)
+    .values(still_since=_noted.c.since, still_ms=_noted.c.ms, curve_from=_FIRST, curve=_noted.c.curve)
     .execution_options(synchronize_session=False)
 )
 
 
-def window(now: datetime) -> dict[str, datetime]:
-    """The last whole minutes, for CURVES."""
-    last = now.replace(second=0, microsecond=0)
-    return {"first": last - timedelta(minutes=MINUTES), "last": last}
+def curve(first: datetime | None, shares: Sequence[int | None] | None, now: datetime) -> Curve:
+    """The last whole minutes of what was written down, with its `first` minute; what came since then is not known."""
+    if first is None or shares is None:
+        return (None,) * MINUTES
+    gone = (_begin(now) - first) // _MINUTE
+    return tuple(shares[at] if 0 <= at < len(shares) else None for at in range(gone, gone + MINUTES))
 
 
-def curve(minutes: Sequence[int] | None, shares: Sequence[int] | None) -> Curve:
-    """One of a row of CURVES; all None where there is nothing."""
-    found: list[int | None] = [None] * MINUTES
-    for minute, share in zip(minutes or (), shares or (), strict=True):
-        found[minute] = share
-    return tuple(found)
+def _begin(now: datetime) -> datetime:
+    """The first minute of a curve that is seen now."""
+    return now.replace(second=0, microsecond=0) - MINUTES * _MINUTE
 
 
-def note_still(gpu_ids: Collection[int], now: datetime) -> None:
-    """Write down since when these GPUs have done nothing: when minutes of theirs have come, so that whoever looks need
-    not read them."""
-    values = {"gpu_ids": list(gpu_ids), "since": [now - LOOK_BACK] * len(gpu_ids)}
-    db.session.execute(_NOTE, values)
+def note(gpu_ids: Collection[int], now: datetime) -> None:
+    """Write down the last hour of these GPUs, and since when they have done nothing: when minutes of theirs have come,
+    so that whoever looks need not read them. The minute that has not ended is there too: a part of it may have come."""
+    first = _begin(now)
+    values = {"gpu_ids": sorted(gpu_ids), "since": [now - LOOK_BACK] * len(gpu_ids)}
+    db.session.execute(_NOTE, values | {"first": first, "last": first + MINUTES * _MINUTE})
 
 
 def idle_since(

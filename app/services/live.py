@@ -1,7 +1,7 @@
 """Every GPU as it is now, for the live pages: who has it, whether it is at work, what runs there, when it is free.
 
-Three queries at most, whatever is stored: GPUs with what they were last seen at and who has them, for how long those
-did nothing that were attached since, and of those shown one by one the last hour and what runs there.
+Two queries at most, whatever is stored: GPUs with what they were last seen at, who has them and, where they are shown
+one by one, their last hour and what runs there; and for how long those did nothing that were attached since.
 """
 
 from __future__ import annotations
@@ -19,11 +19,10 @@ from app.extensions import db
 from app.models import GpuNow, GpuState, User
 from app.services import activity, live_seen, spans
 from app.services.live_gpu import Live, Process
-from app.services.live_seen import Hold, Opened, Seen
+from app.services.live_seen import Hold, Seen
 
 IDLE = timedelta(minutes=10)  # of doing nothing, from which on a GPU that somebody has is called idle
 AT_WORK = 5  # percent: from here on it is at work now, whatever its last minutes were
-OPEN_AT_MOST = 8  # with so few GPUs in all, every host is open
 
 # What an admin looks for first comes first; what is well, in the order of the numbers.
 _FIRST = {code: place for place, code in enumerate(("unbooked", "quarantine", "not_attached", "idle"))}
@@ -59,30 +58,27 @@ def mark() -> str:
 
 def show(viewer: User, open_hosts: Collection[str] = (), order: Sequence[int] = ()) -> Shown:
     """All hosts by name. `order`: GPUs' ids as they stood before, so that nothing moves while somebody reads."""
-    every = live_seen.gpus()
+    every = live_seen.gpus(viewer, open_hosts)
     if not every:
         return Shown((), True, mark())
-    everything = len(every) <= OPEN_AT_MOST or every[0].host_id == every[-1].host_id
-    shown = {gpu.id for gpu in every if everything or gpu.host in open_hosts}
     place = {gpu_id: number for number, gpu_id in enumerate(order)}
     hosts = [
-        _host([*of_host], place, everything or name in open_hosts)
-        for name, of_host in groupby(_lines(viewer, every, shown), key=lambda one: one.gpu.host)
+        _host([*of_host], place) for _id, of_host in groupby(_lines(viewer, every), key=lambda one: one.gpu.host_id)
     ]
     seen = max((gpu.seen_at for gpu in every if gpu.seen_at is not None), default=None)
-    return Shown(tuple(hosts), everything, _mark(every[0].mark, seen))
+    return Shown(tuple(hosts), every[0].all_shown, _mark(every[0].mark, seen))
 
 
 def of(viewer: User, gpu_ids: Collection[int]) -> list[Live]:
     """These GPUs by host and number, each with its last hour."""
-    return _lines(viewer, live_seen.gpus(gpu_ids), gpu_ids) if gpu_ids else []
+    return _lines(viewer, live_seen.some(viewer, gpu_ids)) if gpu_ids else []
 
 
-def _host(lines: list[Live], before: Mapping[int, int], is_open: bool) -> HostLive:
+def _host(lines: list[Live], before: Mapping[int, int]) -> HostLive:
     one = lines[0].gpu
-    if is_open:
+    if one.shown:
         lines.sort(key=lambda line: _place(line, before))
-    return HostLive(one.host, one.host_seen_at, one.host_trouble, tuple(lines), is_open)
+    return HostLive(one.host, one.host_seen_at, one.host_trouble, tuple(lines), one.shown)
 
 
 def _place(one: Live, before: Mapping[int, int]) -> tuple[int, int, int]:
@@ -93,17 +89,15 @@ def _mark(change: str | None, seen: datetime | None) -> str:
     return f"{change or ''}-{seen.timestamp():.3f}" if seen else f"{change or ''}-"
 
 
-def _lines(viewer: User, found: Sequence[Seen], shown: Collection[int]) -> list[Live]:
+def _lines(viewer: User, found: Sequence[Seen]) -> list[Live]:
     now = clock.now()
     holds = {gpu.id: gpu.held(now) for gpu in found}
     fresh = {gpu.id for gpu in found if gpu.is_fresh(now)}
     values = {gpu.id: gpu.values or {} for gpu in found if gpu.id in fresh and not gpu.trouble}
     idle = _idle(found, holds, values, now)
-    opened = live_seen.opened(shown, viewer)
     lines = []
     for gpu in found:
-        more = opened.get(gpu.id)
-        seen, others = _processes(viewer, more) if more else ((), 0)
+        seen, others = _processes(viewer, gpu) if gpu.id in fresh else ((), 0)
         lines.append(
             Live(
                 gpu,
@@ -114,7 +108,7 @@ def _lines(viewer: User, found: Sequence[Seen], shown: Collection[int]) -> list[
                 gpu.state != GpuState.MAINTENANCE and bool(gpu.strays) and gpu.id in fresh,
                 seen,
                 others,
-                more.curve if more else (),
+                activity.curve(gpu.curve_from, gpu.curve, now) if gpu.shown else (),
             )
         )
     return lines
@@ -140,11 +134,11 @@ def _share(values: Mapping[str, Any]) -> float | None:
     return values.get("utilisation")
 
 
-def _processes(viewer: User, more: Opened) -> tuple[list[Process], int]:
+def _processes(viewer: User, gpu: Seen) -> tuple[list[Process], int]:
     """Those in the viewer's own machines (all, for an admin), the largest first; and how many others there are."""
     seen, others = [], 0
-    for one in more.processes:
-        if viewer.is_admin or one["instance"] in more.own:
+    for one in gpu.processes or ():
+        if viewer.is_admin or one["instance"] in (gpu.own or ()):
             seen.append(
                 Process(
                     str(one["name"]), one["instance"], one["pid"], bool(one["booking"]), one["memory"],

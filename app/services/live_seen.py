@@ -2,22 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping
 from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 
-from sqlalchemy import any_, bindparam, func, select, true
+from sqlalchemy import (
+    ARRAY,
+    ColumnElement,
+    Integer,
+    Select,
+    String,
+    any_,
+    bindparam,
+    case,
+    func,
+    select,
+    true,
+)
 
 from app import clock
 from app.extensions import db
 from app.models import Allocation, Block, Booking, Gpu, GpuNow, GpuState, Host, Instance, User
 from app.models.base import UtcDateTime
-from app.services import activity, spans
-from app.services.activity import CURVES, GPUS, Curve
+from app.services import spans
 
 # What was seen longer ago says nothing about now; nor does what was seen so far ahead, by a clock that is wrong.
 OLD = timedelta(seconds=60)
 LOOK_AHEAD = timedelta(days=4)  # for maintenance, as on the calendar
+OPEN_AT_MOST = 8  # with so few GPUs in all, every one is shown by itself
 THROTTLES = ("power", "heat", "hardware")  # what a GPU can say of what keeps it from its clocks
 
 
@@ -36,7 +48,10 @@ class Hold(NamedTuple):
 class Seen(NamedTuple):
     """One GPU with its host, what it was last seen at, the first booking of it that is not over (or none), and
     maintenance: whether it is `kept` for that now, and when the next begins. `programs`: how many there are on it, and
-    how many of them are `strays`; `still_since` and `still_ms` see models.GpuNow."""
+    how many of them are `strays`; `still_since` and `still_ms` see models.GpuNow.
+
+    Of one that is shown by itself also its `curve`, its `processes` when it was last seen (see services.samples.Now)
+    and which machines of the viewer's `own` are on its host; `all_shown`: every one is, there are so few."""
 
     id: int
     minor: int
@@ -64,6 +79,12 @@ class Seen(NamedTuple):
     kept: bool | None
     kept_from: datetime | None
     mark: str | None
+    all_shown: bool
+    shown: bool
+    curve_from: datetime | None
+    curve: list[int | None] | None
+    processes: list[dict[str, Any]] | None
+    own: list[str] | None
 
     def held(self, now: datetime) -> Hold | None:
         """Who has it, if its first booking has begun."""
@@ -79,15 +100,6 @@ class Seen(NamedTuple):
     def is_fresh(self, now: datetime) -> bool:
         """Whether what it was last seen at says something about now."""
         return is_fresh(self.seen_at, now)
-
-
-class Opened(NamedTuple):
-    """What is shown of a GPU where it is shown by itself: its last hour, what ran on it when it was last seen if that
-    says something about now (see services.samples.Now), and the viewer's own machines on its host."""
-
-    curve: Curve
-    processes: Sequence[Mapping[str, Any]]
-    own: frozenset[str]
 
 
 def is_fresh(seen_at: datetime | None, now: datetime) -> bool:
@@ -119,61 +131,55 @@ _kept = (
     .group_by(Block.gpu_id)
     .subquery("kept")
 )
-# Put together once: that takes longer than to answer them.
-_EVERY = (
-    select(
-        *(Gpu.id, Gpu.minor, Gpu.model, Gpu.state),
-        *(Host.id, Host.name, Host.enabled, Host.seen_at, Host.trouble),
-        *(GpuNow.seen_at, GpuNow.trouble, GpuNow.values),
-        *(func.jsonb_array_length(GpuNow.processes), GpuNow.strays, GpuNow.still_since, GpuNow.still_ms),
-        *(_first.c.booking_id, _first.c.starts_at, _first.c.ends_at, _first.c.attached_at),
-        *(User.id, User.username, User.full_name),
-        *(_kept.c.now, _kept.c.next, spans.MARK.scalar_subquery()),
-    )
-    .select_from(Gpu)
-    .join(Host, Host.id == Gpu.host_id)
-    .outerjoin(GpuNow, GpuNow.gpu_id == Gpu.id)
-    .outerjoin(_first, true())
-    .outerjoin(User, User.id == _first.c.user_id)
-    .outerjoin(_kept, _kept.c.gpu_id == Gpu.id)
-    .order_by(Host.name, Gpu.minor)
-)
-_SOME = _EVERY.where(Gpu.id == any_(GPUS))
 _own = select(func.array_agg(Instance.name)).where(
     Instance.host_id == Gpu.host_id, Instance.owner_id == bindparam("owner"), Instance.deleted_at.is_(None)
 )
-_OPENED = (
-    select(Gpu.id, CURVES.c.at, CURVES.c.share, GpuNow.seen_at, GpuNow.processes, _own.scalar_subquery())
-    .outerjoin(CURVES, CURVES.c.gpu_id == Gpu.id)
-    .outerjoin(GpuNow, GpuNow.gpu_id == Gpu.id)
-    .where(Gpu.id == any_(GPUS))
-)
+_few = select((func.count() <= OPEN_AT_MOST) | (func.min(Gpu.host_id) == func.max(Gpu.host_id))).scalar_subquery()
 
 
-def gpus(gpu_ids: Collection[int] | None = None) -> list[Seen]:
-    """These GPUs (else all) by host and number."""
-    now = clock.now()
-    values = {"now": now, "ahead": now + LOOK_AHEAD}
-    connection = db.session.connection()
-    if gpu_ids is None:
-        return [Seen(*row) for row in connection.execute(_EVERY, values).all()]
-    return [Seen(*row) for row in connection.execute(_SOME, values | {"gpu_ids": list(gpu_ids)}).all()]
-
-
-def opened(gpu_ids: Collection[int], viewer: User) -> dict[int, Opened]:
-    """What is shown of GPUs one by one, in one query."""
-    if not gpu_ids:
-        return {}
-    now = clock.now()
-    values = {"gpu_ids": list(gpu_ids), "owner": viewer.id} | activity.window(now)
-    return {
-        gpu_id: Opened(
-            activity.curve(minutes, shares),
-            running if running and is_fresh(seen_at, now) else (),
-            frozenset(own or ()),
+def _query(shown: ColumnElement[bool]) -> Select[Any]:
+    """Of which GPUs all is read, that is."""
+    by_itself = (GpuNow.curve_from, GpuNow.curve, GpuNow.processes, _own.scalar_subquery())
+    return (
+        select(
+            *(Gpu.id, Gpu.minor, Gpu.model, Gpu.state),
+            *(Host.id, Host.name, Host.enabled, Host.seen_at, Host.trouble),
+            *(GpuNow.seen_at, GpuNow.trouble, GpuNow.values),
+            *(func.jsonb_array_length(GpuNow.processes), GpuNow.strays, GpuNow.still_since, GpuNow.still_ms),
+            *(_first.c.booking_id, _first.c.starts_at, _first.c.ends_at, _first.c.attached_at),
+            *(User.id, User.username, User.full_name),
+            *(_kept.c.now, _kept.c.next, spans.MARK.scalar_subquery()),
+            *(_few, shown, *(case((shown, column)) for column in by_itself)),
         )
-        for gpu_id, minutes, shares, seen_at, running, own in db.session.connection().execute(_OPENED, values).all()
-    }
+        .select_from(Gpu)
+        .join(Host, Host.id == Gpu.host_id)
+        .outerjoin(GpuNow, GpuNow.gpu_id == Gpu.id)
+        .outerjoin(_first, true())
+        .outerjoin(User, User.id == _first.c.user_id)
+        .outerjoin(_kept, _kept.c.gpu_id == Gpu.id)
+        .order_by(Host.name, Gpu.minor)
+    )
+
+
+# Put together once: that takes longer than to answer them.
+_EVERY = _query(_few | (Host.name == any_(bindparam("open_hosts", type_=ARRAY(String)))))
+_SOME = _query(true()).where(Gpu.id == any_(bindparam("gpu_ids", type_=ARRAY(Integer))))
+
+
+def gpus(viewer: User | None = None, open_hosts: Collection[str] = ()) -> list[Seen]:
+    """All by host and number. One by one are shown those of `open_hosts`, or all if there are few."""
+    return _found(_EVERY, viewer, {"open_hosts": list(open_hosts)})
+
+
+def some(viewer: User, gpu_ids: Collection[int]) -> list[Seen]:
+    """These by host and number, each shown by itself."""
+    return _found(_SOME, viewer, {"gpu_ids": list(gpu_ids)})
+
+
+def _found(query: Select[Any], viewer: User | None, values: dict[str, Any]) -> list[Seen]:
+    now = clock.now()
+    values |= {"now": now, "ahead": now + LOOK_AHEAD, "owner": viewer.id if viewer else None}
+    return [Seen(*row) for row in db.session.connection().execute(query, values).all()]
 
 
 def still(found: Iterable[Seen]) -> dict[int, tuple[datetime, int]]:

@@ -70,7 +70,7 @@ def deliver(host_id: int, name: str, parts: Iterable[Part]) -> int:
             for part in known
         ),
     )
-    activity.note_still({gpus[part.pci_address] for part in known}, clock.now())
+    activity.note({gpus[part.pci_address] for part in known}, clock.now())
     return unknown
 
 

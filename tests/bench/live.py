@@ -86,7 +86,7 @@ def _fill(days: int) -> int:
             wanted = {"gpu": gpu.id, "consumer": consumer.id, "idle": gpu.minor % 4 == 0, "now": NOW, "days": days}
             session.execute(sa.text(_MINUTES), wanted)
         session.execute(sa.text("UPDATE allocations SET attached_at = starts_at"))
-        activity.note_still([gpu.id for gpu in gpus], NOW)  # as when they were delivered
+        activity.note([gpu.id for gpu in gpus], NOW)  # as when they were delivered
     with db.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
         connection.exec_driver_sql("VACUUM ANALYZE")
     return len(gpus) * days * 24 * 60

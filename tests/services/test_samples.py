@@ -70,12 +70,12 @@ def test_a_reading_of_a_clock_that_was_ahead_is_not_shown_as_of_now(host: Host) 
     gpu, host.seen_at = gpus_of(host)[0], MINUTE
     ahead = MINUTE + timedelta(hours=8)  # as a clock in local time has it, until its host asked for the time
     samples.show(host.id, [Now(gpu.pci_address, ahead, {"utilisation": 80}, trouble="GPU_IS_LOST")])
-    [seen] = live_seen.gpus([gpu.id])
+    [seen] = [one for one in live_seen.gpus() if one.id == gpu.id]
     assert not seen.is_fresh(MINUTE)
     assert seen.is_fresh(ahead - timedelta(seconds=2)), "a little is no reason"
     assert alarms.count(timedelta(minutes=2)) == 0
     samples.show(host.id, [Now(gpu.pci_address, MINUTE, {"utilisation": 10})])
-    [seen] = live_seen.gpus([gpu.id])
+    [seen] = [one for one in live_seen.gpus() if one.id == gpu.id]
     assert (seen.values, seen.is_fresh(MINUTE)) == ({"utilisation": 10}, True)
 
 
@@ -109,4 +109,53 @@ def test_for_how_long_one_is_still_is_written_down_as_its_minutes_come(
     assert [idle(attached) for attached in (-60, 0, 3, 4, 10)] == [(17, 0), (17, 0), (17, 0), (16, 1), (10, 1)]
     deliver("late", {15: 90})
     assert [idle(attached) for attached in (0, 16, 17)] == [(4, 0), (4, 0), (3, 1)]
-    assert live_seen.gpus([gpus_of(host)[1].id])[0].still_since is None, "of it nothing came"
+    assert live_seen.gpus()[1].still_since is None, "of it nothing came"
+
+
+def test_the_last_hour_is_written_down_as_its_minutes_come(host: Host, freeze: Callable[[datetime], None]) -> None:
+    booking, gpu = booked(host), gpus_of(host)[0]
+    samples.show(host.id, [Now(one.pci_address, MINUTE) for one in gpus_of(host)])
+
+    def deliver(name: str, shares: dict[int, int], length: int = 60_000, instance: str = "li") -> None:
+        parts = [
+            Part(gpu.pci_address, MINUTE + timedelta(minutes=at), booking.id if instance else 0, instance, length,
+                 length * share // 100)
+            for at, share in shares.items()
+        ]  # fmt: skip
+        samples.deliver(host.id, name, parts)
+
+    def curve(now: datetime) -> activity.Curve:
+        """As it was written down."""
+        freeze(now)
+        [one] = [one for one in live_seen.gpus() if one.id == gpu.id]
+        return activity.curve(one.curve_from, one.curve, now)
+
+    def counted(now: datetime) -> activity.Curve:
+        """By its minutes."""
+        sums: dict[datetime, list[int]] = {}
+        for row in db.session.scalars(sa.select(UsageMinute).where(UsageMinute.gpu_id == gpu.id)):
+            found = sums.setdefault(row.minute, [0, 0])
+            found[0] += row.busy_ms
+            found[1] += row.sampled_ms
+        end = now.replace(second=0)
+        wanted = [sums.get(end - timedelta(minutes=ago)) for ago in range(60, 0, -1)]
+        return tuple(None if of_it is None else round(100 * of_it[0] / of_it[1]) for of_it in wanted)
+
+    now = MINUTE + timedelta(minutes=70, seconds=20)
+    freeze(now)
+    assert curve(now) == (None,) * 60, "nothing was written down"
+    deliver("a", {at: at for at in range(70) if at not in {20, 30, 31}})
+    assert curve(now) == counted(now)
+    assert curve(now)[:12] == (*range(10, 20), None, 21)
+    deliver("late", {20: 33})
+    deliver("of somebody else", {21: 100}, instance="")
+    assert curve(now) == counted(now)
+    assert curve(now)[10:12] == (33, 60), "late minutes count, and all that was done in one"
+    deliver("a part of this one", {70: 40}, length=20_000)
+    for later in (0, 1, 5, 59, 60, 61, 500, -1, -5):
+        then = now + timedelta(minutes=later)
+        wanted = counted(then)
+        if later < 0:  # a clock that was put back: what is older than what was written down is not known
+            wanted = (None,) * -later + wanted[-later:]
+        assert curve(then) == wanted, later
+    assert live_seen.gpus()[1].curve is None, "of it nothing came"

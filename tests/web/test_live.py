@@ -206,6 +206,7 @@ def test_idle_is_measured_and_not_guessed(client: Client, user: User, host: Host
 
 def test_the_last_hour_is_a_line_with_holes(client: Client, user: User, host: Host) -> None:
     gpu = gpus_of(host)[0]
+    seen(gpu, AT_WORK)
     minutes(gpu, booked(user, [gpu]), [50] * 10 + [None] * 3 + [100])
     (label,) = client.get("/live").all("//tr[th[. = 'GPU 0']]//svg/@aria-label")
     assert label == "Last hour: 55 % busy, at most 100 %; no data for 49 minutes"
