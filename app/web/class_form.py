@@ -9,6 +9,7 @@ from werkzeug.datastructures import MultiDict
 from app.errors import InvalidInput
 from app.language import gettext as _
 from app.services.rules import terms
+from app.web.numbers import whole
 
 MANY = ("models", "hosts", "peak_days")
 WEIGHT = "weight:"
@@ -66,6 +67,6 @@ def query(args: Values) -> dict[str, list[str]]:
 
 
 def _number(name: str, text: str, low: int, high: int) -> int:
-    if not (text.isascii() and text.isdigit() and len(text) < 10):
+    if (number := whole(text)) is None:
         raise InvalidInput(_("This must be a whole number from %(low)s to %(high)s.", low=low, high=high), field=name)
-    return int(text)
+    return number

@@ -22,6 +22,7 @@ from app.web.bookings import budget, words
 from app.web.bookings.blueprint import slot
 from app.web.errors import status_of
 from app.web.forms import PageForm
+from app.web.numbers import whole
 from app.web.render import render
 from app.web.sessions import me
 from app.web.times import moment_text
@@ -92,8 +93,8 @@ def _free_now(form: FindForm) -> tuple[list[Offer], DomainError | None]:
 
 def _wish(form: FindForm) -> Wish:
     zone = times.viewer_zone()
-    count = (form.count.data or "").strip()
-    if not (count.isascii() and count.isdigit() and 0 < len(count) < 4 and int(count)):
+    count = whole((form.count.data or "").strip(), 3)
+    if not count:
         raise InvalidInput(_("Give a whole number, such as 1."), field="count")
     seconds = local_times.parse_hours(form.hours.data or "", "hours")
 

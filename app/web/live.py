@@ -16,6 +16,7 @@ from app.web import live_words
 from app.web.bookings import words
 from app.web.bookings.blueprint import ID
 from app.web.machine_words import silence
+from app.web.numbers import whole
 from app.web.render import is_fragment, render
 from app.web.sessions import me
 
@@ -112,13 +113,12 @@ def _mark(mark: str) -> str:
 def _nothing_new() -> bool:
     """Whether the page that asks has what there is."""
     mark, _dot, made = request.args.get("mark", "").rpartition(".")
-    age = clock.now().timestamp() - int(made) if made.isascii() and made.isdigit() and len(made) < 12 else STALE
-    return age < STALE and mark == live.mark()
+    return clock.now().timestamp() - (whole(made, 11) or 0) < STALE and mark == live.mark()
 
 
 def _order() -> list[int]:
     numbers = request.args.get("order", "")[:4000].split(",")
-    return [int(number) for number in numbers if number.isascii() and number.isdigit() and len(number) < 10]
+    return [number for number in map(whole, numbers) if number is not None]
 
 
 def _toggled(opened: list[str], name: str) -> list[str]:

@@ -14,6 +14,7 @@ from app.models import Instance, Template
 from app.services import care, instances, moving, placing, policy
 from app.web.forms import PageForm, RoomForm, at_most, required
 from app.web.machine_form import WholeNumber
+from app.web.numbers import whole
 from app.web.render import go, render
 from app.web.sessions import me
 
@@ -46,7 +47,7 @@ class RebuildForm(PageForm):
         chosen = str(self.template.data or IMAGE)
         if chosen == IMAGE:
             return None
-        return int(chosen) if chosen.isascii() and chosen.isdigit() and len(chosen) <= 9 else 0
+        return whole(chosen) or 0
 
 
 @bp.get("/<name>/care")

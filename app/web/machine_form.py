@@ -16,6 +16,7 @@ from app.services import accounts, admission, attachments, instances, inventory,
 from app.web import places, room_words
 from app.web.forms import RoomForm, at_most, required
 from app.web.machine_words import silent_after
+from app.web.numbers import whole
 from app.web.render import render
 from app.web.sessions import me
 
@@ -26,10 +27,9 @@ class WholeNumber(IntegerField):  # type: ignore[misc]
     def process_formdata(self, valuelist: list[str]) -> None:
         """Read what was typed; a number that no machine could have is none."""
         text = valuelist[0].strip() if valuelist else ""
-        if not (text.isascii() and text.isdigit() and len(text) <= 9):
-            self.data = None
+        self.data = whole(text)
+        if self.data is None:
             raise ValueError(_("Give a whole number."))
-        self.data = int(text)
 
 
 class MachineForm(RoomForm):

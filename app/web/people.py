@@ -14,6 +14,7 @@ from app.services.rules import classes
 from app.services.windows import hours_text
 from app.web import people_machines
 from app.web.machine_words import silent_after
+from app.web.numbers import ID_DIGITS, whole
 from app.web.quota import context_of
 from app.web.render import go, render
 from app.web.security import admin_required
@@ -37,6 +38,8 @@ def approve(username: str) -> Response:
         hours = hours_of(request.form)
         template = people_machines.chosen()
         with transaction():
+            if request.form.get("seen") == UserState.PENDING:
+                accounts.check_waits(accounts.locked(username))  # whom another admin refused meanwhile stays refused
             admitted = admission.approve(
                 username, hours, actor=me(), zone=lab_zone(), template=template,
                 silence=silent_after(),
@@ -112,8 +115,7 @@ def set_class(username: str) -> Response:
 
 def class_id() -> int:
     """The class that was chosen in the form that was sent; 0: none that there is."""
-    text = request.form.get("class", "")
-    return int(text) if text.isascii() and text.isdigit() and len(text) < 19 else 0
+    return whole(request.form.get("class", ""), ID_DIGITS) or 0
 
 
 def hours_of(form: MultiDict[str, str], name: str = "hours") -> float:

@@ -11,6 +11,7 @@ from app.language import gettext as _
 from app.language import lazy_gettext as _l
 from app.models import Charge, Reclaim
 from app.services import policy
+from app.web.numbers import whole
 from app.web.render import go, render
 from app.web.security import admin_required
 from app.web.sessions import me
@@ -131,10 +132,10 @@ def change() -> Response:
 
 
 def _whole_number(name: str, text: str) -> int:
-    if not (text.isascii() and text.isdigit() and len(text) < 10):
+    if (number := whole(text)) is None:
         low, high = policy.LIMITS[name]
         raise InvalidInput(_("This must be a whole number from %(low)s to %(high)s.", low=low, high=high), field=name)
-    return int(text)
+    return number
 
 
 def _page(

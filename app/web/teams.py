@@ -12,6 +12,7 @@ from app.language import gettext as _
 from app.models import Account
 from app.services import people, policy, quota, teams
 from app.services.rules import classes
+from app.web.numbers import ID_DIGITS, whole
 from app.web.people import hours_of
 from app.web.quota import context_of
 from app.web.render import go, render
@@ -110,13 +111,13 @@ def change(account_id: int) -> Response:
     account = teams.get(me(), account_id)
     if not me().is_admin:
         raise NotAllowed(_("Only admins can do this."))
-    chosen = request.form.get("class", "")
+    class_id = whole(request.form.get("class", ""), ID_DIGITS)
     try:
         hours = hours_of(request.form)
         with transaction():
             quota.set_monthly(account, hours, lab_zone(), actor=me().username)
-            if chosen.isascii() and chosen.isdigit() and len(chosen) < 19:
-                classes.assign(me(), account, int(chosen))
+            if class_id is not None:
+                classes.assign(me(), account, class_id)
     except InvalidInput as error:
         return _page(account, error, "monthly")
     flash(_("Hours and class saved."))
@@ -124,9 +125,9 @@ def change(account_id: int) -> Response:
 
 
 def _whole(text: str) -> int:
-    if not (text.isascii() and text.isdigit() and len(text) < 8):
+    if (number := whole(text)) is None:
         raise InvalidInput(_("Write a number of hours from 0 to %(max)s.", max=teams.MOST_HOURS), field="hours")
-    return int(text)
+    return number
 
 
 def _list_page(problem: InvalidInput | None = None) -> Response:

@@ -189,6 +189,15 @@ def test_two_admins_who_decide_at_once_decide_once(client: Client, admin: User) 
     assert accounts.get("liwei").account.balance == 360_000
 
 
+def test_an_older_list_lets_nobody_in_whom_another_admin_refused(client: Client, admin: User) -> None:
+    make_pending("liwei", full_name="Li Wei")
+    form = client.get("/people").form("Approve Li Wei")
+    accounts.refuse("liwei", "Not a member.", actor="another")
+    again = client.submit(form)
+    assert (again.status, again.h1) == (409, "Li Wei is not waiting for approval any more.")
+    assert accounts.get("liwei").state == UserState.REFUSED
+
+
 def test_suspending_shuts_out_at_once_and_can_be_taken_back(client: Client, admin: User, app) -> None:
     user = make_user("liwei", full_name="Li Wei")
     theirs = Client(app).login_as(user)

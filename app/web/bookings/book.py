@@ -13,7 +13,7 @@ from app.extensions import transaction
 from app.services import bookings, openings, quota, refusals
 from app.services.bookings import Ask
 from app.services.rules import classes
-from app.web.bookings import budget, form_page, repeat, series_form
+from app.web.bookings import budget, carried, form_page, repeat, series_form
 from app.web.bookings import form as forms
 from app.web.bookings.blueprint import bp, slot
 from app.web.bookings.form import BookingForm
@@ -83,7 +83,7 @@ def create() -> Response:
 
 def _from_link() -> tuple[BookingForm, Ask]:
     try:
-        ask = forms.of_link(request.args, forms.gpu_numbers(request.args.getlist("gpu")[:64]))
+        ask = forms.of_link(request.args, carried.gpu_numbers(request.args.getlist("gpu")[:64]))
     except InvalidInput:
         ask = forms.of_link(request.args, ())
     if ask.gpu_ids and "end" not in request.args:  # from a free place in the calendar: not beyond it
@@ -126,12 +126,11 @@ def _refused(form: BookingForm, ask: Ask, error: DomainError, *, keep: bool) -> 
 def _sent() -> Ask:
     """A request as the buttons "Book" send it: moments and ids, nothing to be guessed."""
     values = request.form
-    count = values.get("count", "")
     return Ask(
-        starts_at=forms.sent_moment(values["starts_at"], "start_time") if values.get("starts_at") else None,
-        ends_at=forms.sent_moment(values["ends_at"], "end_time"),
+        starts_at=carried.sent_moment(values["starts_at"], "start_time") if values.get("starts_at") else None,
+        ends_at=carried.sent_moment(values["ends_at"], "end_time"),
         gpu_ids=_numbers("chosen"),
-        count=int(count) if count.isascii() and count.isdigit() and len(count) < 4 else 1,
+        count=carried.count_of(values),
         model=values.get("model", "")[:120],
         host=values.get("host", "")[:63],
         note=values.get("note", "").strip(),
@@ -149,7 +148,7 @@ def _as_shown(asked: Ask) -> Ask:
 def _numbers(name: str) -> tuple[int, ...]:
     """GPU ids in one hidden field: `12,13`."""
     text = request.form.get(name, "")
-    return forms.gpu_numbers(text.split(",")[:64]) if text else ()
+    return carried.gpu_numbers(text.split(",")[:64]) if text else ()
 
 
 def _key() -> str:

@@ -16,8 +16,7 @@ from app.services.edits import Edit
 from app.services.idle import keeping
 from app.services.rules import fees, tariff
 from app.services.windows import Window, hours_text
-from app.web.bookings import costs, edit, show, words
-from app.web.bookings import form as forms
+from app.web.bookings import carried, costs, edit, show, words
 from app.web.bookings.blueprint import ID, bp
 from app.web.errors import status_of
 from app.web.render import go, render
@@ -31,7 +30,7 @@ def extend(booking_id: int) -> Response:
     """Move the end to the moment that a button names."""
     booking = bookings.get(me(), booking_id)
     try:
-        end = forms.sent_moment(request.form.get("ends_at", ""), "ends_at")
+        end = carried.sent_moment(request.form.get("ends_at", ""), "ends_at")
         return edit.made(booking, Edit(Window(booking.starts_at, end)))
     except DomainError as error:
         return _refused(booking_id, error)

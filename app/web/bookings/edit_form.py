@@ -18,8 +18,7 @@ from app.services import resizing
 from app.services.edits import Edit, Seen
 from app.services.resizing import Size
 from app.services.windows import Window
-from app.web.bookings import form as forms
-from app.web.bookings import times_form
+from app.web.bookings import carried, times_form
 from app.web.bookings.shown import seen
 from app.web.bookings.times_form import TimesForm, fields, sent
 
@@ -53,7 +52,7 @@ class EditForm(TimesForm):
     def _size(self, booking: Booking, shown: tuple[int, ...], *, asked: bool) -> Size:
         """How many, and which: those that were chosen, else any, which are those that were shown. A number that was
         left as the booking has it does not speak against more that were chosen, but where it was `asked` about."""
-        count, chosen = _whole(self.count.data), forms.gpu_numbers(self.gpu.data or [])
+        count, chosen = carried.typed_count(self.count.data), carried.gpu_numbers(self.gpu.data or [])
         typed = asked or count != len(booking.allocations)
         if chosen and (len(chosen) < count or (len(chosen) > count and typed)):
             brief = ngettext(
@@ -113,7 +112,7 @@ def agreed() -> Agreed | None:
 def numbers(name: str) -> tuple[int, ...]:
     """GPU ids in one hidden field: `12,13`. Raises InvalidInput."""
     text = request.values.get(name, "")
-    return forms.gpu_numbers(text.split(",")[:MOST_GPUS]) if text else ()
+    return carried.gpu_numbers(text.split(",")[:MOST_GPUS]) if text else ()
 
 
 def asking(booking: Booking, edit: Edit) -> str:
@@ -126,10 +125,3 @@ def asking(booking: Booking, edit: Edit) -> str:
     if edit.note is not None:
         typed["note"] = edit.note
     return times_form.asking(booking.id, window, **typed)
-
-
-def _whole(text: str) -> int:
-    text = text.strip()
-    if not (text.isascii() and text.isdigit() and 0 < len(text) <= 4 and int(text) > 0):
-        raise InvalidInput(_("Give a whole number from 1 on."), field="count")
-    return int(text)

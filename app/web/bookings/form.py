@@ -18,12 +18,12 @@ from app.language import ngettext
 from app.services.bookings import Ask
 from app.services.windows import ceil_to_grid, floor_to_grid
 from app.web import local_times, times
+from app.web.bookings import carried
 from app.web.bookings.blueprint import slot
 from app.web.bookings.repeat import RepeatForm
 
 USUAL_HOURS = 4
 QUICK_HOURS = (2, 4, 12, 24)
-MOST_DIGITS = 18
 FIELDS = {"starts_at": "start_time", "ends_at": "end_time", "gpus": "gpu"}  # the services' names, where ours differ
 Result = TypeVar("Result")
 
@@ -82,17 +82,16 @@ def of_ask(ask: Ask) -> BookingForm:
 
 def of_link(args: Mapping[str, str], gpu_ids: tuple[int, ...]) -> Ask:
     """What a link to the form asks for: `count`, `model`, `host`, `gpu`, `start`, `end`, with what is usual else."""
-    start, end = _iso(args.get("start", "")), _iso(args.get("end", ""))
+    start, end = carried.moment(args.get("start", "")), carried.moment(args.get("end", ""))
     if start is not None and start <= clock.now():
         start = None
     if end is None or end <= (start or clock.now()):
         end = end_after(start, USUAL_HOURS)
-    count = args.get("count", "")
     return Ask(
         ends_at=end,
         starts_at=start,
         gpu_ids=gpu_ids,
-        count=int(count) if count.isascii() and count.isdigit() and 0 < len(count) < 4 else 1,
+        count=carried.count_of(args),
         model=args.get("model", "")[:120],
         host=args.get("host", "")[:63],
         note=args.get("note", ""),
@@ -123,7 +122,7 @@ def read(form: BookingForm, hours: str = "") -> Ask | None:
         end = _try(form, lambda: end_after(start[0], int(hours)))
     else:
         end = _try(form, lambda: _end(form, start[0] if start else None))
-    gpu_ids = _try(form, lambda: gpu_numbers(form.gpu.data or []))
+    gpu_ids = _try(form, lambda: carried.gpu_numbers(form.gpu.data or []))
     count = _try(form, lambda: _count(form, len(gpu_ids or ())))
     _try(form, lambda: _known(form))
     if start is None or end is None or gpu_ids is None or count is None or form.errors or len(form.form_errors) > found:
@@ -140,13 +139,6 @@ def read(form: BookingForm, hours: str = "") -> Ask | None:
     )
 
 
-def gpu_numbers(texts: list[str]) -> tuple[int, ...]:
-    """GPU ids as a form or link carries them. Raises InvalidInput."""
-    if not all(text.isascii() and text.isdigit() and len(text) <= MOST_DIGITS for text in texts):
-        raise InvalidInput(_("There is no such GPU to book."), _("Choose one from the calendar."), field="gpu")
-    return tuple(sorted({int(text) for text in texts}))
-
-
 def _try(form: BookingForm, part: Callable[[], Result]) -> Result | None:
     try:
         return part()
@@ -156,18 +148,16 @@ def _try(form: BookingForm, part: Callable[[], Result]) -> Result | None:
 
 
 def _count(form: BookingForm, ticked: int) -> int:
-    text = (form.count.data or "").strip()
-    if not (text.isascii() and text.isdigit() and 0 < len(text) <= 4 and int(text) > 0):
-        raise InvalidInput(_("Give a whole number from 1 on."), field="count")
-    if 0 < ticked < int(text):
+    count = carried.typed_count(form.count.data)
+    if 0 < ticked < count:
         brief = ngettext(
             "You chose %(num)s GPU below, but ask for %(count)s.",
             "You chose %(num)s GPUs below, but ask for %(count)s.",
             ticked,
-            count=int(text),
+            count=count,
         )
         raise InvalidInput(brief, _("Choose as many, or none to get any."), field="count")
-    return ticked or int(text)
+    return ticked or count
 
 
 def _known(form: BookingForm) -> None:
@@ -216,22 +206,6 @@ def _is_next_morning(start: datetime, end: datetime) -> bool:
     zone = times.viewer_zone()
     first, last = start.astimezone(zone), end.astimezone(zone)
     return last.date() - first.date() == timedelta(days=1) and last.time() < first.time()
-
-
-def _iso(text: str) -> datetime | None:
-    try:
-        found = datetime.fromisoformat(text[:32])
-    except ValueError:
-        return None
-    return found if found.tzinfo is not None and found.year in range(2000, 2200) else None
-
-
-def sent_moment(text: str, field: str) -> datetime:
-    """A moment from a hidden field. Raises InvalidInput if somebody changed it to nonsense."""
-    found = _iso(text)
-    if found is None:
-        raise InvalidInput(_("This form is no longer valid."), _("Check the booking again."), field=field)
-    return found
 
 
 def as_values(ask: Ask, **more: Any) -> dict[str, Any]:

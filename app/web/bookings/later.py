@@ -21,8 +21,7 @@ from app.services.series.later import Move
 from app.services.series.patterns import DAY
 from app.services.windows import hours_text
 from app.web import local_times
-from app.web.bookings import costs, repeat, series_page, show, words
-from app.web.bookings import form as forms
+from app.web.bookings import carried, costs, repeat, series_page, show, words
 from app.web.bookings.blueprint import ID, bp, slot
 from app.web.errors import status_of
 from app.web.forms import PageForm, filled_in
@@ -103,7 +102,7 @@ def change_later(booking_id: int) -> Response:
     booking, series = _of(booking_id)
     form = HoursForm(formdata=request.form)
     try:
-        only = forms.gpu_numbers(request.form.get("only", "").split(",")[:1000])
+        only = carried.gpu_numbers(request.form.get("only", "").split(",")[:1000])
         hours = _hours(series, form)
         with transaction():
             made, moves = later.move(me(), series, booking.starts_at, hours, slot(), only)

@@ -18,8 +18,8 @@ from app.services.series.making import Outcome
 from app.services.series.trial import Plan, Wish
 from app.services.windows import hours_text
 from app.services.words import gpu_list
+from app.web.bookings import carried, form_page, repeat, words
 from app.web.bookings import form as forms
-from app.web.bookings import form_page, repeat, words
 from app.web.bookings.blueprint import bp, slot
 from app.web.bookings.form import BookingForm
 from app.web.errors import status_of
@@ -167,7 +167,7 @@ def _plan() -> Plan:
     plan = {}
     for text in request.form.getlist("plan")[:1000]:
         moment, _space, ids = text.partition(" ")
-        plan[forms.sent_moment(moment, "start_time")] = forms.gpu_numbers(ids.split(",")[:64])
+        plan[carried.sent_moment(moment, "start_time")] = carried.gpu_numbers(ids.split(",")[:64])
     if not plan:
         raise InvalidInput(_("This form is no longer valid."), _("Check the booking again."), field="until")
     return plan

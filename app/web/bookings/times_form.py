@@ -13,9 +13,10 @@ from app.language import lazy_gettext as _l
 from app.models import Booking
 from app.services.windows import Window
 from app.web import local_times, times
-from app.web.bookings import form as forms
+from app.web.bookings import carried
 from app.web.bookings.shown import as_text
 from app.web.forms import PageForm
+from app.web.numbers import whole
 
 READING = 300  # seconds from when a fee is named to when it is agreed to
 
@@ -68,14 +69,13 @@ def fields(window: Window) -> dict[str, Any]:
 
 def sent(name: str) -> Window | None:
     """A window from a hidden field or the address; None where there is none. Raises InvalidInput for nonsense."""
-    found = [forms.sent_moment(text, "ends_at") for text in request.values.get(name, "").split()]
+    found = [carried.sent_moment(text, "ends_at") for text in request.values.get(name, "").split()]
     return Window(found[0], found[1]) if len(found) == 2 else None
 
 
 def fee_named(booking: Booking) -> int:
     """The fee that the form was sent with, in GPU-seconds, and what that may have grown by while it was read."""
-    text = request.form.get("fee", "")
-    named = int(text) if text.isascii() and text.isdigit() and len(text) < 12 else 0
+    named = whole(request.form.get("fee", ""), 11) or 0
     return named + READING * len(booking.allocations)
 
 

@@ -15,14 +15,14 @@ from app.models import Booking, Phase
 from app.services import bookings, changes, priced, starts
 from app.services.rules import tariff
 from app.services.windows import LONGEST, Window, hours_text
-from app.web.bookings import form as forms
-from app.web.bookings import words
+from app.web.bookings import carried, words
 from app.web.bookings.blueprint import ID, slot
 from app.web.bookings.times_form import asking
 from app.web.calendar.blueprint import bp, compact
 from app.web.calendar.page import page
 from app.web.calendar.view import read
 from app.web.errors import status_of
+from app.web.numbers import ID_DIGITS, whole
 from app.web.render import go as go_to
 from app.web.render import is_fragment
 from app.web.sessions import me
@@ -69,8 +69,8 @@ def move(booking_id: int, edge: str) -> Response:
     was = bookings.get(me(), booking_id)
     window, before = Window(was.starts_at, was.ends_at), _edge_of(was, edge)
     try:
-        moment = forms.sent_moment(request.form.get("at", ""), "at")
-        seen = forms.sent_moment(request.form["seen"], "at") if "seen" in request.form else None
+        moment = carried.sent_moment(request.form.get("at", ""), "at")
+        seen = carried.sent_moment(request.form["seen"], "at") if "seen" in request.form else None
         with transaction() as session:
             booking, price = priced.made(booking_id, lambda: MOVE[edge](me(), booking_id, moment, slot(), seen=seen))
             if price.fee > 0:  # what costs that asks first, also where it takes back what was done just now
@@ -91,12 +91,12 @@ def move(booking_id: int, edge: str) -> Response:
 
 def of_address() -> Moved | None:
     """What the address says was just done: told by it, so that reloading does no harm."""
-    number, edge = request.args.get("moved", ""), request.args.get("edge", "end")
-    if not (number.isascii() and number.isdigit() and len(number) < 18 and edge in MOVE):
+    number, edge = whole(request.args.get("moved", ""), ID_DIGITS), request.args.get("edge", "end")
+    if number is None or edge not in MOVE:
         return None
     try:
-        booking = bookings.get(me(), int(number))
-        before = forms.sent_moment(request.args.get("before", ""), "at")
+        booking = bookings.get(me(), number)
+        before = carried.sent_moment(request.args.get("before", ""), "at")
     except DomainError:
         return None
     if abs(before - _edge_of(booking, edge)) > LONGEST:

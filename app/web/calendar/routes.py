@@ -12,6 +12,7 @@ from app.web.calendar import moves
 from app.web.calendar.blueprint import bp, short
 from app.web.calendar.page import page
 from app.web.calendar.view import read
+from app.web.numbers import whole
 from app.web.render import go
 from app.web.sessions import me
 
@@ -31,8 +32,7 @@ def live() -> Response:
     if request.headers.get("HX-Request") != "true":
         return go(view.url())
     mark, _dot, made = request.args.get("mark", "").partition(".")
-    age = clock.now().timestamp() - int(made) if made.isascii() and made.isdigit() and len(made) < 12 else STALE
-    if age < STALE and mark == spans.mark():
+    if clock.now().timestamp() - (whole(made, 11) or 0) < STALE and mark == spans.mark():
         return Response(status=204)
     return page(view, fragment="calendar/_grid.html")
 

@@ -21,6 +21,7 @@ from app.services.reports.pieces import Scope
 from app.services.reports.report import Group, Row
 from app.services.reports.spans import Span
 from app.web import local_times
+from app.web.numbers import ID_DIGITS, whole
 from app.web.reports import sorting
 
 ALL, MINE, OF_TEAM = "all", "me", "team-"
@@ -99,9 +100,9 @@ def _scope(user: User, of: str) -> tuple[Scope, Account | None]:
         return Scope(user_id=user.id), None
     if of == ALL and user.is_admin:
         return Scope(), None
-    number = of.removeprefix(OF_TEAM)
-    if of.startswith(OF_TEAM) and number.isascii() and number.isdigit() and len(number) < 19:
-        team = teams.get(user, int(number))
+    number = whole(of.removeprefix(OF_TEAM), ID_DIGITS) if of.startswith(OF_TEAM) else None
+    if number is not None:
+        team = teams.get(user, number)
         if teams.runs(user, team):
             return Scope(account_id=team.id, reader_id=None if user.is_admin else user.id), team
     raise NotFound(_("There is no such report for you."))

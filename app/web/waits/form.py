@@ -18,6 +18,7 @@ from app.services.slots import Wish
 from app.services.waits.joining import Wanted
 from app.services.windows import ceil_to_grid
 from app.web import local_times
+from app.web.bookings import carried
 from app.web.bookings import form as forms
 from app.web.bookings.blueprint import slot
 from app.web.bookings.form import BookingForm
@@ -43,7 +44,7 @@ def of_link() -> WaitForm:
     """What a link asks for: the booking form's fields, and `hours`. Where it says nothing, four hours within a week."""
     args = request.args
     try:
-        gpu_ids = forms.gpu_numbers(args.getlist("gpu")[:64])
+        gpu_ids = carried.gpu_numbers(args.getlist("gpu")[:64])
     except InvalidInput:
         gpu_ids = ()
     week = ceil_to_grid(clock.now() + AHEAD, slot()).isoformat()
