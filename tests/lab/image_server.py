@@ -45,7 +45,10 @@ class ImageServer:
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), _handler(self))
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.load_cert_chain(self.certificate)
-        self._server.socket = context.wrap_socket(self._server.socket, server_side=True)
+        # Hands are shaken in the thread of each connection: one that says nothing would keep all others waiting.
+        self._server.socket = context.wrap_socket(
+            self._server.socket, server_side=True, do_handshake_on_connect=False
+        )
 
     @property
     def url(self) -> str:
@@ -62,6 +65,8 @@ class ImageServer:
 
 def _handler(owner: ImageServer) -> type[BaseHTTPRequestHandler]:
     class Handler(BaseHTTPRequestHandler):
+        timeout = 30
+
         def do_GET(self) -> None:
             name = self.path.split("?", maxsplit=1)[0].lstrip("/")
             if name in owner.pages:
