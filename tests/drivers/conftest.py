@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,6 +15,7 @@ from app.drivers.fake import FakeLxd
 from app.drivers.holders.host import HostKernel
 from app.drivers.lxd import PylxdDriver
 from tests.drivers.boxes import Box, unique
+from tests.drivers.misbehaving import Server
 from tests.drivers.nvml_stub import Stub, build
 from tests.lab.lab import Lab
 
@@ -102,6 +104,24 @@ def nvml_library(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def stub(nvml_library: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Stub:
     monkeypatch.setattr(asked, "GONE", 20.0)  # on a busy machine
     return Stub(nvml_library, tmp_path / "nvml.state")
+
+
+# An LXD that is none.
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[Server]:
+    with Server(str(tmp_path / "unix.socket")) as made:
+        thread = threading.Thread(target=made.serve_forever, kwargs={"poll_interval": 0.02})
+        thread.start()
+        yield made
+        made.shutdown()
+        thread.join()
+
+
+@pytest.fixture
+def driver(server: Server) -> PylxdDriver:
+    return PylxdDriver(str(server.server_address))
 
 
 # The real kernel's: each file says which kernel.
