@@ -73,6 +73,7 @@ def record(host: Host, look: HostSeen, want: Desired | None = None, **errors: tu
 
 def events(action: str) -> list[tuple[str, str]]:
     query = sa.select(AuditEvent.actor, AuditEvent.target).where(AuditEvent.action == action)
+    query = query.order_by(AuditEvent.id)
     return [(actor, target) for actor, target in db.session.execute(query)]
 
 

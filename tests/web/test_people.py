@@ -292,9 +292,8 @@ def test_everything_is_audited(client: Client, admin: User) -> None:
     make_pending("liwei", full_name="Li Wei")
     _approve(client)
     client.post("/people/liwei/suspend", {"typed": "liwei"})
-    actions = db.session.scalars(
-        db.select(AuditEvent.action).where(AuditEvent.target == "user:liwei", AuditEvent.actor == "ada")
-    ).all()
+    query = db.select(AuditEvent.action).where(AuditEvent.target == "user:liwei", AuditEvent.actor == "ada")
+    actions = db.session.scalars(query.order_by(AuditEvent.id)).all()
     assert actions == ["user.approved", "user.suspended"]
     page = client.get("/audit?target=user:liwei")
     assert page.texts("//tbody/tr/td[3]") == ["user.suspended", "user.approved"]
