@@ -157,7 +157,9 @@ class Meter:
         try:
             found = pynvml.nvmlDeviceGetProcessUtilization(self._handle, self._since_processes)
         except pynvml.NVMLError as error:
-            if error.value in {pynvml.NVML_SUCCESS, pynvml.NVML_ERROR_NOT_FOUND}:  # nothing ran
+            if error.value in {pynvml.NVML_SUCCESS, pynvml.NVML_ERROR_NOT_FOUND}:
+                # Nothing ran until now. Who begins next would else have the mean of all that time, and be next to idle.
+                self._since_processes = max(self._since_processes, self._since)
                 return {}
             raise
         values: dict[int, list[int]] = {}

@@ -294,7 +294,8 @@ int nvmlDeviceGetSamples(struct gpu *gpu, int kind, u64 since, int *type, unsign
         *count = BUFFER;
         return 0;
     }
-    for (long long tick = first_after(since); tick <= now() / period() && *count < room; tick++) {
+    long long end = now() / period();
+    for (long long tick = first_after(since); tick <= end && *count < room; tick++) {
         found[*count].at = (u64)(tick * period());
         found[(*count)++].value.whole = busy(gpu->minor, 0, tick * period());
     }
@@ -305,6 +306,7 @@ int nvmlDeviceGetProcessUtilization(struct gpu *gpu, struct share *found, unsign
 {
     int error = at(gpu), any = gpu->has_spans;
     unsigned room = *count;
+    long long end = now() / period(); /* one moment for all processes */
     if (error)
         return error;
     *count = 0;
@@ -312,11 +314,11 @@ int nvmlDeviceGetProcessUtilization(struct gpu *gpu, struct share *found, unsign
         struct known *known = &gpu->known[i];
         unsigned sum = 0, ticks = 0;
         any |= known->share >= 0;
-        for (long long tick = first_after(since); gpu->has_spans && tick <= now() / period(); tick++, ticks++)
+        for (long long tick = first_after(since); gpu->has_spans && tick <= end; tick++, ticks++)
             sum += busy(gpu->minor, known->pid, tick * period());
         unsigned share = gpu->has_spans ? (ticks ? (sum + ticks / 2) / ticks : 0) : known->share < 0 ? 0 : known->share;
         if (share && *count < room)
-            found[*count] = (struct share){known->pid, (u64)now(), share, 0, 0, 0};
+            found[*count] = (struct share){known->pid, (u64)(gpu->has_spans ? end * period() : now()), share, 0, 0, 0};
         *count += share > 0;
     }
     return !any ? NOT_SUPPORTED : !*count ? NOT_FOUND : *count > room ? INSUFFICIENT_SIZE : 0;

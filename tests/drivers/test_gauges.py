@@ -89,6 +89,20 @@ def test_it_is_the_mean_of_what_was_since_the_last_reading(stub: Stub, gauges: N
     assert shares[12] == pytest.approx(1.5 * shares[11], abs=1.3), "NVML says whole per cents"
 
 
+def test_who_begins_after_a_rest_has_no_share_in_that(stub: Stub, gauges: NvmlGauges) -> None:
+    stub.environment["NVML_PERIOD"] = "5000"
+    stub.say(whole(1, known={11: Process()}, spans=[(11, 0, 1, 1)]))  # NVML says that nothing ran, for 41 s
+    assert read(gauges, ONE)[ONE].processes == ()
+    began = time.time_ns() // 1000
+    stub.say(whole(1, compute=[11], known={11: Process()}, spans=[(11, began, 1 << 60, 40)]))
+    time.sleep(max(0.0, began / 1e6 + 0.3 - time.time()))
+    found = read(gauges, ONE)[ONE]
+    assert found.busy is not None
+    assert found.busy > 0.2
+    assert found.processes is not None
+    assert found.processes[0].utilisation == pytest.approx(100 * found.busy, abs=3), "by the last 0.3 s, as the GPU is"
+
+
 def test_one_that_falls_off_the_bus_leaves_the_others(
     stub: Stub, gauges: NvmlGauges, monkeypatch: pytest.MonkeyPatch
 ) -> None:
