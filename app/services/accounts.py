@@ -82,20 +82,15 @@ def account_of(username: str) -> Account:
     return account
 
 
-def approve(username: str, hours: float, *, actor: str, zone: ZoneInfo) -> User:
-    """Let a person in who waits (or was refused), with so many hours a month."""
+def approve(username: str, hours: float, *, actor: str, zone: ZoneInfo, refused: bool = True) -> User:
+    """Let a person in who waits, with so many hours a month; also one who was turned down, unless `refused` is False:
+    for whoever decides by a list that may be older than that."""
     user = locked(username)
-    if user.state not in {UserState.PENDING, UserState.REFUSED}:
-        raise Conflict(_("%(name)s is not waiting for approval any more.", name=user.display_name))
+    if not (refused and user.state == UserState.REFUSED):
+        _check_waits(user)
     _activate(user, hours, zone, actor)
     audit.record(actor, "user.approved", _target(user), hours=hours)
     return user
-
-
-def check_waits(user: User) -> None:
-    """Raise Conflict if somebody decided about this person meanwhile."""
-    if user.state != UserState.PENDING:
-        raise Conflict(_("%(name)s is not waiting for approval any more.", name=user.display_name))
 
 
 def can_undo_approval(user: User) -> bool:
@@ -127,7 +122,7 @@ def undo_approval(username: str, *, actor: str, zone: ZoneInfo) -> User:
 def refuse(username: str, reason: str, *, actor: str) -> User:
     """Turn a request down; the person reads the reason when they sign in."""
     user = locked(username)
-    check_waits(user)
+    _check_waits(user)
     if not reason.strip():
         raise InvalidInput(_("Say why: %(name)s will read it.", name=user.display_name), field="reason")
     user.state, user.decided_at = UserState.REFUSED, clock.now()
@@ -233,6 +228,12 @@ def locked_all(usernames: Iterable[str]) -> list[User]:
     """Those of these people whom there are, locked in one order, so that two admins never wait for each other."""
     query = select(User).where(User.username.in_(list(usernames))).order_by(User.id).with_for_update()
     return list(db.session.scalars(query.execution_options(populate_existing=True)))
+
+
+def _check_waits(user: User) -> None:
+    """Raise Conflict if somebody decided about this person meanwhile."""
+    if user.state != UserState.PENDING:
+        raise Conflict(_("%(name)s is not waiting for approval any more.", name=user.display_name))
 
 
 def _has_booked(user: User) -> bool:

@@ -50,7 +50,7 @@ _worked = (
 )
 _after = (
     select(func.sum(UsageMinute.sampled_ms).label("ms"))
-    .where(*_here, UsageMinute.minute > func.coalesce(_worked.c.minute, _asked.c.since - timedelta(minutes=1)))
+    .where(*_here, UsageMinute.minute > func.coalesce(_worked.c.minute, _asked.c.since - _MINUTE))
     .lateral("after")
 )
 _IDLE = select(_asked.c.gpu_id, _after.c.ms).select_from(_asked).outerjoin(_worked, true()).join(_after, true())
@@ -75,7 +75,7 @@ _hour = (
 _noted = (
     select(
         _asked.c.gpu_id,
-        func.coalesce(_worked.c.minute + literal(timedelta(minutes=1), Interval), _asked.c.since).label("since"),
+        func.coalesce(_worked.c.minute + literal(_MINUTE, Interval), _asked.c.since).label("since"),
         func.coalesce(_after.c.ms, 0).label("ms"),
         _hour.c.curve,
     )

@@ -40,11 +40,20 @@ class Answer:
     refused: DomainError | None = None
 
 
-def approve(username: str, hours: float, *, actor: User, zone: ZoneInfo, template: str, silence: timedelta) -> Admitted:
+def approve(
+    username: str,
+    hours: float,
+    *,
+    actor: User,
+    zone: ZoneInfo,
+    template: str,
+    silence: timedelta,
+    refused: bool = True,
+) -> Admitted:
     """Approve a person, and ask for a machine from the template of that name ("": none) where there is room.
 
-    Raises as accounts.approve does; what is wrong with the machine keeps nobody out."""
-    user = accounts.approve(username, hours, actor=actor.username, zone=zone)
+    `refused`, and what it raises: as accounts.approve. What is wrong with the machine keeps nobody out."""
+    user = accounts.approve(username, hours, actor=actor.username, zone=zone, refused=refused)
     return provide(user, actor=actor, template=template, silence=silence) if template else Admitted(user)
 
 
@@ -65,10 +74,9 @@ def approve_several(
     def admit(user: User) -> Answer:
         try:
             with db.session.begin_nested():
-                accounts.check_waits(user)  # whom another admin refused meanwhile stays refused
                 admitted = approve(
-                    user.username, hours, actor=actor, zone=zone, template=template, silence=silence
-                )  # fmt: skip
+                    user.username, hours, actor=actor, zone=zone, template=template, silence=silence, refused=False
+                )
                 if class_id is not None:
                     classes.assign(actor, accounts.account_of(user.username), class_id)
         except InvalidInput:

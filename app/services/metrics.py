@@ -91,7 +91,7 @@ def measured(host: str, readings: Iterable[Reading]) -> Iterator[Metric]:
     for gpu, model, one in readings:
         values = [host, gpu, model]
         seen.add_metric(values, (now - one.seen_at).total_seconds())
-        if abs(now - one.seen_at) <= live_seen.OLD:
+        if live_seen.is_fresh(one.seen_at, now):
             unread.add_metric(values, bool(one.trouble))
             for key, share in _numbers({} if one.trouble else one.values):
                 many[key].add_metric(values, share)

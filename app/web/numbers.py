@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-ID_DIGITS = 18  # digits: of the ids of what there may be very many of
+ID_DIGITS = 18  # of an id of what there may be very many of; of all else nine do
 
 
 def whole(text: str, digits: int = 9) -> int | None:

@@ -38,11 +38,9 @@ def approve(username: str) -> Response:
         hours = hours_of(request.form)
         template = people_machines.chosen()
         with transaction():
-            if request.form.get("seen") == UserState.PENDING:
-                accounts.check_waits(accounts.locked(username))  # whom another admin refused meanwhile stays refused
             admitted = admission.approve(
                 username, hours, actor=me(), zone=lab_zone(), template=template,
-                silence=silent_after(),
+                silence=silent_after(), refused=request.form.get("seen") != UserState.PENDING,
             )  # fmt: skip
             if "class" in request.form:
                 classes.assign(me(), accounts.account_of(username), class_id())

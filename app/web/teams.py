@@ -125,7 +125,7 @@ def change(account_id: int) -> Response:
 
 
 def _whole(text: str) -> int:
-    if (number := whole(text)) is None:
+    if (number := whole(text, 7)) is None:
         raise InvalidInput(_("Write a number of hours from 0 to %(max)s.", max=teams.MOST_HOURS), field="hours")
     return number
 

@@ -10,8 +10,9 @@ import pytest
 import sqlalchemy as sa
 
 from app.extensions import db
-from app.models import Booking, Consumer, GpuNow, Host, UsageMinute
+from app.models import Booking, Consumer, Gpu, GpuNow, Host, UsageMinute
 from app.services import activity, alarms, live_seen, samples
+from app.services.live_seen import Seen
 from app.services.samples import Now, Part
 from tests.factories import gpus_of, make_booking, make_gpu, make_host, make_user
 
@@ -27,6 +28,12 @@ def host(freeze: Callable[[datetime], None]) -> Host:
 
 def booked(host: Host) -> Booking:
     return make_booking(make_user(), gpus_of(host)[:1], MINUTE, MINUTE + timedelta(hours=1))
+
+
+def shown(gpu: Gpu) -> Seen:
+    """As whoever looks now sees it."""
+    [found] = [one for one in live_seen.gpus() if one.id == gpu.id]
+    return found
 
 
 def minutes() -> list[tuple[int | None, str, int, int, int, int, int]]:
@@ -70,12 +77,12 @@ def test_a_reading_of_a_clock_that_was_ahead_is_not_shown_as_of_now(host: Host) 
     gpu, host.seen_at = gpus_of(host)[0], MINUTE
     ahead = MINUTE + timedelta(hours=8)  # as a clock in local time has it, until its host asked for the time
     samples.show(host.id, [Now(gpu.pci_address, ahead, {"utilisation": 80}, trouble="GPU_IS_LOST")])
-    [seen] = [one for one in live_seen.gpus() if one.id == gpu.id]
+    seen = shown(gpu)
     assert not seen.is_fresh(MINUTE)
     assert seen.is_fresh(ahead - timedelta(seconds=2)), "a little is no reason"
     assert alarms.count(timedelta(minutes=2)) == 0
     samples.show(host.id, [Now(gpu.pci_address, MINUTE, {"utilisation": 10})])
-    [seen] = [one for one in live_seen.gpus() if one.id == gpu.id]
+    seen = shown(gpu)
     assert (seen.values, seen.is_fresh(MINUTE)) == ({"utilisation": 10}, True)
 
 
@@ -127,7 +134,7 @@ def test_the_last_hour_is_written_down_as_its_minutes_come(host: Host, freeze: C
     def curve(now: datetime) -> activity.Curve:
         """As it was written down."""
         freeze(now)
-        [one] = [one for one in live_seen.gpus() if one.id == gpu.id]
+        one = shown(gpu)
         return activity.curve(one.curve_from, one.curve, now)
 
     def counted(now: datetime) -> activity.Curve:
