@@ -13,6 +13,8 @@ from pathlib import Path
 
 from tests.lab import registry
 
+PATIENCE = 20  # seconds for the kernel to let go of what a killed process held
+
 
 def environment(directory: Path) -> dict[str, str]:
     """What LXD's programs need to find this lab, and to leave the caller's home alone."""
@@ -70,10 +72,7 @@ def remove(directory: Path) -> None:
         if Path(point).is_relative_to(directory):
             subprocess.run(["umount", "--lazy", point], check=False, capture_output=True)
     for disk in _entries(lxd_dir / "disks"):
-        listed = subprocess.run(["losetup", "--noheadings", "--output", "NAME", "--associated", disk], check=False,
-                                capture_output=True, text=True).stdout  # fmt: skip
-        for loop in listed.split():
-            subprocess.run(["losetup", "--detach", loop], check=False, capture_output=True)
+        _free(disk)
     for name in names:
         _remove_cgroups(name)
     _remove_bridge(bridge_name(directory))
@@ -139,9 +138,24 @@ def _kill(lxd_dir: Path) -> None:
         for pid in group - {os.getpid(), os.getppid()}:
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
-        deadline = time.monotonic() + 5
+        deadline = time.monotonic() + PATIENCE
         while any(alive(pid) for pid in group) and time.monotonic() < deadline:
             time.sleep(0.05)
+
+
+def _free(disk: Path) -> None:
+    """The loop devices of a pool. Its file system is unmounted once the last process that saw it is gone, and that by
+    the kernel in its own time, 0.65 s later on a busy disk; until then a detached device is only marked to go."""
+    for loop in _loops(disk):
+        subprocess.run(["losetup", "--detach", loop], check=False, capture_output=True)
+    deadline = time.monotonic() + PATIENCE
+    while _loops(disk) and time.monotonic() < deadline:
+        time.sleep(0.02)
+
+
+def _loops(disk: Path) -> list[str]:
+    listing = ["losetup", "--noheadings", "--output", "NAME", "--associated", disk]
+    return subprocess.run(listing, check=False, capture_output=True, text=True).stdout.split()
 
 
 def _pids() -> list[int]:
@@ -195,7 +209,7 @@ def _remove_bridge(name: str) -> None:
 def _remove_cgroups(name: str) -> None:
     """A killed process stays in its group until init has reaped it, hence the patience."""
     groups = [group for kind in ("payload", "monitor") for group in Path("/sys/fs/cgroup").glob(f"*/lxc.{kind}.{name}")]
-    deadline = time.monotonic() + 3
+    deadline = time.monotonic() + PATIENCE
     while groups and time.monotonic() < deadline:
         for group in groups:
             for folder, _, _ in os.walk(group, topdown=False):
