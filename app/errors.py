@@ -72,6 +72,12 @@ class Conflict(DomainError):
     code = "conflict"
 
 
+class Cancelled(DomainError):
+    """Somebody has put an end to what was under way."""
+
+    code = "cancelled"
+
+
 @dataclass(frozen=True)
 class Clash:
     """One GPU of a refused booking that somebody else holds in that window."""

@@ -14,10 +14,10 @@ from app.drivers.image_files import ImageFiles
 from app.drivers.images import Made, Origin
 from app.drivers.inside import Command
 from app.extensions import settings, transaction
-from app.services import templates
+from app.services import builds
+from app.services.builds import Job
 from app.services.checkup.versions import safe_for_images
 from app.services.recipes import Step
-from app.services.templates import Job
 
 if TYPE_CHECKING:
     from workers.works import Work
@@ -30,7 +30,8 @@ _CONTROL = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]|[^\n\t -~\u00a0-\U0010ffff]")
 
 
 class Log:
-    """Collects what a build says, and writes it down now and then: apt says thousands of lines."""
+    """Collects what a build says, and writes it down now and then: apt says thousands of lines. Each time it looks
+    whether the build is still wanted: called with nothing while nothing is said, it raises Cancelled in time."""
 
     def __init__(self, work: Work) -> None:
         self._work, self._waiting, self._written = work, "", time.monotonic()
@@ -51,6 +52,7 @@ class Log:
         self._waiting += text
         if len(self._waiting) > _FULL or time.monotonic() - self._written > _NOTE_EVERY:
             self._write()
+            self._work.heed()
 
     def _write(self) -> None:
         if self._waiting:
@@ -61,20 +63,21 @@ class Log:
 def build(work: Work) -> None:
     """Make a template: a builder, the recipe's steps in it, its image; in the end there is the image or nothing."""
     with transaction():
-        job = templates.job(work.template.id)
+        job = builds.job(work.template.id)
     work.progress("clearing", 0)
     work.driver.scrap(job.template_id)
     image_files().clear(job.template_id)
     try:
         with Log(work) as log:
             log(f"== {job.name}: from {job.origin} {job.origin.server}".rstrip() + "\n")
+            work.heed()
             made = _make(work, job, log)
     except BaseException:
         with suppress(DriverError):  # an unreachable host: the next try, or retiring it, clears up
             work.driver.scrap(job.template_id)
         raise
     with transaction():
-        templates.built(job.template_id, made)
+        builds.built(job.template_id, made)
 
 
 def discard(work: Work) -> None:
@@ -82,7 +85,7 @@ def discard(work: Work) -> None:
     work.progress("deleting", 50)
     work.driver.scrap(work.template.id)
     with transaction():
-        templates.discarded(work.template.id)
+        builds.discarded(work.template.id)
 
 
 def image_files() -> ImageFiles:
@@ -92,15 +95,19 @@ def image_files() -> ImageFiles:
 
 def _make(work: Work, job: Job, log: Log) -> Made:
     begin = FROM // 2 if job.origin.file else 0
+
+    def fetching(code: str, at: int) -> None:
+        work.progress(code, begin + at * (FROM - begin) // 100)
+        work.heed()
+
     with _origin(work, job, log) as origin:
-        builder = work.driver.prepare(
-            job.template_id, origin, lambda code, at: work.progress(code, begin + at * (FROM - begin) // 100)
-        )
+        builder = work.driver.prepare(job.template_id, origin, fetching)
     whole, done = sum(step.weight for step in job.steps), 0
     for step in job.steps:
         work.progress(step.code, FROM + (TO - FROM) * done // whole)
         _run(work, builder, step, log)
         done += step.weight
+    work.heed()  # for the last time: an image that is being made cannot be stopped
     log("== the image\n")
     spans = {"publishing": (TO, 12), "trying": (TO + 12, 7)}
 
@@ -130,7 +137,7 @@ def _origin(work: Work, job: Job, log: Log) -> Iterator[Origin]:
         if found.left_out:
             log(f"{found.left_out} left out: templates that LXD would fill in, devices that every machine has anyway\n")
         with transaction():
-            templates.looked_through(job.template_id, found.sha256)
+            builds.looked_through(job.template_id, found.sha256)
         yield Origin(file=str(found.path))
 
 

@@ -15,7 +15,7 @@ from app.drivers.base import DriverError, LxdDriver
 from app.errors import DomainError
 from app.extensions import transaction
 from app.models import Instance, Operation, OperationKind, Template
-from app.services import inventory, operations
+from app.services import builds, inventory, operations
 from workers import backups, lifecycle, moving_in, templates, whose
 
 log = logging.getLogger(__name__)
@@ -53,6 +53,11 @@ class Work:
         """Add to its log."""
         with transaction():
             operations.note(self.operation.id, text)
+
+    def heed(self) -> None:
+        """Raise Cancelled if somebody has asked for its end: for work that may be left half done."""
+        with transaction():
+            builds.heed(self.operation.id)
 
 
 def _stop(work: Work) -> None:

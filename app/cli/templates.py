@@ -14,7 +14,7 @@ from app.drivers.image_files import FILE_NAME, ImageFiles
 from app.errors import InvalidInput
 from app.extensions import settings, transaction
 from app.models import Template, TemplateKind
-from app.services import inventory, operations, templates
+from app.services import builds, inventory, operations, templates
 from app.services.recipes import EXTRAS
 from app.services.template_rules import Wish
 
@@ -117,6 +117,17 @@ def retry(name: str, host_name: str) -> None:
         operation = templates.retry(somebody(), found)
     carry_out(operation, host, _watch(operation.id))
     click.echo(f"{name} is retired." if found.retired_at else f"{name} is ready on {host_name}.")
+
+
+@template.command()
+@click.argument("name")
+@click.option("--host", "host_name", required=True)
+@with_app
+def cancel(name: str, host_name: str) -> None:
+    """Put an end to a build that is under way. `berth template retry` begins it again."""
+    with transaction():
+        builds.cancel(somebody(), templates.named(inventory.host(host_name), name))
+    click.echo(f"{name} is cancelled; its host's agent ends it within seconds.")
 
 
 @template.command("list")

@@ -34,7 +34,8 @@ class Answer:
 
 
 Heard = Callable[[str], None]
-"""Called with each piece of what a command says, as it comes."""
+"""Called with each piece of what a command says, as it comes, and with "" every second while it says nothing. What it
+raises ends the command."""
 
 
 def shell(script: str, *, limit: float = 20.0, stdin: bytes = b"", most: int = 1 << 16, **environment: str) -> Command:

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from dataclasses import dataclass
 
 from sqlalchemy import or_, select
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import joinedload, selectinload
 
 from app import clock
-from app.drivers.images import Made, Origin, image_alias
 from app.errors import Conflict, InvalidInput, NotFound
 from app.extensions import db
 from app.language import gettext as _
@@ -26,20 +24,8 @@ from app.models import (
 )
 from app.services import audit, operations, pictures, visits
 from app.services import template_rules as rules
-from app.services.recipes import RECIPES, Step, steps
+from app.services.recipes import RECIPES
 from app.services.template_rules import Wish
-
-
-@dataclass(frozen=True)
-class Job:
-    """What an agent needs to know to build a template."""
-
-    template_id: int
-    name: str
-    description: str
-    origin: Origin
-    steps: list[Step]
-    checksum: str = ""
 
 
 def every(host_id: int | None = None, *, retired: bool = False) -> list[Template]:
@@ -189,48 +175,10 @@ def change(
     audit.record(who, "template.changed", f"template:{template.name}", everyone=for_everyone, users=sorted(users))
 
 
-def job(template_id: int) -> Job:
-    """What its builder is made from, and what is run in there."""
-    template = get(template_id)
-    recipe = template.source if template.kind == TemplateKind.RECIPE else ""
-    return Job(
-        template.id,
-        template.name,
-        template.description,
-        rules.origin(template),
-        steps(recipe, template.options),
-        str(template.options.get("checksum", "")),
-    )
-
-
-def built(template_id: int, made: Made) -> None:
-    """Note the image; the end of the operation makes the template ready."""
-    template = get(template_id)
-    template.image, template.size_bytes = image_alias(template_id), made.size_bytes
-    template.driver_version = made.driver_version
-    db.session.flush()
-
-
-def looked_through(template_id: int, sha256: str) -> None:
-    """Keep what a file was, by which it can be told later what machines were made of."""
-    template = get(template_id)
-    template.options = template.options | {"sha256": sha256}
-    actor = f"agent:{template.host.name}"
-    audit.record(actor, "template.file", f"template:{template.name}", file=template.source, sha256=sha256)
-    db.session.flush()
-
-
 def fits_driver(template: Template) -> bool:
     """Whether the NVIDIA libraries that lie in it are those of its host's driver; without any, the host brings them."""
     now = template.host.driver_version
     return not template.driver_version or not now or template.driver_version == now
-
-
-def discarded(template_id: int) -> None:
-    """Note that the image is gone."""
-    template = get(template_id)
-    template.image, template.size_bytes, template.picture = "", 0, None
-    db.session.flush()
 
 
 def wanted(template_id: int) -> bool:

@@ -109,6 +109,15 @@ document.addEventListener("htmx:beforeRequest", (event) => {
   }
 });
 
+// htmx: what renews itself never takes a button away between the finger's down and up: the click would be lost. It
+// comes round again.
+document.addEventListener("htmx:beforeSwap", (event) => {
+  const { requestConfig, target } = event.detail;
+  if (!requestConfig.triggeringEvent && target.querySelector("a:active, button:active, summary:active, label:active")) {
+    event.detail.shouldSwap = false;
+  }
+});
+
 // htmx: when what had the focus is swapped away (in the target, or out of band), its successor gets it, or else the
 // part that came in its place: never the page's top. Who had it elsewhere, or nowhere, is left alone: polling must not
 // move anybody.

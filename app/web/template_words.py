@@ -8,7 +8,7 @@ from flask_babel import LazyString
 
 from app.language import lazy_gettext as _l
 from app.models import Operation, OperationKind, Template, TemplateKind, TemplateState
-from app.services import templates
+from app.services import builds, templates
 from app.web.operation_words import Worked
 
 STEPS = {  # of workers.templates, app.services.recipes and the drivers
@@ -67,10 +67,30 @@ class Sight(Worked):
         return "\n".join(text.splitlines()[-TAIL:]) if self.busy else text
 
     @property
+    def canceller(self) -> str:
+        """Who has put an end to its build; "": nobody."""
+        return str(self.operation.details.get("cancel", "")) if self.operation else ""
+
+    @property
+    def cancelled(self) -> bool:
+        """Whether that, and nothing else, ended it."""
+        return bool(self.operation and self.canceller and self.operation.error == builds.ended_by(self.canceller))
+
+    @property
+    def cancellable(self) -> bool:
+        """Whether its build can be cancelled, and is not yet."""
+        work = self.operation
+        if work is None or work.kind != OperationKind.BUILD:
+            return False
+        return self.busy and not self.canceller and work.step not in builds.LAST
+
+    @property
     def failure(self) -> str:
         """What did not work."""
         if self.operation is not None and self.operation.kind == OperationKind.DISCARD:
             return str(_l("The image could not be removed."))
+        if self.cancelled:
+            return str(_l("%(name)s cancelled the build.", name=self.canceller))
         return str(_l("The template could not be built."))
 
 

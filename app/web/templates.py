@@ -9,7 +9,7 @@ from app.errors import DomainError, InvalidInput
 from app.extensions import settings, transaction
 from app.language import gettext as _
 from app.models import Template, TemplateState
-from app.services import operations, pictures, templates
+from app.services import builds, operations, pictures, templates
 from app.web import template_form, template_words
 from app.web.render import go, is_fragment, render
 from app.web.security import admin_required
@@ -97,6 +97,20 @@ def retry(template_id: int) -> Response:
         flash(str(error), "error")
         return _page(templates.get(template_id), status=409)
     queue.wake(template.host.name)
+    return go(url_for("templates.show", template_id=template_id))
+
+
+@bp.post("/<int:template_id>/cancel")
+@admin_required
+def cancel(template_id: int) -> Response:
+    """Put an end to its build. It can be built again, as it was asked for or from other settings."""
+    template = templates.get(template_id)
+    try:
+        with transaction():
+            builds.cancel(me(), template)
+    except DomainError as error:
+        flash(str(error), "error")
+        return _page(templates.get(template_id), status=409)
     return go(url_for("templates.show", template_id=template_id))
 
 
@@ -194,7 +208,7 @@ def _page(template: Template, form: UseForm | None = None, status: int = 200) ->
     if is_fragment() and not sight.busy:  # this answer ends the polling: say aloud how it went
         ready = template.state == TemplateState.READY and template.retired_at is None
         if sight.failed:
-            flash(sight.failure, "error")
+            flash(sight.failure, "message" if sight.cancelled else "error")
         else:
             flash(_("%(name)s is ready.", name=template.name) if ready else str(sight.state[1]))
     return render(

@@ -30,6 +30,8 @@ from app.models import (
     InstanceStatus,
     LedgerEntry,
     Notice,
+    Operation,
+    OperationKind,
     Role,
     SharedDirectory,
     SshKey,
@@ -40,6 +42,7 @@ from app.models import (
     Wait,
 )
 from app.models.accounts import TEAM, Account
+from app.services import operations
 from tests import served
 from tests.bench import filling
 from tests.browser.looks import Sample
@@ -154,6 +157,7 @@ def _deep(running: int) -> list[Sample]:
     """What there is one of only in a lab that has something."""
     with transaction() as session:
         template = session.scalars(sa.select(sa.func.min(Instance.template_id))).one()
+        building = session.scalars(sa.select(Operation.template_id).where(Operation.kind == OperationKind.BUILD)).one()
         team = session.scalars(sa.select(Account.id).where(Account.name == TEAM + TEAM_NAME)).one()
     admins = {
         "host": f"/hosts/{HOST}",
@@ -163,6 +167,7 @@ def _deep(running: int) -> list[Sample]:
         "several": "/people/approve/several?" + "&".join(f"who=waiting-{number}" for number in range(10)),
         "machine": f"/admin/machines/{HOST}/{MACHINE}",
         "template": f"/templates/{template}",
+        "template-building": f"/templates/{building}",
     }
     students = {
         "calendar-open": f"/calendar?open={HOST}",
@@ -206,7 +211,7 @@ def _fill(now: datetime) -> int:
     running = make_booking(student, all_of_it, now - hours, now + 10 * hours, note=ONE_PIECE[:200])
     attach(running)
     _bookings(now, [student.id, *(other.id for other in others[:15])], [gpu.id for gpu in all_of_it])
-    _machines(now, student, others, hosts)
+    _machines(now, admin, student, others, hosts)
     _of_the_student(now, student, hosts)
     _of_everybody(now, admin, [student, *others], hosts)
     return running.id
@@ -244,11 +249,12 @@ def _bookings(now: datetime, people: list[int], busy: list[int]) -> None:
         db.session.execute(sa.update(Booking).where(Booking.id % 3 == rest).values(note=text))
 
 
-def _machines(now: datetime, student: User, others: list[User], hosts: list[Host]) -> None:
+def _machines(now: datetime, admin: User, student: User, others: list[User], hosts: list[Host]) -> None:
     """The student's, one of them without a template, and everybody's; templates, one of which could not be built."""
     templates = [make_template(hosts[number % HOSTS], f"{MACHINE[:26]}{number}", description=WORDS * 3, ready_at=now)
                  for number in range(8)]  # fmt: skip
-    templates[1].state = TemplateState.FAILED
+    templates[1].state, templates[2].state = TemplateState.FAILED, TemplateState.BUILDING
+    operations.progress(operations.enqueue(admin, templates[2], OperationKind.BUILD).id, "desktop", 40)
     seen = {"addresses": [f"2001:db8:1234:5678:9abc:def0:1234:{number:04x}" for number in range(4)], "cpu": 127.5}
     seen |= {"memory": 900 << 30, "disk": 1800 << 30, "started_at": now.timestamp(), "snapshots": []}
     make_instance(student, hosts[0], MACHINE, template_id=templates[0].id, observed=seen)

@@ -49,6 +49,28 @@ def test_a_machine_comes_up_before_ones_eyes(reader: Reader, demo: Demo) -> None
     expect(reader.page.get_by_text("Running", exact=True)).to_be_visible()
 
 
+@pytest.mark.parametrize("kind", ["desktop"])
+def test_a_press_that_lasts_is_not_lost(reader: Reader, demo: Demo) -> None:
+    """The page of a build asks for itself every second; what a finger is on stays until that lets go."""
+    name = demo.person(admin=True)
+    reader.sign_in(name)
+    page = reader.page
+    with demo.standstill("sim1"):
+        page.goto("/templates/new/recipe?host=sim1")
+        reader.fill("Name", "held")
+        reader.click("button", "Build template")
+        reader.sees("Being built")
+        page.get_by_role("button", name="Cancel the build").hover()
+        page.mouse.down()
+        for _ in range(2):
+            page.wait_for_event("response", lambda answer: answer.url == page.url)
+        page.mouse.up()
+        reader.sees(f"{name} cancelled the build.")
+    reader.click("link", "Retire…")
+    reader.click("button", "Retire it")
+    reader.sees("Retired")
+
+
 @pytest.mark.parametrize("kind", ["desktop-nojs", "phone-nojs"])
 def test_without_javascript_there_is_a_link(reader: Reader, demo: Demo) -> None:
     reader.sign_in(demo.person())

@@ -75,6 +75,19 @@ def test_an_image_that_could_not_be_removed_is_removed_by_another_try(
     assert actors(engine) == {"cli"}
 
 
+def test_a_build_is_cancelled(lab: Berth, sim: FakeLxd, engine: sa.Engine) -> None:
+    sim.answer("berth-build-1", 1)
+    assert lab("template", "build", "base", "--host", "ws1", "--name", "slow").status == 1
+    sim.answer("berth-build-1", 0)
+    with engine.begin() as database:  # asked for again, and not begun
+        database.execute(sa.text("UPDATE operations SET state = 'queued', started_at = NULL"))
+        database.execute(sa.text("UPDATE templates SET state = 'building'"))
+    assert lab("template", "cancel", "slow", "--host", "ws1").out.startswith("slow is cancelled")
+    assert [row["state"] for row in lab("template", "list", "--json").json()] == ["failed"]
+    assert lab("template", "cancel", "slow", "--host", "ws1").err == "slow is not being built.\n"
+    assert lab("template", "retry", "slow", "--host", "ws1").out == "slow is ready on ws1.\n"
+
+
 def test_from_an_image_and_from_a_machine(lab: Berth, sim: FakeLxd) -> None:
     taken = lab("template", "take", "desktop", "--name", "d", "--host", "ws1", "--desktop", "--json")
     assert (taken.json()["kind"], taken.json()["desktop"]) == ("image", True)

@@ -20,12 +20,13 @@ from cryptography.x509.oid import NameOID
 
 from app import clock
 
-ALIASES = ("good", "broken", "gone")
+ALIASES = ("good", "broken", "gone", "silent")
 STREAM = "streams/v1/images.json"
 
 
 class ImageServer:
-    """One image under three aliases: `good`; `broken`, which ends in the middle until `mended`; `gone`, listed only.
+    """One image under four aliases: `good`; `broken`, which ends in the middle until `mended`; `silent`, which says no
+    more from the middle on, until the other end is `left`; `gone`, listed only.
     `before`: a moment to take away what is to be fetched from."""
 
     def __init__(self, folder: Path, tarball: Path) -> None:
@@ -34,6 +35,7 @@ class ImageServer:
         _make_certificate(self.certificate)
         self.mended = threading.Event()
         self.asked = threading.Event()  # a file is being fetched
+        self.left = threading.Event()  # whoever was kept waiting hung up
         # Each a file of its own, and none is the lab's own image: one more empty piece of gzip tells them apart.
         self.files = {}
         for number, alias in enumerate(ALIASES):
@@ -73,7 +75,10 @@ def _handler(owner: ImageServer) -> type[BaseHTTPRequestHandler]:
                 owner.asked.set()
                 whole = path.read_bytes()
                 broken = path.stem.startswith("broken") and not owner.mended.is_set()
-                self._send(whole, len(whole) // 2 if broken else len(whole))
+                silent = path.stem.startswith("silent")
+                self._send(whole, len(whole) // 2 if broken or silent else len(whole))
+                if silent and not self.rfile.read(1):
+                    owner.left.set()
             else:
                 self.send_error(404)
 

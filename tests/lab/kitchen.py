@@ -14,7 +14,7 @@ from app.drivers.doors import Door
 from app.drivers.knocking import knock_here
 from app.extensions import db, transaction
 from app.models import Instance, Operation, OperationState, Template, TemplateKind
-from app.services import instances, operations, ports, templates
+from app.services import builds, instances, operations, ports, templates
 from app.services.template_rules import Wish
 from tests.factories import make_user
 from tests.lab.image import CACHE
@@ -61,6 +61,15 @@ class Kitchen:
         with self.berth.app.app_context(), transaction():
             templates.retire(None, templates.get(number))
         self.berth.wake(self.host)
+
+    def cancel(self, number: int) -> None:
+        with self.berth.app.app_context(), transaction():
+            builds.cancel(None, templates.get(number))
+
+    def going(self) -> int:
+        """How much background work of LXD's is under way."""
+        found = json.loads(self.host.lxc("query", "/1.0/operations"))
+        return len(found.get("running", []))
 
     def over(self, number: int, seconds: float = 180) -> tuple[Template, Operation]:
         """The template and its operation, when that is over."""

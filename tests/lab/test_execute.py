@@ -12,6 +12,7 @@ from websockets.sync.client import ClientConnection
 from app.drivers.base import TryAgain
 from app.drivers.inside import shell
 from app.drivers.lxd import streams
+from app.errors import Cancelled
 from tests.lab.fixtures import Hosts
 from tests.lab.lab import Lab
 from tests.lab.looking import connect
@@ -34,6 +35,21 @@ def test_it_answers_with_status_and_both_streams(machine: tuple[Lab, str]) -> No
     assert (answer.status, answer.text) == (3, "secret\nli ü\nwrong\n")
     assert "".join(heard) == answer.text
     assert len(heard) > 1
+
+
+def test_who_listens_to_silence_can_end_it(machine: tuple[Lab, str]) -> None:
+    host, name = machine
+    heard: list[str] = []
+
+    def enough(piece: str) -> None:
+        heard.append(piece)
+        if heard.count("") > 1:
+            raise Cancelled("enough")
+
+    with pytest.raises(Cancelled):
+        connect(host).run(name, shell("echo begun; sleep 77", limit=60), enough)
+    assert heard == ["begun\n", "", ""]
+    wait_for(lambda: "timeout" not in host.run(name, "ps", "-eo", "args"), why="nothing of it is left")
 
 
 @pytest.mark.parametrize("script", ["sleep 77", "cat /dev/zero", "trap '' TERM; while :; do echo y; sleep 0.01; done"])

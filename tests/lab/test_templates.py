@@ -7,6 +7,7 @@ import io
 import json
 import os
 import signal
+import socket
 import tarfile
 import time
 from collections.abc import Iterator
@@ -126,6 +127,40 @@ def test_an_image_of_a_server_that_goes_away_and_comes_back(kitchen: Kitchen, ba
     assert kitchen.left() == {*kept, f"berth-template-{number}"}, "what was fetched is gone, what was made of it is not"
     kitchen.retire(number)
     kitchen.ready(number)
+
+
+def test_a_build_whose_server_says_nothing_is_cancelled(kitchen: Kitchen, base: int, server: ImageServer) -> None:
+    kept, before = {f"berth-template-{base}"}, kitchen.going()
+    server.asked.clear()
+    number = kitchen.ask("silent", TemplateKind.IMAGE, "near:silent")
+    assert server.asked.wait(60), "it is being fetched"
+    began = time.monotonic()
+    kitchen.cancel(number)
+    template, operation = kitchen.over(number, 30)
+    print(f"cancelled while fetching: over after {time.monotonic() - began:.1f} s")
+    assert (template.state, operation.error) == (TemplateState.FAILED, "Cancelled by system.")
+    assert server.left.wait(30), "LXD fetches it no more"
+    wait_for(lambda: kitchen.going() == before, 30, "LXD's own work on it ends")
+    assert kitchen.left() == kept
+    kitchen.retire(number)
+    kitchen.over(number)
+
+
+def test_a_build_whose_mirror_says_nothing_is_cancelled(kitchen: Kitchen, base: int) -> None:
+    with socket.create_server((kitchen.host.gateway, 0)) as mirror:
+        mirror.settimeout(120)
+        url = f"http://{kitchen.host.gateway}:{mirror.getsockname()[1]}/debian"
+        number = kitchen.ask("silent", TemplateKind.RECIPE, "base", mirror=url)
+        mirror.accept()[0].close()  # once; from now on nobody answers
+        began = time.monotonic()
+        kitchen.cancel(number)
+        template, operation = kitchen.over(number, 30)
+    print(f"cancelled in a step: over after {time.monotonic() - began:.1f} s")
+    assert (template.state, operation.error) == (TemplateState.FAILED, "Cancelled by system.")
+    assert "== sources\n" in operation.log
+    assert kitchen.left() == {f"berth-template-{base}"}
+    kitchen.retire(number)
+    kitchen.over(number)
 
 
 def test_an_image_that_the_host_has_anyway_stays(kitchen: Kitchen, server: ImageServer) -> None:

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 from app.drivers.images import Made, Origin
-from app.errors import Conflict, InvalidInput, NotFound
+from app.errors import Cancelled, Conflict, InvalidInput, NotFound
 from app.extensions import db
 from app.models import Host, Operation, OperationKind, OperationState, Template, TemplateKind, TemplateState, User
-from app.services import instances, operations, templates
+from app.services import builds, instances, operations, templates
 from app.services.recipes import EXTRAS, RECIPES, steps
 from app.services.template_rules import USUAL, Wish, usual_start
 from tests.factories import make_admin, make_host, make_template, make_user
@@ -45,7 +45,7 @@ def test_a_recipe_is_asked_for_and_described_to_the_agent(host: Host) -> None:
     wish = Wish("ml", TemplateKind.RECIPE, "desktop", mirror="http://mirror/debian/", packages=("git", "g++"))
     template = ask(host, wish)
     assert (template.state, template.desktop, template.for_everyone) == (TemplateState.BUILDING, True, True)
-    job = templates.job(template.id)
+    job = builds.job(template.id)
     assert job.origin == Origin(alias="debian/12")
     assert [step.code for step in job.steps] == ["network", "sources", "base", "desktop", "packages", "seal"]
     assert job.steps[0].environment["MIRROR"] == "http://mirror/debian"
@@ -64,7 +64,7 @@ def test_a_recipe_is_asked_for_and_described_to_the_agent(host: Host) -> None:
     ],
 )  # fmt: skip
 def test_where_it_comes_from(host: Host, wish: Wish, origin: Origin) -> None:
-    job = templates.job(ask(host, wish).id)
+    job = builds.job(ask(host, wish).id)
     assert job.origin == origin
     assert job.steps[-1].code == "seal", "whatever it was, it is sealed"
     assert (len(job.steps) > 1) == (wish.kind == TemplateKind.RECIPE)
@@ -137,11 +137,37 @@ def test_the_end_of_a_build_makes_it_ready_or_failed_and_a_failed_one_is_built_a
     assert template.state == TemplateState.FAILED
     templates.retry(None, template)
     assert template.state == TemplateState.BUILDING
-    templates.built(template.id, Made(5))
+    builds.built(template.id, Made(5))
     finish(template)
     assert (template.state, template.image) == (TemplateState.READY, f"berth-template-{template.id}")
     with pytest.raises(Conflict):
         templates.retry(None, template)
+
+
+def test_a_build_is_cancelled_at_once_or_by_its_agent(host: Host) -> None:
+    admin, template = make_admin("root-of-lab"), ask(host)
+    builds.cancel(admin, template)  # nobody has begun
+    operation = operations.last_of_template(template.id)
+    assert (operation.state, operation.error) == (OperationState.FAILED, "Cancelled by root-of-lab.")
+    assert template.state == TemplateState.FAILED
+    with pytest.raises(Conflict, match="is not being built"):
+        builds.cancel(admin, template)
+    templates.retry(None, template)
+    operation = operations.claim(host.id)
+    builds.heed(operation.id)  # the new one is not meant
+    operations.requeue_interrupted(host.id)  # its agent died: something is left on the host
+    builds.cancel(None, template)
+    assert operation.state == OperationState.QUEUED
+    with pytest.raises(Cancelled, match=r"^Cancelled by system\.$"):
+        builds.heed(operation.id)
+
+
+@pytest.mark.parametrize("step", ["publishing", "trying"])
+def test_an_image_that_is_being_made_is_not_cancelled(host: Host, step: str) -> None:
+    template = ask(host)
+    operations.progress(operations.claim(host.id).id, step, 80)
+    with pytest.raises(Conflict, match=r"is being made already\. Retire it afterwards"):
+        builds.cancel(None, template)
 
 
 def test_who_is_offered_what(host: Host) -> None:

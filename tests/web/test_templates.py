@@ -11,7 +11,7 @@ from app import clock
 from app.drivers.images import Made
 from app.extensions import db
 from app.models import Operation, OperationKind, Template, TemplateKind, TemplateState
-from app.services import operations, templates
+from app.services import builds, operations, templates
 from tests.factories import make_admin, make_host, make_instance, make_template, make_user
 from tests.page import Client, Page
 
@@ -222,7 +222,7 @@ def test_from_a_file_that_lies_on_a_host(admin: Client, woken: list[str]) -> Non
     assert admin.submit(form).status == 303
     made = only()
     assert (made.kind, made.source, made.options) == (TemplateKind.FILE, "noble.tar.xz", {"checksum": "a" * 64})
-    templates.looked_through(made.id, "b" * 64)
+    builds.looked_through(made.id, "b" * 64)
     db.session.commit()
     assert "b" * 64 in admin.get(f"/templates/{made.id}").text
     assert woken == ["lab03"]
@@ -245,7 +245,7 @@ def test_a_recipe_with_more(admin: Client, woken: list[str]) -> None:
         "miniconda": "https://repo.anaconda.com/miniconda",
         "jupyter": "https://pypi.org/simple",
     }
-    codes = [step.code for step in templates.job(only().id).steps]
+    codes = [step.code for step in builds.job(only().id).steps]
     assert codes == ["network", "sources", "base", "miniconda", "jupyter", "seal"]
     assert "miniconda (https://repo.anaconda.com/miniconda)" in admin.get(answer.location).text
 
@@ -320,7 +320,7 @@ def test_it_is_watched_until_it_is_final(admin: Client, woken: list[str]) -> Non
     assert "<b>bold</b>" in log
     assert "line 50 " not in log, "the end of it, while it grows"
     assert "Try again" not in page.buttons()
-    templates.built(only().id, Made(700 << 20))
+    builds.built(only().id, Made(700 << 20))
     operations.finish(operation().id, "agent:lab03")
     final = admin.get(answer.location, htmx=True)
     assert not final.all("//*[@hx-get]"), "the polling ends"
@@ -339,6 +339,38 @@ def test_a_failed_one_says_why_and_is_built_again(admin: Client, woken: list[str
     assert admin.post(f"/templates/{template.id}/retry").status == 409
     assert template.state == TemplateState.BUILDING
     assert woken == ["lab03"]
+
+
+def test_a_build_is_cancelled(admin: Client, woken: list[str]) -> None:
+    template = make_template(host(), state=TemplateState.BUILDING)
+    operations.enqueue(None, template, OperationKind.BUILD)
+    operations.claim(template.host_id)
+    here = f"/templates/{template.id}"
+    cancel = admin.get(here).form("Cancel the build")
+    assert admin.submit(cancel).location == here
+    page = admin.get(here)
+    assert "root-of-lab cancelled the build: it ends as soon as lab03 hears of that." in page.text
+    assert "Cancel the build" not in page.buttons()
+    operations.finish(operation().id, "agent:lab03", "Cancelled by root-of-lab.")
+    assert "root-of-lab cancelled the build." in admin.get(here, htmx=True).texts("//*[@id='flash']")[0]
+    page = admin.get(here)
+    assert not page.all("//*[@id='template']/*[contains(@class, 'refused')]"), "nothing went wrong"
+    assert "root-of-lab cancelled the build." in page.text
+    assert "Change and build again" in page.text
+    refused = admin.submit(cancel)
+    assert (refused.status, "base is not being built." in refused.text) == (409, True)
+    assert admin.submit(page.form("Try again")).status == 303
+
+
+def test_a_failure_beside_a_cancelling_is_said(admin: Client) -> None:
+    template = make_template(host(), state=TemplateState.BUILDING)
+    number = operations.enqueue(None, template, OperationKind.BUILD).id
+    operations.claim(template.host_id)
+    builds.cancel(None, template)
+    operations.finish(number, "agent:lab03", "Connect: gone. Wait.")
+    page = admin.get(f"/templates/{template.id}")
+    assert "The template could not be built." in page.text
+    assert "Connect: gone. Wait." in page.text
 
 
 def test_retiring_asks_first(admin: Client, woken: list[str]) -> None:

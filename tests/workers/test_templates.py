@@ -15,10 +15,10 @@ from app.drivers.image_files import ImageFiles
 from app.errors import Conflict, NotFound
 from app.extensions import db, transaction
 from app.models import Host, OperationKind, OperationState, Template, TemplateKind, TemplateState
-from app.services import instances, operations, templates
+from app.services import builds, instances, operations, templates
 from app.services.template_rules import Wish
 from tests.drivers.test_image_files import GOOD, archive, link
-from tests.factories import make_host, make_user
+from tests.factories import make_admin, make_host, make_user
 from workers.templates import Log
 from workers.works import Work, _attempt
 
@@ -114,6 +114,56 @@ def test_a_host_that_goes_away_is_cleared_up_by_the_next_try(host: Host, lxd: Fa
         templates.retry(None, template)
     assert do(host, lxd) == ""
     assert left(lxd) == (set(), {template.image})
+
+
+class SlowLxd(FakeLxd):
+    """A host whose steps say nothing for long; somebody cancels the build meanwhile."""
+
+    template: Template
+    slow_in = ""
+
+    def prepare(self, template, origin, progress):
+        name = super().prepare(template, origin, progress)
+        self._cancel("prepare")
+        progress("copying", 100)
+        return name
+
+    def run(self, instance, command, heard=None):
+        self._cancel("run")
+        heard("")
+        return super().run(instance, command, heard)
+
+    def publish(self, *arguments):
+        self._cancel("publish")
+        return super().publish(*arguments)
+
+    def _cancel(self, where):
+        if where == self.slow_in:
+            with transaction():
+                builds.cancel(make_admin("root-of-lab"), self.template)
+
+
+@pytest.mark.parametrize("method", ["prepare", "run"])
+def test_a_cancelled_build_leaves_nothing(
+    host: Host, tmp_path: Path, method: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("workers.templates._NOTE_EVERY", 0.0)
+    slow = SlowLxd(tmp_path / "lab.json", pace=0)
+    slow.template, slow.slow_in = ask(host), method
+    assert do(host, slow) == "Cancelled by root-of-lab."
+    assert slow.template.state == TemplateState.FAILED
+    assert left(slow) == (set(), set())
+    slow.slow_in = ""
+    with transaction():
+        templates.retry(None, slow.template)
+    assert do(host, slow) == ""
+
+
+def test_who_cancels_in_the_last_moment_is_too_late_and_nothing_breaks(host: Host, tmp_path: Path) -> None:
+    slow = SlowLxd(tmp_path / "lab.json", pace=0)
+    slow.template, slow.slow_in = ask(host), "publish"  # asked for, before its step is written down
+    assert do(host, slow) == ""
+    assert slow.template.state == TemplateState.READY
 
 
 class KilledError(BaseException):
@@ -280,6 +330,9 @@ def test_the_log_is_written_in_pieces(app: Flask) -> None:
     class Pen:
         def note(self, text: str) -> None:
             written.append(text)
+
+        def heed(self) -> None:
+            pass
 
     with Log(Pen()) as log:  # type: ignore[arg-type]
         for number in range(2000):

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from datetime import datetime
 from functools import partial
 from pathlib import Path
@@ -19,7 +19,7 @@ from app.drivers.image_files import PROPERTY
 from app.drivers.images import Origin
 from app.drivers.lxd.errors import RefusedError
 from app.drivers.lxd.shapes import Json
-from app.drivers.lxd.wire import Wire
+from app.drivers.lxd.wire import BEGIN_TIMEOUT, CALL_TIMEOUT, Wire
 
 _FETCH_LIMIT = 1800.0  # seconds for an image from far away
 _TAKE_LIMIT = 900.0  # seconds in which LXD has to take in what it was sent
@@ -36,7 +36,7 @@ def fetched(wire: Wire, template: int, origin: Origin, progress: Progress) -> It
     far = {"type": "image", "mode": "pull", "protocol": "simplestreams", "server": origin.server, "alias": origin.alias}
     request = {"source": far, "aliases": [{"name": alias, "description": ""}]}
     try:
-        wire.send("post", "images", json=request, limit=_FETCH_LIMIT, progress=partial(progress, "copying"))
+        _fetch(wire, request, partial(progress, "copying"))
     except RefusedError as error:
         if error.full:
             raise
@@ -73,6 +73,16 @@ def remove(wire: Wire, template: int) -> None:
                 _delete(wire, "images", "aliases", name)
     for image in _marked(wire, template):
         _delete(wire, "images", image["fingerprint"])
+
+
+def _fetch(wire: Wire, request: Json, told: Callable[[int], None]) -> None:
+    fetching = str(wire.begin("images", json=request, patience=BEGIN_TIMEOUT)["id"])
+    try:
+        wire.join(fetching, _FETCH_LIMIT, told)
+    except BaseException:  # nobody waits for it any more
+        with suppress(RefusedError, OSError):  # LXD lets nobody end it before the server has said something
+            wire.send("delete", "operations", fetching, limit=CALL_TIMEOUT)
+        raise
 
 
 def _marked(wire: Wire, template: int) -> list[Json]:

@@ -56,11 +56,13 @@ def _talk(wire: Wire, begun: Json, command: Command, deadline: float, heard: Hea
 
 def _listen(stream: ClientConnection, most: int, deadline: float, heard: Heard | None) -> str | None:
     decoder, kept, taken = codecs.getincrementaldecoder("utf-8")("replace"), "", 0
-    while True:
+    while (left := deadline - time.monotonic()) > 0:
         try:
-            piece = stream.recv(timeout=max(0.0, deadline - time.monotonic()))
+            piece = stream.recv(timeout=min(left, 1.0) if heard else left)
         except TimeoutError:
-            return None
+            if heard:
+                heard("")
+            continue
         except ConnectionClosed:
             piece = ""
         if isinstance(piece, str):  # LXD's sign for the end of the output
@@ -72,6 +74,7 @@ def _listen(stream: ClientConnection, most: int, deadline: float, heard: Heard |
         kept = (kept + text)[-_KEPT:]
         if heard and text:
             heard(text)
+    return None
 
 
 def _status(wire: Wire, operation: str) -> int:

@@ -39,8 +39,7 @@ class Wire:
     """A server's REST interface. An endpoint is a socket's path or an https address; `project`: not the default one."""
 
     def __init__(self, endpoint: str, timeout: float = CALL_TIMEOUT, *, project: str | None = None) -> None:
-        self._endpoint, self._project = endpoint, project
-        self._timeout = timeout
+        self._endpoint, self._timeout, self._project = endpoint, timeout, project
         self._mine = threading.local()
         self._member: tuple[str, float] = "", 0.0  # and until when it counts
 
@@ -158,14 +157,14 @@ class Wire:
         answer = self._call("post", path, data=body, headers=headers, timeout=quiet).json()
         self.join(answer["operation"].partition("?")[0].rpartition("/")[2], limit)
 
-    def begin(self, *path: str, json: Json) -> Json:
+    def begin(self, *path: str, json: Json, patience: float = 0.0) -> Json:
         """Ask for background work and leave it at that: LXD's description of it."""
-        return dict(self._call("post", path, json=json).json()["metadata"])
+        return dict(self._call("post", path, json=json, timeout=patience or self._timeout).json()["metadata"])
 
     def join(self, operation: str, limit: float, progress: Callable[[int], None] | None = None) -> bool:
         """Wait `limit` seconds for a background operation, also where an answer is late; whether LXD said that it is
-        done (what it has forgotten is over: a look tells how). Raises RefusedError, UnfinishedError if it goes on."""
-        deadline, patience = time.monotonic() + limit, LATE
+        done (what it forgot is over). `progress`: per cent, every second. Raises RefusedError, UnfinishedError."""
+        deadline, patience, done = time.monotonic() + limit, LATE, 0
         while (left := deadline - time.monotonic()) > 0:
             pause = math.ceil(min(left, 1) if progress else left)
             try:
@@ -184,8 +183,10 @@ class Wire:
                 return True
             if state["status_code"] >= 400:
                 raise RefusedError(str(state.get("err") or state.get("status")))
-            if progress and (percent := _PERCENT.search(str(state.get("metadata")))):
-                progress(min(int(percent[1]), 100))
+            if percent := _PERCENT.search(str(state.get("metadata"))):
+                done = min(int(percent[1]), 100)
+            if progress:
+                progress(done)
         raise UnfinishedError(operation, limit)
 
     def runs(self, operation: str) -> bool:
