@@ -96,18 +96,21 @@ def image_files() -> ImageFiles:
 def _make(work: Work, job: Job, log: Log) -> Made:
     begin = FROM // 2 if job.origin.file else 0
 
-    def fetching(code: str, at: int) -> None:
+    def preparing(code: str, at: int) -> None:
         work.progress(code, begin + at * (FROM - begin) // 100)
-        work.heed()
+        if code == "fetching":  # at what LXD makes nobody ends it: it is waited for in any case
+            work.heed()
 
     with _origin(work, job, log) as origin:
-        builder = work.driver.prepare(job.template_id, origin, fetching)
+        builder = work.driver.prepare(job.template_id, origin, preparing)
+    work.heed()
     whole, done = sum(step.weight for step in job.steps), 0
     for step in job.steps:
         work.progress(step.code, FROM + (TO - FROM) * done // whole)
         _run(work, builder, step, log)
         done += step.weight
-    work.heed()  # for the last time: an image that is being made cannot be stopped
+    work.progress("publishing", TO)
+    work.heed()  # whoever comes later is refused: an image that is being made cannot be stopped
     log("== the image\n")
     spans = {"publishing": (TO, 12), "trying": (TO + 12, 7)}
 

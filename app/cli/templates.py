@@ -126,8 +126,8 @@ def retry(name: str, host_name: str) -> None:
 def cancel(name: str, host_name: str) -> None:
     """Put an end to a build that is under way. `berth template retry` begins it again."""
     with transaction():
-        builds.cancel(somebody(), templates.named(inventory.host(host_name), name))
-    click.echo(f"{name} is cancelled; its host's agent ends it within seconds.")
+        over = builds.cancel(somebody(), templates.named(inventory.host(host_name), name))
+    click.echo(f"{name} is cancelled." if over else f"{name} is cancelled: {host_name} ends it as soon as it can.")
 
 
 @template.command("list")

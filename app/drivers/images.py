@@ -53,7 +53,8 @@ class ImageDriver(Protocol):
     """The part of a host's driver that makes templates. A template has one builder and one image, by its number."""
 
     def prepare(self, template: int, origin: Origin, progress: Callable[[str, int], None]) -> str:
-        """Make the template's builder and start it; its name. Call `scrap` before.
+        """Make the template's builder and start it; its name. Call `scrap` before. `progress` may raise at the step
+        `fetching`, of which it is told every second.
 
         Raises GiveUp for an image or an instance that is not there, and for a privileged instance."""
 

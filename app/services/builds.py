@@ -10,7 +10,7 @@ from app.drivers.images import Made, Origin, image_alias
 from app.errors import Cancelled, Conflict
 from app.extensions import db
 from app.language import gettext as _
-from app.models import Operation, OperationKind, Template, TemplateKind, User
+from app.models import Operation, OperationKind, OperationState, Template, TemplateKind, User
 from app.services import audit, operations, templates
 from app.services import template_rules as rules
 from app.services.recipes import Step, steps
@@ -68,23 +68,32 @@ def discarded(template_id: int) -> None:
     db.session.flush()
 
 
-def cancel(actor: User | None, template: Template) -> None:
+def cancel(actor: User | None, template: Template) -> bool:
     """End its build: at once if it has not begun, else when the host's agent hears of it, which asks every second.
+    Whether it is over.
 
     Raises Conflict where none is under way, and where the image is being made already."""
     query = select(Operation).where(Operation.template_id == template.id, Operation.kind == OperationKind.BUILD)
     operation = db.session.scalar(query.where(Operation.state.in_(operations.OPEN)).with_for_update())
     if operation is None:
         raise Conflict(_("%(name)s is not being built.", name=template.name))
-    if operation.step in LAST:
+    if not can_be_left(operation):
         raise Conflict(
             _("The image of %(name)s is being made already.", name=template.name), _("Retire it afterwards.")
         )
     who = actor.username if actor else audit.SYSTEM
     operations.remember(operation.id, cancel=who)
     audit.record(who, "template.build.cancelled", f"template:{template.name}", operation=operation.id)
-    if operation.started_at is None:  # of one that an agent left there is something to clear up
+    begun = operation.started_at is not None  # of one that an agent left there is something to clear up
+    if not begun:
         operations.finish(operation.id, who, ended_by(who))
+    return not begun
+
+
+def can_be_left(operation: Operation) -> bool:
+    """Whether it is a build that is not as good as done. One that an agent left begins anew."""
+    late = operation.state == OperationState.RUNNING and operation.step in LAST
+    return operation.kind == OperationKind.BUILD and operation.state in operations.OPEN and not late
 
 
 def heed(operation_id: int) -> None:

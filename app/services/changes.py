@@ -90,9 +90,9 @@ def reclaim(
     if booking.phase(now) != Phase.RUNNING or booking.released_at is not None or not is_due(booking):
         return None
     booking.released_at, before = now, booking.ends_at
-    _shorten(owner, booking, _soonest_end(booking, now), unused=True)
+    fee = _shorten(owner, booking, _soonest_end(booking, now), unused=True)
     times = {"before": before.isoformat(), "ends_at": booking.ends_at.isoformat()}
-    audit.record(actor, action, f"booking:{booking.id}", **times, **details)
+    audit.record(actor, action, f"booking:{booking.id}", fee=fee, **times, **details)
     return booking
 
 
@@ -199,16 +199,17 @@ def _soonest_end(booking: Booking, now: datetime) -> datetime:
     return max(now.replace(microsecond=0), began + timedelta(seconds=1))
 
 
-def _shorten(user: User, booking: Booking, end: datetime, *, own: bool = True, unused: bool = False) -> None:
+def _shorten(user: User, booking: Booking, end: datetime, *, own: bool = True, unused: bool = False) -> int:
+    """What is charged for it, in GPU-seconds."""
     amount = tariff.of(booking).between(booking.starts_at, end, booking.ends_at)
     fee = late_fee(user, booking, end, booking.ends_at) if own else 0
-    kind = "fee"
-    if unused and not booking.unasked and policy.current().charge == Charge.RESERVED:
-        kind, fee = "unused", amount
+    if unused:
+        fee = fees.unused(booking, end, booking.ends_at, clock.now())
     _set_end(booking, end)
     db.session.flush()
     give_back(user.username, booking, amount)
-    charge(user.username, booking, fee, kind)
+    charge(user.username, booking, fee, "unused" if unused and policy.current().charge == Charge.RESERVED else "fee")
+    return fee
 
 
 def hold(actor: str, booking: Booking, amount: int) -> None:

@@ -11,8 +11,8 @@ from sqlalchemy import delete, select
 from sqlalchemy.orm import joinedload, selectinload
 
 from app.extensions import db
-from app.models import AuditEvent, Booking, Charge, Event, Gpu, Instance, News, Series, User, Wait
-from app.services import notices, people, policy
+from app.models import AuditEvent, Booking, Event, Gpu, Instance, News, Series, User, Wait
+from app.services import notices, people
 from app.services.notice_bookings import CHANGED
 from app.services.notices import Telling
 
@@ -123,11 +123,9 @@ def _own(event: AuditEvent) -> Iterator[tuple[User, Telling]]:
         details |= _became(part)
     if (reason := str(event.details.get("reason", ""))) != "":
         details["reason"] = reason
-    told = ("since", "due_at", "keeps", "minutes", "absent", "rest")  # of GPUs that do nothing; of maintenance
+    told = ("since", "due_at", "keeps", "minutes", "absent", "fee", "rest")  # of GPUs that do nothing; of maintenance
     details |= {name: event.details[name] for name in told if name in event.details}
     until = details.get("due_at") if event.action == "booking.idle_warned" else None
-    if event.action in UNUSED and not booking.unasked and policy.current().charge == Charge.RESERVED:
-        details["paid"] = True
     yield booking.user, Telling(kind, key, details, datetime.fromisoformat(until) if until else None)
 
 

@@ -12,6 +12,7 @@ from app.language import ngettext
 from app.models import Event, User
 from app.services import further_words
 from app.services.noshows import NO_SHOW
+from app.services.windows import hours_text
 from app.services.words import gpu_numbers, on_clocks
 
 CHANGED = "booking.changed"  # several things at once; no event of the audit is called so
@@ -92,15 +93,20 @@ def of_booking(event: Event, details: dict[str, Any], place: Place) -> list[str]
     lines = [span, *_changes(details, place)]
     if details.get("action") == NO_SHOW:
         left = _("No running machine of yours took its GPUs in time. What was left of its hours is given back.")
-        lines.append(_("No running machine of yours took its GPUs in time.") if details.get("paid") else left)
+        charged = details.get("paid") or details.get("fee")
+        lines.append(_("No running machine of yours took its GPUs in time.") if charged else left)
     elif event == Event.MOVED:
         lines.append(_("Changed by %(name)s.", name=details["by"]))
     if details.get("reason"):
         lines.append(str(details["reason"]))
-    if details.get("paid"):
-        lines.append(_("By the lab's rules the hours that were left are charged all the same."))
     if details.get("action") == "booking.idle_warned":
         return [*lines, *_of_keeping(details, place, page)]
+    if details.get("paid"):  # of an older Berth, which did not say how much
+        lines.append(_("By the lab's rules the hours that were left are charged all the same."))
+    elif details.get("fee"):
+        lines.append(
+            _("By the lab's rules %(hours)s GPU-hours of what was left are charged.", hours=hours_text(details["fee"]))
+        )
     if event == Event.ENDS_SOON:
         lines.append(_("Save your work; what still runs on the GPUs at the end is ended."))
         return [*lines, *_of_extending(details, place, page)]
@@ -170,6 +176,9 @@ def _of_keeping(details: dict[str, Any], place: Place, page: str) -> list[str]:
             details["gpus"],
             time=due_at,
         )
+    if details.get("fee"):
+        costs = _("By the lab's rules %(hours)s GPU-hours of it are charged then.", hours=hours_text(details["fee"]))
+        done = f"{done} {costs}"
     if not details["keeps"]:
         return [done, _("To keep them, use them: you cannot say so any more for this booking. %(url)s", url=page)]
     keep = ngettext(

@@ -113,7 +113,7 @@ document.addEventListener("htmx:beforeRequest", (event) => {
 // comes round again.
 document.addEventListener("htmx:beforeSwap", (event) => {
   const { requestConfig, target } = event.detail;
-  if (!requestConfig.triggeringEvent && target.querySelector("a:active, button:active, summary:active, label:active")) {
+  if (requestConfig.verb === "get" && !requestConfig.triggeringEvent && target.querySelector("a:active, button:active, summary:active, label:active")) {
     event.detail.shouldSwap = false;
   }
 });

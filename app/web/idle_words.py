@@ -8,10 +8,11 @@ from datetime import datetime
 
 from app.language import gettext as _
 from app.language import ngettext
-from app.models import Booking, Charge, Idling, Phase, Reclaim
+from app.models import Booking, Idling, Phase, Reclaim
 from app.services import policy
-from app.services.idle import keeping, sight
+from app.services.idle import keeping, sight, steps
 from app.services.rules.terms import Rules
+from app.services.windows import hours_text
 from app.web.times import moment_text
 
 
@@ -33,8 +34,8 @@ def warned(booking: Booking, now: datetime) -> Warned | None:
     if found.held:
         held = _("Memory is held, which counts for longer, but not for ever.")
         text = f"{text} {held}"
-    if policy.current().charge == Charge.RESERVED and not booking.unasked:
-        paid = _("Its hours are charged all the same.")
+    if fee := steps.fee_of(found, booking):
+        paid = _("By the lab's rules %(hours)s GPU-hours of it are charged then.", hours=hours_text(fee))
         text = f"{text} {paid}"
     left = sight.keeps_left(booking.id)
     if not left:

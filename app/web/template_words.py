@@ -16,7 +16,8 @@ STEPS = {  # of workers.templates, app.services.recipes and the drivers
     "clearing": _l("Clearing up"),
     "preparing": _l("Getting ready"),
     "looking": _l("Looking through the file"),
-    "copying": _l("Fetching what it starts from"),
+    "fetching": _l("Fetching what it starts from"),
+    "copying": _l("Making a machine to build it in"),
     "network": _l("Waiting for the network"),
     "sources": _l("Reading the lists of packages"),
     "base": _l("Installing the base system"),
@@ -79,10 +80,7 @@ class Sight(Worked):
     @property
     def cancellable(self) -> bool:
         """Whether its build can be cancelled, and is not yet."""
-        work = self.operation
-        if work is None or work.kind != OperationKind.BUILD:
-            return False
-        return self.busy and not self.canceller and work.step not in builds.LAST
+        return self.operation is not None and builds.can_be_left(self.operation) and not self.canceller
 
     @property
     def failure(self) -> str:

@@ -82,7 +82,7 @@ def test_a_build_is_cancelled(lab: Berth, sim: FakeLxd, engine: sa.Engine) -> No
     with engine.begin() as database:  # asked for again, and not begun
         database.execute(sa.text("UPDATE operations SET state = 'queued', started_at = NULL"))
         database.execute(sa.text("UPDATE templates SET state = 'building'"))
-    assert lab("template", "cancel", "slow", "--host", "ws1").out.startswith("slow is cancelled")
+    assert lab("template", "cancel", "slow", "--host", "ws1").out == "slow is cancelled.\n"
     assert [row["state"] for row in lab("template", "list", "--json").json()] == ["failed"]
     assert lab("template", "cancel", "slow", "--host", "ws1").err == "slow is not being built.\n"
     assert lab("template", "retry", "slow", "--host", "ws1").out == "slow is ready on ws1.\n"

@@ -99,16 +99,6 @@ def test_a_late_answer_ends_no_work_of_minutes(server: Server, monkeypatch: pyte
     again.set()
 
 
-def test_who_waits_hears_every_second_how_far_it_is(server: Server) -> None:
-    """Also where LXD says nothing new: who hears of it can leave."""
-    quiet, told = wire.Wire(str(server.server_address), 0.3), list[int]()
-    going = {"status_code": 103, "metadata": {}}
-    some = {"status_code": 103, "metadata": {"download_progress": "rootfs: 40% (2MB/s)"}}
-    server.answers["GET", "/1.0/operations/op/wait"] = [going, some, going, DONE]
-    assert quiet.join("op", 900, told.append)
-    assert told == [0, 40, 40]
-
-
 def test_a_console_with_nothing_on_it_is_empty(server: Server, driver: PylxdDriver) -> None:
     server.answers["GET", "/1.0/instances/t1"] = instance()
     server.answers["GET", "/1.0/instances/t1/console"] = (500, "open : no such file or directory")  # as LXD 5.0.2 says

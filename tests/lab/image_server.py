@@ -70,19 +70,19 @@ def _handler(owner: ImageServer) -> type[BaseHTTPRequestHandler]:
         def do_GET(self) -> None:
             name = self.path.split("?", maxsplit=1)[0].lstrip("/")
             if name in owner.pages:
-                self._send(owner.pages[name])
+                self.send(owner.pages[name])
             elif (path := owner.files.get(name.removesuffix(".tar.gz"))) and path.exists():
-                owner.asked.set()
                 whole = path.read_bytes()
+                if path.stem.startswith("silent"):
+                    _keep_waiting(self, owner, whole)
+                    return
+                owner.asked.set()
                 broken = path.stem.startswith("broken") and not owner.mended.is_set()
-                silent = path.stem.startswith("silent")
-                self._send(whole, len(whole) // 2 if broken or silent else len(whole))
-                if silent and not self.rfile.read(1):
-                    owner.left.set()
+                self.send(whole, len(whole) // 2 if broken else len(whole))
             else:
                 self.send_error(404)
 
-        def _send(self, content: bytes, count: int | None = None) -> None:
+        def send(self, content: bytes, count: int | None = None) -> None:
             self.send_response(200)
             self.send_header("Content-Length", str(len(content)))
             self.end_headers()
@@ -92,6 +92,19 @@ def _handler(owner: ImageServer) -> type[BaseHTTPRequestHandler]:
             pass
 
     return Handler
+
+
+def _keep_waiting(handler: Any, owner: ImageServer, whole: bytes) -> None:
+    try:
+        handler.send(whole, len(whole) // 2)
+        owner.asked.set()
+        while handler.rfile.read(1):
+            pass
+    except TimeoutError:
+        return
+    except OSError:  # in the middle of a word
+        pass
+    owner.left.set()
 
 
 def _pages(files: dict[str, Path]) -> dict[str, bytes]:

@@ -292,7 +292,7 @@ def test_a_booking_whose_owner_did_not_come_ends(student: User, boss: User, gpus
     told = [notice for notice in notices.latest(student) if notice.details.get("action") == noshows.NO_SHOW]
     text = notice_words.message(student, told, "https://berth.example", ZoneInfo("UTC"))
     assert "since no machine took it: 1 GPU on" in text.title
-    assert "What was left of its hours is given back." in text.text
+    assert "By the lab's rules 0.5 GPU-hours of what was left are charged." in text.text
 
 
 def test_who_got_the_chance_late_has_as_long_to_come(

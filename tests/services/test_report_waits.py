@@ -180,3 +180,11 @@ def test_what_the_waiting_list_does_is_what_the_report_has(host: Host, freeze: A
     assert made.total == Waits(5, booked=2, not_taken=1, left=1, waiting=1, median=7200, longest=7200)
     early = Span.of(joined - DAY, joined + 30 * MINUTE, lab_zone(), clock.now())
     assert waiting.of(early, Key.NOTHING, Scope())[0] == Waits(4, waiting=4, median=1800, longest=1800)
+
+
+def test_nobody_has_waited_in_days_to_come(app: object, freeze: Callable[[datetime], None]) -> None:
+    first = PLACES[0][1]
+    line = Line(first)
+    freeze(line.start)
+    span = Span.of(line.start + 40 * DAY, line.start + 50 * DAY, lab_zone(), clock.now())
+    assert waiting.of(span, Key.NOTHING, Scope()) == (Waits(), {})

@@ -146,7 +146,7 @@ def test_the_end_of_a_build_makes_it_ready_or_failed_and_a_failed_one_is_built_a
 
 def test_a_build_is_cancelled_at_once_or_by_its_agent(host: Host) -> None:
     admin, template = make_admin("root-of-lab"), ask(host)
-    builds.cancel(admin, template)  # nobody has begun
+    assert builds.cancel(admin, template)  # nobody has begun
     operation = operations.last_of_template(template.id)
     assert (operation.state, operation.error) == (OperationState.FAILED, "Cancelled by root-of-lab.")
     assert template.state == TemplateState.FAILED
@@ -156,7 +156,7 @@ def test_a_build_is_cancelled_at_once_or_by_its_agent(host: Host) -> None:
     operation = operations.claim(host.id)
     builds.heed(operation.id)  # the new one is not meant
     operations.requeue_interrupted(host.id)  # its agent died: something is left on the host
-    builds.cancel(None, template)
+    assert not builds.cancel(None, template)
     assert operation.state == OperationState.QUEUED
     with pytest.raises(Cancelled, match=r"^Cancelled by system\.$"):
         builds.heed(operation.id)
@@ -168,6 +168,8 @@ def test_an_image_that_is_being_made_is_not_cancelled(host: Host, step: str) -> 
     operations.progress(operations.claim(host.id).id, step, 80)
     with pytest.raises(Conflict, match=r"is being made already\. Retire it afterwards"):
         builds.cancel(None, template)
+    operations.requeue_interrupted(host.id)  # its agent died: it begins anew
+    assert not builds.cancel(None, template)
 
 
 def test_who_is_offered_what(host: Host) -> None:

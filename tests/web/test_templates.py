@@ -349,7 +349,7 @@ def test_a_build_is_cancelled(admin: Client, woken: list[str]) -> None:
     cancel = admin.get(here).form("Cancel the build")
     assert admin.submit(cancel).location == here
     page = admin.get(here)
-    assert "root-of-lab cancelled the build: it ends as soon as lab03 hears of that." in page.text
+    assert "root-of-lab cancelled the build: lab03 ends it as soon as it can." in page.text
     assert "Cancel the build" not in page.buttons()
     operations.finish(operation().id, "agent:lab03", "Cancelled by root-of-lab.")
     assert "root-of-lab cancelled the build." in admin.get(here, htmx=True).texts("//*[@id='flash']")[0]

@@ -159,11 +159,10 @@ def test_a_cancelled_build_leaves_nothing(
     assert do(host, slow) == ""
 
 
-def test_who_cancels_in_the_last_moment_is_too_late_and_nothing_breaks(host: Host, tmp_path: Path) -> None:
+def test_who_comes_when_the_image_is_being_made_is_refused(host: Host, tmp_path: Path) -> None:
     slow = SlowLxd(tmp_path / "lab.json", pace=0)
-    slow.template, slow.slow_in = ask(host), "publish"  # asked for, before its step is written down
-    assert do(host, slow) == ""
-    assert slow.template.state == TemplateState.READY
+    slow.template, slow.slow_in = ask(host), "publish"
+    assert "is being made already. Retire it afterwards." in do(host, slow)
 
 
 class KilledError(BaseException):

@@ -17,10 +17,12 @@ from typing import IO
 from app.drivers.base import GiveUp, Progress
 from app.drivers.image_files import PROPERTY
 from app.drivers.images import Origin
-from app.drivers.lxd.errors import RefusedError
+from app.drivers.lxd.errors import RefusedError, UnfinishedError
 from app.drivers.lxd.shapes import Json
 from app.drivers.lxd.wire import BEGIN_TIMEOUT, CALL_TIMEOUT, Wire
 
+FETCHING = "fetching"  # the step at which it can be left: told of it, the caller may raise
+_LEAVING = 10.0  # seconds in which LXD should let go of what is not wanted any more
 _FETCH_LIMIT = 1800.0  # seconds for an image from far away
 _TAKE_LIMIT = 900.0  # seconds in which LXD has to take in what it was sent
 _NOT_FETCHED = "Is the server up, and has it that image? Try again, or name another server in BERTH_IMAGE_SERVERS."
@@ -36,7 +38,7 @@ def fetched(wire: Wire, template: int, origin: Origin, progress: Progress) -> It
     far = {"type": "image", "mode": "pull", "protocol": "simplestreams", "server": origin.server, "alias": origin.alias}
     request = {"source": far, "aliases": [{"name": alias, "description": ""}]}
     try:
-        _fetch(wire, request, partial(progress, "copying"))
+        _fetch(wire, request, partial(progress, FETCHING))
     except RefusedError as error:
         if error.full:
             raise
@@ -76,13 +78,33 @@ def remove(wire: Wire, template: int) -> None:
 
 
 def _fetch(wire: Wire, request: Json, told: Callable[[int], None]) -> None:
+    """`told` hears every second how many per cent there are, and may raise: then it is fetched no more."""
     fetching = str(wire.begin("images", json=request, patience=BEGIN_TIMEOUT)["id"])
+    deadline, done = time.monotonic() + _FETCH_LIMIT, [0]
     try:
-        wire.join(fetching, _FETCH_LIMIT, told)
-    except BaseException:  # nobody waits for it any more
-        with suppress(RefusedError, OSError):  # LXD lets nobody end it before the server has said something
-            wire.send("delete", "operations", fetching, limit=CALL_TIMEOUT)
+        while True:
+            try:
+                wire.join(fetching, 1.0, done.append)
+            except UnfinishedError:
+                if time.monotonic() > deadline:
+                    raise
+                told(done[-1])
+            else:
+                return
+    except BaseException:
+        with suppress(RefusedError, OSError):
+            _leave(wire, fetching)
         raise
+
+
+def _leave(wire: Wire, fetching: str) -> None:
+    """Nobody waits for it any more. LXD lets nobody end it before the server has said something: a server that never
+    does has an hour, then LXD gives up by itself."""
+    deadline = time.monotonic() + _LEAVING
+    while wire.runs(fetching) and time.monotonic() < deadline:
+        with suppress(RefusedError):
+            wire.send("delete", "operations", fetching, limit=CALL_TIMEOUT)
+        time.sleep(0.2)
 
 
 def _marked(wire: Wire, template: int) -> list[Json]:
@@ -122,5 +144,5 @@ class _Told:
         percent = self._sent * 100 // max(self.len, 1)
         if percent >= self._last + 5:
             self._last = percent
-            self._progress("copying", percent)
+            self._progress(FETCHING, percent)
         return text

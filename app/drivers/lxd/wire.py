@@ -39,7 +39,8 @@ class Wire:
     """A server's REST interface. An endpoint is a socket's path or an https address; `project`: not the default one."""
 
     def __init__(self, endpoint: str, timeout: float = CALL_TIMEOUT, *, project: str | None = None) -> None:
-        self._endpoint, self._timeout, self._project = endpoint, timeout, project
+        self._endpoint, self._project = endpoint, project
+        self._timeout = timeout
         self._mine = threading.local()
         self._member: tuple[str, float] = "", 0.0  # and until when it counts
 
@@ -163,8 +164,8 @@ class Wire:
 
     def join(self, operation: str, limit: float, progress: Callable[[int], None] | None = None) -> bool:
         """Wait `limit` seconds for a background operation, also where an answer is late; whether LXD said that it is
-        done (what it forgot is over). `progress`: per cent, every second. Raises RefusedError, UnfinishedError."""
-        deadline, patience, done = time.monotonic() + limit, LATE, 0
+        done (what it has forgotten is over: a look tells how). Raises RefusedError, UnfinishedError if it goes on."""
+        deadline, patience = time.monotonic() + limit, LATE
         while (left := deadline - time.monotonic()) > 0:
             pause = math.ceil(min(left, 1) if progress else left)
             try:
@@ -183,10 +184,8 @@ class Wire:
                 return True
             if state["status_code"] >= 400:
                 raise RefusedError(str(state.get("err") or state.get("status")))
-            if percent := _PERCENT.search(str(state.get("metadata"))):
-                done = min(int(percent[1]), 100)
-            if progress:
-                progress(done)
+            if progress and (percent := _PERCENT.search(str(state.get("metadata")))):
+                progress(min(int(percent[1]), 100))
         raise UnfinishedError(operation, limit)
 
     def runs(self, operation: str) -> bool:

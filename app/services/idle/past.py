@@ -127,17 +127,19 @@ def _minutes(booking_ids: Sequence[int]) -> Subquery:
     counted = select(Allocation.booking_id, func.count().label("gpus")).group_by(Allocation.booking_id)
     gpus = counted.where(Allocation.booking_id.in_(booking_ids)).subquery()
     busy = func.bool_or(each.c.busy)
+    # As `sight` has it: that a rest was asked for before it began says not that one came.
+    came = or_(Booking.rest_of_id.is_(None), Booking.extended_at >= Booking.starts_at)
     return (
         select(
             each.c.booking_id,
             each.c.minute,
             busy.label("busy"),
             (func.max(each.c.memory) >= HELD_MIB).label("held"),
-            func.coalesce(each.c.minute >= Booking.extended_at, False).label("extended"),
+            func.coalesce((each.c.minute >= Booking.extended_at) & came, False).label("extended"),
         )
         .join(gpus, gpus.c.booking_id == each.c.booking_id)
         .join(Booking, Booking.id == each.c.booking_id)
-        .group_by(each.c.booking_id, each.c.minute, gpus.c.gpus, Booking.extended_at)
+        .group_by(each.c.booking_id, each.c.minute, gpus.c.gpus, Booking.id)
         .having(or_(busy, func.count().filter(each.c.known) >= gpus.c.gpus))
         .subquery()
     )

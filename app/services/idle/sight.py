@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 
-from sqlalchemy import ScalarSelect, Select, func, select
+from sqlalchemy import ColumnElement, ScalarSelect, Select, func, or_, select
 from sqlalchemy.orm import joinedload, selectinload
 
 from app import clock
@@ -90,9 +90,10 @@ def open_ones(bookings: Sequence[Booking]) -> dict[int, Idling]:
 
 
 def left_alone(bookings: Sequence[Booking]) -> set[int]:
-    """Those that their owners keep for now; in a trial, those that were found idle already, as if they were gone."""
-    trial = policy.current().reclaim == Reclaim.TRIAL
-    over = Idling.outcome == Outcome.WOULD if trial else Idling.kept_until > clock.now()
+    """Those that their owners keep for now; in a trial also those that were found idle already, as if gone."""
+    over: ColumnElement[bool] = Idling.kept_until > clock.now()
+    if policy.current().reclaim == Reclaim.TRIAL:
+        over = or_(over, Idling.outcome == Outcome.WOULD)
     mine = Idling.booking_id.in_([booking.id for booking in bookings])
     return set(db.session.scalars(select(Idling.booking_id).where(mine, over)))
 

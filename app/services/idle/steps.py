@@ -17,6 +17,7 @@ from app.models import Booking, Idling, Outcome, Reclaim
 from app.services import audit, changes, policy
 from app.services.idle import sight, warned
 from app.services.idle.judging import Todo, Verdict, todo
+from app.services.rules import fees
 
 ACTOR = "idle"
 RECLAIMED = "booking.reclaimed"
@@ -106,8 +107,13 @@ def _tell(booking: Booking, said: Verdict) -> None:
     db.session.add(opened)
     db.session.flush()
     if not trial:
-        left = sight.keeps_left(booking.id)
-        _record(opened, "booking.idle_warned", keeps=left, minutes=rules.keep_minutes, absent=said.absent)
+        left, fee = sight.keeps_left(booking.id), fee_of(opened, booking)
+        _record(opened, "booking.idle_warned", keeps=left, minutes=rules.keep_minutes, absent=said.absent, fee=fee)
+
+
+def fee_of(opened: Idling, booking: Booking) -> int:
+    """What is charged when its rest is given back as announced, in GPU-seconds; its allocations must be loaded."""
+    return fees.unused(booking, min(opened.due_at, booking.ends_at), booking.ends_at, opened.due_at)
 
 
 def gpu_seconds(booking: Booking, start: datetime, end: datetime) -> int:

@@ -12,6 +12,7 @@ from sqlalchemy.orm import joinedload, selectinload
 from app import clock
 from app.extensions import db
 from app.models import Allocation, Booking, Consumer, Idling, Outcome, UsageMinute
+from app.services import policy
 
 DAYS = 30
 MOST = 200
@@ -20,10 +21,11 @@ SHOWN = (Outcome.RECLAIMED, Outcome.WOULD, Outcome.KEPT)
 
 @dataclass(frozen=True)
 class Found:
-    """One of them. `busy_after`: seconds for which its GPUs were busy later, when nothing had been taken."""
+    """One of them. `busy_after`: seconds for which its GPUs were busy later, when nothing had been taken; None where
+    that is not kept any more."""
 
     idling: Idling
-    busy_after: int
+    busy_after: int | None
 
 
 @dataclass(frozen=True)
@@ -48,8 +50,8 @@ def latest() -> list[Found]:
         .limit(MOST)
     )
     found = list(db.session.scalars(query))
-    busy = _busy_after([one.id for one in found])
-    return [Found(one, busy.get(one.id, 0)) for one in found]
+    busy, kept = _busy_after([one.id for one in found]), clock.now() - timedelta(days=policy.current().minute_days)
+    return [Found(one, busy.get(one.id, 0) if one.closed_at and one.closed_at >= kept else None) for one in found]
 
 
 def sums() -> dict[Outcome, Sums]:

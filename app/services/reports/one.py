@@ -11,7 +11,7 @@ from sqlalchemy import TextClause, text
 from app import clock
 from app.extensions import db, lab_zone
 from app.models import Booking
-from app.services.periods import AN_HOUR
+from app.services.periods import A_DAY, AN_HOUR, midnight
 from app.services.reports.numbers import Numbers, total
 from app.services.reports.pieces import Key, Scope, numbers
 from app.services.reports.spans import Span
@@ -39,9 +39,10 @@ class Slice:
 
 
 def whole(booking: Booking) -> Numbers:
-    """Its numbers up to now, as every report has them."""
-    start, end = _floor(booking.starts_at, A_MINUTE), _floor(booking.ends_at, A_MINUTE) + A_MINUTE
-    span = Span.of(start, end, lab_zone(), clock.now())
+    """Its numbers up to now, as every report has them: from whole days, which are kept when minutes are not."""
+    zone = lab_zone()
+    first, last = (moment.astimezone(zone).date() for moment in (booking.starts_at, booking.ends_at))
+    span = Span.of(midnight(first, zone), midnight(last + A_DAY, zone), zone, clock.now())
     return total(numbers(span, Key.NOTHING, Scope(booking_id=booking.id)).values())
 
 

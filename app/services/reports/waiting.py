@@ -74,6 +74,8 @@ def of(span: Span, key: Key, scope: Scope) -> tuple[Waits, dict[Any, Waits]]:
     statement = _QUERY.format(key=_KEYS.get(key, _KEYS[Key.PERSON]), scope=condition)
     found: dict[Any, Waits] = {}
     whole = Waits()
+    if span.until <= span.start:  # all of it is to come: nobody knows yet
+        return whole, found
     values = {"start": span.start, "until": span.until} | scope.values
     for is_total, one, *numbers in db.session.execute(text(statement), values):
         if is_total:

@@ -8,7 +8,8 @@ from datetime import datetime, timedelta
 from sqlalchemy import or_, select
 
 from app.extensions import db
-from app.models import Allocation, Booking, Wait, WaitState
+from app.models import Allocation, Booking, Charge, Wait, WaitState
+from app.services import policy
 from app.services.rules import classes, tariff
 from app.services.rules.tariff import Tariff
 from app.services.rules.terms import Rules
@@ -30,6 +31,14 @@ def late(booking: Booking, start: datetime, end: datetime, now: datetime) -> int
     if rules.late_hours is None or spared(booking, now):
         return 0
     return amount(rules, tariff.of(booking), booking.starts_at, Window(start, end), now)
+
+
+def unused(booking: Booking, start: datetime, end: datetime, now: datetime) -> int:
+    """What is charged, in GPU-seconds, when Berth takes that part back at `now` because nobody uses it: all of it where
+    the lab charges what is reserved, else as if its owner had given it back. Its allocations must be loaded."""
+    if policy.current().charge != Charge.RESERVED:
+        return late(booking, start, end, now)
+    return 0 if spared(booking, now) else tariff.of(booking).between(booking.starts_at, start, end)
 
 
 def amount(rules: Rules, price: Tariff, began: datetime, given_back: Window, now: datetime) -> int:

@@ -11,7 +11,7 @@ from sqlalchemy import Integer, Select, and_, func, or_, select
 
 from app import clock
 from app.extensions import db
-from app.models import Account, AccountClass, Allocation, Booking, Host, Phase
+from app.models import Account, AccountClass, Allocation, Booking, Host, Idling, Phase
 from app.services.rules import classes, fees
 from app.services.rules.fees import OWN_TROUBLE, PROMPT
 
@@ -22,6 +22,10 @@ def ends_at(booking: Booking, now: datetime) -> datetime | None:
     if minutes is None or booking.phase(now) != Phase.RUNNING or not is_one(booking):
         return None
     moment = max(map(awaited_from, booking.allocations)) + timedelta(minutes=minutes)
+    if moment >= booking.ends_at:
+        return None
+    kept = db.session.scalar(select(func.max(Idling.kept_until)).where(Idling.booking_id == booking.id))
+    moment = max(moment, kept or moment)  # they said that they come
     return moment if moment < booking.ends_at else None
 
 
@@ -57,6 +61,7 @@ def _query(host: Host, now: datetime) -> Select[int]:
         Allocation.booking_id == Booking.id,
         or_(Allocation.attached_at.is_not(None), Allocation.trouble.not_in(OWN_TROUBLE), given_late, moved),
     )
+    kept = select(Idling.id).where(Idling.booking_id == Booking.id, Idling.kept_until > now)
     return (
         select(Booking.id)
         .join(Account, Account.id == Booking.account_id)
@@ -68,6 +73,7 @@ def _query(host: Host, now: datetime) -> Select[int]:
             Booking.starts_at + patience <= now,
             Booking.released_at.is_(None),
             ~excused.exists(),
+            ~kept.exists(),
         )
         .order_by(Booking.id)
         .limit(1)
