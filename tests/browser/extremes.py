@@ -135,7 +135,7 @@ def _theirs(who: str) -> list[Sample]:
     pages = {
         "home": "/",
         "calendar": "/calendar",
-        "live": "/live",
+        "live": "/live?open=lab02",
         "people": "/people",
         "hosts": "/hosts",
         "templates": "/templates",
@@ -231,10 +231,15 @@ def _hosts(now: datetime) -> list[Host]:
     held_back = gpus_of(hosts[0])[7]
     held_back.state, held_back.quarantined_at, held_back.quarantine_reason = GpuState.QUARANTINE, now, TROUBLE
     values = {"memory_used": 36_000, "memory_total": 98_304, "power": 250, "power_limit": 300, "temperature": 61}
-    program = {"pid": 4_194_303, "name": "python-" * 10, "instance": MACHINE, "memory": 9000, "utilisation": 20}
+    program = {"pid": 4_194_303, "name": "python-" * 10, "instance": MACHINE, "memory": 9000}
+    program |= {"utilisation": 20, "booking": None}
     for gpu in [gpu for host in hosts for gpu in gpus_of(host)]:
         share = {"utilisation": gpu.minor * 12}
         db.session.add(GpuNow(gpu_id=gpu.id, seen_at=now, values=values | share, processes=[program] * 4))
+    unread, long_ago, held = (db.session.get_one(GpuNow, gpu.id) for gpu in gpus_of(hosts[1])[:3])
+    unread.trouble, unread.values, unread.processes = ONE_PIECE[:200], {}, []
+    long_ago.seen_at = now - timedelta(days=3)
+    held.values = values | {"utilisation": 0, "memory_used": 134_300, "memory_total": 144_384}
     return hosts
 
 

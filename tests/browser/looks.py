@@ -36,7 +36,9 @@ def _troubles(reader: Reader, sample: Sample) -> list[str]:
     reader.problems.clear()
     for size in (DESKTOP, PHONE):
         page.set_viewport_size(size)
-        page.goto(sample.path)
+        answer = page.goto(sample.path)
+        if answer is None or not answer.ok:  # a page that says what went wrong is as well to look at
+            found.append(f"{sample.name}: answers {answer and answer.status}")
         page.evaluate(AXE)
         for scheme, rules in SCHEMES:
             page.emulate_media(color_scheme=scheme)
