@@ -105,6 +105,7 @@ class Gpu(Base):
     """One physical GPU of a host. Its PCI address is unique there, and only there.
 
     In quarantine: it could not be proven free, since `quarantined_at` and for `quarantine_reason` (for an admin).
+    `added_at`: None if it came with its host. `gone_at`: since when a sync does not find it there any more.
     """
 
     __tablename__ = "gpus"
@@ -119,6 +120,8 @@ class Gpu(Base):
     state: Mapped[GpuState] = mapped_column(String(16), server_default=GpuState.IN_SERVICE)
     quarantined_at: Mapped[datetime | None]
     quarantine_reason: Mapped[str] = mapped_column(Text, server_default="")
+    added_at: Mapped[datetime | None]
+    gone_at: Mapped[datetime | None]
 
     host: Mapped[Host] = relationship(lazy="raise")
 

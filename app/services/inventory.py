@@ -72,24 +72,30 @@ def add_host(actor: str, name: str, endpoint: str, driver: LxdDriver) -> Host:
     db.session.add(added)
     db.session.flush()
     audit.record(actor, "host.added", f"host:{name}", endpoint=endpoint)
-    sync_host(actor, added, driver)
+    sync_host(actor, added, driver, new=True)
     return added
 
 
-def sync_host(actor: str, target: Host, driver: LxdDriver) -> list[Gpu]:
-    """Bring a host's version, images and GPUs up to date. One that is gone stays, in maintenance."""
+def sync_host(actor: str, target: Host, driver: LxdDriver, *, new: bool = False) -> list[Gpu]:
+    """Bring a host's version, images and GPUs up to date. One that is gone stays, in maintenance. `new`: the host was
+    not known until now, so that its GPUs came with it."""
     server = driver.server()
     target.member, target.cluster = server.member[:63], server.cluster[:64]
     saw_lxd(target, server.version, driver.images())
-    found = driver.gpus()
+    found, now = driver.gpus(), clock.now()
     for gpu in found:
-        values = {"model": gpu.model, "minor": gpu.minor, "uuid": gpu.uuid}
-        statement = insert(Gpu).values(host_id=target.id, pci_address=gpu.pci_address, **values)
+        values = {"model": gpu.model, "minor": gpu.minor, "uuid": gpu.uuid, "gone_at": None}
+        added_at = None if new else now  # of one that was there, its own stays
+        statement = insert(Gpu).values(host_id=target.id, pci_address=gpu.pci_address, added_at=added_at, **values)
         db.session.execute(statement.on_conflict_do_update(index_elements=["host_id", "pci_address"], set_=values))
     present = {gpu.pci_address for gpu in found}
-    known = list(db.session.scalars(select(Gpu).where(Gpu.host_id == target.id).order_by(Gpu.minor)))
+    query = select(Gpu).where(Gpu.host_id == target.id).order_by(Gpu.minor)
+    known = list(db.session.scalars(query, execution_options={"populate_existing": True}))  # as just written
     for row in known:
-        if row.pci_address not in present and row.state == GpuState.IN_SERVICE:
+        if row.pci_address in present:
+            continue
+        row.gone_at = row.gone_at or now
+        if row.state == GpuState.IN_SERVICE:
             row.state = GpuState.MAINTENANCE
             audit.record(actor, "gpu.missing", f"gpu:{row.id}", host=target.name, pci_address=row.pci_address)
     db.session.flush()

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from datetime import timedelta
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -85,6 +86,48 @@ def test_sync_keeps_what_is_gone_but_not_on_offer(driver: FakeLxd, tmp_path: Pat
     assert inventory.models() == ["NVIDIA H100", "NVIDIA RTX A6000"]
     missing = db.session.scalars(db.select(AuditEvent).where(AuditEvent.action == "gpu.missing")).all()
     assert [event.details["pci_address"] for event in missing] == ["0000:01:00.0"]
+
+
+def test_sync_notes_which_gpus_came_later_and_which_are_gone(
+    driver: FakeLxd, tmp_path: Path, freeze: Callable[[datetime], None]
+) -> None:
+    def seen() -> dict[str, tuple[datetime | None, datetime | None]]:
+        inventory.sync_host("boss", host, driver)
+        return {gpu.pci_address[5:7]: (gpu.added_at, gpu.gone_at) for gpu in gpus_of(host)}
+
+    start = datetime(2026, 11, 2, tzinfo=UTC)
+    first, second, third = (start + timedelta(days=days) for days in (1, 2, 3))
+    freeze(start)
+    host = inventory.add_host("boss", "lab01", "sim:lab01", driver)
+    state = json.loads((tmp_path / "lab01.json").read_text())["gpus"]
+    freeze(first)
+    assert seen() == dict.fromkeys(("01", "02", "03"), (None, None)), "they came with it"
+    gpus_of(host)[0].state = GpuState.QUARANTINE
+    change(tmp_path, gpus=[*state[2:], {**state[0], "pci_address": "0000:09:00.0"}])
+    expected = {"01": (None, first), "02": (None, first), "03": (None, None), "09": (first, None)}
+    assert seen() == expected
+    freeze(second)
+    assert seen() == expected, "they have been gone since then"
+    change(tmp_path, gpus=state)
+    back = dict.fromkeys(("01", "02", "03"), (None, None))
+    assert seen() == {**back, "09": (first, second)}
+    freeze(third)
+    change(tmp_path, gpus=state[:1])
+    assert seen() == {"01": (None, None), "02": (None, third), "03": (None, third), "09": (first, second)}
+
+
+def test_gpus_of_a_host_that_had_none_came_later(
+    driver: FakeLxd, tmp_path: Path, freeze: Callable[[datetime], None]
+) -> None:
+    assert driver.gpus()
+    found = json.loads((tmp_path / "lab01.json").read_text())["gpus"]
+    change(tmp_path, gpus=[])
+    host = inventory.add_host("boss", "lab01", "sim:lab01", driver)
+    change(tmp_path, gpus=found)
+    now = datetime(2026, 11, 2, tzinfo=UTC)
+    freeze(now)
+    inventory.sync_host("boss", host, driver)
+    assert [gpu.added_at for gpu in gpus_of(host)] == [now] * 3
 
 
 def test_sync_does_not_touch_a_quarantine(driver: FakeLxd) -> None:

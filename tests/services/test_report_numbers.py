@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 from collections import defaultdict
 from collections.abc import Callable
@@ -15,10 +16,11 @@ import sqlalchemy as sa
 
 from app import clock
 from app.config import Settings
+from app.drivers.fake import FakeLxd
 from app.extensions import db, lab_zone
 from app.models import Account, Allocation, Booking, Gpu, UsageMinute
 from app.models.accounts import TEAM
-from app.services import folding, policy, samples, zones
+from app.services import folding, inventory, policy, samples, zones
 from app.services.reports import counted, report
 from app.services.reports.numbers import Numbers, total
 from app.services.reports.periods import Choice, Range
@@ -294,6 +296,40 @@ def test_so_is_all_else_on_a_report(app: object, first_day: date, freeze: Any) -
     assert made.capacity == 4 * (end - start).total_seconds() - 2 * 10 * 3600
     assert made.unbooked == 2 * 45
     assert made.week == [[pytest.approx(one) if one is not None else None for one in day] for day in _week(lab, strays)]
+
+
+def test_a_gpu_is_capacity_while_it_is_there(app: object, tmp_path: Path, freeze: Any) -> None:
+    """One card that goes from one host to another and comes back, and one that is bought: as they are synced."""
+    start = datetime(2026, 11, 2, tzinfo=UTC)
+
+    def hours(after: int) -> float:
+        span = Span.of(start, start + 100 * HOUR, lab_zone(), start + after * HOUR)
+        return (report.make(Choice.CUSTOM, shown, Group.DAY, Scope(), span, clock.now()).capacity or 0) / 3600
+
+    def sync(after: int, *gpus: int) -> None:
+        freeze(start + after * HOUR)
+        for host, count in zip(hosts, gpus, strict=True):
+            path.write_text(json.dumps(state | {"gpus": state["gpus"][:count]}))
+            inventory.sync_host("boss", host, driver)
+
+    shown = Range(start.date(), start.date() + timedelta(days=4))
+    path = tmp_path / "lab.json"
+    driver = FakeLxd(path, gpus=3)
+    addresses = [gpu.pci_address for gpu in driver.gpus()]
+    state = json.loads(path.read_text())
+    hosts = [make_host(gpus=count, created_at=start) for count in (2, 1)]
+    assert [gpu.pci_address for gpu in gpus_of(hosts[0])] == addresses[:2]
+    sync(0, 2, 1)
+    assert hours(10) == 30
+    sync(10, 1, 2)
+    assert hours(20) == 60, "moved, it counts once"
+    sync(20, 1, 3)
+    assert hours(30) == 60 + 4 * 10, "bought, it counts from then on"
+    sync(30, 1, 2)
+    assert hours(40) == 100 + 3 * 10, "gone, it counts no longer, and what it gave still does"
+    before = hours(40)
+    sync(40, 1, 3)
+    assert hours(50) == before + 10 + 4 * 10, "back, it counts again, and was never away"
 
 
 def test_the_time_before_comes_with_the_same_query_whatever_lies_between(

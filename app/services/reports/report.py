@@ -193,9 +193,11 @@ def _names(group: Group, keys: Iterable[Any]) -> dict[Any, str]:
 
 
 def _capacity(span: Span) -> float:
-    """What all GPUs there are could have given since their hosts came."""
+    """What all GPUs could have given, each from when it came, or its host with it, until it was gone."""
     query = text("""
-        SELECT coalesce(sum(greatest(0, date_part('epoch', :until - greatest(:start, h.created_at)))), 0)
+        SELECT coalesce(sum(greatest(0, date_part('epoch',
+          least(:until, coalesce(gone_at, :until)) - greatest(:start, coalesce(added_at, h.created_at))
+        ))), 0)
         FROM gpus JOIN hosts AS h ON h.id = host_id""")
     return float(db.session.scalar(query, {"start": span.start, "until": span.until}) or 0.0)
 

@@ -180,7 +180,8 @@ def sentence(report: Report, when: str) -> str:
     return _(
         "%(period)s: booked %(booked)s GPU-hours (%(of_all)s of capacity), attached %(attached)s "
         "(%(of_booked)s of booked), busy %(busy)s (%(busy_share)s).",
-        of_all=share(one.reserved, max(report.capacity, one.reserved)),  # GPUs that are gone do not count in it
+        # What is booked on a GPU after it is gone is no part of the capacity.
+        of_all=share(one.reserved, max(report.capacity, one.reserved)),
         **values,
     )
 
