@@ -20,12 +20,13 @@ from app.drivers.system import System
 from app.extensions import db, transaction
 from app.models import Host
 from app.schema import is_current
-from app.services import checkup, findings, inventory, rdp_signing, zones
+from app.services import alarms, checkup, findings, inventory, rdp_signing, zones
 from app.services.checkup import BAD, OK, WARN, Finding, printable
 from app.services.hostinit import watching
 
 SILENT = 60  # seconds without a sign of life after which an agent counts as away
 FRESH = 900  # seconds for which what an agent found last stands for what is so now
+NOT_NEEDED = "no matter, since it is not offered and has no booking left"
 _SIGNS = {OK: "ok  ", WARN: "warn", BAD: "FAIL"}
 
 
@@ -64,13 +65,15 @@ def _look(given: Settings) -> Iterator[Finding]:
         yield _good("valkey", "reachable") if alive else Finding(BAD, "valkey", "not reachable", fix)
         try:
             with transaction():
-                hosts = inventory.hosts()
+                hosts, needed = inventory.hosts(), alarms.needed_hosts()
         except SQLAlchemyError:
             return
         if not hosts:
             yield Finding(BAD, "hosts", "there are none", "Add one: berth host add NAME --lxd SOCKET_OR_URL")
         for host in hosts:
-            for one in (*_agent(host), *watching.judge(System(), host.name), *_host(host)):
+            may_be_off = host.id not in needed
+            every = (*_agent(host, may_be_off), *watching.judge(System(), host.name), *_host(host, may_be_off))
+            for one in every:
                 yield replace(one, what=f"{host.name}: {one.what}")
 
 
@@ -135,23 +138,29 @@ def _zone(own: str, lab: str | None) -> Finding:
     return Finding(WARN, "zone", f"{lab}, the lab's: BERTH_TZ={own} here counts for nothing", fix)
 
 
-def _agent(host: Host) -> Iterator[Finding]:
+def _agent(host: Host, may_be_off: bool) -> Iterator[Finding]:
     age = _age(host.seen_at)
     seen = "never seen" if age is None else f"seen {age} s ago"
     fix = f"Start it on {host.name}: berth agent {host.name} (or berth up)."
-    yield _good("agent", seen) if age is not None and age <= SILENT else Finding(BAD, "agent", seen, fix)
+    good = age is not None and age <= SILENT
+    yield _good("agent", seen) if good else _away(Finding(BAD, "agent", seen, fix), may_be_off)
     if host.trouble:
-        yield Finding(BAD, "last pass", host.trouble, "See the agent's log.")
+        yield _away(Finding(BAD, "last pass", host.trouble, "See the agent's log."), may_be_off)
 
 
-def _host(host: Host) -> Iterator[Finding]:
+def _away(found: Finding, may_be_off: bool) -> Finding:
+    """What is found of a host that is away: nothing bad of one that may be switched off."""
+    return _good(found.what, f"{found.detail}: {NOT_NEEDED}") if may_be_off else found
+
+
+def _host(host: Host, may_be_off: bool) -> Iterator[Finding]:
     """The host as it is; where there is no way to it from here, as its agent found it a while ago."""
     try:
         facts = driver_of(host).examine()
     except DriverError as error:
         age = _age(host.checked_at)
         if age is None or age > FRESH:
-            yield checkup.not_examined(str(error), error.todo)
+            yield _away(checkup.not_examined(str(error), error.todo), may_be_off)
             return
         detail = f"no way to it from here ({error}): what follows, its agent found {age} s ago"
         yield Finding(WARN, "LXD", detail, f"Run `berth doctor` as root on {host.name} to look again.")

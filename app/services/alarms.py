@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Collection
 from datetime import timedelta
 
-from sqlalchemy import exists, func, or_, select
+from sqlalchemy import and_, exists, func, or_, select
 
 from app import clock
 from app.drivers.gauges import SILENT
 from app.extensions import db
-from app.models import AuditEvent, Booking, Gpu, GpuNow, GpuState, Host
+from app.models import Allocation, AuditEvent, Booking, Gpu, GpuNow, GpuState, Host
 from app.services import live_seen
 from app.services.checkup import pools
 
@@ -19,14 +19,27 @@ ACTIONS = (
     "host.pool_full", "job.refused",
 )  # fmt: skip
 DAYS = 30  # how far back events are looked for; the audit page has them all
+# A host that is not offered and has no booking left may be switched off without an alarm.
+_NEEDED = or_(Host.enabled, exists().where(Booking.host_id == Host.id, Booking.settled_at.is_(None)))
+
+
+def needed_hosts() -> set[int]:
+    """The hosts, by id, whose silence is an alarm."""
+    return set(db.session.scalars(select(Host.id).where(_NEEDED)))
+
+
+def needed_gpus() -> set[int]:
+    """The GPUs, by id, that should be read: of those hosts, and neither gone nor in maintenance but for a booking."""
+    left = exists().where(
+        Allocation.gpu_id == Gpu.id, Allocation.released_at.is_(None), Allocation.ends_at > clock.now()
+    )
+    there = and_(Gpu.state != GpuState.MAINTENANCE, Gpu.gone_at.is_(None))
+    return set(db.session.scalars(select(Gpu.id).join(Host).where(_NEEDED, or_(there, left))))
 
 
 def count(silence: timedelta) -> int:
     """On how many hosts a GPU is in quarantine, is used without a booking or does not answer, or a storage pool is
-    nearly full, or that cannot be looked at or say nothing so long.
-
-    A host that is not offered and has no booking left may be switched off without an alarm."""
-    needed = or_(Host.enabled, exists().where(Booking.host_id == Host.id, Booking.settled_at.is_(None)))
+    nearly full, or that are needed and cannot be looked at or say nothing so long."""
     silent = or_(Host.trouble != "", Host.seen_at.is_(None), Host.seen_at < clock.now() - silence)
     held_back = exists().where(Gpu.host_id == Host.id, Gpu.state == GpuState.QUARANTINE)
     now, old = clock.now(), live_seen.OLD
@@ -34,8 +47,8 @@ def count(silence: timedelta) -> int:
     used = exists().where(*fresh, Gpu.state != GpuState.MAINTENANCE, GpuNow.strays > 0)
     fallen = (GpuNow.trouble != "", GpuNow.trouble.not_like(f"{SILENT}%"))
     lost = exists().where(*fresh, Gpu.state == GpuState.IN_SERVICE, *fallen)
-    full = Host.findings.path_exists(pools.IN_JSON) & or_(needed, ~silent)
-    which = or_(needed & silent, held_back, used, lost, full)
+    full = Host.findings.path_exists(pools.IN_JSON) & or_(_NEEDED, ~silent)
+    which = or_(_NEEDED & silent, held_back, used, lost, full)
     return db.session.scalar(select(func.count()).select_from(Host).where(which)) or 0
 
 

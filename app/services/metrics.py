@@ -19,7 +19,7 @@ from sqlalchemy import func, select
 from app import clock
 from app.extensions import db
 from app.models import Account, Allocation, Booking, Gpu, Host, Notice, Operation, OperationState, Wait, WaitState
-from app.services import activity, live_seen, surveys
+from app.services import activity, alarms, live_seen, surveys
 from app.services.checkup import pools
 from app.services.enforcement import not_gone
 from app.services.live_seen import THROTTLES, Hold, Seen, throttled_by
@@ -106,6 +106,7 @@ def _gpus(found: list[Seen], now: datetime, *, names: bool) -> Iterator[Metric]:
     holds = {gpu.id: gpu.held(now) for gpu in found}
     attached = {gpu_id: hold.attached_at for gpu_id, hold in holds.items() if hold and hold.attached_at}
     idle = activity.idle_since(attached, live_seen.still(found), now)
+    needed = alarms.needed_gpus()
     labels = ["host", "gpu", "model", *(["user", "booking"] if names else [])]
     many = _measured(labels)
     booked = _family("berth_gpu_booked", "Whether somebody has it booked now", labels)
@@ -124,7 +125,8 @@ def _gpus(found: list[Seen], now: datetime, *, names: bool) -> Iterator[Metric]:
             still.add_metric(values, idle[gpu.id].total_seconds())
         if gpu.seen_at is None:
             continue
-        seen.add_metric(values, (now - gpu.seen_at).total_seconds())
+        if gpu.id in needed:  # others may stay unread, and an alert would have no end
+            seen.add_metric(values, (now - gpu.seen_at).total_seconds())
         if not gpu.is_fresh(now):  # no line says "not known"; an old one would say "as ever"
             continue
         unread.add_metric(values, bool(gpu.trouble))
@@ -163,7 +165,8 @@ def _hosts(hosts: Iterable[Host], found: list[Seen], now: datetime) -> Iterator[
     for host in hosts:
         trouble.add_metric([host.name], bool(host.trouble))
     yield trouble
-    seen = [(host.name, now - host.seen_at) for host in hosts if host.seen_at is not None]
+    needed = alarms.needed_hosts()  # others may be switched off, and an alert would have no end
+    seen = [(host.name, now - host.seen_at) for host in hosts if host.seen_at is not None and host.id in needed]
     passed = [(host.name, now - host.pass_at) for host in hosts if host.pass_at is not None]
     yield _seconds("berth_agent_seen_seconds", "Since the last sign of life of a host's agent", seen)
     yield _seconds("berth_pass_age_seconds", "Since the last pass that could look at the host", passed)

@@ -33,6 +33,11 @@ def all_there(engine: sa.Engine, monkeypatch: pytest.MonkeyPatch) -> None:
         connection.execute(sa.text("UPDATE hosts SET seen_at = now()"))
 
 
+def not_offered(engine: sa.Engine) -> None:
+    with engine.begin() as connection:
+        connection.execute(sa.text("UPDATE hosts SET enabled = false"))
+
+
 def found(berth: Berth, *options: str) -> list[tuple[str, str]]:
     """Level and subject of all that is not well."""
     return [(one["level"], one["what"]) for one in berth("doctor", "--json", *options).json() if not one["ok"]]
@@ -153,6 +158,31 @@ def test_a_host_that_cannot_be_reached_from_here(healthy: Berth, host: FakeLxd, 
     with engine.begin() as connection:
         connection.execute(sa.text("UPDATE hosts SET checked_at = now() - interval '1 hour'"))
     assert found(healthy) == [("bad", "ws1: LXD")]
+
+
+def test_a_host_that_nobody_counts_on_may_be_switched_off(healthy: Berth, host: FakeLxd, engine: sa.Engine) -> None:
+    host.unreachable()
+    with engine.begin() as connection:
+        connection.execute(sa.text("UPDATE hosts SET seen_at = NULL, trouble = 'Connect to LXD: refused'"))
+    wrong = [("bad", "ws1: agent"), ("bad", "ws1: last pass"), ("bad", "ws1: LXD")]
+    assert found(healthy) == wrong
+    not_offered(engine)
+    said = healthy("doctor", "--strict")
+    assert said.status == 0, said.out
+    why = "no matter, since it is not offered and has no booking left"
+    assert f"ok   ws1: agent: never seen: {why}" in said.out
+    with engine.begin() as connection:
+        booked = """INSERT INTO bookings (user_id, account_id, host_id, starts_at, ends_at, booked_until)
+            SELECT users.id, accounts.id, hosts.id, now(), now() + interval '1 hour', now() + interval '1 hour'
+            FROM users, accounts, hosts LIMIT 1"""
+        connection.execute(sa.text(booked))
+    assert found(healthy) == wrong
+
+
+def test_a_host_that_is_not_offered_is_looked_at_all_the_same(healthy: Berth, host: FakeLxd, engine: sa.Engine) -> None:
+    not_offered(engine)
+    host.add_instance("odd", privileged=True)
+    assert ("bad", "ws1: machine odd") in found(healthy)
 
 
 def test_without_a_database(berth: Berth, monkeypatch: pytest.MonkeyPatch) -> None:

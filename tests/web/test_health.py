@@ -11,6 +11,7 @@ from flask import Flask
 from app import create_app, queue
 from app.config import BadSettings, Settings
 from app.models import Gpu, GpuState
+from app.services import inventory
 from app.services.samples import Now, show
 from tests.conftest import settings_for
 from tests.factories import gpus_of, make_booking, make_host, make_user
@@ -76,6 +77,36 @@ def test_metrics(app: Flask, client: Client, gpus: list[Gpu]) -> None:
     assert (samples["berth_queue_up"], samples["berth_database_up"]) == (0, 1)
     assert samples['berth_operations{host="ws1",state="queued"}'] == 0
     assert "secretname" not in page.body
+
+
+def test_nothing_is_silent_of_what_nobody_counts_on(client: Client, gpus: list[Gpu]) -> None:
+    """Its alert would have no end."""
+
+    def told() -> set[str]:
+        samples = read(client.get("/metrics"))
+        names = {
+            f'berth_gpu_seen_seconds{{gpu="{n}",host="ws1",model="{gpus[n].model}"}}': f"gpu {n}" for n in range(3)
+        }
+        names['berth_agent_seen_seconds{host="ws1"}'] = "agent"
+        return {short for name, short in names.items() if name in samples}
+
+    for gpu in gpus:
+        show(gpu.host_id, [Now(gpu.pci_address, NOW - timedelta(hours=9), {})])
+    everything = {"agent", "gpu 0", "gpu 1", "gpu 2"}
+    assert told() == everything
+    gpus[0].state = GpuState.MAINTENANCE
+    gpus[1].state, gpus[1].gone_at = GpuState.QUARANTINE, NOW - timedelta(hours=9)
+    assert told() == {"agent", "gpu 2"}
+    booking = make_booking(make_user(), gpus[:1], NOW - timedelta(hours=1), NOW + timedelta(hours=1))
+    assert told() == {"agent", "gpu 0", "gpu 2"}, "a booking is left on it"
+    inventory.host_of(gpus[0].host_id).enabled = False
+    assert told() == {"agent", "gpu 0", "gpu 2"}
+    booking.settled_at = NOW
+    assert told() == set()
+    inventory.host_of(gpus[0].host_id).enabled = True
+    for gpu in gpus:
+        gpu.state, gpu.gone_at = GpuState.IN_SERVICE, None
+    assert told() == everything
 
 
 def test_what_waits_in_the_queues(client: Client, gpus: list[Gpu], monkeypatch: pytest.MonkeyPatch) -> None:
