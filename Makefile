@@ -2,11 +2,13 @@
 PO := $(wildcard app/translations/*/LC_MESSAGES/*.po)
 MO := $(PO:.po=.mo)
 
-.PHONY: run test lint lab
+.PHONY: run ready test lint lab
 .NOTPARALLEL:
 
 run: .venv/ready $(MO)  ## Berth on http://127.0.0.1:$PORT, until Ctrl-C
 	@exec .venv/bin/berth up
+
+ready: .venv/ready $(MO)  ## installed here, or brought up to date, and nothing started
 
 test: .venv/ready-dev $(MO)  ## everything that this machine can run; BERTH_REQUIRE=all: nothing may be skipped
 	@.venv/bin/python -m tests.run

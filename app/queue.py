@@ -49,10 +49,11 @@ def wake(host_name: str) -> None:
         log.warning("host %s is not woken, it looks by itself at its next tick: %s", host_name, error)
 
 
-def reachable() -> bool:
-    """Whether a wake sent now would arrive."""
+def reachable(url: str = "") -> bool:
+    """Whether a wake sent now would arrive; `url`: or whether Valkey answers there."""
+    url = url or settings().redis_url
     try:
-        return bool(settings().redis_url) and bool(_connection(settings().redis_url).ping())
+        return bool(url) and bool(_connection(url).ping())
     except (RedisError, OSError):
         return False
 

@@ -61,7 +61,7 @@ def _look(given: Settings) -> Iterator[Finding]:
     with create_core(given).app_context():
         yield from _database(given)
         fix = "Start Berth, or set REDIS_URL. Without it, changes wait for the agents' next tick."
-        alive = queue.reachable()
+        alive = queue.reachable(given.redis_url or given.redis_agent_url)  # an agent has its own address only
         yield _good("valkey", "reachable") if alive else Finding(BAD, "valkey", "not reachable", fix)
         try:
             with transaction():
