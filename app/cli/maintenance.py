@@ -7,13 +7,15 @@ from typing import Any
 import click
 
 from app import clock, queue
-from app.cli.base import json_option, moment, print_json, show, somebody, with_app
+from app.cli.base import Failed, json_option, moment, print_json, show, somebody, with_app
 from app.extensions import settings, transaction
-from app.models import Maintenance
+from app.models import Gpu, Host, Maintenance
 from app.services import inventory
 from app.services import maintenance as services
 from app.services.maintenance import Change
 from app.services.windows import snapped
+
+LARGEST = 2**31 - 1  # number of one that the database can be asked for
 
 
 @click.group()
@@ -48,7 +50,7 @@ def add(
     window = snapped(moment(start, "--from") if start else None, moment(end, "--to"), clock.now(), settings().slot)
     with transaction():
         place = inventory.host(host)
-        gpus = [gpu for gpu, _host in inventory.gpus(place.id) if not minors or gpu.minor in minors]
+        gpus = _chosen(place, minors)
         found = services.plan(gpus, window)
         rows = [fate(change) for change in found]
         hosts: set[str] = set()
@@ -62,7 +64,7 @@ def add(
 
 
 @maintenance.command()
-@click.argument("number", type=int)
+@click.argument("number", type=click.IntRange(1, LARGEST))
 @json_option
 @with_app
 def lift(number: int, as_json: bool) -> None:
@@ -75,6 +77,20 @@ def lift(number: int, as_json: bool) -> None:
         print_json(data)
     else:
         click.echo(f"Maintenance {number} of {host} is over.")
+
+
+def _chosen(place: Host, minors: tuple[int, ...]) -> list[Gpu]:
+    """Its GPUs of these numbers, or all of them. Raises Failed for a number that it does not have."""
+    gpus = [gpu for gpu, _host in inventory.gpus(place.id)]
+    there = [gpu.minor for gpu in gpus]
+    if lacking := sorted(set(minors).difference(there)):
+        has = f"It has {_listed(there)}." if there else f"Berth knows none of it: berth host sync {place.name}"
+        raise Failed(f"{place.name} has no GPU {_listed(lacking)}. {has}")
+    return [gpu for gpu in gpus if not minors or gpu.minor in minors]
+
+
+def _listed(numbers: list[int]) -> str:
+    return ", ".join(str(number) for number in sorted(numbers))
 
 
 def row(found: Maintenance) -> dict[str, Any]:

@@ -25,4 +25,18 @@ def test_gpus_are_kept_free_and_given_back(lab: Berth, engine: sa.Engine) -> Non
     assert lab("maintenance", "lift", str(found["id"])).out == f"Maintenance {found['id']} of ws1 is over.\n"
     assert lab("maintenance", "list", "ws1", "--json").json() == []
     assert lab("maintenance", "lift", str(found["id"])).status == 1
+    for wrong, said in {"0": "1<=x", "99999999999999999999": "x<=2147483647"}.items():
+        refused = lab("maintenance", "lift", wrong)
+        assert (refused.status, said in refused.err) == (2, True), refused.err
     assert "nor an ISO-8601 time" in lab("maintenance", "add", "ws1", "--to", "soon").err
+
+
+def test_a_gpu_that_the_host_has_not_is_refused(lab: Berth) -> None:
+    end = (datetime.now(UTC) + timedelta(days=2)).isoformat()
+    asked = ("maintenance", "add", "ws1", "--to", end, "--gpu", "3")
+    for more in ((), ("--dry-run",)):
+        refused = lab(*asked, "--gpu", "4", *more)
+        assert (refused.status, refused.out) == (1, "")
+        assert refused.err == "ws1 has no GPU 4. It has 0, 1, 2, 3.\n"
+    assert lab("maintenance", "list", "ws1", "--json").json() == []
+    assert lab(*asked).out.splitlines()[-1] == "Planned: 1 GPUs of ws1 are kept free."
