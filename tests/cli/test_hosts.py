@@ -31,6 +31,8 @@ def test_an_lxd_that_is_away_is_not_taken_in(berth: Berth, tmp_path: Path) -> No
     assert (refused.status, refused.out) == (1, "")
     assert "no.socket" in refused.err
     assert len(refused.err.splitlines()) <= 2
+    (file := tmp_path / "passwd").touch()
+    assert f"no socket at {file}" in berth("host", "add", "ws1", "--lxd", str(file)).err
     assert berth("host", "list", "--json").json() == []
 
 

@@ -42,6 +42,7 @@ def test_any_endpoint_ends_in_a_clear_error(endpoint: str) -> None:
     with pytest.raises((HostUnreachable, GiveUp)) as caught:
         PylxdDriver(endpoint).observe()
     assert caught.value.todo
+    assert ("no socket at" in str(caught.value)) == (endpoint in {"/", "/etc/passwd"})
 
 
 @pytest.mark.parametrize("body", [b"<html>", b"[]", b"{}", b'{"type": "sync"}', b"\xff", b""])

@@ -219,8 +219,8 @@ class Wire:
     def _client(self) -> Any:
         """One client per thread: a requests session is neither safe between threads nor of use after a fork."""
         if getattr(self._mine, "pid", 0) != os.getpid():
-            if self.lxd_dir and not Path(self._endpoint).exists():
-                raise HostUnreachable("Connect to LXD", f"no socket {self._endpoint}", "Is LXD running on this host?")
+            if self.lxd_dir and not Path(self._endpoint).is_socket():
+                raise HostUnreachable("Connect to LXD", f"no socket at {self._endpoint}", "Does LXD listen there?")
             self._mine.client = _connect(self._endpoint, self._timeout, self._project)
             self._mine.pid = os.getpid()
         return self._mine.client
