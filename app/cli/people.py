@@ -5,11 +5,23 @@ from __future__ import annotations
 import sys
 
 import click
+from email_validator import EmailNotValidError, validate_email
 
 from app.cli.base import ACTOR, Failed, json_option, print_json, show, somebody, with_app
 from app.cli.work import carry_out, silence
 from app.extensions import lab_zone, transaction
 from app.services import accounts, admission, lost_passwords, people, policy, quota, tokens
+
+
+def _address(_context: click.Context, _option: click.Parameter, text: str) -> str:
+    """An address or nothing, by the rules of the form in which people set their own (WTForms' Email)."""
+    text = text.strip()
+    try:
+        if text:
+            validate_email(text, check_deliverability=False, allow_smtputf8=True, allow_empty_local=False)
+    except EmailNotValidError:
+        raise click.BadParameter(f"{text!r} is no address. Use one such as li.wei@example.org.") from None
+    return text
 
 
 @click.group()
@@ -22,7 +34,7 @@ def user() -> None:
 @click.option("--admin", is_flag=True, help="Make them an admin.")
 @click.option("--password-stdin", is_flag=True, required=True, help="Read the password from the first line of stdin.")
 @click.option("--full-name", default="", help="The name that others see.")
-@click.option("--email", default="", help="Their e-mail address.")
+@click.option("--email", default="", callback=_address, help="Their e-mail address.")
 @click.option("--hours", type=float, default=0.0, help="GPU-hours a month (default: none yet).")
 @with_app
 def add(name: str, admin: bool, password_stdin: bool, full_name: str, email: str, hours: float) -> None:

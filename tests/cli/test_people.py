@@ -27,6 +27,11 @@ def test_people(berth: Berth) -> None:
         assert (refused.status, refused.out) == (1, "")
     assert berth("user", "add", "liwei", "--password-stdin", stdin=PASSWORD).status == 1
     assert berth("user", "add", "other").status == 2
+    wrong = berth("user", "add", "other", "--email", "nonsense", "--password-stdin", stdin=PASSWORD)
+    assert (wrong.status, wrong.out) == (2, "")
+    assert "'nonsense' is no address" in wrong.err
+    right = berth("user", "add", "other", "--email", "o@example.org", "--password-stdin", stdin=PASSWORD)
+    assert (right.status, right.out) == (0, "other can sign in.\n")
 
 
 def test_the_first_month_is_the_labs_not_that_of_the_machine_at_which_it_is_typed(
