@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from pathlib import Path
 from urllib.error import URLError
@@ -26,6 +27,10 @@ def backup(name: str, snapshot: str, output: Path) -> None:
     """Write all that is on a machine's disk into a file that `lxc import` takes."""
     if output.exists():
         raise click.UsageError(f"{output} exists already.")
+    if not output.parent.is_dir():  # said before the machine is packed, which takes long
+        raise click.UsageError(f"There is no directory {output.parent} to write {output.name} into.")
+    if not os.access(output.parent, os.W_OK | os.X_OK):
+        raise click.UsageError(f"The directory {output.parent} cannot be written to.")
     with transaction():
         target = instances.get(None, name)
         operation = backups.request(somebody(), target, snapshot)

@@ -35,6 +35,17 @@ def test_a_machine_is_made_and_switched_without_an_agent(lab: Berth, engine: sa.
     assert actors(engine) == {"cli"}
 
 
+def test_a_backup_is_written_into_a_directory_that_is_there(lab: Berth, tmp_path: Path, engine: sa.Engine) -> None:
+    lab("instance", "create", "m1", "--host", "ws1", "--image", "base", "--owner", "liwei")
+    (tmp_path / "file").touch()
+    for output in (tmp_path / "no" / "x", tmp_path / "file" / "x"):
+        refused = lab("instance", "backup", "m1", "--output", str(output))
+        assert (refused.status, refused.out) == (2, "")
+        assert f"There is no directory {output.parent} to write x into." in refused.err
+    with engine.connect() as connection:
+        assert connection.scalars(sa.text("SELECT DISTINCT kind FROM operations")).all() == ["create"], "none was asked"
+
+
 def told_of_m1() -> list[str]:
     """What stands on its owner's page of what others did."""
     from app import create_app
