@@ -1,7 +1,10 @@
-"""The Flask extensions, empty here and bound in `create_app`, the one way to commit, and the lab's zone."""
+"""The Flask extensions, empty here and bound in `create_app`, the one way to commit, and the lab's zone.
+
+Also what is said to whoever types a command where the database is of no use."""
 
 from __future__ import annotations
 
+import os
 import select
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -17,7 +20,7 @@ from flask_sqlalchemy import SQLAlchemy
 from flask_wtf.csrf import CSRFProtect
 from psycopg.pq import Format, TransactionStatus
 from sqlalchemy import Connection, Engine, event
-from sqlalchemy.exc import InvalidatePoolError
+from sqlalchemy.exc import InvalidatePoolError, OperationalError, ProgrammingError, SQLAlchemyError
 from sqlalchemy.orm import Session
 from sqlalchemy.pool import Pool
 
@@ -30,6 +33,8 @@ login = LoginManager()
 csrf = CSRFProtect()
 babel = Languages()
 limiter = Limiter(key_func=get_remote_address, default_limits=[])
+
+NOT_RUNNING = "Berth is not running: start it with `make run`, or set DATABASE_URL."
 
 
 def settings() -> Settings:
@@ -105,3 +110,13 @@ def transaction() -> Iterator[Session]:
     except BaseException:
         session.rollback()
         raise
+
+
+def database_trouble(error: SQLAlchemyError) -> str:
+    """Why the database is of no use, and what to do: without SQL, for whoever types a command."""
+    if isinstance(error, OperationalError):
+        named = "Berth's database does not answer. Check DATABASE_URL, and that the server there is up."
+        return named if os.environ.get("DATABASE_URL") else NOT_RUNNING
+    if isinstance(error, ProgrammingError):
+        return "The database's tables are not those of this version. Start Berth once: it brings them up to date."
+    return f"The database refused this: {type(getattr(error, 'orig', None) or error).__name__}."

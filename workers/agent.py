@@ -24,7 +24,7 @@ from app.drivers.directories import NoDirectories
 from app.drivers.kernel import Kernel
 from app.drivers.shares import Directories
 from app.errors import NotFound
-from app.extensions import db, transaction
+from app.extensions import database_trouble, db, transaction
 from app.services import audit, inventory
 from app.services.plan import Plan
 from workers import metrics
@@ -240,9 +240,8 @@ def make(app: Flask, host_name: str) -> Agent:
         kept.write_text(endpoint)
     except SQLAlchemyError as error:  # the ends of bookings are kept without it
         if not kept.exists():
-            todo = "Start it again when the database is back."
-            raise DriverError(f"agent of {host_name}", str(error), todo) from error
-        log.warning("the database is away: %s", error)
+            raise DriverError(f"agent of {host_name}", database_trouble(error)) from error
+        log.warning("agent of %s: %s", host_name, database_trouble(error))
         endpoint = kept.read_text()
     driver = connect(endpoint, host_name, settings.data_dir)
     kernel = kernel_of(driver, endpoint, host_name, settings.data_dir)

@@ -16,7 +16,7 @@ from sqlalchemy.exc import DBAPIError
 
 from app import clock
 from app.drivers.base import DriverError, HostSeen, LxdDriver
-from app.extensions import db, transaction
+from app.extensions import database_trouble, db, transaction
 from app.models import Host
 from app.services import drift, enforcement, inventory, noshows, recording
 from app.services.plan import Desired, Plan, from_tags, plan
@@ -203,9 +203,10 @@ def _pass_blind(host_name: str, hands: Hands, want: Desired, started: float, tro
                       trouble=trouble)  # fmt: skip
 
 
-def _pass_alone(host_name: str, hands: Hands, started: float, error: Exception) -> PassResult:
+def _pass_alone(host_name: str, hands: Hands, started: float, error: DBAPIError) -> PassResult:
     """A pass without the database: bookings still end on time, by what the instances carry, and none begins."""
-    log.warning("host %s: the database is away, ending what has ended and starting nothing: %s", host_name, error)
+    why = str(error.orig).partition("\n")[0]  # the server's own words: the rest is SQL
+    log.warning("host %s: the database is away, ending what has ended and starting nothing: %s", host_name, why)
     evictor = hands.evictor
     evictor.begun = frozenset(evictor.busy)
     try:
@@ -217,7 +218,7 @@ def _pass_alone(host_name: str, hands: Hands, started: float, error: Exception) 
     todo = replace(plan(want, seen), attaches=())
     outcome = _act(hands, watch, todo)
     hands.unrecorded.keep(watch, outcome)
-    return PassResult(False, todo, outcome, _next(want, outcome), _since(started), "the database is away")
+    return PassResult(False, todo, outcome, _next(want, outcome), _since(started), database_trouble(error))
 
 
 def _since(started: float) -> int:

@@ -7,7 +7,7 @@ import os
 import sys
 
 import click
-from sqlalchemy.exc import DBAPIError, OperationalError, ProgrammingError
+from sqlalchemy.exc import DBAPIError
 
 from app.cli import (
     backups,
@@ -27,10 +27,11 @@ from app.cli import (
     templates,
     waits,
 )
-from app.cli.base import NOT_RUNNING, Failed
+from app.cli.base import Failed
 from app.config import BadSettings
 from app.drivers.base import DriverError
 from app.errors import DomainError
+from app.extensions import database_trouble
 
 __all__ = ["cli", "main"]
 
@@ -81,11 +82,6 @@ def _words(error: Exception) -> str:
         return f"{error}\n{error.todo}".strip()
     if isinstance(error, DomainError | BadSettings | Failed):
         return str(error)
-    if isinstance(error, OperationalError):
-        named = "Berth's database does not answer. Check DATABASE_URL, and that the server there is up."
-        return named if os.environ.get("DATABASE_URL") else NOT_RUNNING
-    if isinstance(error, ProgrammingError):
-        return "The database's tables are not those of this version. Start Berth once: it brings them up to date."
     if isinstance(error, DBAPIError):
-        return f"The database refused this: {type(error.orig).__name__}."
+        return database_trouble(error)
     return f"This failed inside Berth: {type(error).__name__}: {error}"

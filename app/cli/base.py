@@ -13,12 +13,11 @@ import click
 from app.config import Settings
 from app.drivers.base import LxdDriver
 from app.drivers.connect import connect
-from app.extensions import lab_zone, settings
+from app.extensions import NOT_RUNNING, lab_zone, settings
 from app.models import Host, Role, User
 from app.services import audit
 
 ACTOR = audit.CLI
-NOT_RUNNING = "Berth is not running: start it with `make run`, or set DATABASE_URL."
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 

@@ -13,11 +13,11 @@ import click
 from sqlalchemy.exc import SQLAlchemyError
 
 from app import clock, queue
-from app.cli.base import NOT_RUNNING, driver_of, json_option, print_json
+from app.cli.base import driver_of, json_option, print_json
 from app.config import PORTAL_USER, Settings
 from app.drivers.base import DriverError
 from app.drivers.system import System
-from app.extensions import db, transaction
+from app.extensions import NOT_RUNNING, db, transaction
 from app.models import Host
 from app.schema import is_current
 from app.services import alarms, checkup, findings, inventory, rdp_signing, zones

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,14 +15,14 @@ from app.config import Settings
 from app.drivers.base import DriverError, GpuInfo, HostSeen, LxdDriver
 from app.drivers.connect import connect, kernel_of
 from app.drivers.kernel import HOST, Holder, Kernel, Scan
-from app.extensions import transaction
+from app.extensions import NOT_RUNNING, database_trouble, transaction
 from app.services import drift, enforcement, inventory
 from app.services.plan import Desired
 
 
 @dataclass
 class Sight:
-    """What was seen. `want` None: the database is away. `notes`: what could not be asked, and what that means."""
+    """What was seen. `want` None: the database is of no use. `notes`: what could not be asked, and what that means."""
 
     host: str
     kernel: Kernel
@@ -69,7 +69,7 @@ def look(given: Settings, name: str) -> Iterator[Sight]:
     from app import create_core  # noqa: PLC0415 - `berth --help` needs no portal
 
     with create_core(given).app_context() if given.database_url else nullcontext():
-        endpoint, want = _asked(given, name)
+        endpoint, want, trouble = _asked(given, name)
         if endpoint.startswith("/") and os.geteuid() != 0:
             raise Failed("Only root sees what every process holds: run this with sudo.")
         driver = connect(endpoint, name, given.data_dir)
@@ -77,6 +77,8 @@ def look(given: Settings, name: str) -> Iterator[Sight]:
         if kernel is None:
             raise Failed(f"{name} is another machine than this one: run this there, as root.")
         sight = Sight(name, kernel, want)
+        if want is None:
+            sight.notes.append(f"{trouble} What is booked is not known.")
         try:
             _see(sight, driver)
             yield sight
@@ -84,22 +86,24 @@ def look(given: Settings, name: str) -> Iterator[Sight]:
             kernel.close()
 
 
-def _asked(given: Settings, name: str) -> tuple[str, Desired | None]:
-    """Where the host's LXD is, and who should have what; without the database, what the agent kept."""
+def _asked(given: Settings, name: str) -> tuple[str, Desired | None, str]:
+    """Where the host's LXD is, and who should have what; without the database what the agent kept, and why without."""
+    trouble = NOT_RUNNING
     if given.database_url:
-        with suppress(SQLAlchemyError), transaction():
-            host = inventory.host(name)
-            return host.endpoint, enforcement.desired(host)
+        try:
+            with transaction():
+                host = inventory.host(name)
+                return host.endpoint, enforcement.desired(host), ""
+        except SQLAlchemyError as error:
+            trouble = database_trouble(error)
     try:
-        return (given.data_dir / "agents" / f"{name}.endpoint").read_text(), None  # as workers.agent writes it
+        return (given.data_dir / "agents" / f"{name}.endpoint").read_text(), None, trouble  # as workers.agent writes it
     except OSError as error:
-        what = "the database is away, and no agent of it has run here with this BERTH_DATA"
-        raise Failed(f"It is not known how to reach {name}: {what}.") from error
+        what = "no agent of it has run here with this BERTH_DATA"
+        raise Failed(f"It is not known how to reach {name}: {what}. {trouble}") from error
 
 
 def _see(sight: Sight, driver: LxdDriver) -> None:
-    if sight.want is None:
-        sight.notes.append("The database is away: what is booked is not known.")
     seen = HostSeen()
     try:
         seen = driver.observe()

@@ -114,7 +114,8 @@ def test_it_works_without_a_database(lab: Berth, kernel: FakeKernel, monkeypatch
     inside, xorg = kernel.add_process("m1", GPU), kernel.add_process("", SECOND)
     said = lab("holders", "ws1", "--json")
     assert said.status == 0
-    assert said.err == "The database is away: what is booked is not known.\n"
+    trouble = "Berth's database does not answer. Check DATABASE_URL, and that the server there is up."
+    assert said.err == f"{trouble} What is booked is not known.\n"
     assert said.json()["database"] is False
     assert [(row["pid"], row["booked"]) for row in said.json()["holders"]] == [(inside, None), (xorg, False)]
     done = lab("holders", "ws1", "--end", str(xorg), "--yes")
@@ -127,6 +128,7 @@ def test_it_works_without_a_database(lab: Berth, kernel: FakeKernel, monkeypatch
     unknown = lab("holders", "ws2")
     assert (unknown.status, unknown.out) == (1, "")
     assert "It is not known how to reach ws2" in unknown.err
+    assert "Berth is not running: start it" in unknown.err
 
 
 def test_a_database_that_goes_meanwhile_does_not_hide_what_was_done(

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
 
-from tests.cli.conftest import Berth
+from tests.cli.conftest import ROOT, Berth
 
 
 def test_without_berth_running(berth: Berth, monkeypatch: pytest.MonkeyPatch, environment: Path) -> None:
@@ -26,12 +28,36 @@ def test_without_berth_running(berth: Berth, monkeypatch: pytest.MonkeyPatch, en
     assert "DATABASE_URL" in berth("host", "list").err
 
 
-def test_a_database_without_tables(berth: Berth, engine: sa.Engine) -> None:
+def test_a_database_without_tables(berth: Berth, engine: sa.Engine, environment: Path) -> None:
     with engine.begin() as connection:
         connection.execute(sa.text("DROP SCHEMA public CASCADE; CREATE SCHEMA public"))
     said = berth("user", "list")
     assert (said.status, said.out, len(said.err.splitlines())) == (1, "", 1)
     assert [one["what"] for one in berth("doctor", "--json").json() if not one["ok"]][:1] == ["schema"]
+    assert (berth("holders", "ws1").status, said.err in berth("holders", "ws1").err) == (1, True)
+    for command in ("agent", "reconcile"):
+        assert as_typed(command, "ws1") == (1, "", f"agent of ws1: {said.err}")
+    (environment / "agents").mkdir()
+    (environment / "agents" / "ws1.endpoint").write_text("sim:")  # as an agent that ran kept it
+    assert berth("holders", "ws1").err == f"{said.err.strip()} What is booked is not known.\n"
+    status, _out, err = as_typed("reconcile", "ws1")
+    assert (status, err.splitlines()[-1], "SELECT" in err, "sqlalche.me" in err) == (1, said.err.strip(), False, False)
+
+
+def test_an_agent_that_knows_its_host_from_nowhere_says_what_to_do(
+    berth: Berth, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DATABASE_URL", "postgresql://nobody@/nothing?host=/nonexistent")
+    said = berth("user", "list")
+    assert "Check DATABASE_URL" in said.err
+    assert as_typed("agent", "ws1") == (1, "", f"agent of ws1: {said.err}")
+
+
+def as_typed(*arguments: str) -> tuple[int, str, str]:
+    """What a command says that takes this process's place."""
+    program = [sys.executable, "-m", "app.cli", *arguments]
+    done = subprocess.run(program, cwd=ROOT, capture_output=True, text=True, check=False, timeout=60)
+    return done.returncode, done.stdout, done.stderr
 
 
 def test_bad_usage_and_bad_settings(berth: Berth, monkeypatch: pytest.MonkeyPatch) -> None:
