@@ -16,6 +16,7 @@ from app.drivers.connect import connect
 from app.extensions import NOT_RUNNING, lab_zone, settings
 from app.models import Host, Role, User
 from app.services import audit
+from app.services.windows import YEARS
 
 ACTOR = audit.CLI
 
@@ -59,8 +60,10 @@ def moment(text: str, option: str) -> datetime:
     """A day or a time as typed after an option, in the lab's zone where none is named. Raises click.UsageError."""
     try:
         found = datetime.fromisoformat(text)
+        if found.year not in YEARS:  # with no other can times be added to and taken from one
+            raise click.UsageError(f"{option}: {text!r} is too far off: the year is from {YEARS[0]} to {YEARS[-1]}.")
         return (found if found.tzinfo else found.replace(tzinfo=lab_zone())).astimezone(UTC)
-    except (ValueError, OverflowError):
+    except ValueError:
         raise click.UsageError(
             f"{option}: {text!r} is neither a day such as 2026-11-24 nor an ISO-8601 time."
         ) from None

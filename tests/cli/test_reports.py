@@ -23,6 +23,10 @@ def test_the_report_adds_up_by_person(lab: Berth, engine: sa.Engine) -> None:
     assert lab("report", "--from", "2026-01-01", "--to", "2026-01-02", "--json").json() == []
     for wrong in (("--from", "yesterday"), ("--from", "2026-01-02", "--to", "2026-01-01"), ("--format", "xls")):
         assert lab("report", *wrong).status == 2
+    for option in ("--from", "--to"):
+        far = lab("report", option, "0001-01-05")
+        assert (far.status, far.out) == (2, "")
+        assert f"{option}: '0001-01-05' is too far off: the year is from 1971 to 8999." in far.err
 
 
 def test_what_has_not_begun_is_not_counted(lab: Berth, engine: sa.Engine) -> None:
