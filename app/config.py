@@ -210,13 +210,14 @@ class Settings:
 
 def _servers(env: Environment, running: Mapping[str, str]) -> dict[str, str]:
     """Where database and Valkey are: as given, else the embedded ones if they run."""
-    redis_url = env.address("REDIS_URL", running.get("redis_url", ""), ("redis://", "rediss://", "unix://"))
+    valkey = ("redis://", "rediss://", "unix://")
+    redis_url = env.address("REDIS_URL", running.get("redis_url", ""), valkey)
     agents = redis_url if env.text("REDIS_URL") else running.get("redis_agent_url", redis_url)
     schemes = ("postgresql://", "postgresql+psycopg://", "postgres://")
     return {
         "database_url": _with_driver(env.address("DATABASE_URL", running.get("database_url", ""), schemes)),
         "redis_url": redis_url,
-        "redis_agent_url": env.text("REDIS_AGENT_URL", agents),
+        "redis_agent_url": env.address("REDIS_AGENT_URL", "", valkey) or agents,
     }
 
 

@@ -67,10 +67,17 @@ def test_bad_usage_and_bad_settings(berth: Berth, monkeypatch: pytest.MonkeyPatc
     assert berth("--help").status == 0
     monkeypatch.setenv("BERTH_SLOT", "often")
     monkeypatch.setenv("PORT", "0")
+    monkeypatch.setenv("REDIS_AGENT_URL", "nonsense")
     said = berth("host", "list")
     assert said.status == 2
     assert "BERTH_SLOT" in said.err
     assert "PORT" in said.err
+    assert "REDIS_AGENT_URL: must start with redis://" in said.err
+    assert "REDIS_URL" not in said.err
+    monkeypatch.delenv("REDIS_AGENT_URL")
+    monkeypatch.setenv("REDIS_URL", "http://x")
+    said = berth("host", "list")
+    assert ("REDIS_URL: " in said.err, "REDIS_AGENT_URL" in said.err) == (True, False)
 
 
 def test_every_command_has_help(berth: Berth) -> None:
