@@ -13,6 +13,7 @@ import click
 from app.config import Settings
 from app.drivers.base import LxdDriver
 from app.drivers.connect import connect
+from app.errors import InvalidInput
 from app.extensions import NOT_RUNNING, lab_zone, settings
 from app.models import Host, Role, User
 from app.services import audit
@@ -41,9 +42,20 @@ def with_app(command: Command) -> Command:
         if not given.database_url:
             raise Failed(NOT_RUNNING)
         with create_core(given).app_context():
-            return command(*args, **kwargs)
+            try:
+                return command(*args, **kwargs)
+            except InvalidInput as error:
+                if option := _option_of(error.field):
+                    raise Failed(f"{option}: {error}") from error
+                raise
 
     return run  # type: ignore[return-value]
+
+
+def _option_of(field: str) -> str:
+    """The option of this command from which the field came, or ""."""
+    option = f"--{field.removesuffix('_gib').replace('_', '-')}"
+    return option if any(option in known.opts for known in click.get_current_context().command.params) else ""
 
 
 def somebody() -> User:

@@ -35,6 +35,19 @@ def test_a_machine_is_made_and_switched_without_an_agent(lab: Berth, engine: sa.
     assert actors(engine) == {"cli"}
 
 
+def test_the_option_that_cannot_be_meant_is_named(lab: Berth) -> None:
+    asked = ("instance", "create", "m1", "--host", "ws1", "--image", "base", "--owner", "liwei")
+    for option, value in {"--cpus": "-1", "--memory": "0", "--disk": "9" * 30}.items():
+        refused = lab(*asked, option, value)
+        assert (refused.status, refused.out) == (1, "")
+        assert f"{option}: This must be a whole number from 1 to " in refused.err
+    refused = lab("token", "create", "liwei", "--name", "two\nlines")
+    assert refused.err.startswith("--name: Give the token a name of one line"), refused.err
+    assert lab("quota", "grant", "liwei", "0").err.startswith("The hours must be a number"), (
+        "an argument says it itself"
+    )
+
+
 def test_a_backup_is_written_into_a_directory_that_is_there(lab: Berth, tmp_path: Path, engine: sa.Engine) -> None:
     lab("instance", "create", "m1", "--host", "ws1", "--image", "base", "--owner", "liwei")
     (tmp_path / "file").touch()
