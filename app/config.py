@@ -40,7 +40,9 @@ class BadSettings(ValueError):
 class Settings:
     """What an installation may choose. Times in seconds."""
 
-    data_dir: Path = field(metadata={"env": "BERTH_DATA", "doc": "where Berth keeps its state (default: var, below where it is started)"})
+    data_dir: Path = field(
+        metadata={"env": "BERTH_DATA", "doc": "where Berth keeps its state (default: var, below where it is started)"}
+    )
     port: int = field(metadata={"env": "PORT", "doc": "the portal's port on 127.0.0.1 (default: 8000)"})
     database_url: str = field(
         metadata={"env": "DATABASE_URL", "doc": "a PostgreSQL, 14 or newer, to use in place of the embedded one"}

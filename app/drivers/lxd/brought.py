@@ -14,12 +14,14 @@ from functools import partial
 from pathlib import Path
 from typing import IO
 
+import requests
+
 from app.drivers.base import GiveUp, Progress
 from app.drivers.image_files import PROPERTY
 from app.drivers.images import Origin
 from app.drivers.lxd.errors import RefusedError, UnfinishedError
 from app.drivers.lxd.shapes import Json
-from app.drivers.lxd.wire import BEGIN_TIMEOUT, CALL_TIMEOUT, Wire
+from app.drivers.lxd.wire import BEGIN_TIMEOUT, CALL_TIMEOUT, LATE, Wire
 
 FETCHING = "fetching"  # the step at which it can be left: told of it, the caller may raise
 _LEAVING = 10.0  # seconds in which LXD should let go of what is not wanted any more
@@ -80,21 +82,29 @@ def remove(wire: Wire, template: int) -> None:
 def _fetch(wire: Wire, request: Json, told: Callable[[int], None]) -> None:
     """`told` hears every second how many per cent there are, and may raise: then it is fetched no more."""
     fetching = str(wire.begin("images", json=request, patience=BEGIN_TIMEOUT)["id"])
-    deadline, done = time.monotonic() + _FETCH_LIMIT, [0]
     try:
-        while True:
-            try:
-                wire.join(fetching, 1.0, done.append)
-            except UnfinishedError:
-                if time.monotonic() > deadline:
-                    raise
-                told(done[-1])
-            else:
-                return
+        _await(wire, fetching, told)
     except BaseException:
         with suppress(RefusedError, OSError):
             _leave(wire, fetching)
         raise
+
+
+def _await(wire: Wire, fetching: str, told: Callable[[int], None]) -> None:
+    began, late, done = time.monotonic(), 0, [0]
+    while True:
+        asked = time.monotonic()
+        try:
+            wire.join(fetching, 1.0, done.append)
+        except UnfinishedError:
+            late = late + 1 if time.monotonic() - asked > CALL_TIMEOUT else 0
+            if late > LATE:
+                raise requests.Timeout from None  # an LXD that hangs is said to
+            if time.monotonic() - began > _FETCH_LIMIT:
+                raise UnfinishedError(fetching, _FETCH_LIMIT) from None
+            told(done[-1])
+        else:
+            return
 
 
 def _leave(wire: Wire, fetching: str) -> None:
