@@ -105,6 +105,16 @@ def sync(name: str, as_json: bool) -> None:
     _tell(target, gpus, as_json)
 
 
+@host.command()
+@click.argument("name")
+@with_app
+def remove(name: str) -> None:
+    """Take out a workstation that was added by mistake: one that is on record stays, and is not offered any more."""
+    with transaction():
+        inventory.remove_host(ACTOR, inventory.host(name))
+    click.echo(f"{name} is removed.")
+
+
 @host.command("list")
 @json_option
 @with_app

@@ -6,17 +6,30 @@ import ipaddress
 import re
 from dataclasses import asdict
 
-from sqlalchemy import func, select
+from sqlalchemy import delete, func, select
 from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.exc import IntegrityError
 
 from app import clock
 from app.drivers.base import ImageInfo, LxdDriver
 from app.drivers.images import IMAGE_PREFIX
 from app.drivers.libraries import Brought
-from app.errors import InvalidInput, NotFound
+from app.errors import InvalidInput, NotFound, RuleRefused
 from app.extensions import db
 from app.language import gettext as _
-from app.models import Allocation, Gpu, GpuState, Host, LibraryChoice
+from app.models import (
+    Allocation,
+    Block,
+    Gpu,
+    GpuState,
+    Host,
+    LibraryChoice,
+    Maintenance,
+    UsageDay,
+    UsageHour,
+    UsageMinute,
+    UsagePiece,
+)
 from app.services import audit
 
 # A name or an IP, as it goes into configuration files and .rdp files: nothing that could be read as anything else.
@@ -74,6 +87,28 @@ def add_host(actor: str, name: str, endpoint: str, driver: LxdDriver) -> Host:
     audit.record(actor, "host.added", f"host:{name}", endpoint=endpoint)
     sync_host(actor, added, driver, new=True)
     return added
+
+
+def remove_host(actor: str, target: Host) -> None:
+    """Take out a host of which nothing is on record but what it measured: added by mistake, or only to try Berth out.
+
+    Raises RuleRefused where somebody has booked it, or it has, or had, a machine, a template or a shared directory."""
+    name, own = target.name, select(Gpu.id).where(Gpu.host_id == target.id)
+    try:
+        with db.session.begin_nested():
+            db.session.execute(own.with_for_update())  # its agent delivers nothing meanwhile
+            for table in (UsageMinute, UsageHour, UsageDay, UsagePiece, Block):
+                db.session.execute(delete(table).where(table.gpu_id.in_(own)))
+            for of_host in (Maintenance, Gpu):
+                db.session.execute(delete(of_host).where(of_host.host_id == target.id))
+            db.session.execute(delete(Host).where(Host.id == target.id))
+    except IntegrityError as error:
+        raise RuleRefused(
+            _("%(name)s is on record, with bookings, machines, templates or shared directories.", name=name),
+            _("Stop offering it, and it may be switched off."),
+            rule="on_record",
+        ) from error
+    audit.record(actor, "host.removed", f"host:{name}")
 
 
 def sync_host(actor: str, target: Host, driver: LxdDriver, *, new: bool = False) -> list[Gpu]:

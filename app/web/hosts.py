@@ -7,7 +7,7 @@ from collections import Counter
 from flask import Blueprint, Response, flash, request, url_for
 
 from app import queue
-from app.errors import InvalidInput, NotFound
+from app.errors import InvalidInput, NotFound, RuleRefused
 from app.extensions import transaction
 from app.language import gettext as _
 from app.models import Gpu, GpuState, Host, LibraryChoice
@@ -90,6 +90,41 @@ def offer(name: str) -> Response:
     else:
         flash(_("%(host)s is not offered any more. What is booked stays booked.", host=host.name))
     return go(url_for("hosts.show", name=host.name))
+
+
+@bp.get("/<name>/remove")
+@admin_required
+def ask_remove(name: str) -> Response:
+    """What removing a host means, before it is done."""
+    host = inventory.host(name)
+    return render(
+        "confirm.html",
+        title=_("Remove %(name)s?", name=host.name),
+        lead=_("Berth forgets this host, its GPUs and what was measured of them."),
+        facts=[
+            _("On the host itself nothing is changed; its agent, if it runs as a service, is to be stopped there."),
+            _("One on which anything was booked or made stays, for the record."),
+        ],
+        action=url_for("hosts.remove", name=host.name),
+        button=_("Remove it"),
+        back_url=url_for("hosts.show", name=host.name),
+        danger=True,
+    )
+
+
+@bp.post("/<name>/remove")
+@admin_required
+def remove(name: str) -> Response:
+    """Take out a host that was added by mistake."""
+    host = inventory.host(name)
+    try:
+        with transaction():
+            inventory.remove_host(me().username, host)
+    except RuleRefused as error:
+        flash(str(error), "error")
+        return go(url_for("hosts.show", name=name))
+    flash(_("%(host)s is removed.", host=name))
+    return go(url_for("hosts.index"))
 
 
 @bp.post("/<name>/libraries")

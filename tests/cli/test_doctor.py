@@ -28,7 +28,7 @@ def healthy(lab: Berth, engine: sa.Engine, monkeypatch: pytest.MonkeyPatch) -> B
 
 
 def all_there(engine: sa.Engine, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("app.queue.reachable", lambda: True)
+    monkeypatch.setattr("app.queue.reachable", lambda _url="": True)
     with engine.begin() as connection:
         connection.execute(sa.text("UPDATE hosts SET seen_at = now()"))
 

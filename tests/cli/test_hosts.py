@@ -36,6 +36,12 @@ def test_an_lxd_that_is_away_is_not_taken_in(berth: Berth, tmp_path: Path) -> No
     assert berth("host", "list", "--json").json() == []
 
 
+def test_one_that_was_added_by_mistake_is_removed(lab: Berth) -> None:
+    assert lab("host", "remove", "ws1").out == "ws1 is removed.\n"
+    assert "ws1" not in lab("host", "list").out
+    assert lab("host", "remove", "ws1").err == "There is no host ws1.\n"
+
+
 def test_how_nvidias_libraries_come_is_chosen(lab: Berth) -> None:
     said = lab("host", "set", "ws1", "--libraries", "own")
     assert (said.status, said.out.splitlines()[1:]) == (

@@ -8,18 +8,22 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+import sqlalchemy as sa
 
 from app import clock
 from app.drivers.base import DriverError, HostUnreachable
 from app.drivers.fake import FakeLxd
-from app.errors import InvalidInput, NotFound
+from app.errors import InvalidInput, NotFound, RuleRefused
 from app.extensions import db
-from app.models import AuditEvent, GpuState, Host
-from app.services import attachments, bookings, inventory
+from app.models import AuditEvent, Gpu, GpuState, Host, UsageMinute
+from app.services import attachments, audit, bookings, inventory, samples
 from app.services.claims import Ask
+from app.services.samples import Part
 from tests.factories import gpus_of, make_gpu, make_host, make_instance, make_user
 
 pytestmark = pytest.mark.usefixtures("app")
+
+NOW = datetime(2026, 11, 24, 6, 0, tzinfo=UTC)
 
 
 @pytest.fixture
@@ -143,6 +147,31 @@ def test_a_sync_that_fails_changes_nothing(driver: FakeLxd) -> None:
     with pytest.raises(DriverError, match="no answer"):
         inventory.sync_host("boss", host, driver)
     assert {gpu.state for gpu in gpus_of(host)} == {GpuState.IN_SERVICE}
+
+
+def test_a_host_that_was_added_by_mistake_is_removed_with_what_it_measured(
+    driver: FakeLxd, freeze: Callable[[datetime], None]
+) -> None:
+    freeze(NOW)
+    other, mistaken = make_host("ws2"), inventory.add_host("ana", "ws1", "/s", driver)
+    address, start = driver.gpus()[0].pci_address, NOW - timedelta(hours=3)
+    parts = [Part(address, start + timedelta(minutes=at), None, "", 60_000, 60_000) for at in range(90)]
+    samples.deliver(mistaken.id, "all", parts)
+    assert db.session.scalars(sa.select(UsageMinute)).all()
+    inventory.remove_host("ana", mistaken)
+    assert [host.name for host in inventory.hosts()] == ["ws2"]
+    assert {gpu.host_id for gpu in db.session.scalars(sa.select(Gpu))} == {other.id}
+    assert not db.session.scalars(sa.select(UsageMinute)).all()
+    assert audit.recent(target="host:ws1")[0].action == "host.removed"
+    assert inventory.add_host("ana", "ws1", "/s", driver).name == "ws1"
+
+
+def test_a_host_that_is_on_record_stays(booked: Host) -> None:
+    name, gpus = booked.name, len(inventory.gpus(booked.id))
+    with pytest.raises(RuleRefused, match=r"is on record, with bookings.* Stop offering it"):
+        inventory.remove_host("ana", booked)
+    assert len(inventory.gpus(inventory.host(name).id)) == gpus
+    assert not [event for event in audit.recent(target=f"host:{name}") if event.action == "host.removed"]
 
 
 def test_no_such_host() -> None:

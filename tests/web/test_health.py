@@ -39,7 +39,7 @@ def test_healthz(client: Client, gpus: list[Gpu], monkeypatch: pytest.MonkeyPatc
             {"name": "ws2", "agent": "away", "seen_seconds_ago": None},
         ],
     }
-    monkeypatch.setattr(queue, "reachable", lambda: True)
+    monkeypatch.setattr(queue, "reachable", lambda _url="": True)
     assert client.get("/healthz").response.json["valkey"] == "ok"
 
 
@@ -110,7 +110,7 @@ def test_nothing_is_silent_of_what_nobody_counts_on(client: Client, gpus: list[G
 
 
 def test_what_waits_in_the_queues(client: Client, gpus: list[Gpu], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(queue, "reachable", lambda: True)
+    monkeypatch.setattr(queue, "reachable", lambda _url="": True)
     monkeypatch.setattr(queue, "length", {"ws1": 3, "ws2": None}.get)
     samples = read(client.get("/metrics"))
     assert samples['berth_queue_length{host="ws1"}'] == 3

@@ -14,7 +14,7 @@ from app.models import AuditEvent, Gpu, GpuState, LibraryChoice
 from app.services import bookings
 from app.services.claims import Ask
 from app.services.quarantine import quarantine
-from tests.factories import gpus_of, make_admin, make_host, make_instance, make_user
+from tests.factories import gpus_of, make_admin, make_booking, make_host, make_instance, make_user
 from tests.page import Client
 
 
@@ -244,6 +244,23 @@ def test_offering_and_not(admin: Client) -> None:
     admin.submit(page.form("Offer it for booking"))
     db.session.refresh(host)
     assert host.enabled
+
+
+def test_one_that_is_not_offered_is_removed_unless_it_is_on_record(admin: Client) -> None:
+    make_host("lab03")
+    assert "Remove…" not in admin.get("/hosts/lab03").text, "first it is not offered any more"
+    admin.submit(admin.get("/hosts/lab03").form("Stop offering it"))
+    page = admin.get(admin.get("/hosts/lab03").link("Remove…"))
+    assert page.h1 == "Remove lab03?"
+    confirm = page.form("Remove it")
+    assert admin.submit(confirm).location == "/hosts"
+    assert "lab03 is removed." in admin.get("/hosts").text
+    assert admin.submit(confirm).status == 404
+    host = make_host("lab04", enabled=False)
+    make_booking(make_user(), gpus_of(host), clock.now(), clock.now() + timedelta(hours=1))
+    answer = admin.submit(admin.get("/hosts/lab04/remove").form("Remove it"))
+    assert answer.location == "/hosts/lab04"
+    assert "lab04 is on record, with bookings" in admin.get("/hosts/lab04").text
 
 
 def test_check_now_wakes_the_agent_or_says_that_it_cannot(
