@@ -184,6 +184,7 @@ class Scene:
             ("hosts", "/hosts"),
             ("host", "/hosts/sim1"),
             ("host-in-trouble", "/hosts/sim2"),
+            ("host-remove", "/hosts/sim2/remove"),
             ("host-desktop", "/hosts/sim1/desktop"),
             ("host-gpu-out", f"/hosts/sim1/gpus/{gpu}/out"),
             ("host-gpu-release", f"/hosts/sim2/gpus/{held_back}/release"),

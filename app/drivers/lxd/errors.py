@@ -18,6 +18,8 @@ _BUSY = re.compile(
 _TAKEN = re.compile(r"matching non-reusable operation|is busy running", re.IGNORECASE)
 AWAY = "LXD went away in the middle of it"
 _FULL = re.compile(r"no space left|quota exceeded|not enough space|ENOSPC", re.IGNORECASE)
+# btrfs can fail at one for want of room and have made it, the next within that, and then no more.
+_UNLISTED = re.compile(r"volume that has snapshots|cannot snapshot .*: File exists")
 # pylxd looks for the pinned certificate under the address: the remote has to be called by it.
 _REMOTE_ADD = "lxc remote add ADDRESS https://ADDRESS:8443, as the user Berth runs as."
 
@@ -88,13 +90,13 @@ def _refused(error: RefusedError) -> tuple[type[DriverError], str, str]:
             todo = "Remove files from it while it runs, or give it a larger disk: stopped, it needs that to start."
             return GiveUp, "the machine's disk is full", todo
         return GiveUp, "the host's storage pool is full", "An admin has to free space there, or make it larger."
+    if _UNLISTED.search(str(error)):  # before busy, which a file that exists may mean elsewhere
+        todo = "On the host, delete what its pool has in containers-snapshots/ under that name. Then try again."
+        return GiveUp, "LXD's storage has a snapshot of it that LXD does not list", todo
     if error.busy:
         return TryAgain, str(error), TryAgain.AGAIN
     if "due to subsequent" in str(error):  # as ZFS does without zfs.remove_snapshots
         return GiveUp, "this host's storage goes back to the newest snapshot only", "Delete the newer ones first."
-    if "volume that has snapshots" in str(error):  # btrfs can fail at one for want of room and have made it
-        todo = "On the host, delete what its pool has in containers-snapshots/ under that name. Then try again."
-        return GiveUp, "LXD's storage has a snapshot of it that LXD does not list", todo
     trust = f"Let LXD trust this machine's client certificate: {_REMOTE_ADD}"
     log = "See LXD's log on the host: lxc monitor, lxc info NAME --show-log."
     return GiveUp, str(error), trust if error.code == 403 else log
