@@ -138,6 +138,8 @@ class Agent:
                 if result.looked:
                     self.looked.set()
                 self._tell(result)
+            except NotFound as error:
+                log.warning("%s Removed from Berth, it needs no agent: this one may be stopped.", error)
             except Exception:
                 log.exception("the pass over %s failed", self.host_name)
             done = (todo.detaches, todo.attaches)

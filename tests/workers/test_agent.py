@@ -151,6 +151,21 @@ def test_a_failing_pass_and_a_host_that_is_away_do_not_end_the_agent(core: Flask
             wait_for(lambda: _trouble() == "", why="all is well again")
 
 
+def test_the_agent_of_a_host_that_was_removed_says_so_in_a_line(core: Flask, caplog: pytest.LogCaptureFixture) -> None:
+    with core.app_context(), transaction():
+        inventory.remove_host("ana", inventory.host("ws1"))
+    agent = Agent(core, "ws1", fake(core), None)
+    passing = threading.Thread(target=agent._passes)
+    LOOK.clear()
+    passing.start()
+    wait_for(lambda: caplog.records)
+    agent.stop.set()
+    LOOK.set()
+    passing.join(30)
+    assert "There is no host ws1. Removed from Berth, it needs no agent" in caplog.text
+    assert "Traceback" not in caplog.text
+
+
 def _trouble() -> str:
     with transaction() as session:
         session.expire_all()
