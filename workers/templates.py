@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Self
 
 from app.drivers.base import DriverError, GiveUp
 from app.drivers.image_files import ImageFiles
-from app.drivers.images import Made, Origin
+from app.drivers.images import FETCHING, Made, Origin
 from app.drivers.inside import Command
 from app.extensions import settings, transaction
 from app.services import builds
@@ -98,7 +98,7 @@ def _make(work: Work, job: Job, log: Log) -> Made:
 
     def preparing(code: str, at: int) -> None:
         work.progress(code, begin + at * (FROM - begin) // 100)
-        if code == "fetching":  # at what LXD makes nobody ends it: it is waited for in any case
+        if code == FETCHING:  # at what LXD makes nobody ends it: it is waited for in any case
             work.heed()
 
     with _origin(work, job, log) as origin:

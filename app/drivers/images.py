@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
+FETCHING = "fetching"  # the step at which `prepare` can be left
 IMAGE_PREFIX = "berth-template-"  # with the template's id: the image's alias on its host
 
 
@@ -53,8 +54,8 @@ class ImageDriver(Protocol):
     """The part of a host's driver that makes templates. A template has one builder and one image, by its number."""
 
     def prepare(self, template: int, origin: Origin, progress: Callable[[str, int], None]) -> str:
-        """Make the template's builder and start it; its name. Call `scrap` before. `progress` may raise at the step
-        `fetching`, of which it is told every second.
+        """Make the template's builder and start it; its name. Call `scrap` before. `progress` may raise at FETCHING, of
+        which it is told every second.
 
         Raises GiveUp for an image or an instance that is not there, and for a privileged instance."""
 

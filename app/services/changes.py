@@ -202,7 +202,7 @@ def _soonest_end(booking: Booking, now: datetime) -> datetime:
 def _shorten(user: User, booking: Booking, end: datetime, *, own: bool = True, unused: bool = False) -> int:
     """What is charged for it, in GPU-seconds."""
     amount = tariff.of(booking).between(booking.starts_at, end, booking.ends_at)
-    fee = late_fee(user, booking, end, booking.ends_at) if own else 0
+    fee = late_fee(user, booking, end, booking.ends_at) if own and not unused else 0
     if unused:
         fee = fees.unused(booking, end, booking.ends_at, clock.now())
     _set_end(booking, end)

@@ -32,7 +32,6 @@ OWN = {
     "booking.reclaimed": Event.IDLE,
 }
 SERIES = {"series.created": Event.MADE, "series.changed": Event.MOVED, "series.cancelled": Event.MOVED}
-UNUSED = {"booking.no_show", "booking.idle_warned", "booking.reclaimed"}  # by the lab's rules, charged all the same
 OF_WAITS = {"wait.offered", "wait.granted", "wait.expired"}
 DECISIONS = dict.fromkeys(("user.approved", "user.refused", "user.password_set"), Event.APPROVED)
 FOR_ADMINS = {

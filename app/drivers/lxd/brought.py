@@ -18,12 +18,11 @@ import requests
 
 from app.drivers.base import GiveUp, Progress
 from app.drivers.image_files import PROPERTY
-from app.drivers.images import Origin
+from app.drivers.images import FETCHING, Origin
 from app.drivers.lxd.errors import RefusedError, UnfinishedError
 from app.drivers.lxd.shapes import Json
 from app.drivers.lxd.wire import BEGIN_TIMEOUT, CALL_TIMEOUT, LATE, Wire
 
-FETCHING = "fetching"  # the step at which it can be left: told of it, the caller may raise
 _LEAVING = 10.0  # seconds in which LXD should let go of what is not wanted any more
 _FETCH_LIMIT = 1800.0  # seconds for an image from far away
 _TAKE_LIMIT = 900.0  # seconds in which LXD has to take in what it was sent
