@@ -14,6 +14,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 import warnings
 import zlib
@@ -34,6 +35,7 @@ MODEL = "NVIDIA RTX A6000"
 BUSY = 40.0  # seconds for which LXD may be at something else with an instance
 # A start of LXD 5.0 fails so now and then, and goes on when it is asked for again: as in app.drivers.lxd.instances.
 STARTS, HALF_WAY = {"launch", "start", "restart"}, ("lxd forkstart", "Failed to change ownership of")
+AWAY = "unix.socket: connect: "  # how it begins what it says of a LXD that does not listen
 FREED = 60.0  # seconds in which a pool has to have room again
 STEP = 50  # MiB to which a filler fills it
 REMOVALS = 4  # times that BUSY: a change that hangs has an instance to itself for 30 s
@@ -76,6 +78,7 @@ class Lab:
         self._readable, self._preload = readable, preload
         self.bridge = bridge_name(self.directory) if bridge else ""
         self._daemon: subprocess.Popen[bytes] | None = None
+        self._restarting = threading.Lock()  # held while it is away by our doing
         self._namespace = -1  # a descriptor of where the daemon sees its emulated GPUs: it outlives the daemon
 
     @property
@@ -134,19 +137,32 @@ class Lab:
         """LXD is killed, or stopped, and started again afterwards; its instances run on meanwhile."""
         if not self._daemon:
             raise RuntimeError("no daemon of this program's to restart")
-        try:
-            self._daemon.send_signal(signal.SIGKILL if kill else signal.SIGTERM)  # SIGPWR would stop the instances too
-            self._daemon.wait(20)
-            yield
-        finally:
-            self._start_again()
+        with self._restarting:
+            try:
+                # SIGPWR would stop the instances too
+                self._daemon.send_signal(signal.SIGKILL if kill else signal.SIGTERM)
+                self._daemon.wait(20)
+                yield
+            finally:
+                self._start_again()
 
     def revived(self) -> bool:
-        """Whether LXD had aborted, as 5.0 does now and then; then it is started again, as systemd does on a host."""
-        if not self._daemon or self._daemon.poll() is None:
+        """Whether LXD was away by nobody's doing: 5.0 aborts now and then, or has lost its socket and hears no more.
+        Then it is started again, as systemd does on a host, and a warning says what it was."""
+        if not self._daemon or not self._restarting.acquire(blocking=False):
             return False
-        self._start_again()
-        return True
+        try:
+            status = self._daemon.poll()
+            if status is None and self.socket.exists():
+                return False
+            how = "lost its socket" if status is None else f"ended with {status}"
+            warnings.warn(f"LXD {how}, and is started again: {self.said()}", stacklevel=2)
+            self._daemon.kill()
+            self._daemon.wait(20)
+            self._start_again()
+            return True
+        finally:
+            self._restarting.release()
 
     def down(self) -> None:
         """Stop and remove everything; what is not there is no trouble."""
@@ -159,7 +175,7 @@ class Lab:
 
     def lxc(self, *arguments: str, timeout: float = 60, check: bool = True) -> str:
         """Run the `lxc` command on this daemon; returns what it wrote. Where LXD is at something else with the instance
-        it is asked again, as a person would; so is a start that it gives up half-way."""
+        it is asked again, as a person would; so is a start that it gives up half-way, and one that was away."""
         until = time.monotonic() + BUSY
         while True:
             done = subprocess.run(
@@ -167,7 +183,8 @@ class Lab:
                 env=self._env(), stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=timeout, check=False,
             )  # fmt: skip
             half_way = arguments[0] in STARTS and any(words in done.stderr for words in HALF_WAY)
-            if not check or not (half_way or "is busy running" in done.stderr) or time.monotonic() > until:
+            again = half_way or "is busy running" in done.stderr or (AWAY in done.stderr and check and self.revived())
+            if not check or not again or time.monotonic() > until:
                 break
             if half_way:
                 warnings.warn(f"{done.stderr.strip()[-300:]}: {self.said()}", stacklevel=2)

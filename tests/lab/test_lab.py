@@ -107,7 +107,12 @@ def test_with_lxd_from_a_snap_nodes_are_found_in_the_daemons_namespace(lab_direc
         assert not host.revived()
         assert [device.node for device in driver.observe().instances[name].devices] == [Node.PRESENT]
         os.kill(registry.find(host.directory).daemon, signal.SIGABRT)  # type: ignore[union-attr]
-        wait_for(host.revived, 10)
+        with pytest.warns(UserWarning, match="ended with"):
+            wait_for(host.revived, 10)
+        assert [device.node for device in driver.observe().instances[name].devices] == [Node.PRESENT]
+        host.socket.unlink()
+        with pytest.warns(UserWarning, match="lost its socket"):
+            assert name in host.lxc("list", "--format", "csv")
         assert [device.node for device in driver.observe().instances[name].devices] == [Node.PRESENT]
         driver.detach(name, device_name(gpu.pci_address))
         assert driver.observe().instances[name].devices == ()
