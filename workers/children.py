@@ -115,7 +115,8 @@ def _end_group(number: int) -> None:
     """What a child has left behind: gunicorn kills workers that are slow to end, and does not wait for them."""
     deadline = time.monotonic() + 1.0
     with suppress(ProcessLookupError, PermissionError):
-        while time.monotonic() < deadline:
+        # The number stays theirs while there is one of them; where a process has it, it is somebody else's by now.
+        while time.monotonic() < deadline and not Path(f"/proc/{number}").exists():
             os.killpg(number, signal.SIGKILL)
             time.sleep(0.01)
 

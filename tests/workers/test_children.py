@@ -70,6 +70,27 @@ def test_children_die_with_a_parent_that_is_killed() -> None:
     wait_for(lambda: not running(child))
 
 
+def test_what_a_dead_child_left_is_killed_and_who_has_its_number_now_is_not() -> None:
+    leaving = f"import subprocess as s; print(s.Popen({SLEEP!r}).pid, flush=True)"
+    child = Child("leaver", [])
+    with subprocess.Popen([sys.executable, "-c", leaving], stdout=subprocess.PIPE, start_new_session=True) as process:
+        assert process.stdout is not None
+        left = int(process.stdout.readline())
+    child.process = process
+    assert running(left)
+    stop_all([child], 1)
+    wait_for(lambda: not running(left))
+
+    stranger = subprocess.Popen(SLEEP, start_new_session=True)
+    try:
+        process.pid = stranger.pid  # the kernel gives small numbers again after the large
+        stop_all([child], 1)
+        assert stranger.poll() is None
+    finally:
+        stranger.kill()
+        stranger.wait()
+
+
 def running(pid: int) -> bool:
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
