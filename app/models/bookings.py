@@ -105,8 +105,9 @@ class Allocation(Base):
     awaited, since the last outage at the earliest (see services.rules.noshow). `ready_at`: when a pass first would have
     attached it but for that machine (see services.rules.fees). `asked_at`: when what held it was asked to end.
     `warned`: the last warning given, in minutes before the end. `holders`: what was last seen to hold it (see
-    services.warnings). `instead_of_id`: the GPU that was booked, where it could not be freed and this one was given.
-    `counted`: what it had is in the usage's pieces; the database takes the mark away when any of that changes.
+    services.warnings). `instead_of_id`: the GPU that was booked, where it could not be freed and this one was given;
+    `booked_from`: where the window began until then, if somebody else had this one first. `counted`: what it had is in
+    the usage's pieces; the database takes the mark away when any of that changes.
     """
 
     __tablename__ = "allocations"
@@ -129,6 +130,7 @@ class Allocation(Base):
         Index("ix_allocations_gpu_id_ends_at", "gpu_id", "ends_at", postgresql_where=text("released_at IS NULL")),
         # What every report counts anew: some days of them.
         Index("ix_allocations_uncounted", "starts_at", postgresql_where=text("NOT counted AND released_at IS NULL")),
+        Index("ix_allocations_booked_from", "booked_from", postgresql_where=text("booked_from IS NOT NULL")),
     )
 
     id: Mapped[int] = mapped_column(primary_key=True)
@@ -147,6 +149,7 @@ class Allocation(Base):
     warned: Mapped[int | None]
     holders: Mapped[list[dict[str, Any]]] = mapped_column(JSONB, server_default="[]")
     instead_of_id: Mapped[int | None] = mapped_column(ForeignKey("gpus.id"))
+    booked_from: Mapped[datetime | None]
     counted: Mapped[bool] = mapped_column(server_default="false")
 
     booking: Mapped[Booking] = relationship(back_populates="allocations", lazy="raise")

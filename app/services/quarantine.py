@@ -105,6 +105,7 @@ def _move(allocation: Allocation, gpu: Gpu, rest: Window) -> bool:
             allocation.gpu, allocation.instead_of_id = gpu, None if gpu.id == booked_id else booked_id
             allocation.trouble, allocation.trouble_text, allocation.trouble_at = "", "", None
             if earlier_user:
+                allocation.booked_from = allocation.booked_from or allocation.starts_at
                 allocation.starts_at = rest.starts_at
             db.session.flush()
     except IntegrityError:

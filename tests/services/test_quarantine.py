@@ -7,10 +7,14 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from app.extensions import db
-from app.models import Allocation, AuditEvent, Booking, Gpu, GpuState, Host
-from app.services import alarms, inventory, samples
+from app.extensions import db, lab_zone
+from app.models import Allocation, AuditEvent, Booking, Gpu, GpuState, Host, User
+from app.services import alarms, bookings, inventory, samples
 from app.services.quarantine import quarantine, release_quarantine, replacement
+from app.services.reports import one
+from app.services.reports.numbers import total
+from app.services.reports.pieces import Key, Scope, numbers
+from app.services.reports.spans import Span
 from app.services.samples import Now
 from tests.factories import gpus_of, make_booking, make_gpu, make_host, make_user
 
@@ -112,7 +116,27 @@ def test_one_that_somebody_had_earlier_is_given_for_the_rest(host: Host) -> None
     moment = NOW + timedelta(seconds=25, microseconds=7)
     assert replacement(allocation, moment) == second
     assert (allocation.starts_at, allocation.ends_at) == (NOW + timedelta(seconds=25), NOW + 4 * HOUR)
+    assert allocation.booked_from == NOW - HOUR
     assert db.session.get_one(Booking, allocation.booking_id).starts_at == NOW - HOUR, "what was booked stays"
+
+
+def test_the_time_until_it_was_given_stays_booked_and_counts_as_not_given(
+    host: Host, freeze: Callable[[datetime], None]
+) -> None:
+    first, second, third = gpus_of(host)
+    allocation = booked(first, NOW - HOUR)
+    booked(second, NOW - 2 * HOUR, NOW)
+    booked(third)
+    assert replacement(allocation, NOW) == second
+    allocation.attached_at, allocation.detached_at = NOW, NOW + 4 * HOUR
+    freeze(NOW + 5 * HOUR)
+    user = db.session.get_one(User, db.session.get_one(Booking, allocation.booking_id).user_id)
+    booking = bookings.get(user, allocation.booking_id)
+    for had in (one.whole(booking), total(hour.numbers for hour in one.by_hour(booking))):
+        assert (had.reserved, had.attached, had.not_given) == (5 * 3600, 4 * 3600, 3600)
+    span = Span.of(NOW - HOUR, NOW + 4 * HOUR, lab_zone(), NOW + 5 * HOUR)
+    by_gpu = numbers(span, Key.GPU, Scope(booking_id=booking.id))
+    assert {gpu: had.reserved for (gpu, _), had in by_gpu.items()} == {first.id: 3600, second.id: 4 * 3600}
 
 
 def test_rather_one_that_was_free_all_the_time_and_is_not_being_taken_away(host: Host) -> None:

@@ -18,7 +18,7 @@ from app import clock
 from app.config import Settings
 from app.drivers.fake import FakeLxd
 from app.extensions import db, lab_zone
-from app.models import Account, Allocation, Booking, Gpu, UsageMinute
+from app.models import Account, Allocation, Booking, Gpu, Host, UsageMinute
 from app.models.accounts import TEAM
 from app.services import folding, inventory, policy, samples, zones
 from app.services.reports import counted, report
@@ -82,6 +82,8 @@ class Lab:
                 allocation.attached_at = at + timedelta(seconds=dice.choice([-4, 0, 3.25, 1800]))
                 allocation.detached_at = end + timedelta(seconds=dice.choice([-600, 0, 7]))
                 self._measure(booking, gpu, allocation)
+            if allocation.attached_at is None and dice.random() < 0.3:
+                self._replace(allocation)
             if dice.random() < 0.2:
                 allocation.ready_at = at + timedelta(seconds=dice.choice([0, 59, 61, 1500.5]))
             if dice.random() < 0.2:
@@ -94,6 +96,14 @@ class Lab:
             self.bookings.append(booking)
             at = end + dice.choice([0, 15, 240]) * MINUTE
         db.session.flush()
+
+    def _replace(self, allocation: Allocation) -> None:
+        """Its GPU could not be freed; this one was somebody else's until later, and may be the one that was booked."""
+        allocation.booked_from = allocation.starts_at
+        allocation.starts_at += self.dice.choice([7, 45]) * MINUTE + timedelta(seconds=self.dice.choice([0, 11]))
+        host = db.session.get_one(Host, db.session.get_one(Gpu, allocation.gpu_id).host_id)
+        others = [gpu.id for gpu in gpus_of(host) if gpu.id != allocation.gpu_id]
+        allocation.instead_of_id = self.dice.choice([*others, None])
 
     def _measure(self, booking: Booking, gpu: Gpu, allocation: Allocation) -> None:
         minute = (allocation.attached_at or booking.starts_at).replace(second=0, microsecond=0)
@@ -140,6 +150,9 @@ class Lab:
                 day = booking.starts_at.astimezone(zone).date()
                 while one.released_at is None and day <= booking.ends_at.astimezone(zone).date():
                     left, right = (max(start, _at(day, zone)), min(end, _at(day + timedelta(days=1), zone)))
+                    if (lost := _shared(left, right, one.booked_from or one.starts_at, one.starts_at)) > 0:
+                        booked = gpus[one.instead_of_id or one.gpu_id]
+                        found[group(booking, booked, day)] += Numbers(lost, not_given=lost)
                     parts = used[booking.id, one.gpu_id, day]
                     if (reserved := _shared(left, right, one.starts_at, one.ends_at)) > 0:
                         has, had = one.attached_at or one.ends_at, one.detached_at or one.ends_at

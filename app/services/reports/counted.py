@@ -45,7 +45,8 @@ SELECT array_agg(id) FROM (
   ORDER BY id FOR SHARE SKIP LOCKED
 ) AS found""")  # noqa: S608 - likewise
 _TIME = text("""
-SELECT min(starts_at), max(ends_at) FROM allocations WHERE booking_id = ANY (:mine) AND released_at IS NULL""")
+SELECT min(coalesce(booked_from, starts_at)), max(ends_at)
+FROM allocations WHERE booking_id = ANY (:mine) AND released_at IS NULL""")
 _MARK = text("UPDATE allocations SET counted = true WHERE booking_id = ANY (:mine)")
 _STALE = text("DELETE FROM usage_pieces WHERE booking_id = ANY (:mine)")  # an allocation was added to what was counted
 _KEEP = """

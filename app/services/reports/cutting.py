@@ -93,6 +93,15 @@ _ALLOCATIONS = """
                 THEN date_trunc('second', least(al.attached_at, al.ready_at, al.ends_at)) END AS given
     FROM allocations AS al JOIN bookings AS b ON b.id = al.booking_id
     WHERE al.released_at IS NULL AND {condition}"""
+# What one had lost of its window before it was pointed at the GPU that it has now, on the GPU that was booked.
+_LOST = """
+    SELECT al.booking_id, al.gpu_id, CAST(:edges AS timestamptz[]), CAST({days} AS int[]),
+           greatest(al.starts_at, :start), least(al.ends_at, :until), CAST('infinity' AS timestamptz),
+           least(al.ends_at, :until), al.ends_at
+    FROM (SELECT booking_id, coalesce(instead_of_id, gpu_id) AS gpu_id, booked_from AS starts_at, starts_at AS ends_at,
+                 released_at, counted FROM allocations WHERE booked_from IS NOT NULL) AS al
+    JOIN bookings AS b ON b.id = al.booking_id
+    WHERE al.released_at IS NULL AND {condition}"""
 # A year's pieces are hashed, not sorted on disk. Each span has a plan of its own: one for any span would expect few
 # rows. Nothing is compiled: that takes longer than the query.
 _ROOM = text("""SELECT set_config('work_mem', '32MB', true), set_config('plan_cache_mode', 'force_custom_plan', true),
@@ -171,7 +180,8 @@ def pieces(days: Days, which: Sequence[str]) -> str:
 
 def allocations(condition: str, *, only_cut: bool = False) -> str:
     """As SQL, those for which this holds of `allocations AS al` and `bookings AS b`; `only_cut`: no whole days."""
-    return _ALLOCATIONS.format(condition=condition, days=":cut" if only_cut else "NULL")
+    days = ":cut" if only_cut else "NULL"
+    return " UNION ALL ".join(one.format(condition=condition, days=days) for one in (_ALLOCATIONS, _LOST))
 
 
 def make_room() -> None:

@@ -84,13 +84,14 @@ def _slices(
     while at < end:
         had = Numbers()
         for one in booking.allocations:
-            reserved = _shared(at, min(at + step, end), one.starts_at, one.ends_at)
+            since = one.booked_from or one.starts_at
+            reserved = _shared(at, min(at + step, end), since, one.ends_at)
             until = min(one.detached_at or one.ends_at, one.ends_at)
             attached = (
                 _shared(at, min(at + step, end), max(one.attached_at, one.starts_at), until) if one.attached_at else 0
             )
             given = one.ends_at if untaken else fees.given_from(one)
-            late = _shared(at, min(at + step, end), one.starts_at, given)
+            late = _shared(at, min(at + step, end), since, given)
             had += Numbers(reserved=reserved, attached=attached, not_given=late)
         yield Slice(at, had + found.get(at, Numbers()))
         at += step
