@@ -63,10 +63,10 @@ class Agent:
         directories: Directories | None = None,
     ) -> None:
         settings: Settings = app.extensions["berth"]
-        self.app, self.host_name, self.driver, self.settings = app, host_name, driver, settings
-        self.kernel = kernel
+        self.app, self.host_name, self.driver, self.kernel, self.settings = app, host_name, driver, kernel, settings
         self.sharer = Sharer(app, host_name, driver, directories or NoDirectories())
-        self.hands = Hands(Evictor(driver, kernel), settings.tick, LOOK.set)
+        kept = settings.data_dir / "agents" / f"{host_name}.gpus"
+        self.hands = Hands(Evictor(driver, kernel, kept), settings.tick, LOOK.set)
         self.stop = threading.Event()
         self.pass_began = 0.0  # monotonic; 0 between passes
         self.last_sign = time.monotonic()

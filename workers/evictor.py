@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Collection
 from dataclasses import replace
 from datetime import datetime, timedelta
+from pathlib import Path
 
 from app import clock
 from app.drivers.base import DriverError, HostSeen, LxdDriver, Node
@@ -36,11 +37,11 @@ SUSPECT_AFTER = 0.3  # seconds for which descriptors may be on their way to a pr
 
 
 class Evictor:
-    """One host's. `kernel` None: the host is another machine, and LXD's word has to do."""
+    """One host's. `kernel` None: the host is another machine, and LXD's word has to do. `kept`: see KnownGpus."""
 
-    def __init__(self, driver: LxdDriver, kernel: Kernel | None) -> None:
+    def __init__(self, driver: LxdDriver, kernel: Kernel | None, kept: Path | None = None) -> None:
         self.driver, self.kernel = driver, kernel
-        self.gpus = KnownGpus(driver if kernel else None)
+        self.gpus = KnownGpus(driver if kernel else None, kept)
         self.busy: set[str] = set()  # GPUs with a chain under way, perhaps of an earlier pass
         self.begun: frozenset[str] = frozenset()  # those when this pass looked: what it saw of them is half done
         self.scan: Scan | None = None  # the last look over the whole host
@@ -50,12 +51,14 @@ class Evictor:
         self._suspected: dict[tuple[int, int], float] = {}
         self._dues = Dues()
         self._endings: dict[str, Ending] = {}  # not proven free yet
-        self.seen = HostSeen()  # the host's instances as last looked at
+        self.seen = HostSeen(looked=False)  # the host's instances as last looked at
         self.swept = 0.0  # when the last look over the whole host began, by the monotonic clock
         self._lock = threading.Lock()
 
     def watch(self, want: Desired, seen: HostSeen | None) -> Watch:
-        """Begin a pass: what was seen, or what was last seen where LXD is away."""
+        """Begin a pass: what was seen, or what was last seen where LXD is away, or what the kernel shows."""
+        if seen is None and self.kernel and not self.seen.looked:
+            seen = self.kernel.running()
         self.seen = self.seen if seen is None else seen
         if (want := enforcement.marked(want, self.seen)).host_id:
             self.last = want
@@ -178,20 +181,18 @@ class Evictor:
         later = [holder for holder in holders if self._deadline(watch, pci, holder) > now]
         kept = [holder for holder in holders if holder not in later and holder.spared]
         due = tuple(holder for holder in holders if holder not in later and not holder.spared)
-        doubt = self._doubt(watch, pci, scan)
         if kept and not due:
             pid, name = kept[0].pid, kept[0].instance
             text = f"the first process of {name} holds it" if kept[0].first else f"NVML lists process {pid} of {name}"
             return Verdict(State.HELD, text=text, instances=(name,))
         if due:
-            names = tuple(sorted({holder.instance for holder in due}))
             text = f"{due[0].name} (process {due[0].pid} in {due[0].instance}) does not let go of it"
-            return Verdict(State.HELD, text=text, instances=names, holders=due)
+            return Verdict(State.HELD, text=text, instances=tuple(sorted({one.instance for one in due})), holders=due)
         if later:
             self._ask(later, 0.0)
             until = min(self._deadline(watch, pci, holder) for holder in later)
             return Verdict(State.WAITING, until=until, instances=tuple(sorted({holder.instance for holder in later})))
-        if doubt:
+        if doubt := self._doubt(watch, pci, scan):
             return Verdict(State.HELD, text=doubt[1], instances=(doubt[0],))
         if fresh:
             return Verdict(State.WAITING, until=now + timedelta(seconds=SUSPECT_AFTER))
@@ -244,7 +245,6 @@ class Evictor:
         new = self._unasked(holders)
         with self._lock:
             self.asked |= {(holder.pid, holder.start): clock.now() for holder in new}
-        able = [holder for holder in new if not holder.spared]
-        if able:
+        if able := [holder for holder in new if not holder.spared]:
             self.kernel.ask(able, seconds)
         return new

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import time
 from collections.abc import Collection
+from pathlib import Path
 
 from app.drivers.base import DriverError, GpuInfo, LxdDriver
+from workers.surveyor import BOOT_ID
 
 log = logging.getLogger(__name__)
 
@@ -15,10 +18,13 @@ AGAIN = 4.9  # seconds before the next, when one that is wanted is not among the
 
 
 class KnownGpus:
-    """Asks now and then, and for a GPU that is not known yet. `driver` None: there is nobody to ask."""
+    """Asks now and then, and for a GPU that is not known yet. `driver` None: there is nobody to ask.
 
-    def __init__(self, driver: LxdDriver | None) -> None:
-        self._driver = driver
+    `kept`: the file that tells them to an agent that is started while LXD is away. After a reboot it is of no use: the
+    nodes of GPUs may have other numbers then."""
+
+    def __init__(self, driver: LxdDriver | None, kept: Path | None = None) -> None:
+        self._driver, self._kept = driver, kept
         self._asked = 0.0
         self._known: tuple[GpuInfo, ...] = ()
 
@@ -28,7 +34,37 @@ class KnownGpus:
         age = time.monotonic() - self._asked
         if self._driver and (not self._known or age > EVERY or (missing and age > AGAIN)):
             try:
-                self._known, self._asked = tuple(self._driver.gpus()), time.monotonic()
+                found, self._asked = tuple(self._driver.gpus()), time.monotonic()
             except DriverError as error:
                 log.warning("the host's GPUs are not known now, going by what was last seen: %s", error)
+                self._known = self._known or self._read()
+            else:
+                if found != self._known:
+                    self._write(found)
+                self._known = found
         return self._known
+
+    def _write(self, found: Collection[GpuInfo]) -> None:
+        if self._kept is None:
+            return
+        rows = [[gpu.pci_address, gpu.model, gpu.minor, gpu.uuid, sorted(gpu.drm)] for gpu in found]
+        fresh = self._kept.with_suffix(".gpus.new")
+        try:
+            self._kept.parent.mkdir(parents=True, exist_ok=True)
+            fresh.write_text(json.dumps([BOOT_ID.read_text(), rows]))
+            fresh.rename(self._kept)
+        except OSError as error:
+            log.warning("the host's GPUs cannot be written down now: %s", error)
+
+    def _read(self) -> tuple[GpuInfo, ...]:
+        try:
+            boot, rows = json.loads(self._kept.read_text()) if self._kept else ("", [])
+            now = BOOT_ID.read_text()
+        except (OSError, ValueError):
+            return ()
+        if boot != now:
+            return ()
+        return tuple(
+            GpuInfo(address, model, minor, uuid, frozenset((a, b) for a, b in drm))
+            for address, model, minor, uuid, drm in rows
+        )

@@ -19,7 +19,7 @@ from app import clock
 from app.config import Settings
 from app.drivers.gauges import Gauge, Running
 from app.drivers.kernel import Kernel, Process
-from app.services.attribution import Period, Use, Whose, owners
+from app.services.attribution import Period, Use, Whose, booked, owners
 from app.services.metrics import Reading
 from app.services.samples import Now, Part
 from workers.evictor import Evictor
@@ -97,8 +97,10 @@ class Sampler:
         """One reading, `elapsed` seconds after the one before, by itself as the gauges say; a first one stands for no
         time."""
         self._set_clock(at)
-        seen = self._evictor.seen
-        owned, addresses = owners(seen), self._addresses()
+        seen, last = self._evictor.seen, self._evictor.last
+        if not seen.looked and last is None:
+            return  # nobody knows yet whose anything is
+        owned, addresses = booked(last) if last and not seen.looked else owners(seen), self._addresses()
         changed = {pci for pci in self._periods.keys() & addresses if self._periods[pci].owner != owned.get(pci)}
         look = self._count % LOOK == 0 or bool(changed) or self.unbooked.pending
         self._count += 1

@@ -87,7 +87,8 @@ class Watch:
         """What an instance may open now: the GPUs that are rightly in it, or about to be."""
         found = self.admitted.get(instance, frozenset())
         for item in self.want.wants:
-            if item.instance == instance and is_in(item, self.seen):
+            # Where nobody knows what is in it, what is booked stays open: nothing can be plugged in meanwhile.
+            if item.instance == instance and (is_in(item, self.seen) or not self.seen.looked):
                 found |= self.of(item.gpu.pci_address)
         return found
 

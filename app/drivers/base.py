@@ -92,7 +92,7 @@ NVIDIA_MAJOR = 195  # of /dev/nvidiaN; 195:255 and 195:254 belong to all GPUs
 @dataclass(frozen=True)
 class GpuInfo:
     """A GPU as LXD lists it. `drm`: its DRM nodes (/dev/dri/cardN, renderDN), where it has any; a reboot may change
-    them, so they are asked for anew and never stored."""
+    them, so they are asked for anew and not in the database."""
 
     pci_address: str
     model: str
@@ -161,9 +161,8 @@ class DeviceSeen:
 
 @dataclass(frozen=True)
 class InstanceSeen:
-    """One instance of the host. `status` in LXD's words, lower case: running, stopped, frozen, …
-
-    `init`: its first process, as the host numbers it; 0 where there is none or it is not known. `owner`: its mark."""
+    """One instance of the host. `status` in LXD's words, lower case: running, stopped, frozen, …; `init`: its first
+    process, as the host numbers it; 0 where there is none or it is not known; `owner`: its mark."""
 
     name: str
     status: str
@@ -176,9 +175,10 @@ class InstanceSeen:
 
 @dataclass(frozen=True)
 class HostSeen:
-    """Everything a pass needs to know about a host, by instance name."""
+    """What a pass needs to know about a host, by instance name. `looked`: LXD said so; else only what runs is known."""
 
     instances: dict[str, InstanceSeen] = field(default_factory=dict)
+    looked: bool = True
 
 
 @dataclass(frozen=True)

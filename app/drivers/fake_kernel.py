@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from app import clock
-from app.drivers.base import DriverError, HostSeen, Number
+from app.drivers.base import DriverError, HostSeen, InstanceSeen, Number
 from app.drivers.fake_gauges import FakeGauges, jobs
 from app.drivers.kernel import HOST, Holder, How, Parted, Process, Scan
 from app.drivers.simulated import SimulatedHost, State
@@ -51,6 +51,12 @@ class FakeKernel(SimulatedHost):
             found = [_holder(one, numbers) for one in state.setdefault("processes", [])]
             holders = tuple(holder for holder in found if holder is not None and (thorough or holder.how == How.OPEN))
             return Scan(holders, dict(state.get("doubts", {})), len(found))
+
+    def running(self) -> HostSeen:
+        """By the same file."""
+        with self._open() as state:
+            names = [name for name, one in state["instances"].items() if one["status"] in {"running", "frozen"}]
+        return HostSeen({name: InstanceSeen(name, "running", privileged=True) for name in names}, looked=False)
 
     @property
     def gauges(self) -> FakeGauges:

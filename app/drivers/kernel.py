@@ -105,6 +105,9 @@ class Kernel(Protocol):
         """Who on the host holds any of these devices. Not `thorough`: memory maps and descriptors in flight are looked
         at in turns, a part of the processes each time."""
 
+    def running(self) -> HostSeen:
+        """The instances that run, and their first processes, for as long as LXD has never been heard."""
+
     @property
     def gauges(self) -> Gauges:
         """What the host's GPUs are at: always the same object."""

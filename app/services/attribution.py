@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
 from app.drivers.base import HostSeen
+from app.services.plan import Desired
 from app.services.samples import Part
 
 MINUTE = timedelta(minutes=1)
@@ -36,6 +37,11 @@ def owners(seen: HostSeen) -> dict[str, Whose]:
         for device in instance.devices
         if device.ours and device.configured and device.tag is not None
     }
+
+
+def booked(want: Desired) -> dict[str, Whose]:
+    """The same by the calendar, for as long as nobody knows what the instances carry."""
+    return {one.gpu.pci_address: Whose(one.tag.booking_id, one.instance) for one in want.wants if one.instance}
 
 
 @dataclass(frozen=True)

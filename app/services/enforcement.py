@@ -53,7 +53,10 @@ def desired(host: Host) -> Desired:
 
 
 def marked(want: Desired, seen: HostSeen) -> Desired:
-    """The same where an instance that does not bear its owner's mark is nobody's machine, whatever it is called."""
+    """The same where an instance that does not bear its owner's mark is nobody's machine, whatever it is called. Where
+    LXD was never heard its name has to do."""
+    if not seen.looked:
+        return want
     others = {(item.instance, item.owner) for item in want.wants if item.owner and item.instance in seen.instances}
     others -= {(name, instance.owner) for name, instance in seen.instances.items()}
     wants = (replace(one, instance=None) if (one.instance, one.owner) in others else one for one in want.wants)

@@ -282,6 +282,53 @@ def test_who_is_stopped_dies(kernel: HostKernel, box: Box) -> None:
     assert not box.alive(pid)
 
 
+TITLE = "[lxc monitor] /var/lib/lxd/containers "
+# In a container, somebody who calls itself so, with a child.
+LIAR = f"""
+import subprocess
+liar = subprocess.Popen([{TITLE + "liar"!r}], executable={sys.executable!r}, stdin=subprocess.PIPE)
+liar.stdin.write(b"import subprocess, time; subprocess.Popen(['sleep', '600']); time.sleep(600)")
+liar.stdin.close()
+"""
+
+
+def watched(name: str, code: str) -> subprocess.Popen[bytes]:
+    """A program that calls itself as LXC's do that watch over a container, with a child that does `code`."""
+    child = f"{code}\nprint('ready', flush=True); import time; time.sleep(600)"
+    script = f"import subprocess, time; subprocess.Popen([{sys.executable!r}, '-c', {child!r}]); time.sleep(600)"
+    process = subprocess.Popen([TITLE + name], executable=sys.executable, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    assert process.stdin
+    assert process.stdout
+    with process.stdin:
+        process.stdin.write(script.encode())
+    assert process.stdout.readline() == b"ready\n"
+    process.stdout.close()
+    return process
+
+
+def test_what_runs_is_known_without_lxd_by_who_watches_over_it(kernel: HostKernel, box: Box, other: Box) -> None:
+    enter = "".join(f"open('{group}/cgroup.procs', 'w').write(str(os.getpid()));" for group in box.groups)
+    name = box.name.replace("box", "machine")  # LXC adds a number to a group's name where an older one is there
+    monitor = watched(name, f"import os; {enter}")
+    other.run(LIAR)
+    wait_for(lambda: len(other._members()) == 4, why="the liar has a child")
+    holder = box.run(OPEN_FULL)
+    try:
+        seen = kernel.running()
+        assert not seen.looked
+        assert seen.instances[name].init in box._members()
+        assert "liar" not in seen.instances
+        (found,) = [one for one in kernel.scan(seen, BOTH).holders if one.pid == holder]
+        assert found.instance == name
+        assert kernel.fence(seen, {name: frozenset({FULL})}, BOTH) == {}
+        assert not box.can_open(FULL)
+        assert kernel.kill([found], 5) == ()
+        assert not box.alive(holder)
+    finally:
+        monitor.kill()
+        monitor.wait()
+
+
 def test_a_containers_first_process_is_known_and_not_killed(kernel: HostKernel, box: Box) -> None:
     box.init = box.run(OPEN_FULL)
     (found,) = holders(kernel, box)

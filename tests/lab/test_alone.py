@@ -18,7 +18,7 @@ import pytest
 
 from app.extensions import db, transaction
 from app.models import Allocation, AuditEvent, Booking, EntryKind, LedgerEntry
-from app.services import policy
+from app.services import accounts, changes, policy
 from tests.browser.watch import configured
 from tests.lab.clinging import ToldApart, clingers, first_opened, last_opened
 from tests.lab.fault_judge import Span
@@ -135,6 +135,11 @@ def written_once(berth: Scene, number: int, due: int) -> None:
     assert due <= min(moments) <= max(moments) <= time.time()
 
 
+def end_now(berth: Scene, name: str, number: int) -> None:
+    with berth.app.app_context(), transaction():
+        changes.end_now(accounts.get(name), number)
+
+
 def closed(berth: Scene, number: int) -> bool:
     query = db.select(Allocation.detached_at, Booking.settled_at).join(Booking).where(Booking.id == number)
     row = berth.ask(lambda: db.session.execute(query).one())
@@ -167,6 +172,7 @@ def test_without_database_valkey_and_portal(berth: Scene, host: ToldApart, cling
         written_once(berth, number, due)
         assert time.time() - back < BACK
     assert berth.ask(lambda: db.session.scalar(db.select(Booking.settled_at).where(Booking.id == later))) is None
+    end_now(berth, other, later)
 
 
 def test_without_lxd(berth: Scene, host: ToldApart, clinging: tuple[Path, list[str]]) -> None:
@@ -190,6 +196,35 @@ def test_without_lxd(berth: Scene, host: ToldApart, clinging: tuple[Path, list[s
         until(time.time() + 0.5)
         again = [span for span in watch.facts().spans if span.machine == one and span.minor == minor]
         assert max(span.end for span in again) <= due + ENDED, "it came back with LXD"
+
+
+def test_an_agent_that_starts_while_lxd_is_away(
+    berth: Scene, host: ToldApart, clinging: tuple[Path, list[str]]
+) -> None:
+    """It never heard LXD: it ends what is over, and leaves who has a booking alone."""
+    logs, (one, other) = clinging
+    ends, stays = host.minors
+    actions = db.select(AuditEvent.action)
+    with Watch(berth, host, logs) as watch:
+        begin = second_from_now(1)
+        due = begin + 3 * LENGTH
+        berth.book(one, host, 0, begin, due)
+        later = berth.book(other, host, 1, begin, due + 600)
+        berth.wake(host)
+        wait_for(lambda: held(watch, one, ends) and held(watch, other, stays), LENGTH, "both are held")
+        with host.without_lxd():
+            [agent] = berth.berth.pids("workers agent")[:1]
+            os.kill(agent, signal.SIGKILL)
+            wait_for(lambda: berth.berth.pids("workers agent")[:1] not in ([], [agent]), 10, "another agent")
+            assert time.time() < due - LENGTH, "killed too late"
+            until(due + AWAY)
+            assert (other, stays) in watch.now(), "who has a booking keeps it"
+            spans = list(watch.facts().spans)
+        gone_in_time(spans, one, ends, begin, due)
+        wait_for(lambda: configured(host, one) == set(), HEARD, "detached")
+        assert (other, stays) in watch.now()
+    assert {"gpu.intruder", "gpu.quarantined"}.isdisjoint(berth.ask(lambda: set(db.session.scalars(actions))))
+    end_now(berth, other, later)
 
 
 def held(watch: Watch, name: str, minor: int) -> bool:

@@ -20,6 +20,8 @@ from tests.workers.test_reconciler import audited
 from workers import evictor
 from workers.aftermath import MOST
 from workers.dues import PROVE_WITHIN
+from workers.evictor import Evictor
+from workers.handover import Hands
 from workers.telling import describe
 
 HOUR, GRACE = timedelta(hours=1), timedelta(seconds=20)
@@ -57,6 +59,13 @@ def booked(house: House, freeze: Freeze, *, follower: bool = False) -> tuple[Boo
     second = make_booking(house.bob, house.gpus[:1], NOW + HOUR, NOW + 2 * HOUR) if follower else None
     house.run()
     return first, second
+
+
+def raising(error: Exception) -> Callable[..., Any]:
+    def fail(*_arguments: object) -> Any:
+        raise error
+
+    return fail
 
 
 # The grace
@@ -475,6 +484,28 @@ def test_without_lxd_the_fence_still_falls_and_holders_end(house: House, freeze:
     assert house.allocation(booking).detached_at is None, "its device is still in"
     house.run()
     assert house.allocation(booking).detached_at == NOW + HOUR + GRACE
+
+
+def test_an_agent_that_never_heard_lxd_ends_what_is_over_and_nothing_else(
+    house: House, freeze: Freeze, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    booked(house, freeze)
+    make_booking(house.bob, house.gpus[1:2], NOW, NOW + 2 * HOUR)
+    house.run()
+    over, rightful = house.kernel.add_process("alice", CARDS[0]), house.kernel.add_process("bob", CARDS[1])
+    house.hands = Hands(Evictor(house.lxd, house.kernel))  # it was restarted
+    monkeypatch.setattr(house.lxd, "observe", raising(HostUnreachable("Connect to LXD", "refused")))
+    for seconds in range(0, 40, 4):
+        freeze(NOW + HOUR - timedelta(seconds=40 - seconds))
+        assert not house.run().ok
+        assert house.kernel.processes() == [over, rightful]
+    freeze(NOW + HOUR + GRACE)
+    house.run()
+    assert house.kernel.processes() == [rightful]
+    assert not house.kernel.may_open("alice", CARDS[0])
+    assert house.kernel.may_open("bob", CARDS[1])
+    assert told("gpu.intruder") == told("gpu.quarantined") == []
+    house.hands.close()
 
 
 def test_without_lxd_what_was_just_plugged_in_can_be_opened(house: House, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,6 +14,7 @@ import pytest
 import sqlalchemy as sa
 from flask import Flask
 
+from app.drivers.base import HostUnreachable
 from app.drivers.gauges import Gauge
 from app.drivers.kernel import Process
 from app.extensions import db
@@ -25,6 +26,8 @@ from tests.runtime.running import wait_for
 from tests.workers.house import NOW, House
 from tests.workers.measuring import HOUR, Freeze, Kernel, booked, cards, deliver, minutes, steps
 from workers.delivery import Delivery
+from workers.evictor import Evictor
+from workers.handover import Hands
 from workers.locks import exclusive
 from workers.sampler import LOOK, Sampler
 
@@ -49,6 +52,22 @@ def test_each_gpu_is_read_and_all_of_its_time_is_somebodys(
     assert shown[first].values["utilisation"] > 0
     (process,) = shown[first].processes
     assert (process["instance"], process["booking"], process["name"]) == ("alice", booking.id, "python")
+
+
+def test_while_lxd_was_never_heard_the_calendar_says_whose_it_is(app: Flask, house: House, freeze: Freeze) -> None:
+    booking = booked(house)
+    hands = Hands(Evictor(house.lxd, house.kernel))  # the agent was restarted
+    sampler = Sampler(app.extensions["berth"], "lab", hands.evictor)
+    steps(sampler, house, freeze, NOW, 3)
+    assert sampler.now == {}, "nobody knew anything"
+    house.hands, before = hands, house.hands
+    house.lxd.fail_next("observe", HostUnreachable("Connect to LXD", "refused"))
+    assert not house.run().ok
+    steps(sampler, house, freeze, NOW, 1 + 60 // 2)
+    deliver(app, house, sampler)
+    first = house.gpus[0].id
+    assert {key[2:]: value for key, value in minutes().items() if key[0] == first} == {(booking.id, "alice"): 60_000}
+    before.close()
 
 
 def test_a_minute_has_sixty_seconds_however_late_readings_come(
@@ -201,6 +220,7 @@ def test_one_that_does_not_answer_is_told_of_once_each_time(
     app: Flask, house: House, sampler: Sampler, stub: Stub, kernel: Kernel
 ) -> None:
     make_admin()
+    house.run()
     one, *rest = cards(house)
     delivery = Delivery(app, "lab", sampler)
 

@@ -19,6 +19,8 @@ from app.drivers.holders.nodes import PROC
 _PAYLOAD = re.compile(rb"^\d+:[^:\n]*:/(lxc\.payload\.[^/\n]+)", re.MULTILINE)
 _CGROUPS_AT_MOST = 2000  # below one container; one that has more is told of, not waited for
 _CGROUP_LIMIT = 1 << 18  # bytes of a process's own list: a path may be long, the trees are few
+_MONITOR = b"[lxc monitor] "  # the path of its containers and a name follow
+_TITLE_LIMIT = 4096
 _OCTAL = re.compile(r"\\([0-7]{3})")
 
 
@@ -68,6 +70,27 @@ def members() -> dict[int, str]:
             for group in below(top):
                 found |= dict.fromkeys(map(int, (group / "cgroup.procs").read_text().split()), top.name)
     return found
+
+
+def monitored(proc: Path = PROC) -> dict[str, int]:
+    """The containers that run, by LXD's names for them, and their first processes: as LXC's programs that watch over
+    them call themselves. They are in no container; what is in one may call itself what it likes."""
+    found: dict[str, int] = {}
+    for folder in proc.iterdir():
+        with suppress(OSError):
+            if not folder.name.isdigit() or not (name := _watches(folder)) or payload(int(folder.name), proc):
+                continue
+            for task in (folder / "task").iterdir():
+                for child in map(int, (task / "children").read_text().split()):
+                    if payload(child, proc):
+                        found[name] = child
+    return found
+
+
+def _watches(folder: Path) -> str:
+    with (folder / "cmdline").open("rb") as file:
+        line = file.read(_TITLE_LIMIT).rstrip(b"\0")
+    return line.rpartition(b" ")[2].decode(errors="surrogateescape") if line.startswith(_MONITOR) else ""
 
 
 def below(top: Path) -> Iterator[Path]:

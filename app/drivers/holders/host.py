@@ -9,7 +9,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
-from app.drivers.base import NVIDIA_MAJOR, DriverError, HostSeen, Number
+from app.drivers.base import NVIDIA_MAJOR, DriverError, HostSeen, InstanceSeen, Number
 from app.drivers.gauges import NvmlGauges
 from app.drivers.holders import cgroups, ending, listed, nodes
 from app.drivers.holders.cgroups import Hierarchies
@@ -96,6 +96,12 @@ class HostKernel:
         holders = tuple(_holder(row, names, firsts, numbers) for row in rows if row[0] not in own)
         doubts = {names.get(group, group): why for group, why in found.doubts.items()} | self._astray(seen)
         return Scan(tuple(holder for holder in holders if holder is not None), doubts, found.processes)
+
+    def running(self) -> HostSeen:
+        """As LXC knows them. Which are privileged is not known: the fence opens nothing again in such a one."""
+        found = cgroups.monitored()
+        seen = {name: InstanceSeen(name, "running", privileged=True, init=init) for name, init in found.items()}
+        return HostSeen(seen, looked=False)
 
     def whose(self, seen: HostSeen, pids: Collection[int]) -> dict[int, Process]:
         """By /proc; an instance that was not seen yet goes by its cgroup's name."""
