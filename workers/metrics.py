@@ -24,7 +24,7 @@ FAILED = Counter(
 )
 LATENESS = Histogram(
     "berth_enforcement_lateness_seconds",
-    "From a booking's start until its GPU was seen attached, from its end until it was proven free",
+    "From a booking's start until its GPU was seen attached; from its end, and the grace of what ran on, to free",
     ["what"],
     buckets=(0.5, 1, 2, 5, 10, 20, 30, 60, 120, 300, 900),
     registry=REGISTRY,

@@ -149,12 +149,19 @@ class Sampler:
         last = self._evictor.last
         return last.guarded if last else frozenset(gpu.pci_address for gpu in self._evictor.gpus())
 
+    def _leaving(self) -> dict[str, Whose]:
+        """Who may go on for a moment though their booking is over: the grace."""
+        last = self._evictor.last
+        over = [one for one in last.endings if one.instance and one.kill_at > clock.now()] if last else []
+        return {one.gpu.pci_address: Whose(one.tag.booking_id, one.instance or "") for one in over}
+
     def _look(self, gauges: Collection[Gauge], people: dict[int, Process], owned: dict[str, Whose]) -> None:
         """Close all periods with the processes that are there, and begin new ones."""
         known, self._known = self._known | people, people
-        parts, strays = [], []
+        parts, strays, leaving = [], [], self._leaving()
         for gauge in gauges:
             pci, period, told = gauge.pci_address, self._periods[gauge.pci_address], gauge.processes is not None
+            period.entitle(leaving.get(pci))
             listed = [(one, known[one.pid]) for one in gauge.processes or () if one.pid in known]
             uses = [Use(period.whose(who.instance), one.memory, one.utilisation) for one, who in listed]
             alive = [(one, who) for one, who in listed if one.pid in people]

@@ -104,6 +104,16 @@ def not_gone(now: datetime) -> tuple[ColumnElement[bool], ...]:
     )
 
 
+def due(allocations: Sequence[Allocation]) -> dict[int, datetime]:
+    """By id, when each that was attached should be free: at its end or, where something on it was asked to end, once
+    that has had the time for it that the rules give."""
+    ends = _ends_of([one for one in allocations if one.asked_at])
+    return {
+        one.id: _killed_at(one, ends) if one.asked_at else min(one.released_at or one.ends_at, one.ends_at)
+        for one in allocations
+    }
+
+
 def _asked_at(allocation: Allocation, ends: Mapping[int, End]) -> datetime:
     return ends[allocation.booking_id].grace.asked_at(allocation.ends_at)
 

@@ -15,11 +15,12 @@ from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 from sqlalchemy import func, select
+from sqlalchemy.orm import joinedload
 
 from app import clock
 from app.extensions import db
-from app.models import Account, Allocation, Booking, Gpu, Host, Notice, Operation, OperationState, Wait, WaitState
-from app.services import activity, alarms, live_seen, surveys
+from app.models import Account, Allocation, Booking, Host, Notice, Operation, OperationState, Wait, WaitState
+from app.services import activity, alarms, enforcement, live_seen, surveys
 from app.services.checkup import pools
 from app.services.enforcement import not_gone
 from app.services.live_seen import THROTTLES, Hold, Seen, throttled_by
@@ -76,8 +77,9 @@ def families(*, names: bool, host: Host | None = None) -> Iterator[Metric]:
     yield from _gpus(found, now, names=names)
     query = select(Host).order_by(Host.name)
     hosts = db.session.scalars(query if host is None else query.where(Host.id == host.id)).all()
-    yield from _hosts(hosts, found, now)
-    yield _pools({one.id: one.name for one in hosts})
+    needed = alarms.needed_hosts()  # others may be switched off, and an alert would have no end
+    yield from _hosts([one for one in hosts if one.id in needed], found, now)
+    yield _pools({one.id: one.name for one in hosts if one.id in needed or live_seen.is_fresh(one.seen_at, now)})
     yield from _work({one.id: one.name for one in hosts}, now)
     if host is None:
         yield from _lab(now, names=names)
@@ -151,7 +153,6 @@ def _who(held: Hold | None) -> list[str]:
 
 
 def _hosts(hosts: Iterable[Host], found: list[Seen], now: datetime) -> Iterator[Metric]:
-    hosts = list(hosts)
     states: dict[tuple[str, str], int] = {}
     for gpu in found:
         states[gpu.host, gpu.state] = states.get((gpu.host, gpu.state), 0) + 1
@@ -159,16 +160,15 @@ def _hosts(hosts: Iterable[Host], found: list[Seen], now: datetime) -> Iterator[
     for (name, state), count in sorted(states.items()):
         family.add_metric([name, state], count)
     yield family
-    took = [(host.name, timedelta(milliseconds=host.pass_ms)) for host in hosts if host.pass_ms is not None]
     help_text = "Whether the last pass could not look at it, or not for who holds its GPUs"
     trouble = _family("berth_host_trouble", help_text, ["host"])
     for host in hosts:
         trouble.add_metric([host.name], bool(host.trouble))
     yield trouble
-    needed = alarms.needed_hosts()  # others may be switched off, and an alert would have no end
-    seen = [(host.name, now - host.seen_at) for host in hosts if host.seen_at is not None and host.id in needed]
+    seen = [(host.name, now - (host.seen_at or host.created_at)) for host in hosts]
+    took = [(host.name, timedelta(milliseconds=host.pass_ms)) for host in hosts if host.pass_ms is not None]
     passed = [(host.name, now - host.pass_at) for host in hosts if host.pass_at is not None]
-    yield _seconds("berth_agent_seen_seconds", "Since the last sign of life of a host's agent", seen)
+    yield _seconds("berth_agent_seen_seconds", "Since a host's agent gave a sign of life, or the host was added", seen)
     yield _seconds("berth_pass_age_seconds", "Since the last pass that could look at the host", passed)
     yield _seconds("berth_pass_duration_seconds", "How long that pass took", took)
 
@@ -183,19 +183,17 @@ def _pools(hosts: Mapping[int, str]) -> Metric:
 
 
 def _work(hosts: Mapping[int, str], now: datetime) -> Iterator[Metric]:
-    late = (
-        select(Gpu.host_id, func.count(), func.min(func.least(Allocation.ends_at, Allocation.released_at)))
-        .join(Gpu, Gpu.id == Allocation.gpu_id)
-        .where(*not_gone(now))
-        .group_by(Gpu.host_id)
-    )
+    query = select(Allocation).where(*not_gone(now)).options(joinedload(Allocation.gpu))
+    over = db.session.scalars(query).all()
+    due, rows = enforcement.due(over), dict[int, list[datetime]]()
+    for one in over:
+        rows.setdefault(one.gpu.host_id, []).append(due[one.id])
     overdue = _family("berth_gpus_overdue", "GPUs whose booking is over and that are not seen to be gone", ["host"])
-    rows = {host_id: (count, since) for host_id, count, since in db.session.execute(late)}
     for host_id, name in hosts.items():
-        overdue.add_metric([name], rows[host_id][0] if host_id in rows else 0)
+        overdue.add_metric([name], len(rows.get(host_id, ())))
     yield overdue
-    since = [(name, now - rows[host_id][1]) for host_id, name in hosts.items() if host_id in rows]
-    yield _seconds("berth_gpus_overdue_seconds", "For how long the first of them has been over", since)
+    since = [(name, max(timedelta(0), now - min(rows[host_id]))) for host_id, name in hosts.items() if host_id in rows]
+    yield _seconds("berth_gpus_overdue_seconds", "For how long the first of them should have been gone", since)
     open_ones = (
         select(Operation.host_id, Operation.state, func.count())
         .where(Operation.state.in_((OperationState.QUEUED, OperationState.RUNNING)))

@@ -62,7 +62,7 @@ def record_gone(host: Host, want: Desired, seen: HostSeen, free: Mapping[str, da
     A device or a bare node that says of itself whose it is blocks that one only; one that does not say, blocks.
     """
     now, late = clock.now(), list[Late]()
-    leaving = {ending.tag.allocation_id for ending in want.endings}
+    leaving = {ending.tag.allocation_id: ending.kill_at for ending in want.endings}
     query = on(host).where(*not_gone(now)).order_by(Allocation.id)
     for allocation in db.session.scalars(_for_writing(query)):
         pci = allocation.gpu.pci_address
@@ -77,6 +77,8 @@ def record_gone(host: Host, want: Desired, seen: HostSeen, free: Mapping[str, da
         if all(device.tag is not None and device.tag.allocation_id != allocation.id for device in devices):
             allocation.detached_at = max((free or {}).get(pci, now), allocation.attached_at or now)
             due = allocation.released_at or allocation.ends_at
+            if allocation.asked_at is not None:  # what was on it had the rules' time to end
+                due = leaving.get(allocation.id, due)
             late.append(Late("detach", max(0.0, (allocation.detached_at - due).total_seconds())))
             audit.record(
                 f"agent:{host.name}",

@@ -10,8 +10,9 @@ from flask import Flask
 
 from app import create_app, queue
 from app.config import BadSettings, Settings
-from app.models import Gpu, GpuState
-from app.services import inventory
+from app.extensions import db
+from app.models import Allocation, Gpu, GpuState, Host
+from app.services import inventory, policy
 from app.services.samples import Now, show
 from tests.conftest import settings_for
 from tests.factories import gpus_of, make_booking, make_host, make_user
@@ -61,6 +62,7 @@ def test_the_api_without_a_database(tmp_path) -> None:
 
 def test_metrics(app: Flask, client: Client, gpus: list[Gpu]) -> None:
     gpus[2].state = GpuState.QUARANTINE
+    db.session.scalars(db.select(Host).where(Host.name == "ws2")).one().created_at = NOW - timedelta(minutes=1)
     user = make_user("secretname")
     make_booking(user, gpus[:1], NOW - timedelta(hours=1), NOW + timedelta(hours=1))
     make_booking(user, gpus[:1], NOW + timedelta(hours=1), NOW + timedelta(hours=2))
@@ -73,7 +75,7 @@ def test_metrics(app: Flask, client: Client, gpus: list[Gpu]) -> None:
     assert samples['berth_pass_age_seconds{host="ws1"}'] == 4
     assert samples['berth_pass_duration_seconds{host="ws1"}'] == 0.056
     assert samples['berth_agent_seen_seconds{host="ws1"}'] == 3
-    assert 'berth_agent_seen_seconds{host="ws2"}' not in samples
+    assert samples['berth_agent_seen_seconds{host="ws2"}'] == pytest.approx(60), "never since it was added"
     assert (samples["berth_queue_up"], samples["berth_database_up"]) == (0, 1)
     assert samples['berth_operations{host="ws1",state="queued"}'] == 0
     assert "secretname" not in page.body
@@ -88,6 +90,8 @@ def test_nothing_is_silent_of_what_nobody_counts_on(client: Client, gpus: list[G
             f'berth_gpu_seen_seconds{{gpu="{n}",host="ws1",model="{gpus[n].model}"}}': f"gpu {n}" for n in range(3)
         }
         names['berth_agent_seen_seconds{host="ws1"}'] = "agent"
+        for name in ("host_trouble", "pass_duration_seconds", "pass_age_seconds"):
+            assert (f'berth_{name}{{host="ws1"}}' in samples) == ('berth_agent_seen_seconds{host="ws1"}' in samples)
         return {short for name, short in names.items() if name in samples}
 
     for gpu in gpus:
@@ -107,6 +111,25 @@ def test_nothing_is_silent_of_what_nobody_counts_on(client: Client, gpus: list[G
     for gpu in gpus:
         gpu.state, gpu.gone_at = GpuState.IN_SERVICE, None
     assert told() == everything
+
+
+def test_nothing_is_overdue_while_the_grace_lasts(client: Client, gpus: list[Gpu]) -> None:
+    def seconds() -> tuple[float, float]:
+        samples = read(client.get("/metrics"))
+        return samples['berth_gpus_overdue{host="ws1"}'], samples['berth_gpus_overdue_seconds{host="ws1"}']
+
+    policy.current().grace_seconds = 300
+    booking = make_booking(make_user(), gpus[:1], NOW - timedelta(hours=1), NOW - timedelta(seconds=200))
+    allocation = db.session.scalars(db.select(Allocation).where(Allocation.booking_id == booking.id)).one()
+    allocation.attached_at = booking.starts_at
+    assert seconds() == (1, 200), "nothing was on it"
+    allocation.asked_at = booking.ends_at
+    assert seconds() == (1, 0)
+    policy.current().grace_seconds = 50
+    assert seconds() == (1, 150)
+    policy.current().grace_seconds = 300
+    make_booking(make_user(), gpus[:1], booking.ends_at, NOW + timedelta(hours=1))
+    assert seconds() == (1, 200), "somebody else comes next: the grace lay before the end"
 
 
 def test_what_waits_in_the_queues(client: Client, gpus: list[Gpu], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -56,6 +56,17 @@ def test_passes_and_their_lateness_are_counted(house: House, freeze: Callable[[d
     assert value(metrics.text(), "berth_agent_pass_seconds_count") == passes + 4
 
 
+def test_the_grace_of_what_ran_on_is_not_late(house: House, freeze: Callable[[datetime], None]) -> None:
+    make_booking(house.alice, house.gpus[:1], NOW, NOW + HOUR)
+    house.run()
+    house.kernel.add_process("alice", (195, 0), stubborn=True)
+    found = []
+    for seconds in (0, 10, 20, 24):  # of which the rules give 20
+        freeze(NOW + HOUR + seconds * SECOND)
+        found += [(seconds, one.seconds) for one in house.run().outcome.late]
+    assert found == [(20, 0)]
+
+
 def away(**_what: object) -> None:
     raise OperationalError("the database is away", {}, Exception())
 

@@ -96,7 +96,9 @@ def test_what_is_out_of_service_is_let_go_of(house: House, sampler: Sampler, fre
     steps(sampler, house, freeze, NOW, 4)
     away = house.gpus[3].pci_address
     assert away in sampler.now
-    house.hands.evictor.last = SimpleNamespace(guarded=frozenset(gpu.pci_address for gpu in house.gpus[:3]))
+    last = house.hands.evictor.last
+    assert last
+    house.hands.evictor.last = replace(last, guarded=frozenset(gpu.pci_address for gpu in house.gpus[:3]))
     sampler.step(house.kernel, NOW + timedelta(seconds=8), 2.0)
     assert away not in sampler.now
     kept = [part for path in sampler.journal.seal() for part in sampler.journal.read(path)]
@@ -123,6 +125,27 @@ def test_who_comes_next_has_nothing_of_what_was_before(
         if gpu == house.gpus[0].id:
             found[booking] = found.get(booking, 0) + value
     assert found == {first.id: 6_000, second.id: 6_000}
+
+
+def test_who_runs_on_in_the_grace_is_no_stray(
+    app: Flask, house: House, sampler: Sampler, freeze: Freeze, kernel: Kernel, stub: Stub
+) -> None:
+    booking, delivery = booked(house), Delivery(app, "lab", sampler)
+    one, *rest = cards(house)
+    stub.say(replace(one, compute=[4711]), *rest)
+    kernel.people = {4711: Process(1, "alice", "python")}
+    house.kernel.add_process("alice", (195, 0), stubborn=True, pid=4711)
+    shown = {}
+    for seconds in (-4, 4, 16, 26):  # of which the rules give 20 after the end
+        freeze(NOW + HOUR + timedelta(seconds=seconds))
+        if seconds < 20:
+            house.run()
+        sampler._count = 0
+        sampler.step(kernel, NOW + HOUR + timedelta(seconds=seconds), 2.0)  # type: ignore[arg-type]
+        delivery.step()
+        shown[seconds] = [row["booking"] for row in db.session.get_one(GpuNow, house.gpus[0].id).processes]
+        db.session.expire_all()
+    assert shown == {-4: [booking.id], 4: [booking.id], 16: [booking.id], 26: [0]}
 
 
 def test_only_one_agent_of_a_host_reads(app: Flask, house: House, sampler: Sampler) -> None:
