@@ -114,7 +114,8 @@ def _see(sight: Sight, driver: LxdDriver) -> None:
             raise
         sight.lxd = False
         sight.gpus = tuple(gpu for gpu in sight.want.gpus if gpu.minor >= 0)
-        sight.notes.append(f"LXD is away ({error}): machines are named as their cgroups are.")
+        sight.notes.append(f"LXD is away ({error}): which machines run is told by what watches over them.")
+        seen = sight.kernel.running()
     sight.scan = sight.kernel.scan(seen, frozenset().union(*(gpu.numbers for gpu in sight.gpus)))
 
 
