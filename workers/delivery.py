@@ -7,9 +7,12 @@ batch that it took before the answer was lost, or before we were killed, it know
 from __future__ import annotations
 
 import logging
+import math
 import threading
 import time
+from collections.abc import Callable
 from datetime import datetime
+from pathlib import Path
 
 from flask import Flask
 from sqlalchemy.exc import DataError, IntegrityError
@@ -26,7 +29,9 @@ log = logging.getLogger(__name__)
 
 SHOW_EVERY = 4.0  # seconds
 DELIVER_EVERY = 60.0
+BREATH = 2.0  # likewise for what waits, until what is new has its turn again: after days away there is much of it
 AT_ONCE = 0.5  # what is at once
+_REFUSED = (DataError, IntegrityError, ValueError, TypeError, LookupError, ArithmeticError)
 
 
 class Delivery:
@@ -37,6 +42,7 @@ class Delivery:
         self.lost = Lost()
         self._shown: dict[str, datetime] = {}
         self._delivered = -DELIVER_EVERY
+        self._left: set[Path] = set()  # what can be neither removed nor set aside
 
     def run(self, stop: threading.Event) -> None:
         """Until `stop` is set."""
@@ -68,29 +74,48 @@ class Delivery:
                 self._shown |= {pci: now.seen_at for pci, now in new.items()}
                 self._record(host)
                 if due:
-                    self.deliver(host.id)
-                    self._delivered = time.monotonic()
+                    began = time.monotonic()
+                    self.deliver(host.id, BREATH)
+                    if time.monotonic() - began < BREATH:  # else some of it may wait still
+                        self._delivered = time.monotonic()
             finally:
                 db.session.remove()
 
-    def deliver(self, host_id: int) -> int:
-        """Everything in the journal, oldest first; how many batches. Needs an app context, and a database: what is
-        being tried is not added to any more."""
-        journal, number = self.sampler.journal, 0
-        for path in journal.seal():
-            try:
-                parts = journal.read(path)
-                with transaction():
-                    unknown = samples.deliver(host_id, path.stem, parts)
-            except (DataError, IntegrityError, ValueError, TypeError):
-                log.exception("a batch of what GPUs did is refused, and set aside: %s", path)
-                journal.set_aside(path)
-                continue
-            if unknown:
-                log.info("%s: %d parts are of GPUs that are not known any more", self.host_name, unknown)
-            journal.done(path)
-            number += 1
+    def deliver(self, host_id: int, within: float = math.inf) -> int:
+        """What is in the journal, oldest first, for so many seconds; how many batches. Needs an app context, and a
+        database: what is being tried is not added to any more."""
+        number, until = 0, time.monotonic() + within
+        for tried, path in enumerate(path for path in self.sampler.journal.seal() if path not in self._left):
+            if tried and time.monotonic() >= until:
+                break
+            number += self._deliver(host_id, path)
         return number
+
+    def _deliver(self, host_id: int, path: Path) -> bool:
+        """One batch; whether it was taken. One that cannot be read or is refused keeps no other one waiting."""
+        journal = self.sampler.journal
+        try:
+            parts = journal.read(path)
+            with transaction():
+                unknown = samples.deliver(host_id, path.stem, parts)
+        except FileNotFoundError:  # too old, or too much, meanwhile
+            return False
+        except (OSError, *_REFUSED):
+            log.exception("a batch of what GPUs did cannot be read or is refused, and set aside: %s", path)
+            self._put(journal.set_aside, path)
+            return False
+        if unknown:
+            log.info("%s: %d parts are of GPUs that are not known any more", self.host_name, unknown)
+        self._put(journal.done, path)
+        return True
+
+    def _put(self, away: Callable[[Path], None], path: Path) -> None:
+        """Where a file cannot be moved either, this agent does not try it again: the database knows what it took."""
+        try:
+            away(path)
+        except OSError as error:
+            log.warning("a batch of what GPUs did stays where it is: %s", error)
+            self._left.add(path)
 
     def _record(self, host: Host) -> None:
         """Use without a booking, and GPUs that do not answer; once each time."""

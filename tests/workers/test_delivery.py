@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import errno
 import threading
 from collections.abc import Collection
 from datetime import timedelta
+from pathlib import Path
 
 import pytest
 from flask import Flask
 from sqlalchemy.exc import DataError, OperationalError
 
+from app.extensions import db
+from app.models import GpuNow
 from app.services import samples
 from app.services.samples import Part
 from tests.workers.house import NOW, House
@@ -91,3 +95,69 @@ def test_a_batch_that_is_refused_keeps_no_other_waiting(
     assert deliver(app, house, sampler) == 1
     assert list(minutes().values()) == [2]
     assert len(list(sampler.journal.folder.glob("*.refused"))) == 1
+
+
+@pytest.mark.parametrize("trouble", [OSError(errno.EIO, "Input/output error"), KeyError("minute")])
+@pytest.mark.parametrize("stays", [False, True])
+def test_a_batch_that_cannot_be_read_keeps_no_other_waiting(
+    app: Flask, house: House, sampler: Sampler, monkeypatch: pytest.MonkeyPatch, trouble: Exception, *, stays: bool
+) -> None:
+    broken, tried = three_batches(house, sampler)[0], []
+    real = sampler.journal.read
+
+    def read(path: Path) -> list[Part]:
+        tried.append(path)
+        if path == broken:
+            raise trouble
+        return real(path)
+
+    monkeypatch.setattr(sampler.journal, "read", read)
+    if stays:  # the disk takes no change either
+        monkeypatch.setattr(sampler.journal, "set_aside", away_from_disk)
+    delivery = Delivery(app, "lab", sampler)
+    assert [delivery.deliver(house.host.id), delivery.deliver(house.host.id)] == [2, 0]
+    assert (list(minutes().values()), tried.count(broken), broken.exists()) == ([5], 1, stays)
+
+
+def test_a_batch_that_is_gone_meanwhile_or_cannot_be_removed_keeps_no_other_waiting(
+    app: Flask, house: House, sampler: Sampler, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, *others = three_batches(house, sampler)
+    monkeypatch.setattr(sampler.journal, "seal", lambda: [first, *others])
+    monkeypatch.setattr(sampler.journal, "done", away_from_disk)
+    first.unlink()
+    delivery = Delivery(app, "lab", sampler)
+    assert [delivery.deliver(house.host.id), delivery.deliver(house.host.id)] == [2, 0]
+    assert list(minutes().values()) == [5]
+    assert [path.exists() for path in others] == [True, True]
+
+
+def test_what_gpus_are_at_goes_on_being_shown_while_days_of_what_they_did_flow(
+    app: Flask, house: House, sampler: Sampler, freeze: Freeze, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    booked(house)
+    three_batches(house, sampler)
+    delivery = Delivery(app, "lab", sampler)
+    monkeypatch.setattr("workers.delivery.BREATH", 0.0)  # time for one at a time
+    seen, waiting = [], []
+    for number in range(1, 5):
+        steps(sampler, house, freeze, NOW + timedelta(seconds=20 * number), 1)
+        delivery.step()
+        seen.append(db.session.query(GpuNow.seen_at).first()[0] - NOW)
+        waiting.append(len(list(sampler.journal.folder.glob("*.parts"))))
+    assert seen == [timedelta(seconds=20 * number) for number in range(1, 5)]
+    assert waiting == sorted(waiting, reverse=True)
+    assert waiting[0] >= 2
+
+
+def three_batches(house: House, sampler: Sampler) -> list[Path]:
+    """Of one minute: of 1, 2 and 3 ms."""
+    house.run()
+    for number in (1, 2, 3):
+        sampler.journal.write([Part(house.gpus[0].pci_address, NOW, sampled_ms=number)])
+        paths = sampler.journal.seal()
+    return paths
+
+
+def away_from_disk(_path: Path) -> None:
+    raise OSError(errno.EROFS, "Read-only file system")
