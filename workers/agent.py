@@ -32,6 +32,7 @@ from workers.beside import side_work
 from workers.evictor import Evictor
 from workers.handover import Hands
 from workers.jobs import DOORS, EVERY_ONE, LOOK, WORK
+from workers.known_host import keep
 from workers.listener import Listener
 from workers.locks import Held, exclusive, pass_lock
 from workers.notify import STOPPING, Pulse, tell
@@ -238,13 +239,11 @@ def make(app: Flask, host_name: str) -> Agent:
         with app.app_context():
             endpoint = inventory.host(host_name).endpoint
             db.session.remove()
-        kept.parent.mkdir(parents=True, exist_ok=True)
-        kept.write_text(endpoint)
+        keep(kept, endpoint)
     except SQLAlchemyError as error:  # the ends of bookings are kept without it
-        if not kept.exists():
+        if not (endpoint := kept.read_text() if kept.exists() else ""):
             raise DriverError(f"agent of {host_name}", database_trouble(error)) from error
         log.warning("agent of %s: %s", host_name, database_trouble(error))
-        endpoint = kept.read_text()
     driver = connect(endpoint, host_name, settings.data_dir)
     kernel = kernel_of(driver, endpoint, host_name, settings.data_dir)
     return Agent(app, host_name, driver, kernel, directories_of(endpoint))

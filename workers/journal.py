@@ -49,10 +49,11 @@ class Journal:
                 self._begin()
             assert self._file is not None
             self._parts += len(parts)
+            length = self._file.tell()
             try:
                 _append(self._file, b"%08x %s\n" % (crc32(text), text))
             except OSError:
-                self._finish()  # nothing comes after a line that may be torn
+                self._take_back(length)
                 raise
             try:
                 os.fsync(self._file.fileno())
@@ -101,22 +102,36 @@ class Journal:
             os.close(handle)
 
     def _finish(self) -> None:
-        if self._file is not None:
-            self._file.close()
-        self._file, self._parts = None, 0
+        file, self._file, self._parts = self._file, None, 0
+        if file is not None:
+            file.close()
+
+    def _take_back(self, length: int) -> None:
+        """Of what could not be written, nothing is left: on a full disk there would be one more file at each attempt.
+        Where that fails too, nothing comes after a line that may be torn."""
+        assert self._file is not None
+        with suppress(OSError):
+            self._file.truncate(length)
+            if not length:
+                Path(self._file.name).unlink()
+        self._finish()
 
     def _waiting(self) -> list[Path]:
         return sorted(self.folder.glob(f"*{_SUFFIX}"))
 
     def _trim(self) -> None:
         """Without a database for weeks the oldest goes: a disk that is full would be worse."""
-        sizes = {path: path.stat() for path in [*sorted(self.folder.glob(f"*{_ASIDE}")), *self._waiting()]}
+        sizes = {}
+        for path in [*sorted(self.folder.glob(f"*{_ASIDE}")), *self._waiting()]:
+            with suppress(OSError):  # it has been delivered meanwhile, or the disk does not say
+                sizes[path] = path.stat()
         total = sum(found.st_size for found in sizes.values())
         for path, found in sizes.items():
             if total <= self._most_bytes and time.time() - found.st_mtime < LONGEST:
                 continue
             log.warning("what GPUs did is forgotten, it waits for too long or is too much: %s", path.name)
-            path.unlink(missing_ok=True)
+            with suppress(OSError):  # it will be tried again
+                path.unlink(missing_ok=True)
             total -= found.st_size
 
 

@@ -22,6 +22,7 @@ from app.errors import NotFound
 from app.extensions import db, transaction
 from app.services import backups, inventory, surveys, upkeep
 from workers import backups as backup_files
+from workers.known_host import keep
 
 log = logging.getLogger(__name__)
 
@@ -106,7 +107,6 @@ def after_reboot(app: Flask, host_name: str, data_dir: Path, boot_id: Path = BOO
 
 def _asked_after_reboot(app: Flask, host_name: str, kept: Path, boot_id: Path) -> int:
     now = boot_id.read_text().strip()
-    kept.parent.mkdir(parents=True, exist_ok=True)
     before = kept.read_text().strip() if kept.exists() else now
     asked = 0
     if before != now:
@@ -117,5 +117,5 @@ def _asked_after_reboot(app: Flask, host_name: str, kept: Path, boot_id: Path) -
             finally:
                 db.session.remove()
         log.info("%s was rebooted: %d machines are started again", host_name, asked)
-    kept.write_text(now)
+    keep(kept, now)
     return asked

@@ -25,6 +25,7 @@ from app.services import inventory, operations, upkeep
 from tests.conftest import settings_for
 from tests.factories import gpus_of, make_booking, make_host, make_instance, make_user
 from tests.runtime.running import wait_for
+from tests.workers.house import full_disk
 from workers import agent as agents
 from workers import works
 from workers.agent import Agent, until_next
@@ -351,6 +352,25 @@ def test_an_agent_starts_without_the_database_if_it_knows_its_host(core: Flask, 
         agents.make(away, "ws2")
     with pytest.raises(NotFound):
         agents.make(core, "ws2")
+
+
+def test_an_agent_starts_on_a_full_disk_and_still_knows_its_host_without_the_database(
+    core: Flask, tmp_path: Path
+) -> None:
+    agents.make(core, "ws1")
+    kept = core.extensions["berth"].data_dir / "agents" / "ws1.endpoint"
+    with full_disk():
+        assert agents.make(core, "ws1").host_name == "ws1"
+        with core.app_context(), transaction():
+            inventory.host("ws1").endpoint = "sim:"
+        assert agents.make(core, "ws1").host_name == "ws1"
+    assert kept.read_text() == "sim:ws1", "whole, as it was"
+    agents.make(core, "ws1")
+    assert kept.read_text() == "sim:"
+    away = create_core(settings_for("postgresql://x@/x?host=/nowhere", tmp_path))
+    kept.write_text("")  # as an older version left it there
+    with pytest.raises(DriverError, match="agent of ws1"):
+        agents.make(away, "ws1")
 
 
 def test_a_name_that_leads_elsewhere_is_no_hosts_whatever_the_database_says(core: Flask) -> None:

@@ -106,11 +106,56 @@ def test_a_disk_that_is_full_is_said_and_nothing_is_kept_twice(tmp_path: Path, m
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     monkeypatch.setattr(module, "_append", half)
-    with pytest.raises(OSError, match="No space left"):
-        journal.write([part(1)])
+    for _attempt in range(5):
+        with pytest.raises(OSError, match="No space left"):
+            journal.write([part(1)])
+    (kept,) = tmp_path.iterdir()
+    assert journal.read(kept) == [part(0)]
+    assert kept.read_bytes().endswith(b"\n"), "nothing is left of what could not be written"
     monkeypatch.setattr(module, "_append", append)
     journal.write([part(1)])
     assert everything(journal) == [part(0), part(1)]
+
+
+def test_where_what_is_torn_stays_nothing_comes_after_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    journal, fails = Journal(tmp_path), OSError(errno.EIO, os.strerror(errno.EIO))
+    journal.write([part(0)])
+
+    def half(file: module.FileIO, line: bytes) -> None:
+        file.write(line[: len(line) // 2])
+        monkeypatch.setattr(journal, "_file", Stubborn(file))
+        raise fails
+
+    class Stubborn:
+        def __init__(self, file: module.FileIO) -> None:
+            self.name, self.close = file.name, file.close
+
+        def truncate(self, _length: int) -> None:
+            raise fails
+
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "_append", half)
+        with pytest.raises(OSError, match="Input/output"):
+            journal.write([part(1)])
+    journal.write([part(1)])
+    assert everything(journal) == [part(0), part(1)]
+
+
+def test_a_file_of_which_the_disk_says_nothing_keeps_no_other_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    journal, stat = Journal(tmp_path), Path.stat
+    journal.write([part(0)])
+    (broken,) = journal.seal()
+
+    def fails(path: Path, **more: bool) -> os.stat_result:
+        if path == broken:
+            raise OSError(errno.EUCLEAN, os.strerror(errno.EUCLEAN))
+        return stat(path, **more)
+
+    monkeypatch.setattr(Path, "stat", fails)
+    journal.write([part(1)])
+    assert journal.read(journal.seal()[1]) == [part(1)]
 
 
 def test_the_oldest_goes_when_it_is_too_much_or_too_old(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

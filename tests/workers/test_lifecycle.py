@@ -20,7 +20,7 @@ from app.extensions import db
 from app.models import Backup, Host, Instance, InstanceStatus, Operation, OperationKind, OperationState, Schedule
 from app.services import adoption, care, instances, moving, operations, snapshots, surveys, upkeep
 from tests.factories import gpus_of, make_booking, make_host, make_template
-from tests.workers.house import NOW, House, Now
+from tests.workers.house import NOW, House, Now, full_disk
 from workers.surveyor import Surveyor, after_reboot
 from workers.works import HANDLERS, run_operations
 
@@ -514,6 +514,9 @@ def test_after_a_reboot_what_ran_is_started(home: Home, house: House, tmp_path: 
             home.lxd.stop("alice")  # as LXD left it
             assert (home.do().kind, home.status()) == (OperationKind.START, "running")
     assert operations.last(db.session.scalar(db.select(Instance.id).where(Instance.name == "bob"))) is None
+    boot.write_text("three")
+    with full_disk():
+        assert after_reboot(home.app, "lab", tmp_path, boot) == 1, "what was asked for is known all the same"
 
 
 @pytest.mark.parametrize("kind", [OperationKind.SNAPSHOT, OperationKind.FREEZE])
