@@ -73,11 +73,9 @@ class Postman:
     def step(self) -> int:
         """Look what there is to tell and send what is due; how many messages that were. Needs an app context."""
         postal = bool(self.settings.smtp)
-        with transaction():
-            news.collect(mail=postal)
+        self._seldom("news", 0.0, partial(news.collect, mail=postal))
         self._seldom("months", SELDOM, lambda: quota.renew_due(lab_zone()))
-        if self._is_time("line", LINE_EVERY):
-            serving.tend()
+        self._tend("line", LINE_EVERY, serving.tend)
         self._seldom("bookings", REMIND_EVERY, partial(reminders.of_bookings, mail=postal))
         self._seldom("accounts", SELDOM, partial(reminders.of_accounts, mail=postal))
         self._seldom("hosts", SELDOM, partial(reminders.of_hosts, mail=postal))
@@ -85,10 +83,8 @@ class Postman:
         self._seldom("usage", SELDOM, folding.prune)
         self._seldom("pieces", SELDOM, counted.count)
         self._seldom("summaries", 10 * SELDOM, partial(summaries.of_last_month, mail=postal))
-        if self._is_time("books", SELDOM):
-            bookkeeper.tend()
-        if self._is_time("idle", SELDOM):
-            reclaimer.tend()
+        self._tend("books", SELDOM, bookkeeper.tend)
+        self._tend("idle", SELDOM, reclaimer.tend)
         with transaction():
             batches, zone = outbox.claim(), lab_zone()
         if not batches:
@@ -97,17 +93,28 @@ class Postman:
         self._write_down(batches, results)
         return len(batches)
 
-    def _is_time(self, name: str, every: float) -> bool:
-        now = time.monotonic()
-        if now < self._next_look.get(name, 0.0):
-            return False
-        self._next_look[name] = now + every
-        return True
-
     def _seldom(self, name: str, every: float, look: Callable[[], int]) -> None:
-        if time.monotonic() >= self._next_look.get(name, 0.0):
+        """A chore that is one transaction."""
+
+        def in_one() -> None:
             with transaction():
                 look()
+
+        self._tend(name, every, in_one)
+
+    def _tend(self, name: str, every: float, chore: Callable[[], object]) -> None:
+        """Do it if it is time. One that fails keeps neither the others nor the messages back, unless the database is
+        away or, since it was, another postman is at work: what was raised then ends the step."""
+        if time.monotonic() < self._next_look.get(name, 0.0):
+            return
+        try:
+            chore()
+        except Exception:
+            db.session.remove()
+            if not self._alone():
+                raise
+            log.exception("the postman's chore %r failed", name)
+        finally:
             self._next_look[name] = time.monotonic() + every
 
     def _prepared(self, batch: Batch, zone: ZoneInfo) -> Callable[[], str]:

@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 import sqlalchemy as sa
+from sqlalchemy.exc import SQLAlchemyError
 
 from app import clock, create_core
 from app.extensions import db, transaction
@@ -280,3 +281,47 @@ def test_it_brings_the_months_hours_and_serves_the_waiting_list_with_them(post: 
         assert db.session.scalars(sa.select(Wait.state)).all() == [WaitState.OFFERED]
         assert db.session.scalars(sa.select(Account.balance).where(Account.name == "bob")).one() == 3 * 3600
     assert "Offered to you: 1 GPU on lab03" in post.mailbox.letters[-1]["Subject"]
+
+
+@pytest.mark.parametrize(
+    "chore", ["news.collect", "quota.renew_due", "folding.prune", "serving.tend", "reclaimer.tend"]
+)
+@pytest.mark.parametrize("sql", ["", "SELECT 1 / 0"])
+def test_a_chore_that_fails_keeps_neither_the_others_nor_the_messages_back(
+    post: Post, monkeypatch: pytest.MonkeyPatch, chore: str, sql: str
+) -> None:
+    done, failed = [], []
+
+    def fails(*_args: object, **_more: object) -> int:
+        failed.append(chore)
+        if sql:
+            db.session.execute(sa.text(sql))
+        raise ValueError("a row that nobody thought of")
+
+    others = {"folding.prune", "bookkeeper.tend", "reclaimer.tend"} - {chore}
+    for name in others:
+        monkeypatch.setattr(f"workers.postman.{name}", partial(done.append, name))
+    monkeypatch.setattr(f"workers.postman.{chore}", fails)
+    post.tell()
+    assert post.postman.step() == 1
+    assert len(post.mailbox.letters) == 1
+    assert set(done) == others
+    post.postman.step()
+    assert len(failed) == (2 if chore == "news.collect" else 1), "it has its time like one that worked"
+    post.postman._let_go()
+
+
+def test_a_database_that_went_away_ends_the_step(post: Post, monkeypatch: pytest.MonkeyPatch) -> None:
+    post.tell()
+    later: list[int] = []
+    others = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database()"
+    monkeypatch.setattr("workers.postman.quota.renew_due", lambda _zone: db.session.execute(sa.text(others)))
+    monkeypatch.setattr("workers.postman.folding.prune", lambda: later.append(1))
+    assert post.postman._alone()
+    with pytest.raises(SQLAlchemyError):
+        post.postman.step()
+    assert (later, post.mailbox.letters) == ([], []), "somebody else may be the postman by now"
+    post.postman._let_go()
+    monkeypatch.undo()
+    assert (post.postman._alone(), post.postman.step()) == (True, 1)
+    post.postman._let_go()
