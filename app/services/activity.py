@@ -40,7 +40,11 @@ _asked = (
     .table_valued("gpu_id", "since", name="asked")
     .render_derived()
 )
-_here = (UsageMinute.gpu_id == _asked.c.gpu_id, UsageMinute.minute >= _asked.c.since)
+_here = (
+    UsageMinute.gpu_id == _asked.c.gpu_id,
+    UsageMinute.minute >= _asked.c.since,
+    UsageMinute.minute <= bindparam("now", type_=DateTime(True)),  # a host's clock may have been ahead
+)
 _worked = (
     select(UsageMinute.minute)
     .where(*_here, is_busy(UsageMinute.busy_ms, UsageMinute.sampled_ms), IS_BOOKED)
@@ -110,7 +114,7 @@ def note(gpu_ids: Collection[int], now: datetime) -> None:
     """Write down the last hour of these GPUs, and since when they have done nothing: when minutes of theirs have come,
     so that whoever looks need not read them. The minute that has not ended is there too: a part of it may have come."""
     first = _begin(now)
-    values = {"gpu_ids": sorted(gpu_ids), "since": [now - LOOK_BACK] * len(gpu_ids)}
+    values = {"gpu_ids": sorted(gpu_ids), "since": [now - LOOK_BACK] * len(gpu_ids), "now": now}
     db.session.execute(_NOTE, values | {"first": first, "last": first + MINUTES * _MINUTE})
 
 
@@ -125,7 +129,7 @@ def idle_since(
     found = {gpu_id: timedelta(milliseconds=still[gpu_id][1]) for gpu_id in known}
     rest = {gpu_id: max(moment, now - LOOK_BACK) for gpu_id, moment in attached.items() if gpu_id not in known}
     if rest:
-        values = {"gpu_ids": list(rest), "since": list(rest.values())}
+        values = {"gpu_ids": list(rest), "since": list(rest.values()), "now": now}
         counted = db.session.connection().execute(_IDLE, values)
         found |= {gpu_id: timedelta(milliseconds=int(ms or 0)) for gpu_id, ms in counted}
     return found

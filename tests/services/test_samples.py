@@ -116,6 +116,8 @@ def test_for_how_long_one_is_still_is_written_down_as_its_minutes_come(
     assert [idle(attached) for attached in (-60, 0, 3, 4, 10)] == [(17, 0), (17, 0), (17, 0), (16, 1), (10, 1)]
     deliver("late", {15: 90})
     assert [idle(attached) for attached in (0, 16, 17)] == [(4, 0), (4, 0), (3, 1)]
+    deliver("of a time to come", {8 * 60: 90, 8 * 60 + 1: 0})  # as a clock in local time has it
+    assert [idle(attached) for attached in (0, 16, 17)] == [(4, 0), (4, 0), (3, 1)]
     assert live_seen.gpus()[1].still_since is None, "of it nothing came"
 
 
