@@ -8,6 +8,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Collection
 from contextlib import suppress
+from functools import partial
 from typing import Any
 
 import pynvml
@@ -145,28 +146,24 @@ class Meter:
     def _busy(self) -> float | None:
         """The mean of all samples since the last reading: a point each two seconds would miss what is shorter."""
         first = self._since == 0
-        kind, found = pynvml.nvmlDeviceGetSamples(self._handle, pynvml.NVML_GPU_UTILIZATION_SAMPLES, self._since)
-        new = [one for one in found if one.timeStamp > self._since]
-        self._since = max([self._since, *(one.timeStamp for one in new)])
-        if first or not new or kind != pynvml.NVML_VALUE_TYPE_UNSIGNED_INT:
+        new, self._since = _newer(self._samples, self._since)
+        if first or not new:
             return None
         return min(1.0, sum(min(100, one.sampleValue.uiVal) for one in new) / len(new) / 100)
 
+    def _samples(self, since: int) -> Collection[Any]:
+        kind, found = pynvml.nvmlDeviceGetSamples(self._handle, pynvml.NVML_GPU_UTILIZATION_SAMPLES, since)
+        return found if kind == pynvml.NVML_VALUE_TYPE_UNSIGNED_INT else ()
+
     def _shares(self) -> dict[int, float]:
         """By process, its share of the GPU since the last question, as a mean of what NVML kept of it."""
-        try:
-            found = pynvml.nvmlDeviceGetProcessUtilization(self._handle, self._since_processes)
-        except pynvml.NVMLError as error:
-            if error.value in {pynvml.NVML_SUCCESS, pynvml.NVML_ERROR_NOT_FOUND}:
-                # Nothing ran until now. Who begins next would else have the mean of all that time, and be next to idle.
-                self._since_processes = max(self._since_processes, self._since)
-                return {}
-            raise
+        new, since = _newer(partial(pynvml.nvmlDeviceGetProcessUtilization, self._handle), self._since_processes)
+        # Nothing ran until now? Who begins next would else have the mean of all that time, and be next to idle.
+        self._since_processes = since if new else max(since, self._since)
         values: dict[int, list[int]] = {}
-        for one in found:
-            if one.timeStamp > self._since_processes and 0 < one.smUtil <= 100:  # it is known to make some up
+        for one in new:
+            if 0 < one.smUtil <= 100:  # it is known to make some up
                 values.setdefault(one.pid, []).append(one.smUtil)
-        self._since_processes = max([self._since_processes, *(one.timeStamp for one in found)])
         most = max(map(len, values.values()), default=1)
         return {pid: round(sum(some) / most, 1) for pid, some in values.items()}
 
@@ -182,6 +179,26 @@ class Meter:
             pynvml.nvmlDeviceGetMigDeviceHandleByIndex(self._handle, index)
             return True
         return False
+
+
+def _newer(ask: Callable[[int], Collection[Any]], since: int) -> tuple[list[Any], int]:
+    """What NVML sampled since then, and when the last of it was.
+
+    Where the host's clock was set back, all that it samples is older than what was seen before: that is not waited for,
+    and what comes from now on is new."""
+    new = [one for one in _kept(ask, since) if one.timeStamp > since]
+    if new or not since:
+        return new, max((one.timeStamp for one in new), default=since)
+    return [], min(since, max((one.timeStamp for one in _kept(ask, 0)), default=since))
+
+
+def _kept(ask: Callable[[int], Collection[Any]], since: int) -> Collection[Any]:
+    try:
+        return ask(since)
+    except pynvml.NVMLError as error:
+        if error.value in {pynvml.NVML_SUCCESS, pynvml.NVML_ERROR_NOT_FOUND}:
+            return ()
+        raise
 
 
 class Meters:

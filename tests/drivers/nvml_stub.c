@@ -1,11 +1,13 @@
 /* A libnvidia-ml.so.1 that says what the file named by NVML_STUB says, read anew when it was replaced. Lines:
      init ERROR
+     clock MICROSECONDS                                         (by which its clock is ahead of the host's)
      gpu ERROR MINOR BUSID  ERROR N PID...  ERROR N PID...      (handle; compute processes; graphics processes)
      value MINOR KEY ERROR A B C                                (what it is at: see KEYS; else it is not supported)
      proc MINOR PID MIB PART SHARE                              (of a listed process; MIB, SHARE -1: NVML does not say)
      span MINOR PID FROM TO SHARE                               (microseconds since 1970: when a process was how busy)
    An ERROR of 0 is none, -1 one that never comes: the call does not return. It keeps the file NVML_OPENS open.
-   A GPU with spans is sampled every NVML_PERIOD microseconds, as the real ones are. */
+   A GPU with spans is sampled every NVML_PERIOD microseconds, as the real ones are; with NVML_NO_SAMPLES that is said
+   of its processes alone. */
 #include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -44,6 +46,7 @@ static struct gpu gpus[MOST];
 static struct span spans[MOST_SPANS];
 static unsigned gpu_count, span_count;
 static int init_error;
+static long long ahead;
 static struct stat read_of;
 
 static int said(int error)
@@ -103,6 +106,8 @@ static void read_line(FILE *file, const char *word)
 {
     if (!strcmp(word, "init"))
         must(fscanf(file, "%d", &init_error) == 1);
+    else if (!strcmp(word, "clock"))
+        must(fscanf(file, "%lld", &ahead) == 1);
     else if (!strcmp(word, "gpu"))
         read_gpu(file);
     else if (!strcmp(word, "value"))
@@ -162,7 +167,7 @@ static long long now(void)
 {
     struct timespec time;
     clock_gettime(CLOCK_REALTIME, &time);
-    return time.tv_sec * 1000000LL + time.tv_nsec / 1000;
+    return time.tv_sec * 1000000LL + time.tv_nsec / 1000 + ahead;
 }
 
 static long long period(void)
@@ -285,7 +290,7 @@ int nvmlDeviceGetUtilizationRates(struct gpu *gpu, unsigned rates[2])
 int nvmlDeviceGetSamples(struct gpu *gpu, int kind, u64 since, int *type, unsigned *count, struct sample *found)
 {
     int error = at(gpu);
-    if (error || !gpu->has_spans)
+    if (error || !gpu->has_spans || getenv("NVML_NO_SAMPLES"))
         return error ? error : NOT_SUPPORTED;
     unsigned room = *count;
     *type = 1; /* unsigned */

@@ -83,9 +83,10 @@ class Stub:
         self._state = state
         self.say()
 
-    def say(self, *gpus: Gpu, init: int = 0) -> None:
+    def say(self, *gpus: Gpu, init: int = 0, ahead: int = 0) -> None:
+        """`ahead`: by how many microseconds its clock is."""
         new = self._state.with_suffix(".new")
-        new.write_text(f"init {init}\n" + "".join(gpu.text() for gpu in gpus))
+        new.write_text(f"init {init}\nclock {ahead}\n" + "".join(gpu.text() for gpu in gpus))
         new.replace(self._state)
 
     def listed(self, patience: float = 5.0) -> Listed:

@@ -103,6 +103,28 @@ def test_who_begins_after_a_rest_has_no_share_in_that(stub: Stub, gauges: NvmlGa
     assert found.processes[0].utilisation == pytest.approx(100 * found.busy, abs=3), "by the last 0.3 s, as the GPU is"
 
 
+@pytest.mark.parametrize("samples", [True, False])
+def test_a_clock_that_is_set_back_costs_no_more_than_one_reading(
+    stub: Stub, gauges: NvmlGauges, *, samples: bool
+) -> None:
+    stub.environment |= {"NVML_PERIOD": "5000"} | ({} if samples else {"NVML_NO_SAMPLES": "1"})
+    known = {11: Process()}
+    stub.say(whole(1, compute=[11], known=known, spans=[(11, 0, 1 << 60, 40)]), ahead=3_600_000_000)
+    for _ in range(2):
+        read(gauges, ONE)
+        time.sleep(0.05)
+    stub.say(whole(1, compute=[11], known=known, spans=[(11, 0, 1 << 60, 40)]))
+    read(gauges, ONE)
+    began = time.time_ns() // 1000
+    stub.say(whole(1, compute=[11], known=known, spans=[(11, began, began + 150_000, 80)]))
+    time.sleep(max(0.0, began / 1e6 + 0.3 - time.time()))
+    found = read(gauges, ONE)[ONE]
+    assert found.busy is not None
+    assert (found.busy > 0.1) == samples, "a point now says that nothing runs"
+    assert found.processes is not None
+    assert (found.processes[0].utilisation or 0.0) > 10
+
+
 def test_one_that_falls_off_the_bus_leaves_the_others(
     stub: Stub, gauges: NvmlGauges, monkeypatch: pytest.MonkeyPatch
 ) -> None:
