@@ -10,9 +10,11 @@ from typing import Any, Protocol
 from app.drivers.nvml_asked import NvmlAsked
 
 PATIENCE = 2.0  # seconds for an answer; all calls of NVML wait for one lock in the driver
+PER_GPU = 3.0  # seconds more for each GPU that it opens: where no daemon keeps them awake, each is woken, one by one
 SILENT = "NVML says nothing"  # how the trouble begins that is all GPUs'
 ENDING = "the process that asked it last is still there"
 ANEW = 60.0  # seconds after which a GPU that fell off the bus is looked for again, with NVML started anew
+SELDOM = 3600.0  # likewise at last, of one that stays away: at each start the others are not read for a while
 
 
 @dataclass(frozen=True)
@@ -66,15 +68,17 @@ class NvmlGauges(NvmlAsked):
 
     patience = PATIENCE
     _addresses: tuple[str, ...] = ()
-    _lost_since = 0.0
+    _lost: frozenset[str] = frozenset()
+    _looked_at = _anew_after = 0.0  # when those were looked for last, or found to be away, and for how long no more
 
     def read(self, addresses: Collection[str], *, processes: bool) -> tuple[Gauge, ...]:
         """One question for all of them."""
         wanted = tuple(sorted(addresses))
         if set(self._addresses) - set(wanted):
             self.close()
-        self._addresses = wanted
-        answer = self._question({"read": wanted, "processes": processes}, self.patience) if wanted else None
+        patience = self.patience + PER_GPU * len(set(wanted) - set(self._addresses))
+        self._addresses, question = wanted, {"read": wanted, "processes": processes}
+        answer = self._question(question, patience, PER_GPU * len(wanted)) if wanted else None
         if answer is None:
             return tuple(Gauge(address, trouble=f"{SILENT}: {self.why or ENDING}") for address in wanted)
         gauges = tuple(_gauge(one) for one in answer["gauges"])
@@ -87,13 +91,13 @@ class NvmlGauges(NvmlAsked):
 
     def _look_for_lost(self, gauges: Collection[Gauge]) -> None:
         """NVML finds a GPU that has been away only when it is started."""
-        if not any(gauge.trouble for gauge in gauges):
-            self._lost_since = 0.0
-        elif not self._lost_since:
-            self._lost_since = self._asked_at
-        elif self._asked_at - self._lost_since > ANEW:
-            self._lost_since = 0.0
+        lost = frozenset(gauge.pci_address for gauge in gauges if gauge.trouble)
+        if not lost or lost - self._lost:
+            self._looked_at, self._anew_after = self._asked_at, ANEW
+        elif self._asked_at - self._looked_at > self._anew_after:
+            self._looked_at, self._anew_after = self._asked_at, min(2 * self._anew_after, SELDOM)
             self._end()
+        self._lost = lost
 
 
 def _gauge(said: Mapping[str, Any]) -> Gauge:

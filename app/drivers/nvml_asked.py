@@ -42,8 +42,9 @@ class NvmlAsked:
         """The processes of ours that have the GPUs open in order to ask."""
         return frozenset(child.process.pid for child in (self._child, self._abandoned) if child is not None)
 
-    def _question(self, request: dict[str, Any], patience: float) -> dict[str, Any] | None:
-        """The answer to it; None while NVML says nothing. A process that has to be started is given longer."""
+    def _question(self, request: dict[str, Any], patience: float, wakes: float = 0.0) -> dict[str, Any] | None:
+        """The answer to it; None while NVML says nothing. A process that has to be started is given longer, and `wakes`
+        seconds beyond that for the GPUs that it then opens."""
         if time.monotonic() < self._silent_until or self._still_hangs():
             return None
         try:
@@ -51,7 +52,7 @@ class NvmlAsked:
                 self._end()
                 if self._still_hangs():
                     return None
-                self._child, patience = self._start(), max(patience, READY_WITHIN)
+                self._child, patience = self._start(), max(patience, READY_WITHIN + wakes)
             answer = self._child.ask(request, patience)
         except (OSError, ValueError) as error:
             answer = {"silent": str(error), "absent": False}

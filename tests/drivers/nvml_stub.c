@@ -6,6 +6,7 @@
      proc MINOR PID MIB PART SHARE                              (of a listed process; MIB, SHARE -1: NVML does not say)
      span MINOR PID FROM TO SHARE                               (microseconds since 1970: when a process was how busy)
    An ERROR of 0 is none, -1 one that never comes: the call does not return. It keeps the file NVML_OPENS open.
+   To open a GPU by its address takes NVML_WAKES microseconds.
    A GPU with spans is sampled every NVML_PERIOD microseconds, as the real ones are; with NVML_NO_SAMPLES that is said
    of its processes alone. */
 #include <fcntl.h>
@@ -248,6 +249,7 @@ int nvmlDeviceGetHandleByPciBusId_v2(const char *bus, struct gpu **gpu)
     for (unsigned i = 0; i < gpu_count; i++)
         if (!strcasecmp(gpus[i].bus + strlen(gpus[i].bus) - strlen(bus), bus)) {
             *gpu = &gpus[i];
+            usleep(getenv("NVML_WAKES") ? (unsigned)atoi(getenv("NVML_WAKES")) : 0);
             return at(*gpu);
         }
     return init_error ? said(init_error) : NOT_FOUND;

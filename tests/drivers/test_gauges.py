@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -145,6 +146,39 @@ def test_one_that_falls_off_the_bus_leaves_the_others(
     assert gauges.own != {child}, "NVML is started anew, so that one that came back is found"
 
 
+def test_each_gpu_has_its_time_to_wake(stub: Stub, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(asking, "READY_WITHIN", 1.0)
+    stub.environment["NVML_WAKES"] = "1200000"
+    stub.say(whole(1, 10), whole(2, 20), whole(3, 30))
+    gauges = stub.gauges(patience=1.0)
+    assert [one.trouble for one in read(gauges, ONE, TWO).values()] == ["", ""], "2.4 s, and then they are open"
+    (child,) = gauges.own
+    assert [one.trouble for one in read(gauges, ONE, TWO, Gpu(3).pci_address).values()] == ["", "", ""]
+    assert gauges.own == {child}
+    gauges.close()
+
+
+def test_one_that_stays_away_is_looked_for_ever_more_seldom(monkeypatch: pytest.MonkeyPatch) -> None:
+    gauges, starts, now = NvmlGauges({}), list[int](), 0
+    monkeypatch.setattr(gauges, "_end", lambda: starts.append(now))
+
+    def lost(seconds: int, *addresses: str) -> list[int]:
+        """For so long, read every two seconds; after how many seconds each NVML was started anew."""
+        nonlocal now
+        began, before = now, len(starts)
+        while now < began + seconds:
+            gauges._asked_at = now
+            gauges._look_for_lost([Gauge(one, trouble="lost" if one in addresses else "") for one in (ONE, TWO)])
+            now += 2
+        moments = [began, *starts[before:]]
+        return [later - earlier for earlier, later in pairwise(moments)]
+
+    assert lost(4 * 3600, ONE) == [62, 122, 242, 482, 962, 1922, 3602, 3602]
+    assert lost(200, ONE, TWO) == [62, 122], "another one"
+    assert lost(60) == []
+    assert lost(70, ONE) == [62], "and it is another time when it goes again"
+
+
 def test_split_up_it_is_busy_in_as_many_parts_as_have_a_process(stub: Stub, gauges: NvmlGauges) -> None:
     known = {11: Process(100, part=1), 12: Process(100, part=1), 13: Process(100, part=17), 14: Process(100, part=2)}
     mig = whole(1, errors={"rates": NOT_SUPPORTED}, values={"mig": (1, 7, 4)}, compute=[*known], known=known)
@@ -189,6 +223,7 @@ def test_without_the_library_there_is_one_try_and_no_noise(stub: Stub, caplog: p
 def test_one_that_hangs_is_given_up(
     stub: Stub, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
+    monkeypatch.setattr(module, "PER_GPU", 0.0)
     gauges = stub.gauges(patience=2.0)
     stub.say(whole(1, 10))
     read(gauges, ONE)
