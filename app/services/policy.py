@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from enum import StrEnum
+from math import ceil
 from typing import Any
 
 from app.errors import InvalidInput
@@ -12,6 +13,7 @@ from app.language import gettext as _
 from app.models import Charge, Policy, Reclaim, User
 from app.services import audit
 
+DAY = 24 * 60  # minutes
 LIMITS = {  # what an admin may set: field → (lowest, highest)
     "horizon_days": (1, 365),
     "max_hours": (1, 24 * 31),
@@ -26,13 +28,13 @@ LIMITS = {  # what an admin may set: field → (lowest, highest)
     "grace_seconds": (0, 600),
     "minute_days": (2, 400),
     "hour_days": (32, 3660),
-    "offer_minutes": (5, 24 * 60),
-    "idle_minutes": (10, 24 * 60),
-    "idle_held_minutes": (0, 7 * 24 * 60),
+    "offer_minutes": (5, DAY),
+    "idle_minutes": (10, DAY),
+    "idle_held_minutes": (0, 7 * DAY),
     "idle_percent": (1, 50),
     "idle_grace": (5, 4 * 60),
     "keeps": (0, 20),
-    "keep_minutes": (10, 24 * 60),
+    "keep_minutes": (10, DAY),
 }
 CHOICES: dict[str, type[StrEnum]] = {"reclaim": Reclaim, "charge": Charge}
 
@@ -62,6 +64,7 @@ def change(
             raise InvalidInput(
                 _("This must be a whole number from %(low)s to %(high)s.", low=low, high=high), field=name
             )
+    _fit(policy, limits)
     values: dict[str, Any] = {**limits, **_chosen(choices or {})}
     if force_stop is not None:
         values["force_stop"] = force_stop
@@ -72,6 +75,27 @@ def change(
     db.session.flush()
     audit.record(actor.username, "policy.changed", "policy", self_service=self_service, changed=changed)
     return policy
+
+
+def _fit(policy: Policy, limits: Mapping[str, int]) -> None:
+    """What GPUs did has to be kept by the minute for a day longer than it takes to be idle with memory held. Without
+    that it takes a day at most, in a class too, and two days are always kept."""
+    days = limits.get("minute_days", policy.minute_days)
+    held = limits.get("idle_held_minutes", policy.idle_held_minutes)
+    if held <= (days - 1) * DAY:
+        return
+    if held != policy.idle_held_minutes:
+        most = (days - 1) * DAY
+        raise InvalidInput(
+            _("At most %(most)s minutes: what GPUs did is kept by the minute for %(days)s days.", most=most, days=days),
+            field="idle_held_minutes",
+        )
+    if days != policy.minute_days:
+        least = 1 + ceil(held / DAY)
+        raise InvalidInput(
+            _("At least %(days)s days: GPUs with memory held are idle after %(held)s minutes.", days=least, held=held),
+            field="minute_days",
+        )
 
 
 def _chosen(choices: Mapping[str, str]) -> dict[str, StrEnum]:

@@ -11,7 +11,8 @@ from app.errors import InvalidInput
 from app.extensions import db
 from app.models import Policy
 from app.services import audit, policy
-from app.services.rules import limits
+from app.services.policy import DAY
+from app.services.rules import limits, terms
 from app.services.windows import Window
 from tests.factories import make_admin
 
@@ -83,3 +84,34 @@ def test_there_is_one_row_of_rules(rules: Policy) -> None:
     for row in ("(2)", "(1)"):
         with pytest.raises(sa.exc.IntegrityError), db.session.begin_nested():
             db.session.execute(sa.text(f"INSERT INTO policies (id) VALUES {row}"))
+
+
+@pytest.mark.parametrize(
+    ("new", "field"),
+    [
+        ({"minute_days": 7, "idle_held_minutes": 6 * DAY}, ""),
+        ({"minute_days": 7, "idle_held_minutes": 6 * DAY + 1}, "idle_held_minutes"),
+        ({"idle_held_minutes": 4 * DAY + 1}, "idle_held_minutes"),
+        ({"minute_days": 3}, "minute_days"),
+        ({"minute_days": 4}, ""),
+        ({"minute_days": 2, "idle_held_minutes": 0}, ""),
+    ],
+)
+def test_what_idle_needs_to_know_is_kept(rules: Policy, new: dict[str, int], field: str) -> None:
+    boss = make_admin("root")
+    policy.change(boss, self_service=True, minute_days=5, idle_held_minutes=3 * DAY)
+    if not field:
+        policy.change(boss, self_service=True, **new)
+        return
+    with pytest.raises(InvalidInput) as refused:
+        policy.change(boss, self_service=True, **new)
+    assert (refused.value.field, rules.minute_days, rules.idle_held_minutes) == (field, 5, 3 * DAY)
+    rules.minute_days = 2  # as an older version left it
+    policy.change(boss, self_service=True, minute_days=2, idle_held_minutes=3 * DAY, max_gpus=3)
+    assert policy.current().max_gpus == 3
+
+
+def test_what_is_idle_without_memory_held_is_always_known() -> None:
+    """Neither the lab nor a class can have it so that it would have to be held against what is kept."""
+    longest = max(policy.LIMITS["idle_minutes"][1], terms.BOUNDS["idle_minutes"][1])
+    assert longest <= (policy.LIMITS["minute_days"][0] - 1) * DAY

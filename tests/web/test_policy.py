@@ -41,3 +41,16 @@ def test_a_grace_that_cannot_be_keeps_what_was_typed(admin: Client, seconds: str
     again = page.form("Save rules").values
     assert (again["grace_seconds"], "1" in again["force_stop"]) == (seconds, True)
     assert (policy.current().grace_seconds, policy.current().force_stop) == (20, False)
+
+
+def test_how_long_minutes_are_kept_and_when_gpus_are_idle_go_together(admin: Client) -> None:
+    kept, held = "What GPUs did is kept by the minute", "The same while memory is held (0: they never are)"
+    page = admin.submit(admin.get("/rules").form("Save rules").fill(**{kept: 2, held: 2880}))
+    assert page.status == 422
+    said = page.texts("//*[@role='alert']")[-1]
+    assert "At most 1440 minutes: what GPUs did is kept by the minute for 2 days." in said
+    admin.follow(admin.submit(page.form("Save rules").fill(**{kept: 3})))
+    page = admin.submit(admin.get("/rules").form("Save rules").fill(**{kept: 2}))
+    said = page.texts("//*[@role='alert']")[-1]
+    assert "At least 3 days: GPUs with memory held are idle after 2880 minutes." in said
+    assert (policy.current().minute_days, policy.current().idle_held_minutes) == (3, 2880)
