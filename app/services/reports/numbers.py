@@ -15,6 +15,8 @@ class Numbers:
     of what maintenance ended and no machine took it, and nobody pays for it (see services.rules.fees). `busy`: kernels
     ran, by NVML's utilisation (a minute at 40 % is 24 s busy). `sampled`: attached, and the sampler looked. `energy`:
     joules. `memory`: the peak of one GPU in MiB.
+
+    What is left of a difference of two sums of floats may lie a hair below nothing: no part does.
     """
 
     reserved: float = 0.0
@@ -28,17 +30,17 @@ class Numbers:
     @property
     def not_attached(self) -> float:
         """Booked and to be had, but in nobody's machine."""
-        return self.reserved - self.attached - self.not_given
+        return max(0.0, self.reserved - self.attached - self.not_given)
 
     @property
     def no_data(self) -> float:
         """Attached, but not looked at: neither busy nor idle."""
-        return self.attached - self.sampled
+        return max(0.0, self.attached - self.sampled)
 
     @property
     def idle(self) -> float:
         """Attached and looked at, and no kernel ran."""
-        return self.sampled - self.busy
+        return max(0.0, self.sampled - self.busy)
 
     @property
     def wasted(self) -> float:
