@@ -11,14 +11,17 @@ from babel import Locale
 from babel.dates import format_datetime
 from flask_babel import get_babel, get_locale, get_timezone
 
+from app.extensions import lab_zone
 from app.language import gettext as _
 from app.models import Gpu
 
 
 def when(moment: datetime) -> str:
-    """A moment as short as can be without doubt: `Tue 4 Nov 20:00`."""
-    lab = get_babel().default_timezone
-    return on_clocks(moment, _("EEE d MMM HH:mm"), ZoneInfo(str(get_timezone() or lab)), ZoneInfo(lab))
+    """A moment as short as can be without doubt: `Tue 4 Nov 20:00`. Commands and agents have no reader, whose zone it
+    would be; that of the machine that they run on is nobody's."""
+    lab = lab_zone()
+    here = ZoneInfo(str(get_timezone())) if get_babel().timezone_selector else lab
+    return on_clocks(moment, _("EEE d MMM HH:mm"), here, lab)
 
 
 def on_clocks(moment: datetime, pattern: str, here: ZoneInfo, lab: ZoneInfo) -> str:

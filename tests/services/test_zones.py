@@ -85,6 +85,18 @@ def test_who_is_not_the_portal_follows_it_and_asks_now_and_then(portal: Flask, a
         assert lab_zone() == ZoneInfo(LAB)
 
 
+def test_what_a_command_says_of_a_moment_is_by_the_labs_clock(portal: Flask, agent: Flask) -> None:
+    """Bookings are named by their start."""
+    with portal.app_context(), transaction():
+        zones.write(LAB)
+        booking = make_booking(make_user("li"), gpus_of(make_host("ws1")), MIDNIGHT, MIDNIGHT + 8 * HOUR)
+    for app in (portal, agent):
+        with app.app_context():
+            span = Span.of(MIDNIGHT - 24 * HOUR, MIDNIGHT + 24 * HOUR, lab_zone(), MIDNIGHT + 24 * HOUR)
+            [row] = report.rows(span, Group.BOOKING, Scope())
+            assert (row.key, row.name) == (booking.id, "ws1, Tue 3 Nov 00:00")
+
+
 def test_a_portal_of_another_wsgi_server_writes_it_down_and_starts_without_a_database(
     portal: Flask, fresh_db: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
