@@ -55,6 +55,7 @@ class Seen(NamedTuple):
 
     id: int
     minor: int
+    pci_address: str
     model: str
     state: GpuState
     host_id: int
@@ -142,7 +143,7 @@ def _query(shown: ColumnElement[bool]) -> Select[Any]:
     by_itself = (GpuNow.curve_from, GpuNow.curve, GpuNow.processes, _own.scalar_subquery())
     return (
         select(
-            *(Gpu.id, Gpu.minor, Gpu.model, Gpu.state),
+            *(Gpu.id, Gpu.minor, Gpu.pci_address, Gpu.model, Gpu.state),
             *(Host.id, Host.name, Host.enabled, Host.seen_at, Host.trouble),
             *(GpuNow.seen_at, GpuNow.trouble, GpuNow.values),
             *(func.jsonb_array_length(GpuNow.processes), GpuNow.strays, GpuNow.still_since, GpuNow.still_ms),

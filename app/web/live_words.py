@@ -31,11 +31,20 @@ _LINK = Markup('<a href="%s">%s</a>')
 
 @dataclass(frozen=True)
 class Row:
-    """One GPU for one reader."""
+    """One GPU for one reader. `alone`: no other GPU of the host has its number; one that was put into another slot is
+    another one, and what is gone keeps its number."""
 
     one: Live
     viewer: User
     moment: Callable[[datetime], str]
+    alone: bool
+
+    @property
+    def name(self) -> str:
+        """`GPU 2`, and where that is not enough its place: `GPU 2 (0000:03:00.0)`."""
+        gpu = self.one.gpu
+        name = _("GPU %(number)s", number=gpu.minor)
+        return name if self.alone else _("%(name)s (%(which)s)", name=name, which=gpu.pci_address)
 
     @property
     def mine(self) -> bool:
@@ -173,7 +182,8 @@ class Row:
 def rows(found: Sequence[Live], viewer: User) -> list[Row]:
     """GPUs for a reader."""
     moment = times.moments()
-    return [Row(one, viewer, moment) for one in found]
+    number = Counter((one.gpu.host_id, one.gpu.minor) for one in found)
+    return [Row(one, viewer, moment, number[one.gpu.host_id, one.gpu.minor] == 1) for one in found]
 
 
 def counter() -> Callable[[Sequence[Live]], list[tuple[str, str]]]:

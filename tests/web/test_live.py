@@ -11,7 +11,7 @@ from app.extensions import db
 from app.models import Allocation, Booking, Gpu, GpuState, Host, User
 from app.services import samples
 from app.services.samples import Now, Part
-from tests.factories import gpus_of, make_admin, make_booking, make_host, make_instance, make_user
+from tests.factories import gpus_of, make_admin, make_booking, make_gpu, make_host, make_instance, make_user
 from tests.page import Client, Page
 
 NOW = datetime(2026, 11, 4, 12, 3, 20, tzinfo=UTC)  # Wednesday 20:03 in the lab
@@ -113,6 +113,17 @@ def test_every_state_has_its_word(client: Client, user: User, host: Host) -> Non
     assert page.texts("//p[@class='counts']") == [f"{counts} 4 no data"]
     assert "As of 20:03:20" in page.text
     assert waits.id
+
+
+def test_a_gpu_that_was_put_into_another_slot_is_told_from_what_it_was(client: Client, user: User, host: Host) -> None:
+    """What is gone keeps its number."""
+    gpus_of(host)[1].state = GpuState.MAINTENANCE
+    make_gpu(host, minor=1, pci_address="0000:0f:00.0")
+    make_gpu(make_host("lab03", gpus=0), minor=2)
+    page = client.get("/live?open=lab02&open=lab03")
+    names = page.texts("//section[contains(., 'lab02')]//tbody//th")
+    assert [name for name in names if name.startswith("GPU 1")] == ["GPU 1 (0000:0f:00.0)", "GPU 1 (0000:02:00.0)"]
+    assert {name for name in names if not name.startswith("GPU 1")} == {f"GPU {n}" for n in (0, 2, 3, 4, 5, 6, 7)}
 
 
 def test_what_is_wrong_with_a_gpu_is_said(client: Client, host: Host) -> None:

@@ -16,7 +16,7 @@ from flask_babel import force_locale
 
 from app.cli.report import _rows as printed
 from app.extensions import db, lab_zone
-from app.models import Allocation, AuditEvent, Booking, Event, Notice, User, Wait, WaitState
+from app.models import Allocation, AuditEvent, Booking, Event, Host, Notice, User, Wait, WaitState
 from app.services import audit, notice_words, notices, samples, summaries, teams
 from app.services.reports import incidents, table
 from app.services.reports.report import Group
@@ -24,7 +24,7 @@ from app.services.reports.spans import Span
 from app.services.reports.table import Table
 from app.services.samples import Part
 from app.web.reports import words
-from tests.factories import gpus_of, make_admin, make_booking, make_host, make_instance, make_user
+from tests.factories import gpus_of, make_admin, make_booking, make_gpu, make_host, make_instance, make_user
 from tests.page import Client
 
 HOUR = timedelta(hours=1)
@@ -103,6 +103,43 @@ def test_all_groups_add_up_to_the_same_and_files_have_the_same_rows(
         file.write_bytes(client.raw.get(f"/reports/report.parquet?{asked}").data)
         found = duckdb.sql(f"SELECT * FROM '{file}'")
         assert [dict(zip(found.columns, row, strict=True)) for row in found.fetchall()] == rows
+
+
+def test_no_two_rows_are_called_the_same(client: Client, admin: User, tmp_path: Path) -> None:
+    """Two people of one name, a GPU that was put into another slot, and two bookings from one moment on."""
+    li = db.session.scalars(sa.select(User).where(User.username == "li")).one()
+    host = db.session.scalars(sa.select(Host)).one()
+    moved = make_gpu(host, minor=1, pci_address="0000:09:00.0")
+    other = make_user("wang2", full_name="Wang", hours=500)
+    used(other, host.id, moved, START, 3, busy=1)
+    used(li, host.id, gpus_of(host)[-1], START, 1, busy=0)
+    for user in (other, db.session.scalars(sa.select(User).where(User.username == "wang")).one()):
+        waited(user, START, 1, WaitState.EXPIRED)
+    db.session.commit()
+    asked = "period=last-month"
+    page = client.get(f"/reports?{asked}")
+    assert page.texts("//table[caption='People']/tbody/tr/th") == ["Wang (wang)", "Wang (wang2)", "Li"]
+    assert page.texts("//table[starts-with(caption, 'Who waited')]/tbody/tr/th") == ["Wang (wang)", "Wang (wang2)"]
+    gpus = client.get(f"/reports?{asked}&group=gpu").texts("//table[caption='GPUs']/tbody/tr/th")
+    assert sorted(gpus) == [
+        "lab02 GPU 0", "lab02 GPU 1 (0000:02:00.0)", "lab02 GPU 1 (0000:09:00.0)", "lab02 GPU 3"
+    ]  # fmt: skip
+
+    for table_ in ("usage", "waits"):
+        rows = client.get(f"/reports/report.json?table={table_}&{asked}").response.get_json()["rows"]
+        found = {row["user"]: row["name"] for row in rows}
+        assert (found["wang"], found["wang2"]) == ("Wang (wang)", "Wang (wang2)")
+        lines = csv.DictReader(io.StringIO(client.get(f"/reports/report.csv?table={table_}&{asked}").body))
+        assert [line["user"] for line in lines] == [row["user"] for row in rows]
+        file = tmp_path / f"{table_}.parquet"
+        file.write_bytes(client.raw.get(f"/reports/report.parquet?table={table_}&{asked}").data)
+        assert duckdb.sql(f"SELECT \"user\" FROM '{file}'").fetchall() == [(row["user"],) for row in rows]
+    assert "user" not in client.get(f"/reports/report.json?group=gpu&{asked}").response.get_json()["rows"][0]
+
+    client.login_as(li)
+    names = client.get(f"/reports?of=me&{asked}").texts("//table[caption='Bookings']/tbody/tr/th")
+    bookings = db.session.scalars(sa.select(Booking.id).where(Booking.user_id == li.id))
+    assert sorted(names) == sorted(f"lab02, Sat 31 Oct 18:00 (booking {number})" for number in bookings)
 
 
 def test_rows_stand_in_the_order_that_is_asked_for(client: Client, admin: User) -> None:

@@ -2,25 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import date, datetime
 from enum import StrEnum
 from typing import Any
 
-from sqlalchemy import select, text
-from sqlalchemy.orm import joinedload
+from sqlalchemy import text
 
 from app.extensions import db
-from app.language import gettext as _
-from app.models import Account, Booking, Gpu, Host
-from app.services.reports import heat, incidents, periods, waiting
+from app.services.reports import heat, incidents, labels, periods, waiting
 from app.services.reports.numbers import Numbers, total
 from app.services.reports.periods import Choice, Range, Step
 from app.services.reports.pieces import BEFORE, Key, Scope, totals
 from app.services.reports.spans import Span
 from app.services.reports.waiting import Waits
-from app.services.words import gpu_label, when
 
 RANKED = 10 * 3600  # GPU-seconds that one must have booked to be ranked by a share: of little, any share says nothing
 
@@ -138,7 +134,7 @@ def waits(span: Span, group: Group, scope: Scope) -> Waiting:
     """Who waited, alone."""
     by = waited_by(group)
     whole, found = waiting.of(span, Key(by.value), scope)
-    names = _names(by, [key for key in found if key])
+    names = labels.of(Key(by.value), [key for key in found if key])
     made = (WaitRow(key, names.get(key, ""), one) for key, one in found.items())
     return Waiting(by, whole, tuple(sorted(made, key=lambda row: (-row.waits.longest, row.name))))
 
@@ -159,7 +155,7 @@ def _by_group(
             bars,
             before,
         )
-    names = _names(group, of_one)
+    names = labels.of(key, list(of_one))
     return [Row(one, names.get(one, str(one)), amount) for one, amount in of_one.items()], bars, before
 
 
@@ -167,29 +163,6 @@ def _order(group: Group) -> Any:
     if group.step:
         return lambda row: row.key
     return lambda row: (-row.numbers.wasted, row.name)
-
-
-def _names(group: Group, keys: Iterable[Any]) -> dict[Any, str]:
-    """What people call them."""
-    ids = list(keys)
-    if group == Group.MODEL:
-        return {model: model for model in ids}
-    if group == Group.PERSON:
-        people = text("SELECT id, full_name, username FROM users WHERE id = ANY (:ids)")
-        return {one: full_name or username for one, full_name, username in db.session.execute(people, {"ids": ids})}
-    if group == Group.TEAM:
-        query = select(Account).where(Account.id.in_(ids))
-        return {0: ""} | {account.id: account.title for account in db.session.scalars(query)}
-    if group == Group.HOST:
-        return {host.id: host.name for host in db.session.scalars(select(Host).where(Host.id.in_(ids)))}
-    if group == Group.BOOKING:
-        bookings = select(Booking).where(Booking.id.in_(ids)).options(joinedload(Booking.host))
-        return {
-            one.id: _("%(host)s, %(start)s", host=one.host.name, start=when(one.starts_at))
-            for one in db.session.scalars(bookings)
-        }
-    gpus = db.session.execute(select(Gpu, Host.name).join(Host, Host.id == Gpu.host_id).where(Gpu.id.in_(ids)))
-    return {gpu.id: f"{host} {gpu_label(gpu)}" for gpu, host in gpus}
 
 
 def _capacity(span: Span) -> float:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Iterable
 from datetime import date
 from typing import Any
 
 from flask import Response, request
 
+from app.services import people
 from app.services.reports import heat, periods, report
+from app.services.reports.report import Group, Row, WaitRow
 from app.services.reports.table import COLUMNS, Table, amounts, compared, listed, waited
 from app.web import csv_files
 from app.web.reports import asked, parquet, words
@@ -21,7 +24,7 @@ from app.web.sessions import me
 def csv_file() -> Response:
     """For spreadsheets."""
     wish = asked.read(me())
-    return csv_files.answer(_name(wish, "csv"), list(_columns()), ([*row.values()] for row in table(wish)))
+    return csv_files.answer(_name(wish, "csv"), list(_columns(wish)), ([*row.values()] for row in table(wish)))
 
 
 @bp.get("/report.json")
@@ -40,7 +43,7 @@ def parquet_file() -> Response:
     """For data frames."""
     wish = asked.read(me())
     headers = {"Content-Disposition": f"attachment; filename={_name(wish, 'parquet')}"}
-    body = parquet.file(_columns(), table(wish))
+    body = parquet.file(_columns(wish), table(wish))
     return Response(body, mimetype="application/vnd.apache.parquet", headers=headers)
 
 
@@ -52,11 +55,22 @@ def table(wish: Asked) -> list[dict[str, Any]]:
         return listed(_which(), wish.span, wish.scope)
     if _which() == Table.WAITS:
         found = report.waits(wish.span, wish.group, wish.scope)
-        return [{"name": words.wished(row, found.by), **waited(row)} for row in found.rows]
+        users = _users(found.by, found.rows)
+        return [{**users(row), "name": words.wished(row, found.by), **waited(row)} for row in found.rows]
+    rows = wish.ordered(report.rows(wish.span, wish.group, wish.scope))
+    users = _users(wish.group, rows)
     return [
-        {"name": row.day.isoformat() if row.day else words.name(row, wish.group), **amounts(row)}
-        for row in wish.ordered(report.rows(wish.span, wish.group, wish.scope))
+        {**users(row), "name": row.day.isoformat() if row.day else words.name(row, wish.group), **amounts(row)}
+        for row in rows
     ]
+
+
+def _users(by: Group, rows: Iterable[Row | WaitRow]) -> Callable[[Row | WaitRow], dict[str, str]]:
+    """What a person's row has besides: the username, which nobody else has."""
+    if by != Group.PERSON:
+        return lambda _row: {}
+    found = people.usernames([row.key for row in rows])
+    return lambda row: {"user": found[row.key]}
 
 
 def _which() -> Table:
@@ -64,13 +78,15 @@ def _which() -> Table:
     return next((one for one in Table if one == asked_for), Table.USAGE)
 
 
-def _columns() -> dict[str, type]:
+def _columns(wish: Asked) -> dict[str, type]:
     own = COLUMNS[_which()]
-    return {"name": str, **own} if _which().grouped else own
+    if not _which().grouped:
+        return own
+    return ({"user": str} if _group(wish) == Group.PERSON else {}) | {"name": str, **own}
 
 
-def _group(wish: Asked) -> str:
-    return (report.waited_by(wish.group) if _which() == Table.WAITS else wish.group).value
+def _group(wish: Asked) -> Group:
+    return report.waited_by(wish.group) if _which() == Table.WAITS else wish.group
 
 
 def _first(wish: Asked) -> date:
