@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextvars
+import csv
+import io
 import re
 from collections.abc import Callable
 from typing import Any
@@ -55,6 +57,11 @@ class Page:
         found = [a for a in self.root.xpath("//a[@href]") if _name(a) == name]
         assert len({a.get("href") for a in found}) == 1, f"{len(found)} links {name!r}; there are {self.links()}"
         return str(found[0].get("href"))
+
+    def lines(self) -> list[dict[str, str]]:
+        """Of a CSV file, which begins with the mark that spreadsheets know UTF-8 by."""
+        assert self.body.startswith("\ufeff")
+        return list(csv.DictReader(io.StringIO(self.body[1:], newline="")))
 
     def links(self) -> list[str]:
         return [_name(a) for a in self.root.xpath("//a[@href]")]

@@ -21,8 +21,7 @@ from app.services.rules.amounts import Use
 from app.services.rules.terms import Rules
 from app.services.statement import Line, Standing
 from app.services.windows import hours_text
-from app.web import idle_words, rule_words, times
-from app.web.csv_files import harmless
+from app.web import csv_files, idle_words, rule_words, times
 from app.web.render import render
 from app.web.sessions import me
 
@@ -51,10 +50,9 @@ def csv_file() -> Response:
     writer.writerow(["time", "what", "note", "booking", "change_hours", "balance_hours"])
     for line in statement.lines(account_id, MOST_CSV_LINES):
         entry = line.entry
-        cells = [entry.created_at.isoformat(timespec="seconds"), line.word, harmless(entry.note)]
+        cells = [entry.created_at.isoformat(timespec="seconds"), line.word, csv_files.harmless(entry.note)]
         writer.writerow([*cells, entry.booking_id or "", hours_text(entry.amount), hours_text(entry.balance_after)])
-    headers = {"Content-Disposition": "attachment; filename=ledger.csv"}
-    return Response(file.getvalue(), mimetype="text/csv", headers=headers)
+    return csv_files.download("ledger.csv", file.getvalue())
 
 
 def context_of(account: Account) -> dict[str, Any]:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -95,7 +93,7 @@ def test_all_groups_add_up_to_the_same_and_files_have_the_same_rows(
         assert [f"{row['wasted_hours']:g}" for row in rows] == shown
         sums = {name: round(sum(row[name] for row in rows), 2) for name in rows[0] if name.endswith("_hours")}
         assert [*sums.values()] == [35, 35, 20, 0, 0, 12, 3, 12], (group, sums)
-        lines = list(csv.DictReader(io.StringIO(client.get(f"/reports/report.csv?{asked}").body)))
+        lines = client.get(f"/reports/report.csv?{asked}").lines()
         assert [line | {"wasted_percent": 0} for line in lines] == [
             {name: str(value) for name, value in row.items()} | {"wasted_percent": 0} for row in rows
         ]
@@ -129,7 +127,7 @@ def test_no_two_rows_are_called_the_same(client: Client, admin: User, tmp_path: 
         rows = client.get(f"/reports/report.json?table={table_}&{asked}").response.get_json()["rows"]
         found = {row["user"]: row["name"] for row in rows}
         assert (found["wang"], found["wang2"]) == ("Wang (wang)", "Wang (wang2)")
-        lines = csv.DictReader(io.StringIO(client.get(f"/reports/report.csv?table={table_}&{asked}").body))
+        lines = client.get(f"/reports/report.csv?table={table_}&{asked}").lines()
         assert [line["user"] for line in lines] == [row["user"] for row in rows]
         file = tmp_path / f"{table_}.parquet"
         file.write_bytes(client.raw.get(f"/reports/report.parquet?table={table_}&{asked}").data)
@@ -151,7 +149,7 @@ def test_rows_stand_in_the_order_that_is_asked_for(client: Client, admin: User) 
     page = client.get(page.link("Busy"))
     assert (page.texts(names), page.texts("//th[@aria-sort='ascending']")) == (["Wang", "Li"], ["Busy"])
     file = page.all("//table[@id='rows']/following-sibling::p[@class='files']/a[.='CSV']/@href")[0]
-    lines = csv.DictReader(io.StringIO(client.get(file).body))
+    lines = client.get(file).lines()
     assert [line["name"] for line in lines] == ["Wang", "Li"], "a file has the page's order"
     for order in ("wasted-share", "-wasted-share"):
         assert client.get(f"/reports?period=last-month&sort={order}").texts(names)[-1] == "Li", "too little to say"
@@ -264,7 +262,7 @@ def test_who_waited_is_shown_to_whom_it_concerns_and_files_have_it(client: Clien
 
     rows = client.get(f"/reports/report.json?table=waits&{asked}").response.get_json()["rows"]
     assert [(row["name"], row["places"], row["median_wait_hours"]) for row in rows] == [("Wang", 1, 4), ("Li", 2, 1.5)]
-    lines = list(csv.DictReader(io.StringIO(client.get(page.all("//a[contains(@href, 'table=waits')]/@href")[0]).body)))
+    lines = client.get(page.all("//a[contains(@href, 'table=waits')]/@href")[0]).lines()
     assert lines == [{name: str(value) for name, value in row.items()} for row in rows]
     file = tmp_path / "waits.parquet"
     file.write_bytes(client.raw.get(f"/reports/report.parquet?table=waits&{asked}").data)
@@ -327,7 +325,7 @@ def test_what_befell_bookings_is_listed_to_whom_it_concerns_and_files_have_it(
     assert len({of for of in cells.values() if of is not None}) > 1, "hours differ"
     for one in NEW:
         assert page.all(f"//a[contains(@href, 'table={one}') and contains(@href, '.parquet')]/@href")
-        lines = list(csv.DictReader(io.StringIO(client.get(f"/reports/report.csv?table={one}&{asked}").body)))
+        lines = client.get(f"/reports/report.csv?table={one}&{asked}").lines()
         assert lines == [{key: "" if of is None else f"{of}" for key, of in row.items()} for row in rows[one]]
         file = tmp_path / f"{one}.parquet"
         file.write_bytes(client.raw.get(f"/reports/report.parquet?table={one}&{asked}").data)
@@ -364,7 +362,7 @@ def test_the_period_before_is_compared_on_the_page_and_in_files(client: Client, 
         "2026-10-31T16:00:00Z", "2026-11-02T16:00:00Z", "2026-10-29T16:00:00Z", "2026-10-31T16:00:00Z"
     ]  # fmt: skip
     [address] = page.all("//a[contains(@href, 'table=compared') and contains(@href, '.csv')]/@href")
-    lines = list(csv.DictReader(io.StringIO(client.get(address).body)))
+    lines = client.get(address).lines()
     assert lines == [{key: f"{of}" for key, of in row.items()} for row in rows]
     file = tmp_path / "compared.parquet"
     file.write_bytes(client.raw.get(f"/reports/report.parquet?table=compared&{asked}").data)
