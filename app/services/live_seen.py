@@ -138,7 +138,7 @@ _own = select(func.array_agg(Instance.name)).where(
 _few = select((func.count() <= OPEN_AT_MOST) | (func.min(Gpu.host_id) == func.max(Gpu.host_id))).scalar_subquery()
 
 
-def _query(shown: ColumnElement[bool]) -> Select[Any]:
+def _query(shown: ColumnElement[bool]) -> Select[*tuple[Any, ...]]:
     """Of which GPUs all is read, that is."""
     by_itself = (GpuNow.curve_from, GpuNow.curve, GpuNow.processes, _own.scalar_subquery())
     return (
@@ -177,7 +177,7 @@ def some(viewer: User, gpu_ids: Collection[int]) -> list[Seen]:
     return _found(_SOME, viewer, {"gpu_ids": list(gpu_ids)})
 
 
-def _found(query: Select[Any], viewer: User | None, values: dict[str, Any]) -> list[Seen]:
+def _found(query: Select[*tuple[Any, ...]], viewer: User | None, values: dict[str, Any]) -> list[Seen]:
     now = clock.now()
     values |= {"now": now, "ahead": now + LOOK_AHEAD, "owner": viewer.id if viewer else None}
     return [Seen(*row) for row in db.session.connection().execute(query, values).all()]
