@@ -22,6 +22,7 @@ from app.services.reports.spans import LONGEST, Span
 from app.services.reports.table import COLUMNS, Table, amounts, compared, listed, waited
 
 DAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
+LITTLE = 180  # GPU-seconds without a booking that nobody is told of
 EMPTY = {
     Table.USAGE: "Nobody booked anything in that time.",
     Table.WAITS: "Nobody waited in that time.",
@@ -69,12 +70,16 @@ def report(start: str, end: str, table: str | None, group: str | None, form: str
     span, form = Span.of(since, until, lab_zone(), clock.now()), "json" if as_json else form
     with transaction():
         rows = _rows(what, span, by)
+        strays = _strays(span) if what == Table.USAGE and form == "table" else ""
     if form == "csv":
         writer = csv.writer(sys.stdout)
         writer.writerow(_heads(what, by))
         writer.writerows([_harmless(value) for value in row.values()] for row in rows)
     else:
-        show(_grid(rows) if what == Table.HEAT and form == "table" else rows, as_json=form == "json", empty=EMPTY[what])
+        grid = _grid(rows) if what == Table.HEAT and form == "table" else rows
+        show(grid, as_json=form == "json", empty=_empty(what, span))
+    if strays:
+        click.echo(strays)
 
 
 def _what(table: str | None, waits: bool, group: str | None) -> Table:
@@ -109,6 +114,19 @@ def _heads(what: Table, by: Group) -> list[str]:
     if not what.grouped:
         return own
     return (["user", "name"] + ["bookings"] * (what == Table.USAGE) if by == Group.PERSON else [by.value]) + own
+
+
+def _empty(what: Table, span: Span) -> str:
+    """What is said where there are no rows."""
+    if not span.days:
+        return "That time is still to come."
+    return f"{EMPTY[what]} What is still to come of it does not count." if span.until < span.end else EMPTY[what]
+
+
+def _strays(span: Span) -> str:
+    """What is no row's, since nobody had booked it."""
+    found = reports.unbooked(span)
+    return f"{found / 3600:.2f} GPU-hours were busy without a booking." if found > LITTLE else ""
 
 
 def _grid(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:

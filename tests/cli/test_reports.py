@@ -36,6 +36,27 @@ def test_what_has_not_begun_is_not_counted(lab: Berth, engine: sa.Engine) -> Non
     assert (row["bookings"], row["reserved_hours"]) == (1, pytest.approx(4, abs=0.1))
 
 
+def test_what_is_still_to_come_and_what_nobody_booked_are_said(lab: Berth, engine: sa.Engine) -> None:
+    for table in ("usage", "waits", "no-shows", "evictions"):
+        to_come = lab("report", "--show", table, "--from", "2100-01-01", "--to", "2100-02-01").out
+        assert to_come == "That time is still to come.\n"
+    part = lab("report", "--from", "2026-01-01", "--to", "2030-01-01").out
+    assert part == "Nobody booked anything in that time. What is still to come of it does not count.\n"
+    with engine.begin() as connection:
+        connection.execute(
+            sa.text("""
+            WITH c AS (INSERT INTO consumers (host_id, instance) SELECT id, 'by-hand' FROM hosts RETURNING id)
+            INSERT INTO usage_days (day, gpu_id, consumer_id, sampled_ms, busy_ms, energy_j, memory_mib, temperature)
+            SELECT DATE '2026-01-05', min(gpus.id), c.id, 7200000, 5400000, 0, 0, 0 FROM gpus, c GROUP BY c.id""")
+        )
+    said, days = "1.50 GPU-hours were busy without a booking.", ("--from", "2026-01-01", "--to", "2026-02-01")
+    assert lab("report", *days).out.splitlines() == ["Nobody booked anything in that time.", said]
+    assert lab("report", "--json", *days).json() == []
+    assert said not in lab("report", "--format", "csv", *days).out + lab("report", "--waits", *days).out
+    book_now(engine)
+    assert lab("report", "--from", "2026-01-01").out.splitlines()[-1] == said
+
+
 def test_who_waited_is_printed_by_what_a_wish_names(lab: Berth, engine: sa.Engine) -> None:
     book_now(engine)
     with engine.begin() as connection:

@@ -319,6 +319,8 @@ def test_so_is_all_else_on_a_report(app: object, first_day: date, freeze: Any) -
     assert _rounded({0: made.before}) == _rounded(earlier)
     assert made.capacity == 4 * (end - start).total_seconds() - 2 * 10 * 3600
     assert made.unbooked == 2 * 45
+    some = Span.of(start + 7 * HOUR, end + MINUTE, zone, clock.now())
+    assert [report.unbooked(one) for one in (some, Span.of(end, end, zone, clock.now()))] == [3 * 45, 0]
     assert made.week == [[pytest.approx(one) if one is not None else None for one in day] for day in _week(lab, strays)]
 
 

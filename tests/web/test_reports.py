@@ -198,6 +198,28 @@ def test_an_empty_month_says_since_when_there_are_data(client: Client, admin: Us
     assert "nothing was booked. What GPUs do is measured since 31 Oct 2026." in page.text
 
 
+def test_of_days_to_come_nothing_is_said(client: Client, admin: User, freeze: Any) -> None:
+    page = client.get("/reports?period=custom&from=2026-11-04&to=2026-11-30")
+    assert "4 Nov 2026 to 30 Nov 2026: all of it is still to come." in page.text
+    assert not [word for word in ("nothing was booked", "Nobody waited", "nobody came") if word in page.text]
+    freeze(NOW + 99 * HOUR)
+    page = client.login_as(admin).get("/reports?period=custom&from=2026-11-05&to=2026-11-30")
+    assert "nothing was booked. What is still to come of it does not count." in page.text
+
+
+def test_what_ran_without_a_booking_is_said_where_nothing_was_booked_too(client: Client, admin: User) -> None:
+    host, first = db.session.scalars(sa.select(Host)).one(), datetime(2026, 10, 9, tzinfo=UTC)
+    minutes = [first + number * timedelta(minutes=1) for number in range(90)]
+    parts = [Part(gpus_of(host)[0].pci_address, minute, 0, "by-hand", 60_000, 60_000) for minute in minutes]
+    samples.deliver(host.id, "strays", parts)
+    said = "1.5 GPU-hours were busy without a booking."
+    for days, booked in (("from=2026-10-09&to=2026-10-10", False), ("from=2026-10-09&to=2026-10-31", True)):
+        page = client.get(f"/reports?period=custom&{days}")
+        assert (said in page.text, "nothing was booked" in page.text) == (True, not booked)
+    client.login_as(db.session.scalars(sa.select(User).where(User.username == "li")).one())
+    assert said not in client.get("/reports?period=custom&from=2026-10-09&to=2026-10-10").text, "of everybody's GPUs"
+
+
 def test_a_booking_explains_its_numbers_down_to_the_minute(client: Client, admin: User) -> None:
     li = db.session.scalars(sa.select(User).where(User.username == "li")).one()
     [booking] = db.session.scalars(sa.select(Booking).where(Booking.user_id == li.id))

@@ -15,10 +15,23 @@ from app.services.reports import heat, incidents, labels, periods, waiting
 from app.services.reports.numbers import Numbers, total
 from app.services.reports.periods import Choice, Range, Step
 from app.services.reports.pieces import BEFORE, Key, Scope, totals
-from app.services.reports.spans import Span
+from app.services.reports.spans import Span, Table
 from app.services.reports.waiting import Waits
 
 RANKED = 10 * 3600  # GPU-seconds that one must have booked to be ranked by a share: of little, any share says nothing
+
+_FROM = {
+    Table.DAYS: "usage_days WHERE day >= :start AND day < :end",
+    Table.HOURS: "usage_hours WHERE hour >= :start AND hour < :end",
+    # By each GPU's own part of the primary key.
+    Table.MINUTES: "gpus JOIN usage_minutes ON gpu_id = gpus.id WHERE minute >= :start AND minute < :end",
+}
+_UNBOOKED = {
+    table: text(f"""
+SELECT sum(busy_ms) / 1000.0 FROM (SELECT busy_ms, consumer_id FROM {rows}) AS u
+JOIN consumers AS c ON c.id = consumer_id WHERE c.booking_id IS NULL""")  # noqa: S608 - text of this file
+    for table, rows in _FROM.items()
+}
 
 
 class Group(StrEnum):
@@ -113,7 +126,7 @@ def make(choice: Choice, shown: Range, group: Group, scope: Scope, span: Span, n
         before=before,
         before_range=earlier,
         since=_since(),
-        unbooked=_unbooked(span) if everything else 0.0,
+        unbooked=unbooked(span) if everything else 0.0,
         incidents=incidents.of(span, scope),
         waiting=waits(span, group, scope),
         waits_before=waiting.of(their_span, Key.NOTHING, scope)[0],
@@ -137,6 +150,15 @@ def waits(span: Span, group: Group, scope: Scope) -> Waiting:
     names = labels.of(Key(by.value), [key for key in found if key])
     made = (WaitRow(key, names.get(key, ""), one) for key, one in found.items())
     return Waiting(by, whole, tuple(sorted(made, key=lambda row: (-row.waits.longest, row.name))))
+
+
+def unbooked(span: Span) -> float:
+    """GPU-seconds of everybody's that were busy without a booking."""
+    found = 0.0
+    for one in span.sources():
+        values = {"start": one.start, "end": one.end}
+        found += float(db.session.scalar(_UNBOOKED[one.table], values) or 0.0)
+    return found
 
 
 def _by_group(
@@ -179,13 +201,3 @@ def _since() -> date | None:
     """The first day of which anything was measured."""
     first: date | None = db.session.scalar(text("SELECT min(day) FROM usage_days"))
     return first
-
-
-def _unbooked(span: Span) -> float:
-    """By whole days of the lab's."""
-    if not span.days:
-        return 0.0
-    query = text("""
-        SELECT coalesce(sum(busy_ms), 0) / 1000.0 FROM usage_days JOIN consumers AS c ON c.id = consumer_id
-        WHERE day BETWEEN :first AND :last AND c.booking_id IS NULL""")
-    return float(db.session.scalar(query, {"first": span.days[0], "last": span.days[-1]}) or 0.0)
