@@ -13,7 +13,7 @@ import click
 from app import clock
 from app.cli.base import json_option, moment, show, with_app
 from app.extensions import lab_zone, transaction
-from app.services import people, usage
+from app.services import people, policy, usage
 from app.services.reports import periods
 from app.services.reports import report as reports
 from app.services.reports.pieces import Scope
@@ -104,7 +104,7 @@ def _rows(what: Table, span: Span, by: Group) -> list[dict[str, Any]]:
 
 def _before(span: Span) -> Span:
     try:
-        return periods.as_long_before(span, clock.now())
+        return periods.as_long_before(span, clock.now(), policy.minutes_from())
     except (OverflowError, ValueError):
         raise click.UsageError("--from is too early to be compared with the time before.") from None
 

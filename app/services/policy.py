@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from datetime import datetime, timedelta
 from enum import StrEnum
 from math import ceil
 from typing import Any
 
+from app import clock
 from app.errors import InvalidInput
 from app.extensions import db
 from app.language import gettext as _
@@ -44,6 +46,11 @@ def current() -> Policy:
     policy = db.session.get(Policy, 1)
     assert policy is not None, "the first migration makes the one row"
     return policy
+
+
+def minutes_from() -> datetime:
+    """From when on it is kept by the minute what GPUs did."""
+    return clock.now() - timedelta(days=current().minute_days)
 
 
 def change(

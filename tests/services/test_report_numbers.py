@@ -21,7 +21,7 @@ from app.extensions import db, lab_zone
 from app.models import Account, Allocation, Booking, Gpu, Host, UsageMinute
 from app.models.accounts import TEAM
 from app.services import folding, inventory, policy, samples, zones
-from app.services.reports import counted, report
+from app.services.reports import counted, periods, report
 from app.services.reports.numbers import Numbers, total
 from app.services.reports.periods import Choice, Range
 from app.services.reports.pieces import BEFORE, Key, Scope, numbers
@@ -376,6 +376,23 @@ def test_the_time_before_comes_with_the_same_query_whatever_lies_between(
         assert set(days) == {bucket for _key, bucket in both}
     future = Span.of(clock.now() + HOUR, clock.now() + 9 * HOUR, zone, clock.now())
     assert {bucket for _key, bucket in numbers(future, Key.PERSON, Scope(), None, span)} == {BEFORE}
+
+
+def test_the_time_before_ends_where_all_of_it_is_known(app: object, first_day: date, freeze: Any) -> None:
+    """Of twelve weeks, four weeks ago; where the lab's day begins within an hour of UTC's, at the day's beginning."""
+    zone, now = lab_zone(), _at(first_day, lab_zone()) + 15 * HOUR + 20 * MINUTE
+    freeze(now)
+    shown = Range(first_day - timedelta(days=28), first_day + timedelta(days=55))
+    span = shown.span(zone, now)
+    half = bool(_at(first_day, zone).minute)
+    ends = {}
+    for days in (400, 2):
+        before = periods.before(span, Choice.CUSTOM, shown, now, now - timedelta(days=days))[1]
+        assert before.start == _at(first_day - timedelta(days=112), zone)
+        ends[days] = before.until - before.start
+    passed = span.until - span.start
+    whole = timedelta(days=28) if half else passed - 20 * MINUTE
+    assert ends == {400: passed, 2: whole}
 
 
 def _week(lab: Lab, strays: list[Part]) -> list[list[float | None]]:

@@ -409,6 +409,32 @@ def test_the_period_before_is_compared_on_the_page_and_in_files(client: Client, 
     assert [row["before_hours"] for row in rows] == [6, 6, 6, 0]
 
 
+@pytest.mark.parametrize(
+    ("now", "period", "said", "until"),
+    [
+        ("2026-11-03T04:20", "this-month", "as much as has passed of this one.", "2026-10-03T04:20"),
+        ("2026-11-03T04:20", "quarter", "as many whole hours as have passed of this one.", "2026-08-03T04:00"),
+        ("2026-03-31T04:00", "this-month", "30.5 days of this period beside 28 of the one before.", "2026-02-28T16:00"),
+        ("2026-04-01T04:00", "last-month", "31 days of this period beside 28 of the one before.", "2026-02-28T16:00"),
+        ("2026-09-01T04:00", "last-month", "", "2026-07-31T16:00"),
+    ],
+)
+def test_how_much_stands_beside_how_much_is_said(
+    client: Client, admin: User, freeze: Any, now: str, period: str, said: str, until: str
+) -> None:
+    """A month that is longer than the one before, and one of which minutes are gone."""
+    li, host = (db.session.scalars(sa.select(one)).first() for one in (User, Host))
+    for month in range(1, 12):
+        start = datetime(2026, month, 2, tzinfo=UTC)
+        make_booking(li, gpus_of(host)[3:], start, start + HOUR)
+    freeze(datetime.fromisoformat(f"{now}Z"))
+    page = client.login_as(admin).get(f"/reports?period={period}")
+    notes = page.texts("//table[caption='Compared with the period before']/following-sibling::p[1]")
+    assert [note.endswith(said) if said else note.startswith("These rows") for note in notes] == [True], notes
+    rows = client.get(f"/reports/report.json?table=compared&period={period}").response.get_json()["rows"]
+    assert rows[0]["before_to"] == f"{until}:00Z"
+
+
 def test_the_page_has_the_last_ones_and_a_file_too_long_is_refused(
     client: Client, admin: User, trouble: Booking, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -67,9 +67,9 @@ def of(choice: Choice, today: date) -> Range:
     return Range(first, _on(first, 1 if choice == Choice.THIS_MONTH else 3) - A_DAY)
 
 
-def before(span: Span, choice: Choice, shown: Range, now: datetime) -> tuple[Range, Span]:
+def before(span: Span, choice: Choice, shown: Range, now: datetime, kept: datetime) -> tuple[Range, Span]:
     """The days before, and of them as long a span as is past of this one, so that a month that has just begun is not
-    compared with a whole one."""
+    compared with a whole one; but where minutes are gone, which are kept from `kept` on, as many whole hours."""
     if choice == Choice.CUSTOM:
         days = Range(shown.first - shown.days * A_DAY, shown.first - A_DAY)
     else:
@@ -77,14 +77,14 @@ def before(span: Span, choice: Choice, shown: Range, now: datetime) -> tuple[Ran
     start, end = midnight(days.first, span.zone), midnight(days.last + A_DAY, span.zone)
     if span.until < span.end:
         end = min(end, start + (span.until - span.start))
-    return days, Span.of(start, end, span.zone, now)
+    return days, Span.of(start, end, span.zone, now).without_old_minutes(kept)
 
 
-def as_long_before(span: Span, now: datetime) -> Span:
+def as_long_before(span: Span, now: datetime, kept: datetime) -> Span:
     """The same of a span of any moments: of whole days as many of the lab's, of others as long a time."""
     first, end = span.start.astimezone(span.zone).date(), span.end.astimezone(span.zone).date()
     if (midnight(first, span.zone), midnight(end, span.zone)) == (span.start, span.end):
-        return before(span, Choice.CUSTOM, Range(first, end - A_DAY), now)[1]
+        return before(span, Choice.CUSTOM, Range(first, end - A_DAY), now, kept)[1]
     start = span.start - (span.end - span.start)
     return Span.of(start, start + (span.until - span.start), span.zone, now)
 

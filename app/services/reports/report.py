@@ -11,6 +11,7 @@ from typing import Any
 from sqlalchemy import text
 
 from app.extensions import db
+from app.services import policy
 from app.services.reports import heat, incidents, labels, periods, waiting
 from app.services.reports.numbers import Numbers, total
 from app.services.reports.periods import Choice, Range, Step
@@ -101,6 +102,7 @@ class Report:
     week: list[list[heat.Cell]]
     before: Numbers
     before_range: Range
+    before_span: Span
     since: date | None
     unbooked: float
     incidents: incidents.Incidents
@@ -111,7 +113,7 @@ class Report:
 def make(choice: Choice, shown: Range, group: Group, scope: Scope, span: Span, now: datetime) -> Report:
     """The report of the days `shown`, that is of `span`."""
     step = group.step or shown.step
-    earlier, their_span = periods.before(span, choice, shown, now)
+    earlier, their_span = periods.before(span, choice, shown, now, policy.minutes_from())
     found, bars, before = _by_group(span, group, scope, step, their_span)
     everything = scope == Scope()
     return Report(
@@ -125,6 +127,7 @@ def make(choice: Choice, shown: Range, group: Group, scope: Scope, span: Span, n
         week=heat.week(span, scope),
         before=before,
         before_range=earlier,
+        before_span=their_span,
         since=_since(),
         unbooked=unbooked(span) if everything else 0.0,
         incidents=incidents.of(span, scope),

@@ -77,6 +77,17 @@ class Span:
                 start, end = max(self.start, midnight(day, self.zone)), min(self.end, midnight(day + A_DAY, self.zone))
                 yield from _finer(start, end, number)
 
+    def without_old_minutes(self, kept: datetime) -> Span:
+        """As much of it, from its start on, as is known though minutes from before `kept` are gone: no hour is cut, and
+        no day where the lab's begins within an hour."""
+        midnight_ = midnight(self.until.astimezone(self.zone).date(), self.zone)
+        for end in (self.until, _hour(self.until, up=False), midnight_):
+            found = Span.of(self.start, max(self.start, end), self.zone, self.until)
+            minutes = [one.start for one in found.sources() if one.table == Table.MINUTES]
+            if not [start for start in minutes if isinstance(start, datetime) and start < kept]:
+                break
+        return found
+
     def _has_all_of(self, day: date) -> bool:
         return self.start <= midnight(day, self.zone) and midnight(day + A_DAY, self.zone) <= self.end
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from flask import Response, request
 
-from app.services import people
+from app.services import people, policy
 from app.services.reports import heat, periods, report
 from app.services.reports.report import Group, Row, WaitRow
 from app.services.reports.table import COLUMNS, Table, amounts, compared, listed, waited
@@ -50,7 +50,8 @@ def parquet_file() -> Response:
 def table(wish: Asked) -> list[dict[str, Any]]:
     """The page's rows, of the table that is asked for. Raises InvalidInput where they are too many for a file."""
     if _which() == Table.COMPARED:
-        return compared(wish.span, periods.before(wish.span, wish.choice, wish.shown, wish.now)[1], wish.scope)
+        _days, before = periods.before(wish.span, wish.choice, wish.shown, wish.now, policy.minutes_from())
+        return compared(wish.span, before, wish.scope)
     if not _which().grouped:
         return listed(_which(), wish.span, wish.scope)
     if _which() == Table.WAITS:

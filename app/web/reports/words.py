@@ -10,6 +10,7 @@ from flask_babel import format_decimal, get_locale
 
 from app.language import gettext as _
 from app.language import lazy_gettext as _l
+from app.services.periods import A_DAY, AN_HOUR
 from app.services.reports.absences import NO_MACHINE
 from app.services.reports.numbers import Numbers, percent
 from app.services.reports.periods import Choice, Range, Step
@@ -96,6 +97,20 @@ def change(found: int | None) -> str:
         return NONE
     sign = "+" if found > 0 else "\N{MINUS SIGN}" if found < 0 else "±"
     return _("%(sign)s%(share)s %%", sign=sign, share=abs(found))
+
+
+def beside(report: Report) -> str:
+    """How much of a period stands beside how much of the one before, where that is not the whole of both, or not as
+    much; clocks that are changed make no difference."""
+    one, before = ((span.until - span.start) / A_DAY for span in (report.span, report.before_span))
+    days, days_before = (str(format_decimal(round(length_, 1))) for length_ in (one, before))
+    if abs(one - before) > AN_HOUR / A_DAY and days != days_before:
+        return _("%(days)s days of this period beside %(before)s of the one before.", days=days, before=days_before)
+    if report.span.until == report.span.end:
+        return ""
+    if before < one:
+        return _("Of the period before, as many whole hours as have passed of this one.")
+    return _("Of the period before, as much as has passed of this one.")
 
 
 def compared(what: str) -> str:
