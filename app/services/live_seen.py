@@ -158,7 +158,7 @@ def _query(shown: ColumnElement[bool]) -> Select[*tuple[Any, ...]]:
         .outerjoin(_first, true())
         .outerjoin(User, User.id == _first.c.user_id)
         .outerjoin(_kept, _kept.c.gpu_id == Gpu.id)
-        .order_by(Host.name, Gpu.minor)
+        .order_by(Host.name, Gpu.minor, Gpu.id)
     )
 
 

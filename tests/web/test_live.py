@@ -122,7 +122,7 @@ def test_a_gpu_that_was_put_into_another_slot_is_told_from_what_it_was(client: C
     make_gpu(make_host("lab03", gpus=0), minor=2)
     page = client.get("/live?open=lab02&open=lab03")
     names = page.texts("//section[contains(., 'lab02')]//tbody//th")
-    assert [name for name in names if name.startswith("GPU 1")] == ["GPU 1 (0000:0f:00.0)", "GPU 1 (0000:02:00.0)"]
+    assert [name for name in names if name.startswith("GPU 1")] == ["GPU 1 (0000:02:00.0)", "GPU 1 (0000:0f:00.0)"]
     assert {name for name in names if not name.startswith("GPU 1")} == {f"GPU {n}" for n in (0, 2, 3, 4, 5, 6, 7)}
 
 
@@ -293,6 +293,20 @@ def test_ones_machine_and_ones_booking_show_their_gpus(client: Client, user: Use
     part = client.get(again, htmx=True)
     assert (part.all("//@hx-get"), part.all("//tr")) == ([], [])
     assert "No GPU now." in client.get("/live/machines/gamma").text
+
+
+def test_a_host_without_gpus_is_one(client: Client, user: User) -> None:
+    make_host("bare", gpus=0)
+    page = client.get("/live")
+    assert "LXD finds no GPUs on bare." in page.text
+    assert "no hosts yet" not in page.text
+    assert "LXD finds no GPUs on bare." not in page.links(), "it has nothing to look at for others than admins"
+    make_host("lab02", gpus=1)
+    client.login_as(make_admin())
+    page = client.get("/live")
+    assert page.link("LXD finds no GPUs on bare.") == "/hosts/bare"
+    assert row(page, 0)
+    assert user.id
 
 
 def test_odd_addresses_and_nothing_there(client: Client, user: User) -> None:
