@@ -118,6 +118,25 @@ def test_a_button_that_has_the_focus_keeps_it_while_the_page_moves(reader: Reade
     demo.machine(name, "sim1")
     reader.sees_heading(re.compile("1 GPU on sim1 · In use"))
     expect(longer).to_be_focused()  # a new button, in the part that came with the change
+    expect(reader.page.get_by_role("table", name="GPUs now")).to_be_visible(timeout=5_000)  # so did these
+
+
+@pytest.mark.parametrize("kind", ["desktop"])
+def test_after_a_restart_a_machines_gpus_are_there_again(reader: Reader, demo: Demo) -> None:
+    name = demo.person(machine_on="sim1")
+    demo.attached(demo.book(name, hours=3, host="sim1"))
+    reader.sign_in(name)
+    reader.nav("My machine")
+    gpus = reader.page.get_by_role("table", name="GPUs now")
+    expect(gpus).to_be_visible()
+    reader.click("link", "Restart…")
+    with demo.standstill("sim1"):
+        reader.click("button", "Restart")
+        reader.sees("Restarting")
+        expect(gpus).to_have_count(0)
+    reader.sees(f"{name} runs again.")
+    expect(gpus).to_be_visible()
+    reader.check()
 
 
 @BOTH

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from app.extensions import db
-from app.models import Allocation, Booking, Gpu, GpuState, Host, User
-from app.services import samples
+from app.models import Allocation, Booking, Gpu, GpuState, Host, OperationKind, User
+from app.services import operations, samples
 from app.services.samples import Now, Part
 from tests.factories import gpus_of, make_admin, make_booking, make_gpu, make_host, make_instance, make_user
 from tests.page import Client, Page
@@ -293,6 +293,53 @@ def test_ones_machine_and_ones_booking_show_their_gpus(client: Client, user: Use
     part = client.get(again, htmx=True)
     assert (part.all("//@hx-get"), part.all("//tr")) == ([], [])
     assert "No GPU now." in client.get("/live/machines/gamma").text
+
+
+def test_a_bookings_gpus_come_when_it_begins_and_go_when_it_ends(
+    client: Client, user: User, host: Host, freeze: Callable[[datetime], None]
+) -> None:
+    booking = make_booking(user, gpus_of(host)[:1], NOW + HOUR, NOW + 2 * HOUR)
+
+    def again(page: Page) -> Page:
+        """What the page that is open asks for."""
+        return client.get(page.all("//*[@id='status']/@hx-get")[0], htmx=True)
+
+    page = client.get(f"/bookings/{booking.id}")
+    assert not page.all("//*[@data-live]")
+    assert not again(page).all("//*[@id='own-gpus']"), "nothing has changed"
+    freeze(NOW + HOUR)
+    client.login_as(user)
+    page = again(page)
+    assert page.all("//*[@id='own-gpus']/@hx-swap-oob") == ["true"]
+    assert len(page.all("//*[@id='own-gpus']/@hx-get")) == 1
+    assert not page.all("//*[@id='own-gpus']//tr"), "not attached yet"
+    db.session.execute(db.update(Allocation).values(attached_at=NOW + HOUR))
+    page = again(page)
+    assert page.texts("//section[@id='own-gpus']//tbody//th") == ["GPU 0"]
+    freeze(NOW + 2 * HOUR)
+    client.login_as(user)
+    page = again(page)
+    assert page.all("//*[@id='own-gpus']"), "empty"
+    assert not page.all("//*[@id='own-gpus']//tr | //*[@id='own-gpus']/@hx-get")
+    db.session.execute(db.update(Allocation).values(detached_at=NOW + 2 * HOUR))
+    assert not again(page).all("//@hx-get")
+
+
+def test_after_a_restart_a_machines_gpus_are_there_again(client: Client, user: User, host: Host) -> None:
+    machine = make_instance(user, host, "gamma")
+    booked(user, gpus_of(host)[:1])
+    for where in ("/machines", "/machines/gamma"):
+        operation = operations.enqueue(user, machine, OperationKind.RESTART)
+        page = client.get(where)
+        assert len(page.all("//*[@id='own-gpus']")) == 1, "the place for them"
+        assert not page.all("//*[@data-live]")
+        (again,) = page.all("//*[@id='machines']/@hx-get")
+        assert not client.get(again, htmx=True).all("//*[@id='own-gpus']")
+        operations.finish(operation.id, "agent:lab02")
+        last = client.get(again, htmx=True)
+        assert last.all("//*[@id='own-gpus']/@hx-swap-oob") == ["true"]
+        assert last.texts("//section[@id='own-gpus']//tbody//th") == ["GPU 0"]
+        assert client.get(last.all("//@hx-get")[0], htmx=True).status == 204
 
 
 def test_a_host_without_gpus_is_one(client: Client, user: User) -> None:

@@ -63,8 +63,9 @@ def page(booking: Booking, *, refused: DomainError | None = None, status: int = 
     changed = request.args.get("seen") != key
     if changed or not is_fragment():
         context |= _actions(booking, phase) | {"shared": ending.shared(booking, now), "idle": idle}
+        context |= live.of_booking(booking)
     if not is_fragment():
-        context |= live.of_booking(booking) | {"of_series": series_page.place_of(booking)}
+        context |= {"of_series": series_page.place_of(booking)}
     return render(
         "bookings/show.html", fragment="bookings/_live.html", changed=changed, refused=refused, status=status, **context
     )
