@@ -9,6 +9,7 @@ from collections.abc import Collection
 from pathlib import Path
 
 from app.drivers.base import DriverError, GpuInfo, LxdDriver
+from workers.known_host import keep
 from workers.surveyor import BOOT_ID
 
 log = logging.getLogger(__name__)
@@ -48,13 +49,7 @@ class KnownGpus:
         if self._kept is None:
             return
         rows = [[gpu.pci_address, gpu.model, gpu.minor, gpu.uuid, sorted(gpu.drm)] for gpu in found]
-        fresh = self._kept.with_suffix(".gpus.new")
-        try:
-            self._kept.parent.mkdir(parents=True, exist_ok=True)
-            fresh.write_text(json.dumps([BOOT_ID.read_text(), rows]))
-            fresh.rename(self._kept)
-        except OSError as error:
-            log.warning("the host's GPUs cannot be written down now: %s", error)
+        keep(self._kept, json.dumps([BOOT_ID.read_text(), rows]))
 
     def _read(self) -> tuple[GpuInfo, ...]:
         try:

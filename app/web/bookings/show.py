@@ -62,10 +62,9 @@ def page(booking: Booking, *, refused: DomainError | None = None, status: int = 
     }
     changed = request.args.get("seen") != key
     if changed or not is_fragment():
-        context |= _actions(booking, phase) | {"shared": ending.shared(booking, now), "idle": idle}
-        context |= live.of_booking(booking)
+        context |= _actions(booking, phase) | live.of_booking(booking) | {"idle": idle}
     if not is_fragment():
-        context |= {"of_series": series_page.place_of(booking)}
+        context["of_series"] = series_page.place_of(booking)
     return render(
         "bookings/show.html", fragment="bookings/_live.html", changed=changed, refused=refused, status=status, **context
     )
@@ -100,5 +99,6 @@ def _actions(booking: Booking, phase: Phase) -> dict[str, Any]:
             else ""
         ),
         "rest": rest,
+        "shared": ending.shared(booking, clock.now()),
         "again_url": book_again(ask),
     }
