@@ -278,7 +278,8 @@ def test_only_mine_keeps_the_numbers(client: Client, user: User) -> None:
 
 
 def test_empty_and_full_say_what_to_do(client: Client, user: User) -> None:
-    assert "There are no hosts yet. An admin adds them." in client.get("/calendar").text
+    make_host("lab02", gpus=0)
+    assert "There are no GPUs to book yet. An admin adds them." in client.get("/calendar").text
     gpus = gpus_of(make_host("lab03", gpus=2))
     page = client.get("/calendar")
     assert "No bookings in these days. All 2 GPUs are free." in page.text

@@ -28,10 +28,12 @@ def test_an_admin_is_led_on(client: Client, admin: User, path: str, link: str, t
     assert client.get(path).link(link) == target
 
 
-@pytest.mark.parametrize("path", ["/calendar", "/live"])
-def test_others_cannot_add_hosts(client: Client, user: User, path: str) -> None:
+@pytest.mark.parametrize(
+    ("path", "what"), [("/calendar", "There are no GPUs to book yet."), ("/live", "There are no hosts yet.")]
+)
+def test_others_cannot_add_hosts(client: Client, user: User, path: str, what: str) -> None:
     page = client.get(path)
-    assert page.texts(EMPTY) == ["There are no hosts yet. An admin adds them."]
+    assert page.texts(EMPTY) == [f"{what} An admin adds them."]
     assert "Add a host" not in page.links()
 
 
