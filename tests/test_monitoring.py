@@ -75,6 +75,15 @@ def test_every_metric_that_they_name_is_exported(exported: str) -> None:
         assert wanted <= there, f"{where} wants {wanted - there}"
 
 
+def test_the_dashboard_has_every_host_also_one_that_nobody_counts_on(app: Flask) -> None:
+    make_host("ws1", gpus=1)
+    make_host("ws2", gpus=1, enabled=False)
+    (choice,) = [one for one in json.loads(DASHBOARD.read_text())["templating"]["list"] if one["name"] == "host"]
+    (name,) = re.findall(r"label_values\((\w+), host\)", choice["query"]["query"])
+    said = gauges.text(gauges.families(names=False))
+    assert re.findall(rf'^{name}{{host="(\w+)"}}', said, re.MULTILINE) == ["ws1", "ws2"]
+
+
 def test_what_keeps_a_gpu_from_its_clocks_is_told(exported: str) -> None:
     said = dict(re.findall(r'^berth_gpu_throttled{.*gpu="0".*reason="(\w+)".*} (\S+)', exported, re.MULTILINE))
     assert said == {"power": "1.0", "heat": "1.0", "hardware": "0.0"}

@@ -6,6 +6,7 @@ batch that it took before the answer was lost, or before we were killed, it know
 
 from __future__ import annotations
 
+import errno
 import logging
 import math
 import threading
@@ -31,6 +32,7 @@ SHOW_EVERY = 4.0  # seconds
 DELIVER_EVERY = 60.0
 BREATH = 2.0  # likewise for what waits, until what is new has its turn again: after days away there is much of it
 AT_ONCE = 0.5  # what is at once
+_PASSING = {errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN, errno.EINTR}  # nothing is wrong with the file
 _REFUSED = (DataError, IntegrityError, ValueError, TypeError, LookupError, ArithmeticError)
 
 
@@ -74,10 +76,7 @@ class Delivery:
                 self._shown |= {pci: now.seen_at for pci, now in new.items()}
                 self._record(host)
                 if due:
-                    began = time.monotonic()
                     self.deliver(host.id, BREATH)
-                    if time.monotonic() - began < BREATH:  # else some of it may wait still
-                        self._delivered = time.monotonic()
             finally:
                 db.session.remove()
 
@@ -89,6 +88,8 @@ class Delivery:
             if tried and time.monotonic() >= until:
                 break
             number += self._deliver(host_id, path)
+        else:  # nothing of it waits any more
+            self._delivered = time.monotonic()
         return number
 
     def _deliver(self, host_id: int, path: Path) -> bool:
@@ -100,7 +101,10 @@ class Delivery:
                 unknown = samples.deliver(host_id, path.stem, parts)
         except FileNotFoundError:  # too old, or too much, meanwhile
             return False
-        except (OSError, *_REFUSED):
+        except (OSError, *_REFUSED) as error:
+            if isinstance(error, OSError) and error.errno in _PASSING:
+                log.warning("a batch of what GPUs did cannot be read now: %s", error)
+                return False
             log.exception("a batch of what GPUs did cannot be read or is refused, and set aside: %s", path)
             self._put(journal.set_aside, path)
             return False

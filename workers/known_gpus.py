@@ -9,8 +9,7 @@ from collections.abc import Collection
 from pathlib import Path
 
 from app.drivers.base import DriverError, GpuInfo, LxdDriver
-from workers.known_host import keep
-from workers.surveyor import BOOT_ID
+from workers.known_host import BOOT_ID, keep
 
 log = logging.getLogger(__name__)
 
@@ -40,9 +39,9 @@ class KnownGpus:
                 log.warning("the host's GPUs are not known now, going by what was last seen: %s", error)
                 self._known = self._known or self._read()
             else:
-                if found != self._known:
+                before, self._known = self._known, found
+                if found != before:
                     self._write(found)
-                self._known = found
         return self._known
 
     def _write(self, found: Collection[GpuInfo]) -> None:

@@ -22,13 +22,12 @@ from app.errors import NotFound
 from app.extensions import db, transaction
 from app.services import backups, inventory, surveys, upkeep
 from workers import backups as backup_files
-from workers.known_host import keep
+from workers.known_host import BOOT_ID, keep
 
 log = logging.getLogger(__name__)
 
 EVERY = 15.0  # seconds between two looks
 AGAIN = 60.0  # seconds after one in vain: whatever made it slow should not be asked again at once
-BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 
 class Surveyor:

@@ -22,7 +22,6 @@ from app.services.reports.spans import LONGEST, Span
 from app.services.reports.table import COLUMNS, Table, amounts, compared, listed, waited
 
 DAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
-LITTLE = 180  # GPU-seconds without a booking that nobody is told of
 EMPTY = {
     Table.USAGE: "Nobody booked anything in that time.",
     Table.WAITS: "Nobody waited in that time.",
@@ -126,7 +125,7 @@ def _empty(what: Table, span: Span) -> str:
 def _strays(span: Span) -> str:
     """What is no row's, since nobody had booked it."""
     found = reports.unbooked(span)
-    return f"{found / 3600:.2f} GPU-hours were busy without a booking." if found > LITTLE else ""
+    return f"{found / 3600:.2f} GPU-hours were busy without a booking." if found > reports.LITTLE else ""
 
 
 def _grid(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:

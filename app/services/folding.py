@@ -73,8 +73,8 @@ def add(host_id: int, rows: Iterable[Row]) -> None:
 
 def prune() -> int:
     """Remove a step of what is older than the rules keep it; how many rows that were. Days are kept for ever."""
-    rules, now = policy.current(), clock.now()
-    minutes, hours = (now - timedelta(days=days) for days in (rules.minute_days, rules.hour_days))
+    minutes, now = policy.minutes_from(), clock.now()
+    hours = now - timedelta(days=policy.current().hour_days)
     removed = 0
     for statement, before in ((_OLD_MINUTES, minutes), (_OLD_HOURS, hours), (_OLD_HOST_HOURS, hours)):
         removed += _rows(db.session.execute(statement, {"before": before, "most": AT_ONCE}))

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
 
-from sqlalchemy import func, select
+from sqlalchemy import ColumnElement, func, or_, select
 from sqlalchemy.orm import joinedload
 
 from app import clock
@@ -39,14 +39,15 @@ def by_booking(start: datetime, end: datetime, user: User | None = None) -> list
     span, scope = Span.of(start, end, lab_zone(), clock.now()), Scope(user_id=user.id if user else None)
     if span.until <= start:
         return []
-    query = select(Allocation.booking_id, Allocation.gpu_id).where(
-        Allocation.released_at.is_(None), Allocation.starts_at < span.until, Allocation.ends_at > start
-    )
+    query = select(Allocation).where(*_within(start, span.until))
     if user is not None:
         query = query.join(Booking).where(Booking.user_id == user.id)
     gpus: dict[int, set[int]] = defaultdict(set)
-    for booking_id, gpu_id in db.session.execute(query):
-        gpus[booking_id].add(gpu_id)
+    for one in db.session.scalars(query):
+        if one.starts_at < span.until:
+            gpus[one.booking_id].add(one.gpu_id)
+        if one.booked_from is not None and one.booked_from < span.until and one.starts_at > start:
+            gpus[one.booking_id].add(one.instead_of_id or one.gpu_id)
     found = numbers(span, Key.BOOKING, scope)
     bookings = (
         select(Booking)
@@ -66,8 +67,14 @@ def bookings_of(start: datetime, end: datetime, user_ids: Iterable[int]) -> dict
         select(User.id, User.username, func.count(func.distinct(Allocation.booking_id)))
         .join(Booking, Booking.user_id == User.id)
         .join(Allocation)
-        .where(Allocation.released_at.is_(None), Allocation.starts_at < end, Allocation.ends_at > start)
+        .where(*_within(start, end))
         .where(User.id.in_(list(user_ids)))
         .group_by(User.id)
     )
     return {number: (name, count) for number, name, count in db.session.execute(query)}
+
+
+def _within(start: datetime, end: datetime) -> tuple[ColumnElement[bool], ...]:
+    """Of an allocation: that it lies in a span, with what it lost before its GPU was replaced."""
+    begun = or_(Allocation.starts_at < end, Allocation.booked_from < end)
+    return Allocation.released_at.is_(None), begun, Allocation.ends_at > start

@@ -179,7 +179,6 @@ def _page(machine: Instance, status: int = 200, *, only: bool = False, may_add: 
     here = url_for("machines.show", name=machine.name, only=1 if only else None)
     if is_fragment() and not card.busy and card.finished:  # this answer ends the polling: say aloud how it went
         flash(card.finished, "error" if card.failed else "message")
-    shows_gpus = not card.busy and (card.gpus or not is_fragment())
     return render(
         "machines/show.html",
         fragment="machines/_live.html",
@@ -193,7 +192,7 @@ def _page(machine: Instance, status: int = 200, *, only: bool = False, may_add: 
         deeds=survey_words.DEEDS,
         can_delete=not card.busy and machine.status != InstanceStatus.CREATING,
         **ways.context(machine),
-        **(live.of_machine(machine, card.gpus) if shows_gpus else {}),
+        **({} if card.busy else live.of_machine(machine, card.gpus)),
     )
 
 

@@ -25,5 +25,6 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
+    op.execute("UPDATE allocations SET counted = false WHERE counted AND booked_from IS NOT NULL")
     op.drop_index(op.f("ix_allocations_booked_from"), "allocations")
     op.drop_column("allocations", "booked_from")

@@ -41,7 +41,9 @@ def test_a_machine_comes_up_before_ones_eyes(reader: Reader, demo: Demo) -> None
     reader.sees(f"{name} is ready.")
     swapped(reader, 1)
     assert reader.page.locator("#machines[hx-get]").count() == 0, "it asks no more"
-    expect(reader.page.locator("[hx-get]"), "once all that is there answers").to_have_count(0)
+    asking = reader.page.locator("[hx-get]")
+    expect(asking, "once all that is there answers, only for GPUs that it may get").to_have_count(1)
+    expect(asking).to_have_id("own-gpus")
     reader.click("link", "Stop…")
     reader.click("button", "Stop")
     expect(reader.page.get_by_text("Stopped", exact=True)).to_be_visible()

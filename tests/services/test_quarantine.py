@@ -9,7 +9,7 @@ import pytest
 
 from app.extensions import db, lab_zone
 from app.models import Allocation, AuditEvent, Booking, Gpu, GpuState, Host, User
-from app.services import alarms, bookings, inventory, samples
+from app.services import alarms, bookings, inventory, samples, usage
 from app.services.quarantine import quarantine, release_quarantine, replacement
 from app.services.reports import one
 from app.services.reports.numbers import total
@@ -137,6 +137,13 @@ def test_the_time_until_it_was_given_stays_booked_and_counts_as_not_given(
     span = Span.of(NOW - HOUR, NOW + 4 * HOUR, lab_zone(), NOW + 5 * HOUR)
     by_gpu = numbers(span, Key.GPU, Scope(booking_id=booking.id))
     assert {gpu: had.reserved for (gpu, _), had in by_gpu.items()} == {first.id: 3600, second.id: 4 * 3600}
+    [used] = usage.by_booking(NOW - HOUR, NOW + 4 * HOUR, user)
+    assert used.gpu_ids == (first.id, second.id)
+    [used] = usage.by_booking(NOW - HOUR, NOW - HOUR / 2, user)
+    assert (used.gpu_ids, used.numbers.not_given) == ((first.id,), 1800), "before the replacement"
+    assert usage.bookings_of(NOW - HOUR, NOW - HOUR / 2, [user.id]) == {user.id: (user.username, 1)}
+    [used] = usage.by_booking(NOW + HOUR, NOW + 2 * HOUR, user)
+    assert used.gpu_ids == (second.id,)
 
 
 def test_rather_one_that_was_free_all_the_time_and_is_not_being_taken_away(host: Host) -> None:

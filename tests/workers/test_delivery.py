@@ -15,7 +15,7 @@ from sqlalchemy.exc import DataError, OperationalError
 from app.extensions import db
 from app.models import GpuNow
 from app.services import samples
-from app.services.samples import Part
+from app.services.samples import Now, Part
 from tests.workers.house import NOW, House
 from tests.workers.measuring import Freeze, booked, deliver, minutes, steps
 from workers.delivery import Delivery
@@ -117,6 +117,36 @@ def test_a_batch_that_cannot_be_read_keeps_no_other_waiting(
     delivery = Delivery(app, "lab", sampler)
     assert [delivery.deliver(house.host.id), delivery.deliver(house.host.id)] == [2, 0]
     assert (list(minutes().values()), tried.count(broken), broken.exists()) == ([5], 1, stays)
+
+
+def test_a_batch_that_cannot_be_read_for_want_of_descriptors_comes_later(
+    app: Flask, house: House, sampler: Sampler, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    three_batches(house, sampler)
+    delivery, read = Delivery(app, "lab", sampler), sampler.journal.read
+
+    def out_of_them(_path: Path) -> list[Part]:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    monkeypatch.setattr(sampler.journal, "read", out_of_them)
+    assert delivery.deliver(house.host.id) == 0
+    monkeypatch.setattr(sampler.journal, "read", read)
+    assert delivery.deliver(house.host.id) == 3
+
+
+def test_a_slow_database_is_asked_no_more_often(
+    app: Flask, house: House, sampler: Sampler, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    house.run()
+    monkeypatch.setattr("workers.delivery.BREATH", 0.0)
+    delivery, given, pci = Delivery(app, "lab", sampler), list[str](), house.gpus[0].pci_address
+    monkeypatch.setattr(samples, "deliver", lambda _host, name, _parts: bool(given.append(name)))
+    sampler.journal.write([Part(pci, NOW, sampled_ms=1)])
+    for seconds in (0, 4, 8):
+        sampler.now = {pci: Now(pci, NOW + timedelta(seconds=seconds), {})}
+        delivery.step()
+        sampler.journal.write([Part(pci, NOW, sampled_ms=1)])
+    assert len(given) == 1, "the one batch that there was has been taken, however long that took"
 
 
 def test_a_batch_that_is_gone_meanwhile_or_cannot_be_removed_keeps_no_other_waiting(

@@ -54,6 +54,15 @@ def test_after_a_reboot_or_half_written_it_is_of_no_use(
     assert KnownGpus(lxd, kept)() == ()
 
 
+def test_what_is_no_text_is_written_anew(lxd: FakeLxd, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    kept = tmp_path / "lab01.gpus"
+    kept.write_bytes(b"\xff\xfe\x00")
+    known = KnownGpus(lxd, kept)()
+    assert len(known) == 2
+    away(monkeypatch)
+    assert KnownGpus(lxd, kept)() == known
+
+
 def test_a_full_disk_keeps_nobody_from_knowing(lxd: FakeLxd, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     assert len(KnownGpus(lxd, tmp_path / "file" / "lab01.gpus")()) == 2

@@ -20,6 +20,7 @@ from app.services.reports.spans import Span, Table
 from app.services.reports.waiting import Waits
 
 RANKED = 10 * 3600  # GPU-seconds that one must have booked to be ranked by a share: of little, any share says nothing
+LITTLE = 180  # GPU-seconds, by themselves said of nothing
 
 _FROM = {
     Table.DAYS: "usage_days WHERE day >= :start AND day < :end",

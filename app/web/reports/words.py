@@ -14,6 +14,7 @@ from app.services.periods import A_DAY, AN_HOUR
 from app.services.reports.absences import NO_MACHINE
 from app.services.reports.numbers import Numbers, percent
 from app.services.reports.periods import Choice, Range, Step
+from app.services.reports.report import LITTLE as LITTLE  # noqa: PLC0414 - pages take it from here
 from app.services.reports.report import Group, Report, Row, WaitRow
 from app.services.reports.waiting import Waits
 from app.web.bookings.words import length
