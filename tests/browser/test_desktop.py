@@ -67,6 +67,7 @@ def test_from_nothing_to_a_desktop(
     key = _add_key(visitor, name, tmp_path)
     password = _password(visitor, name)
     wait_for(lambda: kitchen.berth.ask(lambda: instances.get(None, name).password_at), 60, "the password counts")
+    wait_for(lambda: kitchen.berth.ask(lambda: _has_the_keys(name)), 60, "the key counts")
     with visitor.page.expect_download() as download:
         visitor.click("link", "Download RDP file (.rdp)")
     rdp = tmp_path / download.value.suggested_filename
@@ -144,6 +145,11 @@ def _add_key(visitor: Reader, name: str, folder: Path) -> Path:
     visitor.page.get_by_label("Public key", exact=True).fill(key.with_suffix(".pub").read_text())
     visitor.click("button", "Add key")
     return key
+
+
+def _has_the_keys(name: str) -> bool:
+    machine = instances.get(None, name)
+    return machine.keys_at is not None and machine.keys_at == machine.owner.keys_changed_at
 
 
 def _password(visitor: Reader, name: str) -> str:
