@@ -12,11 +12,11 @@ from datetime import datetime, timedelta
 from itertools import groupby
 from typing import Any
 
-from sqlalchemy import exists, func, select
+from sqlalchemy import func, select
 
 from app import clock
 from app.extensions import db
-from app.models import Gpu, GpuNow, GpuState, Host, User
+from app.models import GpuNow, GpuState, User
 from app.services import activity, live_seen, spans
 from app.services.live_gpu import Live, Process
 from app.services.live_seen import Hold, Seen
@@ -27,7 +27,6 @@ AT_WORK = 5  # percent: from here on it is at work now, whatever its last minute
 # What an admin looks for first comes first; what is well, in the order of the numbers.
 _FIRST = {code: place for place, code in enumerate(("unbooked", "quarantine", "not_attached", "idle"))}
 _MARK = select(spans.MARK.scalar_subquery(), select(func.max(GpuNow.seen_at)).scalar_subquery())
-_BARE = select(Host.name).where(~exists().where(Gpu.host_id == Host.id)).order_by(Host.name)
 
 
 @dataclass(frozen=True)
@@ -62,22 +61,18 @@ def show(viewer: User, open_hosts: Collection[str] = (), order: Sequence[int] = 
     """All hosts by name. `order`: GPUs' ids as they stood before, so that nothing moves while somebody reads."""
     every = live_seen.gpus(viewer, open_hosts)
     if not every:
-        return Shown((), _bare(), True, mark())
+        return Shown((), tuple(db.session.scalar(live_seen.BARE) or ()), True, mark())
     place = {gpu_id: number for number, gpu_id in enumerate(order)}
     hosts = [
         _host([*of_host], place) for _id, of_host in groupby(_lines(viewer, every), key=lambda one: one.gpu.host_id)
     ]
     seen = max((gpu.seen_at for gpu in every if gpu.seen_at is not None), default=None)
-    return Shown(tuple(hosts), _bare(), every[0].all_shown, _mark(every[0].mark, seen))
+    return Shown(tuple(hosts), tuple(every[0].bare or ()), every[0].all_shown, _mark(every[0].mark, seen))
 
 
 def of(viewer: User, gpu_ids: Collection[int]) -> list[Live]:
     """These GPUs by host and number, each with its last hour."""
     return _lines(viewer, live_seen.some(viewer, gpu_ids)) if gpu_ids else []
-
-
-def _bare() -> tuple[str, ...]:
-    return tuple(db.session.connection().execute(_BARE).scalars())
 
 
 def _host(lines: list[Live], before: Mapping[int, int]) -> HostLive:

@@ -15,10 +15,13 @@ from sqlalchemy import (
     any_,
     bindparam,
     case,
+    exists,
     func,
     select,
     true,
 )
+from sqlalchemy.dialects.postgresql import aggregate_order_by
+from sqlalchemy.orm import aliased
 
 from app import clock
 from app.extensions import db
@@ -51,7 +54,8 @@ class Seen(NamedTuple):
     how many of them are `strays`; `still_since` and `still_ms` see models.GpuNow.
 
     Of one that is shown by itself also its `curve`, its `processes` when it was last seen (see services.samples.Now)
-    and which machines of the viewer's `own` are on its host; `all_shown`: every one is, there are so few."""
+    and which machines of the viewer's `own` are on its host; `all_shown`: every one is, there are so few. `bare`: the
+    hosts without a GPU, which are no row's."""
 
     id: int
     minor: int
@@ -81,6 +85,7 @@ class Seen(NamedTuple):
     kept_from: datetime | None
     mark: str | None
     all_shown: bool
+    bare: list[str] | None
     shown: bool
     curve_from: datetime | None
     curve: list[int | None] | None
@@ -135,6 +140,10 @@ _kept = (
 _own = select(func.array_agg(Instance.name)).where(
     Instance.host_id == Gpu.host_id, Instance.owner_id == bindparam("owner"), Instance.deleted_at.is_(None)
 )
+_host, _gpu = aliased(Host), aliased(Gpu)
+BARE = select(func.array_agg(aggregate_order_by(_host.name, _host.name))).where(
+    ~exists().where(_gpu.host_id == _host.id)
+)
 _few = select((func.count() <= OPEN_AT_MOST) | (func.min(Gpu.host_id) == func.max(Gpu.host_id))).scalar_subquery()
 
 
@@ -150,7 +159,7 @@ def _query(shown: ColumnElement[bool]) -> Select[*tuple[Any, ...]]:
             *(_first.c.booking_id, _first.c.starts_at, _first.c.ends_at, _first.c.attached_at),
             *(User.id, User.username, User.full_name),
             *(_kept.c.now, _kept.c.next, spans.MARK.scalar_subquery()),
-            *(_few, shown, *(case((shown, column)) for column in by_itself)),
+            *(_few, BARE.scalar_subquery(), shown, *(case((shown, column)) for column in by_itself)),
         )
         .select_from(Gpu)
         .join(Host, Host.id == Gpu.host_id)
