@@ -151,9 +151,12 @@ class Sampler:
 
     def _leaving(self) -> dict[str, Whose]:
         """Who may go on for a moment though their booking is over: the grace."""
-        last = self._evictor.last
-        over = [one for one in last.endings if one.instance and one.kill_at > clock.now()] if last else []
-        return {one.gpu.pci_address: Whose(one.tag.booking_id, one.instance or "") for one in over}
+        endings = self._evictor.last.endings if self._evictor.last else ()
+        return {
+            one.gpu.pci_address: Whose(one.tag.booking_id, one.instance)
+            for one in endings
+            if one.instance and one.kill_at > clock.now()
+        }
 
     def _look(self, gauges: Collection[Gauge], people: dict[int, Process], owned: dict[str, Whose]) -> None:
         """Close all periods with the processes that are there, and begin new ones."""

@@ -22,7 +22,6 @@ from app.extensions import db
 from app.models import Account, Allocation, Booking, Host, Notice, Operation, OperationState, Wait, WaitState
 from app.services import activity, alarms, enforcement, live_seen, surveys
 from app.services.checkup import pools
-from app.services.enforcement import not_gone
 from app.services.live_seen import THROTTLES, Hold, Seen, throttled_by
 from app.services.samples import Now
 
@@ -183,7 +182,7 @@ def _pools(hosts: Mapping[int, str]) -> Metric:
 
 
 def _work(hosts: Mapping[int, str], now: datetime) -> Iterator[Metric]:
-    query = select(Allocation).where(*not_gone(now)).options(joinedload(Allocation.gpu))
+    query = select(Allocation).where(*enforcement.not_gone(now)).options(joinedload(Allocation.gpu))
     over = db.session.scalars(query).all()
     due, rows = enforcement.due(over), dict[int, list[datetime]]()
     for one in over:

@@ -39,15 +39,17 @@ def by_booking(start: datetime, end: datetime, user: User | None = None) -> list
     span, scope = Span.of(start, end, lab_zone(), clock.now()), Scope(user_id=user.id if user else None)
     if span.until <= start:
         return []
-    query = select(Allocation).where(*_within(start, span.until))
+    window = Allocation.starts_at, Allocation.booked_from
+    query = select(Allocation.booking_id, Allocation.gpu_id, Allocation.instead_of_id, *window)
+    query = query.where(*_within(start, span.until))
     if user is not None:
         query = query.join(Booking).where(Booking.user_id == user.id)
     gpus: dict[int, set[int]] = defaultdict(set)
-    for one in db.session.scalars(query):
-        if one.starts_at < span.until:
-            gpus[one.booking_id].add(one.gpu_id)
-        if one.booked_from is not None and one.booked_from < span.until and one.starts_at > start:
-            gpus[one.booking_id].add(one.instead_of_id or one.gpu_id)
+    for booking_id, gpu_id, booked_id, since, booked_from in db.session.execute(query):
+        if since < span.until:
+            gpus[booking_id].add(gpu_id)
+        if booked_from is not None and booked_from < span.until and since > start:
+            gpus[booking_id].add(booked_id or gpu_id)
     found = numbers(span, Key.BOOKING, scope)
     bookings = (
         select(Booking)

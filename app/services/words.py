@@ -24,6 +24,11 @@ def when(moment: datetime) -> str:
     return on_clocks(moment, _("EEE d MMM HH:mm"), here, lab)
 
 
+def apart(name: str, which: str) -> str:
+    """A name that something else has too, with what nothing else has: `GPU 2 (0000:03:00.0)`."""
+    return _("%(name)s (%(which)s)", name=name, which=which)
+
+
 def on_clocks(moment: datetime, pattern: str, here: ZoneInfo, lab: ZoneInfo) -> str:
     """A moment on the reader's clock and, where the lab's reads otherwise, on the lab's beside it.
 

@@ -17,6 +17,7 @@ from app.models import GpuState, User
 from app.services.activity import LOOK_BACK
 from app.services.live_gpu import Live, Process
 from app.services.live_seen import throttled_by
+from app.services.words import apart
 from app.web import states, times
 from app.web.bookings.words import length
 from app.web.calendar.moments import short
@@ -44,7 +45,7 @@ class Row:
         """`GPU 2`, and where that is not enough its place: `GPU 2 (0000:03:00.0)`."""
         gpu = self.one.gpu
         name = _("GPU %(number)s", number=gpu.minor)
-        return name if self.alone else _("%(name)s (%(which)s)", name=name, which=gpu.pci_address)
+        return name if self.alone else apart(name, gpu.pci_address)
 
     @property
     def mine(self) -> bool:

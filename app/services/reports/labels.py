@@ -13,7 +13,7 @@ from app.extensions import db
 from app.language import gettext as _
 from app.models import Account, Booking, Gpu, Host
 from app.services.reports.pieces import Key
-from app.services.words import gpu_label, when
+from app.services.words import apart, gpu_label, when
 
 
 def of(key: Key, ids: Collection[Any]) -> dict[Any, str]:
@@ -57,7 +57,4 @@ def _gpus(ids: Collection[int]) -> dict[int, str]:
 def _apart(names: Mapping[int, str], which: Mapping[int, str]) -> dict[int, str]:
     """With what tells them apart behind each that there is more than once."""
     times = Counter(names.values())
-    return {
-        one: _("%(name)s (%(which)s)", name=name, which=which[one]) if times[name] > 1 else name
-        for one, name in names.items()
-    }
+    return {one: apart(name, which[one]) if times[name] > 1 else name for one, name in names.items()}
