@@ -58,7 +58,7 @@ def exported(app: Flask) -> str:
         db.session.execute(changed.values(attached_at=booking.starts_at))
     db.session.add(Operation(kind="stop", host_id=host.id, instance_id=machine.id))
     values = dict.fromkeys(gauges.MEASURED, 50) | {"throttle": "power, heat"}
-    samples.show(host.id, [Now(gpu.pci_address, now, values) for gpu in gpus_of(host)])
+    samples.show(host.name, [Now(gpu.pci_address, now, values) for gpu in gpus_of(host)])
     db.session.flush()
     lines = "# HELP {0} x\n# TYPE {0} gauge\n{0} 1\n"
     own = "".join(lines.format(name) for name in ("berth_database_up", "berth_queue_up"))

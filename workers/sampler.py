@@ -69,17 +69,23 @@ class Sampler:
 
     def run(self, stop: threading.Event) -> None:
         """Read until `stop` is set, unless another agent of the host does."""
-        while not stop.is_set():
-            if self._evictor.kernel is None:
-                stop.wait()
-                return
-            try:
-                with exclusive(self._lock, wait=False):
-                    self.reads = True
-                    self._run(self._evictor.kernel, stop)
-            except Held:
-                self.reads = False
-                stop.wait(AGAIN)
+        try:
+            while not stop.is_set():
+                self._read(stop)
+        finally:
+            self.unbooked.found.set()  # whoever waits for what is found has nothing more to wait for
+
+    def _read(self, stop: threading.Event) -> None:
+        if self._evictor.kernel is None:
+            stop.wait()
+            return
+        try:
+            with exclusive(self._lock, wait=False):
+                self.reads = True
+                self._run(self._evictor.kernel, stop)
+        except Held:
+            self.reads = False
+            stop.wait(AGAIN)
 
     def _run(self, kernel: Kernel, stop: threading.Event) -> None:
         due = time.monotonic()

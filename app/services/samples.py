@@ -10,12 +10,12 @@ from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import or_, select
-from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy import String, bindparam, column, func, or_, select
+from sqlalchemy.dialects.postgresql import JSONB, Insert, insert
 
 from app import clock
 from app.extensions import db
-from app.models import Booking, Consumer, Gpu, GpuNow, UsageBatch
+from app.models import Booking, Consumer, Gpu, GpuNow, Host, UsageBatch
 from app.services import activity, folding, live_seen
 
 
@@ -74,21 +74,28 @@ def deliver(host_id: int, name: str, parts: Iterable[Part]) -> int:
     return unknown
 
 
-def show(host_id: int, readings: Iterable[Now]) -> None:
+def show(host_name: str, readings: Iterable[Now]) -> None:
     """Keep what GPUs are at; an older reading never takes the place of a newer one, unless that is of a time to come:
-    its host's clock was ahead then."""
-    gpus = _gpus(host_id)
-    rows = [
-        {"gpu_id": gpus[one.pci_address]} | {key: value for key, value in asdict(one).items() if key != "pci_address"}
-        for one in readings
-        if one.pci_address in gpus
-    ]  # fmt: skip
-    if not rows:
-        return
-    statement = insert(GpuNow).values(sorted(rows, key=lambda row: row["gpu_id"]))
-    changed = {name: statement.excluded[name] for name in ("seen_at", "values", "processes", "trouble")}
-    older = or_(GpuNow.seen_at < statement.excluded.seen_at, GpuNow.seen_at > clock.now() + live_seen.OLD)
-    db.session.execute(statement.on_conflict_do_update(index_elements=["gpu_id"], set_=changed, where=older))
+    its host's clock was ahead then. One statement, made once: an agent says it every few seconds."""
+    said = [asdict(one) | {"seen_at": one.seen_at.isoformat()} for one in readings]
+    db.session.execute(_SHOW, {"host": host_name, "said": said, "ahead": clock.now() + live_seen.OLD})
+
+
+def _showing() -> Insert:
+    table = GpuNow.metadata.tables[GpuNow.__tablename__]
+    kept = [table.c[name] for name in ("seen_at", "values", "processes", "trouble")]
+    columns = [column("pci_address", String), *(column(one.name, one.type) for one in kept)]
+    said = func.jsonb_to_recordset(bindparam("said", type_=JSONB)).table_valued(*columns, name="said")
+    typed = said.render_derived(with_types=True)
+    query = select(Gpu.id, *(typed.c[one.name] for one in kept)).join(Gpu, Gpu.pci_address == typed.c.pci_address)
+    of_host = query.join(Host, Host.id == Gpu.host_id).where(Host.name == bindparam("host")).order_by(Gpu.id)
+    statement = insert(table).from_select(["gpu_id", *(one.name for one in kept)], of_host)
+    older = or_(table.c.seen_at < statement.excluded.seen_at, table.c.seen_at > bindparam("ahead"))
+    changed = {one.name: statement.excluded[one.name] for one in kept}
+    return statement.on_conflict_do_update(index_elements=["gpu_id"], set_=changed, where=older)
+
+
+_SHOW = _showing()
 
 
 def _gpus(host_id: int) -> dict[str, int]:

@@ -93,16 +93,27 @@ class Bench:
             time.sleep(0.05)
         return share
 
-    def live(self, begin: datetime, hours: float) -> datetime:
-        """So many hours, without waiting for them; when they are over."""
-        for number in range(round(hours * 3600 / EVERY)):
-            at = begin + timedelta(seconds=EVERY * (number + 1))
+    def live(self, begin: datetime, hours: float, *, shown: float = DELIVER_EVERY) -> datetime:
+        """So many hours, without waiting for them; when they are over. `shown`: every so many seconds what GPUs are
+        at is brought to the database; that is replaced there, never added."""
+        at = begin
+        for number in range(1, round(hours * 3600 / EVERY) + 1):
+            at = begin + timedelta(seconds=EVERY * number)
             with clock.frozen(at):
                 self.sampler.step(self.kernel, at, EVERY)
-                if number % (DELIVER_EVERY // EVERY) == 0:  # what is shown every few seconds is replaced, never added
+                if number % (DELIVER_EVERY // EVERY) == 0:
                     self.delivery._delivered = -DELIVER_EVERY
+                if number % (shown // EVERY) == 0:
                     self.delivery.step()
         return at
+
+    def worked(self, begin: datetime, hours: float) -> tuple[datetime, float]:
+        """As an agent's hours, shown as often, but one reading after the other; when they are over, and the share of a
+        core that they would take, in per cent."""
+        before, child = time.process_time(), _cpu(self._child())
+        end = self.live(begin, hours, shown=SHOW_EVERY)
+        used = time.process_time() - before + _cpu(self._child()) - child
+        return end, 100 * used / (end - begin).total_seconds()
 
     def finish(self) -> None:
         """What was read since the last look, too."""
@@ -146,7 +157,12 @@ def measure(
         bench = Bench(app, settings, Stub(build(folder), folder / "nvml.state"), instances)
         stack.callback(bench.kernel.close)
         shares = tuple(bench.run(seconds) for _ in range(rounds))
-        middle = bench.live(BEGIN, hours / 24)
+        idle = tuple(after_sleep() for _ in range(rounds))
+        bench.live(BEGIN - timedelta(hours=1), EVERY / 3600)  # NVML is being started again
+        middle, worked = BEGIN, []
+        for _ in range(rounds):
+            middle, share = bench.worked(middle, hours / 24 / rounds)
+            worked.append(share)
         first = bench.size()
         end = bench.live(middle, hours - hours / 24)
         bench.finish()
@@ -162,6 +178,8 @@ def measure(
         f"as it runs, then {hours:g} h with a clock of its own",
         (
             Figure("share of a core, agent and NVML's process", shares, "%", most=TARGET_SHARE),
+            Figure("the same work, one reading after the other", tuple(worked), "%", most=TARGET_SHARE),
+            Figure(f"what {EVERY:g} s of sleep make of any work here", idle, "times"),
             Figure("resident, what it adds to the agent", (max(0.0, last.own - before),), "MiB"),
             Figure("resident, the process that asks NVML", (last.child,), "MiB"),
             Figure("resident, both", (max(0.0, last.own - before) + last.child,), "MiB", most=TARGET_MIB),
@@ -208,6 +226,22 @@ def _card(gpu: Gpu, pids: list[int]) -> object:
 
 def _grown(first: Size, last: Size) -> float:
     return max(0.0, last.own - first.own) + max(0.0, last.child - first.child)
+
+
+def after_sleep() -> float:
+    """How many times the CPU time a bit of work takes after as long a sleep as a sampler's. Above 2 or so, the machine
+    is one whose memory somebody takes away meanwhile (a hypervisor, whose work on it counts as its guest's), and the
+    share of a core as it runs says more of that than of the sampler."""
+
+    def work() -> float:
+        began = time.thread_time()
+        for _ in range(50):
+            Path("/proc/self/stat").read_bytes()
+        return time.thread_time() - began
+
+    hot = min(work() for _ in range(20))
+    time.sleep(EVERY)
+    return work() / hot
 
 
 def resident(pid: int) -> float:

@@ -131,7 +131,7 @@ class Demo:
             found = db.select(Gpu).join(Allocation, Allocation.gpu_id == Gpu.id)
             gpu = db.session.scalars(found.where(Allocation.booking_id == booking_id).order_by(Gpu.id)).first()
             assert gpu is not None
-            samples.show(gpu.host_id, [Now(gpu.pci_address, clock.now() + ahead, values)])
+            samples.show(inventory.host_of(gpu.host_id).name, [Now(gpu.pci_address, clock.now() + ahead, values)])
             return gpu.minor
 
     @contextmanager

@@ -209,7 +209,7 @@ def test_alarms_count_hosts_not_reasons(host: Host) -> None:
 )
 def test_a_gpu_that_does_not_answer_is_an_alarm(host: Host, why: str, ago: int, number: int) -> None:
     [gpu, *_rest] = gpus_of(host)
-    samples.show(host.id, [Now(gpu.pci_address, NOW - timedelta(seconds=ago), trouble=why)])
+    samples.show(host.name, [Now(gpu.pci_address, NOW - timedelta(seconds=ago), trouble=why)])
     assert alarms.count(SILENCE) == number
     inventory.set_gpu_state("boss", gpu, GpuState.MAINTENANCE)
     assert alarms.count(SILENCE) == 0

@@ -68,7 +68,7 @@ def test_what_a_gpu_is_at_is_never_taken_back_to_what_it_was(host: Host) -> None
     gpu = make_gpu(host, minor=7)
     for second, share in ((2, 80), (0, 10)):
         seen = MINUTE + timedelta(seconds=second)
-        samples.show(host.id, [Now(gpu.pci_address, seen, {"utilisation": share}), Now("0000:ff:00.0", seen)])
+        samples.show(host.name, [Now(gpu.pci_address, seen, {"utilisation": share}), Now("0000:ff:00.0", seen)])
     [now] = db.session.scalars(sa.select(GpuNow))
     assert (now.gpu_id, now.values) == (gpu.id, {"utilisation": 80})
 
@@ -76,12 +76,12 @@ def test_what_a_gpu_is_at_is_never_taken_back_to_what_it_was(host: Host) -> None
 def test_a_reading_of_a_clock_that_was_ahead_is_not_shown_as_of_now(host: Host) -> None:
     gpu, host.seen_at = gpus_of(host)[0], MINUTE
     ahead = MINUTE + timedelta(hours=8)  # as a clock in local time has it, until its host asked for the time
-    samples.show(host.id, [Now(gpu.pci_address, ahead, {"utilisation": 80}, trouble="GPU_IS_LOST")])
+    samples.show(host.name, [Now(gpu.pci_address, ahead, {"utilisation": 80}, trouble="GPU_IS_LOST")])
     seen = shown(gpu)
     assert not seen.is_fresh(MINUTE)
     assert seen.is_fresh(ahead - timedelta(seconds=2)), "a little is no reason"
     assert alarms.count(timedelta(minutes=2)) == 0
-    samples.show(host.id, [Now(gpu.pci_address, MINUTE, {"utilisation": 10})])
+    samples.show(host.name, [Now(gpu.pci_address, MINUTE, {"utilisation": 10})])
     seen = shown(gpu)
     assert (seen.values, seen.is_fresh(MINUTE)) == ({"utilisation": 10}, True)
 
@@ -90,7 +90,7 @@ def test_for_how_long_one_is_still_is_written_down_as_its_minutes_come(
     host: Host, freeze: Callable[[datetime], None], count_queries: Callable[[], Any]
 ) -> None:
     booking, gpu = booked(host), gpus_of(host)[0]
-    samples.show(host.id, [Now(one.pci_address, MINUTE) for one in gpus_of(host)])
+    samples.show(host.name, [Now(one.pci_address, MINUTE) for one in gpus_of(host)])
     now = MINUTE + timedelta(minutes=20)
     freeze(now)
 
@@ -123,7 +123,7 @@ def test_for_how_long_one_is_still_is_written_down_as_its_minutes_come(
 
 def test_the_last_hour_is_written_down_as_its_minutes_come(host: Host, freeze: Callable[[datetime], None]) -> None:
     booking, gpu = booked(host), gpus_of(host)[0]
-    samples.show(host.id, [Now(one.pci_address, MINUTE) for one in gpus_of(host)])
+    samples.show(host.name, [Now(one.pci_address, MINUTE) for one in gpus_of(host)])
 
     def deliver(name: str, shares: dict[int, int], length: int = 60_000, instance: str = "li") -> None:
         parts = [

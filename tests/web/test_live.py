@@ -9,7 +9,7 @@ import pytest
 
 from app.extensions import db
 from app.models import Allocation, Booking, Gpu, GpuState, Host, OperationKind, User
-from app.services import operations, samples
+from app.services import inventory, operations, samples
 from app.services.samples import Now, Part
 from tests.factories import gpus_of, make_admin, make_booking, make_gpu, make_host, make_instance, make_user
 from tests.page import Client, Page
@@ -48,7 +48,7 @@ def booked(owner: User, gpus: list[Gpu], *, since: timedelta = 2 * HOUR, attache
 
 def seen(gpu: Gpu, values: dict[str, Any], *processes: dict[str, Any], ago: int = 4, trouble: str = "") -> None:
     samples.show(
-        gpu.host_id, [Now(gpu.pci_address, NOW - timedelta(seconds=ago), values, processes, trouble)]
+        inventory.host_of(gpu.host_id).name, [Now(gpu.pci_address, NOW - timedelta(seconds=ago), values, processes, trouble)]
     )  # fmt: skip
 
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import errno
 import threading
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 from flask import Flask
@@ -71,6 +72,38 @@ def test_use_without_a_booking_does_not_wait_for_the_next_turn(
     thread.join(30)
     assert not thread.is_alive()
     assert not sampler.unbooked.found.is_set(), "and the one after that comes in its time"
+
+
+def test_it_ends_with_its_sampler_not_at_its_next_turn(
+    app: Flask, sampler: Sampler, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("workers.delivery.SHOW_EVERY", 3600.0)
+    stop, waits = threading.Event(), threading.Event()
+    delivery = Delivery(app, "lab", sampler)
+    wait = sampler.unbooked.found.wait
+    monkeypatch.setattr(sampler.unbooked.found, "wait", lambda within: waits.set() or wait(within))
+    threads = [threading.Thread(target=one.run, args=(stop,), daemon=True) for one in (delivery, sampler)]
+    for thread in threads:
+        thread.start()
+    assert waits.wait(30)
+    stop.set()
+    for thread in threads:
+        thread.join(30)
+    assert not any(thread.is_alive() for thread in threads)
+
+
+def test_what_gpus_are_at_is_told_in_one_statement(
+    app: Flask, house: House, sampler: Sampler, freeze: Freeze, count_queries: Callable[[], Any]
+) -> None:
+    booked(house)
+    delivery = Delivery(app, "lab", sampler)
+    steps(sampler, house, freeze, NOW, 1)
+    delivery.step()
+    steps(sampler, house, freeze, NOW + timedelta(seconds=2), 1)
+    with count_queries() as queries:
+        delivery.step()
+    assert [query.split()[:3] for query in queries if "SAVEPOINT" not in query] == [["INSERT", "INTO", "gpus_now"]]
+    assert {now.seen_at for now in db.session.scalars(db.select(GpuNow))} == {NOW + timedelta(seconds=2)}
 
 
 def away(*_args: object, **_more: object) -> int:

@@ -78,7 +78,7 @@ def test_it_is_read_where_terminals_are_served(fresh_db: str, tmp_path: Path, mo
         host = inventory.add_host("test", "ws1", "sim:", fake)
         gpu = db.session.scalars(db.select(Gpu)).one()
         now = datetime.now().astimezone()
-        samples.show(host.id, [Now(gpu.pci_address, now, {"utilisation": 40})])
+        samples.show(host.name, [Now(gpu.pci_address, now, {"utilisation": 40})])
         make_booking(make_user("li"), [gpu], now - HOUR, now + HOUR)
     with serving(core, "ws1", fake) as desk:
         wait_for(lambda: desk.url, why="the listener")
