@@ -65,12 +65,13 @@ class Delivery:
         new = {pci: now for pci, now in self.sampler.now.copy().items() if self._shown.get(pci) != now.seen_at}
         # Also what GPUs did that are out of service now.
         due = self.sampler.reads and time.monotonic() - self._delivered >= DELIVER_EVERY
-        if not new and not due:
+        if not new and not due and not self.sampler.unbooked.news():
             return
         with self.app.app_context():
             try:
-                with transaction():
-                    samples.show(self.host_name, new.values())
+                if new:
+                    with transaction():
+                        samples.show(self.host_name, new.values())
                 self._shown |= {pci: now.seen_at for pci, now in new.items()}
                 self._record()
                 if due:

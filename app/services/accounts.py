@@ -22,7 +22,7 @@ USERNAME = re.compile(r"[a-z][a-z0-9-]{1,30}")
 RESERVED = frozenset(
     """
     root daemon bin sys sync games man lp mail news uucp proxy www-data backup list irc gnats nobody messagebus sshd
-    xrdp polkitd systemd-network systemd-resolve systemd-timesync system cli agent
+    xrdp polkitd systemd-network systemd-resolve systemd-timesync system cli agent idle
     """.split()  # noqa: SIM905 - a list of words reads better so
 )
 UNDO_WITHIN = timedelta(minutes=10)

@@ -19,8 +19,8 @@ from sqlalchemy.orm import joinedload
 
 from app import clock
 from app.extensions import db
-from app.models import Account, Allocation, Booking, Host, Notice, Operation, OperationState, Wait, WaitState
-from app.services import activity, alarms, enforcement, live_seen, surveys
+from app.models import Account, Allocation, Booking, Gpu, Host, Notice, Operation, OperationState, Wait, WaitState
+from app.services import activity, alarms, enforcement, live_seen, outbox, surveys
 from app.services.checkup import pools
 from app.services.live_seen import THROTTLES, Hold, Seen, throttled_by
 from app.services.samples import Now
@@ -72,7 +72,8 @@ def names_for(token: str, authorization: str) -> bool | None:
 def families(*, names: bool, host: Host | None = None) -> Iterator[Metric]:
     """All gauges, of one host or of all. `names`: also who has each GPU, and what accounts have left."""
     now = clock.now()
-    found = [gpu for gpu in live_seen.gpus() if host is None or gpu.host_id == host.id]
+    gone = set(db.session.scalars(select(Gpu.id).where(Gpu.gone_at.is_not(None))))  # another may have their number now
+    found = [gpu for gpu in live_seen.gpus() if gpu.id not in gone and (host is None or gpu.host_id == host.id)]
     yield from _gpus(found, now, names=names)
     query = select(Host).order_by(Host.name)
     hosts = db.session.scalars(query if host is None else query.where(Host.id == host.id)).all()
@@ -213,14 +214,14 @@ def _lab(now: datetime, *, names: bool) -> Iterator[Metric]:
     )
     waiting = select(func.count()).where(Notice.sent_at.is_(None), Notice.given_up_at.is_(None), Notice.due_at <= now)
     in_line = select(func.count()).where(Wait.state == WaitState.WAITING)
-    given_up = select(func.count()).where(Notice.given_up_at > now - timedelta(days=1))
     for name, meaning, query in (
         ("berth_bookings_running", "Bookings that run now", running),
         ("berth_waits", "Wishes on the waiting list", in_line),
         ("berth_notices_waiting", "Notices that are due and not sent", waiting),
-        ("berth_notices_given_up", "Notices given up in the last day", given_up),
     ):
         yield GaugeMetricFamily(name, meaning, db.session.scalar(query) or 0)
+    given_up = outbox.count_given_up(since=now - timedelta(days=1))
+    yield GaugeMetricFamily("berth_notices_given_up", "Notices given up in the last day", given_up)
     if names:
         left = _family("berth_quota_free_seconds", "GPU-seconds that an account may still hold", ["account"])
         for name, balance in db.session.execute(select(Account.name, Account.balance).order_by(Account.name)):

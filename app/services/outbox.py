@@ -80,10 +80,10 @@ def given_up(limit: int = 100) -> list[Notice]:
     return list(db.session.scalars(query))
 
 
-def count_given_up() -> int:
-    """How many could not be sent."""
+def count_given_up(since: datetime | None = None) -> int:
+    """How many could not be sent, or were given up since then."""
     query = select(func.count()).where(Notice.given_up_at.is_not(None), Notice.trouble != EXPIRED)
-    return db.session.scalar(query) or 0
+    return db.session.scalar(query if since is None else query.where(Notice.given_up_at > since)) or 0
 
 
 def again(actor: str, notice_id: int) -> Notice:

@@ -124,7 +124,7 @@ def main() -> int:
     sampler.clock = SimpleNamespace(now=CLOCK.now)  # type: ignore[assignment]
     sampler.LONGEST *= SPEED
     sampler._SET = 3_600_000  # nobody sets our clock; a thread that had to wait between two looks at it has not either
-    delivery.SHOW_EVERY, delivery.DELIVER_EVERY, delivery.AT_ONCE = 0.5, 60 / SPEED, 0.1
+    delivery.SHOW_EVERY, delivery.DELIVER_EVERY = 0.5, 60 / SPEED
     beside.Sampler = Sampler  # type: ignore[misc]
     agent.kernel_of = lambda _driver, _endpoint, name, folder: Kernel(folder / "sim" / f"{name}.json")
     return program.main(sys.argv[1:])

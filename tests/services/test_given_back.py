@@ -90,6 +90,16 @@ def test_what_the_waiting_list_gave_costs_nothing_while_one_may_say_no(
     assert 0 < quota.charged_for(made.id) <= 16 * 60 + 5
 
 
+@pytest.mark.parametrize(("looked", "fee"), [(60, 0), (179, 2 * 5 * 3600 // 2)])
+def test_what_a_dead_host_keeps_from_one_costs_no_late_fee(lab: Lab, looked: int, fee: int) -> None:
+    rule(late_hours=24, late_percent=50)
+    lab.host.pass_at = NOW + looked * MINUTE
+    lab.freeze(NOW + 3 * HOUR)
+    db.session.flush()
+    changes.end_now(lab.owner, lab.booking.id)
+    assert charged() == fee
+
+
 def test_a_no_show_is_told_what_it_costs(lab: Lab) -> None:
     policy.current().charge = Charge.RECLAIMED
     rule(noshow_minutes=15, late_hours=24, late_percent=100)

@@ -104,6 +104,33 @@ def test_told_and_then_given_back_once(lab: Lab) -> None:
     assert bookings.create(other, Ask(ends_at=NOW + 5 * HOUR, gpu_ids=ids), 900).starts_at == NOW + 80 * MINUTE
 
 
+def test_a_job_begun_before_its_time_is_up_is_waited_for(lab: Lab) -> None:
+    """What is measured comes minutes late."""
+    lab.measure(0, 71)
+    lab.look(61)
+    assert lab.look(76) == [], "nobody knows yet what was done in its last minutes"
+    lab.measure(71, 77, busy=90)
+    assert lab.look(77) == []
+    assert [one.outcome for one in db.session.scalars(sa.select(Idling))] == [Outcome.OVER]
+
+
+def test_extended_before_its_start_says_not_that_one_came(lab: Lab) -> None:
+    classes.change(make_admin(), classes.default().id, {"noshow_minutes": 20})
+    lab.booking.extended_at = NOW - HOUR
+    lab.measure(0, 21)
+    lab.look(20)
+    assert list(db.session.scalars(sa.select(Idling.absent))) == [True]
+
+
+def test_what_is_over_cannot_be_kept(lab: Lab) -> None:
+    lab.measure(0, 61)
+    lab.look(61)
+    changes.move_end(lab.owner, lab.booking.id, NOW + 75 * MINUTE, 900)
+    lab.freeze(NOW + 75.5 * MINUTE)
+    with pytest.raises(Conflict, match="over"):
+        keeping.keep(lab.owner, lab.booking.id)
+
+
 def test_the_owner_reads_what_happens_and_may_say_keep(lab: Lab) -> None:
     lab.measure(0, 1, memory=100)
     lab.measure(1, 61, memory=10)

@@ -95,7 +95,7 @@ def test_nothing_is_silent_of_what_nobody_counts_on(client: Client, gpus: list[G
         return {short for name, short in names.items() if name in samples}
 
     for gpu in gpus:
-        show(gpu.host_id, [Now(gpu.pci_address, NOW - timedelta(hours=9), {})])
+        show("ws1", [Now(gpu.pci_address, NOW - timedelta(hours=9), {})])
     everything = {"agent", "gpu 0", "gpu 1", "gpu 2"}
     assert told() == everything
     gpus[0].state = GpuState.MAINTENANCE
@@ -111,6 +111,16 @@ def test_nothing_is_silent_of_what_nobody_counts_on(client: Client, gpus: list[G
     for gpu in gpus:
         gpu.state, gpu.gone_at = GpuState.IN_SERVICE, None
     assert told() == everything
+
+
+def test_a_gpu_that_is_gone_takes_no_others_number(client: Client, gpus: list[Gpu]) -> None:
+    gpus[0].state, gpus[0].gone_at = GpuState.MAINTENANCE, NOW
+    gpus[1].minor = 0
+    make_booking(make_user(), [gpus[1]], NOW - timedelta(hours=1), NOW + timedelta(hours=1))
+    lines = [line.rsplit(" ", 1) for line in client.get("/metrics").body.splitlines() if not line.startswith("#")]
+    names = [name for name, _value in lines]
+    assert len(names) == len(set(names))
+    assert [f'berth_gpu_booked{{gpu="0",host="ws1",model="{gpus[1].model}"}}', "1.0"] in lines
 
 
 def test_nothing_is_overdue_while_the_grace_lasts(client: Client, gpus: list[Gpu]) -> None:
@@ -157,8 +167,8 @@ class TestOfGpus:
         booking = make_booking(user, gpus[:1], NOW - timedelta(hours=1), NOW + timedelta(hours=1))
         values = {"utilisation": 83, "memory_used": 1024, "power": 250.5, "temperature": 0}
         stray = {"pid": 1, "instance": "x", "booking": 0, "memory": 1, "utilisation": 1, "name": "x"}
-        show(gpus[0].host_id, [Now(gpus[0].pci_address, NOW - timedelta(seconds=5), values, [stray])])
-        show(gpus[1].host_id, [Now(gpus[1].pci_address, NOW - timedelta(seconds=90), values)])
+        show("ws1", [Now(gpus[0].pci_address, NOW - timedelta(seconds=5), values, [stray])])
+        show("ws1", [Now(gpus[1].pci_address, NOW - timedelta(seconds=90), values)])
         plain, full = '{gpu="0",host="ws1",model="NVIDIA RTX A6000"}', f'{{booking="{booking.id}",gpu="0",host="ws1",'
         full += 'model="NVIDIA RTX A6000",user="secretname"}'
         page = client.get("/metrics")

@@ -47,9 +47,8 @@ def booked(owner: User, gpus: list[Gpu], *, since: timedelta = 2 * HOUR, attache
 
 
 def seen(gpu: Gpu, values: dict[str, Any], *processes: dict[str, Any], ago: int = 4, trouble: str = "") -> None:
-    samples.show(
-        inventory.host_of(gpu.host_id).name, [Now(gpu.pci_address, NOW - timedelta(seconds=ago), values, processes, trouble)]
-    )  # fmt: skip
+    now = Now(gpu.pci_address, NOW - timedelta(seconds=ago), values, processes, trouble)
+    samples.show(inventory.host_of(gpu.host_id).name, [now])
 
 
 def process(instance: str, booking: int = 0, name: str = "train.py", **values: Any) -> dict[str, Any]:

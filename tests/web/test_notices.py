@@ -95,10 +95,12 @@ def test_admins_see_what_could_not_be_sent_and_can_try_again(client: Client, ali
     client.login_as(make_admin())
     page = client.get(client.get("/audit").link("Messages that could not be sent"))
     assert "2 messages" in page.text
+    assert "berth_notices_given_up 2.0" in client.get("/metrics").body
     page = client.follow(client.submit(page.form("Send again")))
     assert "It is tried again now." in page.text
     page = client.follow(client.submit(page.form("Drop")))
     assert "All messages went out" in page.text
+    assert "berth_notices_given_up 0.0" in client.get("/metrics").body, "monitors count what the page lists"
     assert len(outbox.claim()[0].notices) == 1
     assert client.post("/messages/99/again").status == 404
 

@@ -224,7 +224,8 @@ def test_a_booking_explains_its_numbers_down_to_the_minute(client: Client, admin
     li = db.session.scalars(sa.select(User).where(User.username == "li")).one()
     [booking] = db.session.scalars(sa.select(Booking).where(Booking.user_id == li.id))
     page = client.login_as(li).get(f"/bookings/{booking.id}")
-    assert "Booked 20 GPU-hours, attached 20, busy 18 (90 %), idle 1. No data for 1." in page.text
+    assert "Booked 20 GPU-hours, attached 20, busy 18 (90 %), idle 1. No data for 1. " in page.text
+    assert "kWh, and at most" in page.text
     page = client.get(page.link("By hour and minute"))
     rows = page.all("//table[caption='Hours']/tbody/tr")
     assert len(rows) == 20
@@ -236,6 +237,8 @@ def test_a_booking_explains_its_numbers_down_to_the_minute(client: Client, admin
     ]
     hour = client.get(str(page.all("//table[caption='Hours']/tbody/tr[3]/th/a/@href")[0]))
     assert len(hour.all("//div[@id='minutes']//tbody/tr")) == 60
+    energy = [float(cell) for cell in hour.texts("//div[@id='minutes']//td[starts-with(@data-label, 'Energy')]")]
+    assert round(sum(energy), 2) == float(page.texts("//table[caption='Hours']/tbody/tr[3]/td")[5]) > 0
     assert client.get(f"/bookings/{booking.id}/usage?hour=never").status == 200
     assert "Not given" not in page.texts("//table[caption='Hours']/thead//th")
     db.session.execute(sa.update(Allocation).values(attached_at=booking.starts_at + 1.5 * HOUR))
@@ -433,6 +436,17 @@ def test_how_much_stands_beside_how_much_is_said(
     assert [note.endswith(said) if said else note.startswith("These rows") for note in notes] == [True], notes
     rows = client.get(f"/reports/report.json?table=compared&period={period}").response.get_json()["rows"]
     assert rows[0]["before_to"] == f"{until}:00Z"
+
+
+@pytest.mark.usefixtures("trouble")
+def test_whom_it_befell_is_told_apart_from_others_of_the_same_name(client: Client, admin: User) -> None:
+    admin.full_name = "Wang"
+    db.session.commit()
+    page = client.login_as(admin).get("/reports?period=custom&from=2026-10-01&to=2026-11-30")
+    people = page.texts("//table[starts-with(caption, 'Evictions')]/tbody/tr/td[5]")
+    assert people == ["–", "Wang (boss)", "Wang (wang)", "Wang (wang)"]
+    assert page.texts("//table[starts-with(caption, 'Bookings to which')]/tbody/tr/td[2]") == ["Wang (wang) vision"]
+    assert "Bookings ended since nobody came: Wang (wang) (1)" in page.text
 
 
 def test_the_page_has_the_last_ones_and_a_file_too_long_is_refused(

@@ -13,14 +13,17 @@ import pytest
 from flask import Flask
 from sqlalchemy.exc import DataError, OperationalError
 
+from app.drivers.gauges import Running
+from app.drivers.kernel import Process
 from app.extensions import db
-from app.models import GpuNow
+from app.models import AuditEvent, GpuNow
 from app.services import samples
 from app.services.samples import Now, Part
 from tests.workers.house import NOW, House
 from tests.workers.measuring import Freeze, booked, deliver, minutes, steps
 from workers.delivery import Delivery
 from workers.sampler import Sampler
+from workers.unbooked import Stray
 
 
 def test_killed_twice_while_the_database_is_away_each_minute_arrives_once(
@@ -90,6 +93,21 @@ def test_it_ends_with_its_sampler_not_at_its_next_turn(
     for thread in threads:
         thread.join(30)
     assert not any(thread.is_alive() for thread in threads)
+
+
+def test_who_is_found_is_on_record_though_no_reading_is_new(
+    app: Flask, house: House, sampler: Sampler, freeze: Freeze
+) -> None:
+    """As it is woken before the sampler has put its reading where it is seen."""
+    booked(house)
+    steps(sampler, house, freeze, NOW, 1)
+    delivery = Delivery(app, "lab", sampler)
+    delivery.step()
+    found = Stray(house.gpus[0].pci_address, Running(21), Process(1, "bob", "train"))
+    sampler.unbooked._news.append(found)
+    delivery.step()
+    events = db.session.scalars(db.select(AuditEvent).where(AuditEvent.action == "gpu.used_unbooked"))
+    assert [event.details["instance"] for event in events] == ["bob"]
 
 
 def test_what_gpus_are_at_is_told_in_one_statement(

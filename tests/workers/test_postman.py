@@ -314,8 +314,9 @@ def test_a_chore_that_fails_keeps_neither_the_others_nor_the_messages_back(
 def test_a_database_that_went_away_ends_the_step(post: Post, monkeypatch: pytest.MonkeyPatch) -> None:
     post.tell()
     later: list[int] = []
-    others = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database()"
-    monkeypatch.setattr("workers.postman.quota.renew_due", lambda _zone: db.session.execute(sa.text(others)))
+    of_all = "FROM pg_stat_activity WHERE datname = current_database() ORDER BY pid = pg_backend_pid()"  # its own last
+    away = f"SELECT pg_terminate_backend(pid, 10000) FROM (SELECT pid {of_all}) AS connections"
+    monkeypatch.setattr("workers.postman.quota.renew_due", lambda _zone: db.session.execute(sa.text(away)))
     monkeypatch.setattr("workers.postman.folding.prune", lambda: later.append(1))
     assert post.postman._alone()
     with pytest.raises(SQLAlchemyError):

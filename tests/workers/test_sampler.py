@@ -215,6 +215,19 @@ def test_busy_time_is_whose_processes_it_was(
     ]  # fmt: skip
 
 
+def test_who_ran_between_two_looks_beside_the_hosts_desktop_was_the_machines(
+    app: Flask, house: House, sampler: Sampler, freeze: Freeze, stub: Stub, kernel: Kernel
+) -> None:
+    booking = booked(house)
+    one, *rest = cards(house)
+    stub.say(whole(one.minor, 40, graphics=[13], known={11: Said(0, share=40), 13: Said(50)}), *rest)
+    kernel.people = {13: Process(1, "", "Xorg")}
+    steps(sampler, house, freeze, NOW, 1 + LOOK, kernel)
+    deliver(app, house, sampler)
+    busy = {key[2:]: value for key, value in minutes(UsageMinute.busy_ms).items() if key[0] == house.gpus[0].id}
+    assert {key: value for key, value in busy.items() if value} == {(booking.id, "alice"): 4_000}
+
+
 def test_nvml_that_hangs_holds_nobody_up_and_its_time_is_not_known(
     house: House,
     sampler: Sampler,

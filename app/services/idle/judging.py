@@ -12,7 +12,7 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 
 MINUTE = timedelta(minutes=1)
-FRESH = timedelta(minutes=6)  # what was measured must be as new as this, or nobody knows
+FRESH = timedelta(minutes=6)  # what was measured must be as new as this, or nobody knows enough to say something
 HOLE = timedelta(minutes=5)  # without measurements: an agent that starts anew takes less
 # Nobody looked for so long after the grace: who was told may have found nobody to say "keep" to, and is told anew.
 TOO_LATE = timedelta(minutes=10)
@@ -54,12 +54,13 @@ class State(StrEnum):
 @dataclass(frozen=True)
 class Verdict:
     """`since`: the GPUs did nothing since then; None where that is not known. `held`: with memory held; `absent`: they
-    were never used."""
+    were never used. `until`: up to when anything is known."""
 
     state: State
     since: datetime | None = None
     held: bool = False
     absent: bool = False
+    until: datetime | None = None
 
 
 def judge(measured: Sequence[Minute], began: datetime, now: datetime, terms: Terms) -> Verdict:
@@ -80,8 +81,8 @@ def judge(measured: Sequence[Minute], began: datetime, now: datetime, terms: Ter
     held = any(minute.memory_mib >= HELD_MIB for minute in still[: terms.minutes])
     absent = terms.absent > 0 and _nobody_came(measured, began)
     needed = terms.absent if absent else terms.held if held else terms.minutes
-    enough = needed > 0 and len(still) >= needed
-    return Verdict(State.IDLE if enough else State.USED, still[-1].at, held, absent)
+    state = State.IDLE if needed > 0 and len(still) >= needed else State.USED
+    return Verdict(state, still[-1].at, held, absent, measured[-1].at + MINUTE)
 
 
 def _nobody_came(measured: Sequence[Minute], began: datetime) -> bool:
@@ -101,10 +102,14 @@ class Todo(StrEnum):
 
 
 def todo(said: Verdict, due_at: datetime | None, ends_at: datetime, now: datetime, grace: timedelta) -> Todo:
-    """`due_at`: when the rest is given back, as its owner was told; None if they were not."""
+    """`due_at`: when the rest is given back, as its owner was told; None if they were not.
+
+    Nothing is taken before it is known what was done until then: measurements come minutes late, and who was told may
+    have begun."""
     if due_at is None:
         worth_it = said.state == State.IDLE and ends_at > now + grace
         return Todo.TELL if worth_it else Todo.NOTHING
     if said.state == State.USED or now > due_at + TOO_LATE:
         return Todo.CLOSE
-    return Todo.GIVE_BACK if said.state == State.IDLE and now >= due_at else Todo.NOTHING
+    known = said.until is not None and said.until >= due_at
+    return Todo.GIVE_BACK if said.state == State.IDLE and known and now >= due_at else Todo.NOTHING

@@ -43,7 +43,9 @@ def keep(user: User, booking_id: int) -> datetime:
 def warning(booking: Booking) -> Idling | None:
     """What its owner was told and can still answer."""
     opened = sight.open_ones([booking]).get(booking.id)
-    return opened if opened is not None and not opened.trial and booking.released_at is None else None
+    if opened is None or opened.trial or booking.released_at is not None or booking.ends_at <= clock.now():
+        return None
+    return opened
 
 
 def kept_until(booking: Booking) -> datetime | None:

@@ -127,8 +127,7 @@ def _minutes(booking_ids: Sequence[int]) -> Subquery:
     counted = select(Allocation.booking_id, func.count().label("gpus")).group_by(Allocation.booking_id)
     gpus = counted.where(Allocation.booking_id.in_(booking_ids)).subquery()
     busy = func.bool_or(each.c.busy)
-    # As `sight` has it: that a rest was asked for before it began says not that one came.
-    came = or_(Booking.rest_of_id.is_(None), Booking.extended_at >= Booking.starts_at)
+    came = Booking.extended_at >= Booking.starts_at  # as `sight` has it: before it began that says not that one came
     return (
         select(
             each.c.booking_id,

@@ -77,9 +77,8 @@ def _answered(bookings: Sequence[Booking]) -> set[int]:
 
 
 def _before_it_began(booking: Booking) -> bool:
-    """Whether it was last wanted for longer when it had not begun: that a rest was asked for says not that one came."""
-    asked_at = booking.extended_at
-    return booking.rest_of_id is not None and asked_at is not None and asked_at < booking.starts_at
+    """Whether it was last wanted for longer when it had not begun: that says not that one came."""
+    return booking.extended_at is not None and booking.extended_at < booking.starts_at
 
 
 def open_ones(bookings: Sequence[Booking]) -> dict[int, Idling]:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from app.models import User
-from app.services.reports import absences, evictions
+from app.services.reports import absences, evictions, labels
 from app.services.reports.absences import Absence
 from app.services.reports.evictions import Eviction
 from app.services.reports.pieces import Scope
@@ -24,6 +24,12 @@ class Incidents:
     no_shows: tuple[tuple[User, int], ...]
     evictions: tuple[Eviction, ...]
     absences: tuple[Absence, ...]
+
+    @property
+    def names(self) -> Mapping[int, str]:
+        """What all these people are called, by their id."""
+        owners = [one.user for one in self.evictions if one.user]
+        return labels.people([*(user for user, _number in self.no_shows), *owners])  # the absent are those of no_shows
 
 
 def of(span: Span, scope: Scope) -> Incidents:

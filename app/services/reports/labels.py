@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 from sqlalchemy import select, text
@@ -11,7 +11,7 @@ from sqlalchemy.orm import joinedload
 
 from app.extensions import db
 from app.language import gettext as _
-from app.models import Account, Booking, Gpu, Host
+from app.models import Account, Booking, Gpu, Host, User
 from app.services.reports.pieces import Key
 from app.services.words import apart, gpu_label, when
 
@@ -35,6 +35,13 @@ def _people(ids: Collection[int]) -> dict[int, str]:
     found = db.session.execute(query, {"ids": list(ids)}).all()
     names = {one: full_name or username for one, full_name, username in found}
     return _apart(names, {one: username for one, _full_name, username in found})
+
+
+def people(users: Iterable[User]) -> dict[int, str]:
+    """Of those who are named together."""
+    known = {one.id: one for one in users}
+    names = {number: one.display_name for number, one in known.items()}
+    return _apart(names, {number: one.username for number, one in known.items()})
 
 
 def _bookings(ids: Collection[int]) -> dict[int, str]:

@@ -7,8 +7,8 @@ from datetime import datetime, timedelta
 
 from sqlalchemy import or_, select
 
-from app.extensions import db
-from app.models import Allocation, Booking, Charge, Wait, WaitState
+from app.extensions import db, settings
+from app.models import Allocation, Booking, Charge, Host, Wait, WaitState
 from app.services import policy
 from app.services.rules import classes, tariff
 from app.services.rules.tariff import Tariff
@@ -25,8 +25,8 @@ def late(booking: Booking, start: datetime, end: datetime, now: datetime) -> int
 
     Only of what would have run within the next hours, which others cannot plan for any more. The same for a booking
     that is cancelled, shortened or ended now: nobody gains by waiting or by taking another way. Nothing for a GPU that
-    Berth could not give, nor for what the waiting list gave them a moment ago, nor for the rest of another
-    one for which they never asked. Its allocations must be loaded."""
+    Berth could not give, or on a host at which nobody looks, nor for what the waiting list gave them a moment ago, nor
+    for the rest of another one for which they never asked. Its allocations must be loaded."""
     rules = classes.rules_for(booking.account_id)
     if rules.late_hours is None or spared(booking, now):
         return 0
@@ -58,7 +58,14 @@ def spared(booking: Booking, now: datetime) -> bool:
 
 def spared_anyway(booking: Booking, now: datetime) -> bool:
     """The same, but for what the waiting list booked or offers."""
-    return booking.unasked or not_given(booking) or _is_late(booking, now)
+    host = db.session.get_one(Host, booking.host_id)
+    return booking.unasked or not_given(booking) or _is_late(booking, now) or nobody_looks(host, now)
+
+
+def nobody_looks(host: Host, now: datetime) -> bool:
+    """Whether nobody has looked at a host for longer than there is between two passes: its agent, its LXD or all of it
+    is away, and whether its GPUs are of any use is not known."""
+    return host.pass_at is not None and now - host.pass_at > PROMPT + timedelta(seconds=settings().tick)
 
 
 def undecided(booking_ids: Sequence[int]) -> dict[int, list[datetime]]:

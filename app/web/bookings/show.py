@@ -34,7 +34,7 @@ def show(booking_id: int) -> Response:
 def page(booking: Booking, *, refused: DomainError | None = None, status: int = 200) -> Response:
     """The page; `refused`: what was just asked for and why it was not done."""
     now = clock.now()
-    phase = booking.phase(now)
+    phase, poll = booking.phase(now), shown.poll_seconds(booking, now)
     idle = idle_words.warned(booking, now)
     key = shown.key(booking, now) + (f"-{idle.key}" if idle else "")
     trouble = shown.trouble(booking) if phase == Phase.RUNNING else None
@@ -53,9 +53,9 @@ def page(booking: Booking, *, refused: DomainError | None = None, status: int = 
         "obstacle": obstacle,
         "trouble": trouble,
         "theirs": trouble is not None and (trouble.attached_at is not None or trouble.trouble in fees.OWN_TROUBLE),
-        "silence": silence_of(booking.host) if shown.poll_seconds(booking, now) == shown.OFTEN else "",
+        "silence": silence_of(booking.host) if phase == Phase.RUNNING or poll == shown.OFTEN else "",
         "lines": [(one, describe(replace(one, booking=None))) for one in statement.of_booking(booking)],
-        "poll": shown.poll_seconds(booking, now),
+        "poll": poll,
         "poll_url": url_for("bookings.show", booking_id=booking.id, seen=key),
         "end_lines": late.lines(booking, now) + ending.lines(booking, now),
         "offer": line.offered(booking),

@@ -53,6 +53,9 @@ def sentence(booking: Booking) -> str:
         text += " " + _("Not given %(hours)s, which costs nothing.", hours=hours(found.not_given))
     if found.no_data > 60 * len(booking.allocations):
         text += " " + _("No data for %(hours)s.", hours=hours(found.no_data))
+    if found.energy or found.memory:
+        most = {"kwh": f"{found.kwh:.2f}", "memory": f"{found.memory / 1024:.1f}"}
+        text += " " + _("%(kwh)s kWh, and at most %(memory)s GiB of memory on a GPU.", **most)
     return text
 
 
