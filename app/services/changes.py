@@ -60,8 +60,7 @@ def cut(actor: User, booking: Booking, end: datetime, **details: Any) -> None:
     """Let a booking end earlier, the rest given back; only for one that is locked. It runs for a second at least.
     Nobody pays for that."""
     before, began = booking.ends_at, max(allocation.starts_at for allocation in booking.allocations)
-    end = max(end, began + timedelta(seconds=1))
-    booking.booked_until = end
+    booking.booked_until = end = max(end, began + timedelta(seconds=1))
     _shorten(actor, booking, end, own=False)
     times = {"before": before.isoformat(), "ends_at": end.isoformat()}
     audit.record(actor.username, "booking.moved", f"booking:{booking.id}", **times, **details)
@@ -69,8 +68,7 @@ def cut(actor: User, booking: Booking, end: datetime, **details: Any) -> None:
 
 def end_now(user: User, booking_id: int) -> Booking:
     """Give back the rest of a running booking; its GPUs are taken away at once."""
-    booking = locked(user, booking_id)
-    now = clock.now()
+    booking, now = locked(user, booking_id), clock.now()
     if booking.phase(now) != Phase.RUNNING:
         raise unchangeable.why_not(booking, now)
     booking.released_at = now
@@ -82,9 +80,8 @@ def end_now(user: User, booking_id: int) -> Booking:
 def reclaim(
     owner: User, booking_id: int, is_due: Callable[[Booking], bool], *, actor: str, action: str, **details: Any
 ) -> Booking | None:
-    """Give back the rest of a running booking that is not used, if `is_due` says so of it once it is locked: a machine
-    may have taken it meanwhile, or its owner given it back. Its owner pays as for ending it, or by the lab's rules for
-    all of it."""
+    """Give back the rest of a running booking that is not used, if `is_due` says so of it once it is locked. Its owner
+    pays as for ending it, or by the lab's rules for all of it."""
     booking = locked(owner, booking_id)
     now = clock.now()
     if booking.phase(now) != Phase.RUNNING or booking.released_at is not None or not is_due(booking):
@@ -119,7 +116,7 @@ def move_end(user: User, booking_id: int, ends_at: datetime, slot: int, *, seen:
     if end > before:
         _extend(user, booking, end, now, slot)
     else:
-        booking.booked_until = end
+        booking.booked_until, booking.shortened_from = end, max(before, booking.shortened_from or before)
         _shorten(user, booking, end)
     audit.record(
         user.username, "booking.moved", f"booking:{booking.id}", before=before.isoformat(), ends_at=end.isoformat()
@@ -187,8 +184,11 @@ def _extend(user: User, booking: Booking, end: datetime, now: datetime, slot: in
     require(booking, longer(booking, end, now), classes.rules_for(booking.account_id), slot)
     amount = tariff.of(booking).between(booking.starts_at, booking.ends_at, end)
     quota.require(amount, quota.lock(booking.account_id))
+    # One that gets back what it was shortened by is wanted no longer than before, and may be idle as before.
+    if booking.unasked or end > (booking.shortened_from or booking.ends_at):
+        booking.extended_at, booking.shortened_from = now, None
+    booking.booked_until = end
     _set_end(booking, end)
-    booking.booked_until, booking.extended_at = end, now
     db.session.flush()
     hold(user.username, booking, amount)
 

@@ -122,6 +122,27 @@ def test_extended_before_its_start_says_not_that_one_came(lab: Lab) -> None:
     assert list(db.session.scalars(sa.select(Idling.absent))) == [True]
 
 
+def test_shortened_and_extended_again_is_no_keep(lab: Lab) -> None:
+    policy.current().keeps = 0
+    lab.measure(0, 78)
+    lab.look(61)
+    lab.freeze(NOW + 70 * MINUTE)
+    for hours in (7.5, 7, 7.75, 8):
+        changes.move_end(lab.owner, lab.booking.id, NOW + hours * HOUR, 900)
+    assert len(lab.look(77)) == 1
+
+
+@pytest.mark.parametrize("again", [False, True])
+def test_wanted_for_longer_than_ever_it_begins_anew(lab: Lab, *, again: bool) -> None:
+    lab.measure(0, 78)
+    lab.look(61)
+    lab.freeze(NOW + 70 * MINUTE)
+    for hours in (7, 8.5) if again else (8.5,):
+        changes.move_end(lab.owner, lab.booking.id, NOW + hours * HOUR, 900)
+    assert lab.look(77) == []
+    assert lab.outcomes() == ["over"]
+
+
 def test_what_is_over_cannot_be_kept(lab: Lab) -> None:
     lab.measure(0, 61)
     lab.look(61)
