@@ -103,7 +103,7 @@ def _rows(what: Table, span: Span, by: Group) -> list[dict[str, Any]]:
 
 def _before(span: Span) -> Span:
     try:
-        return periods.as_long_before(span, clock.now(), policy.minutes_from())
+        return periods.as_long_before(span, clock.now(), policy.kept_from())
     except (OverflowError, ValueError):
         raise click.UsageError("--from is too early to be compared with the time before.") from None
 

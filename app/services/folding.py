@@ -73,8 +73,7 @@ def add(host_id: int, rows: Iterable[Row]) -> None:
 
 def prune() -> int:
     """Remove a step of what is older than the rules keep it; how many rows that were. Days are kept for ever."""
-    minutes, now = policy.minutes_from(), clock.now()
-    hours = now - timedelta(days=policy.current().hour_days)
+    (minutes, hours), now = policy.kept_from(), clock.now()
     removed = 0
     for statement, before in ((_OLD_MINUTES, minutes), (_OLD_HOURS, hours), (_OLD_HOST_HOURS, hours)):
         removed += _rows(db.session.execute(statement, {"before": before, "most": AT_ONCE}))

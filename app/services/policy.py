@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from datetime import datetime, timedelta
 from enum import StrEnum
 from math import ceil
-from typing import Any
+from typing import Any, NamedTuple
 
 from app import clock
 from app.errors import InvalidInput
@@ -48,9 +48,17 @@ def current() -> Policy:
     return policy
 
 
-def minutes_from() -> datetime:
-    """From when on it is kept by the minute what GPUs did."""
-    return clock.now() - timedelta(days=current().minute_days)
+class Kept(NamedTuple):
+    """From when on it is kept by the minute, and by the hour, what GPUs did."""
+
+    minutes: datetime
+    hours: datetime
+
+
+def kept_from() -> Kept:
+    """As the rules are now."""
+    rules, now = current(), clock.now()
+    return Kept(now - timedelta(days=rules.minute_days), now - timedelta(days=rules.hour_days))
 
 
 def change(

@@ -21,6 +21,7 @@ from app.extensions import db, lab_zone
 from app.models import Account, Allocation, Booking, Gpu, Host, UsageMinute
 from app.models.accounts import TEAM
 from app.services import folding, inventory, policy, samples, zones
+from app.services.policy import Kept
 from app.services.reports import counted, periods, report
 from app.services.reports.numbers import Numbers, total
 from app.services.reports.periods import Choice, Range
@@ -379,20 +380,22 @@ def test_the_time_before_comes_with_the_same_query_whatever_lies_between(
 
 
 def test_the_time_before_ends_where_all_of_it_is_known(app: object, first_day: date, freeze: Any) -> None:
-    """Of twelve weeks, four weeks ago; where the lab's day begins within an hour of UTC's, at the day's beginning."""
+    """Of twelve weeks, four weeks ago. At the day's beginning, where the lab's is within an hour of UTC's, or hours are
+    gone as well."""
     zone, now = lab_zone(), _at(first_day, lab_zone()) + 15 * HOUR + 20 * MINUTE
     freeze(now)
     shown = Range(first_day - timedelta(days=28), first_day + timedelta(days=55))
     span = shown.span(zone, now)
     half = bool(_at(first_day, zone).minute)
     ends = {}
-    for days in (400, 2):
-        before = periods.before(span, Choice.CUSTOM, shown, now, now - timedelta(days=days))[1]
+    for days in ((400, 800), (2, 800), (2, 40)):
+        kept = Kept(*(now - timedelta(days=one) for one in days))
+        before = periods.before(span, Choice.CUSTOM, shown, now, kept)[1]
         assert before.start == _at(first_day - timedelta(days=112), zone)
         ends[days] = before.until - before.start
     passed = span.until - span.start
     whole = timedelta(days=28) if half else passed - 20 * MINUTE
-    assert ends == {400: passed, 2: whole}
+    assert ends == {(400, 800): passed, (2, 800): whole, (2, 40): timedelta(days=28)}
 
 
 def _week(lab: Lab, strays: list[Part]) -> list[list[float | None]]:

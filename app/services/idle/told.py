@@ -50,7 +50,7 @@ def latest() -> list[Found]:
         .limit(MOST)
     )
     found = list(db.session.scalars(query))
-    busy, kept = _busy_after([one.id for one in found]), policy.minutes_from()
+    busy, kept = _busy_after([one.id for one in found]), policy.kept_from().minutes
     return [Found(one, busy.get(one.id, 0) if one.closed_at and one.closed_at >= kept else None) for one in found]
 
 

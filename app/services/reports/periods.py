@@ -8,6 +8,7 @@ from enum import StrEnum
 from zoneinfo import ZoneInfo
 
 from app.services.periods import A_DAY, midnight
+from app.services.policy import Kept
 from app.services.reports.spans import Span
 
 SHORT, MIDDLE = 45, 200  # days up to which a chart has a bar for each day, and for each week
@@ -67,9 +68,10 @@ def of(choice: Choice, today: date) -> Range:
     return Range(first, _on(first, 1 if choice == Choice.THIS_MONTH else 3) - A_DAY)
 
 
-def before(span: Span, choice: Choice, shown: Range, now: datetime, kept: datetime) -> tuple[Range, Span]:
+def before(span: Span, choice: Choice, shown: Range, now: datetime, kept: Kept) -> tuple[Range, Span]:
     """The days before, and of them as long a span as is past of this one, so that a month that has just begun is not
-    compared with a whole one; but where minutes are gone, which are kept from `kept` on, as many whole hours."""
+    compared with a whole one; but where its minutes are gone, as many whole hours, and where its
+    hours are, whole days."""
     if choice == Choice.CUSTOM:
         days = Range(shown.first - shown.days * A_DAY, shown.first - A_DAY)
     else:
@@ -77,10 +79,10 @@ def before(span: Span, choice: Choice, shown: Range, now: datetime, kept: dateti
     start, end = midnight(days.first, span.zone), midnight(days.last + A_DAY, span.zone)
     if span.until < span.end:
         end = min(end, start + (span.until - span.start))
-    return days, Span.of(start, end, span.zone, now).without_old_minutes(kept)
+    return days, Span.of(start, end, span.zone, now).as_far_as_known(kept)
 
 
-def as_long_before(span: Span, now: datetime, kept: datetime) -> Span:
+def as_long_before(span: Span, now: datetime, kept: Kept) -> Span:
     """The same of a span of any moments: of whole days as many of the lab's, of others as long a time."""
     first, end = span.start.astimezone(span.zone).date(), span.end.astimezone(span.zone).date()
     if (midnight(first, span.zone), midnight(end, span.zone)) == (span.start, span.end):

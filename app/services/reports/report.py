@@ -114,7 +114,7 @@ class Report:
 def make(choice: Choice, shown: Range, group: Group, scope: Scope, span: Span, now: datetime) -> Report:
     """The report of the days `shown`, that is of `span`."""
     step = group.step or shown.step
-    earlier, their_span = periods.before(span, choice, shown, now, policy.minutes_from())
+    earlier, their_span = periods.before(span, choice, shown, now, policy.kept_from())
     found, bars, before = _by_group(span, group, scope, step, their_span)
     everything = scope == Scope()
     return Report(

@@ -9,6 +9,7 @@ from enum import StrEnum
 from zoneinfo import ZoneInfo
 
 from app.services.periods import A_DAY, AN_HOUR, midnight
+from app.services.policy import Kept
 
 LONGEST = timedelta(days=3700)
 
@@ -77,14 +78,15 @@ class Span:
                 start, end = max(self.start, midnight(day, self.zone)), min(self.end, midnight(day + A_DAY, self.zone))
                 yield from _finer(start, end, number)
 
-    def without_old_minutes(self, kept: datetime) -> Span:
-        """As much of it, from its start on, as is known though minutes from before `kept` are gone: no hour is cut, and
-        no day where the lab's begins within an hour."""
+    def as_far_as_known(self, kept: Kept) -> Span:
+        """As much of it, from its start on, as is known though minutes and hours from before `kept` are gone: no hour
+        is cut then, and no day, nor where the lab's begins within an hour."""
+        gone = {Table.MINUTES: kept.minutes, Table.HOURS: kept.hours}
         midnight_ = midnight(self.until.astimezone(self.zone).date(), self.zone)
         for end in (self.until, _hour(self.until, up=False), midnight_):
             found = Span.of(self.start, max(self.start, end), self.zone, self.until)
-            minutes = [one.start for one in found.sources() if one.table == Table.MINUTES]
-            if not [start for start in minutes if isinstance(start, datetime) and start < kept]:
+            finer = [(one.start, gone[one.table]) for one in found.sources() if one.table in gone]
+            if not [start for start, since in finer if isinstance(start, datetime) and start < since]:
                 break
         return found
 

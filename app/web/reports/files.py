@@ -50,7 +50,7 @@ def parquet_file() -> Response:
 def table(wish: Asked) -> list[dict[str, Any]]:
     """The page's rows, of the table that is asked for. Raises InvalidInput where they are too many for a file."""
     if _which() == Table.COMPARED:
-        _days, before = periods.before(wish.span, wish.choice, wish.shown, wish.now, policy.minutes_from())
+        _days, before = periods.before(wish.span, wish.choice, wish.shown, wish.now, policy.kept_from())
         return compared(wish.span, before, wish.scope)
     if not _which().grouped:
         return listed(_which(), wish.span, wish.scope)
