@@ -225,7 +225,7 @@ def test_a_booking_explains_its_numbers_down_to_the_minute(client: Client, admin
     [booking] = db.session.scalars(sa.select(Booking).where(Booking.user_id == li.id))
     page = client.login_as(li).get(f"/bookings/{booking.id}")
     assert "Booked 20 GPU-hours, attached 20, busy 18 (90 %), idle 1. No data for 1. " in page.text
-    assert "kWh, and at most" in page.text
+    assert "kWh, at most" in page.text
     page = client.get(page.link("By hour and minute"))
     rows = page.all("//table[caption='Hours']/tbody/tr")
     assert len(rows) == 20
@@ -447,6 +447,8 @@ def test_whom_it_befell_is_told_apart_from_others_of_the_same_name(client: Clien
     assert people == ["–", "Wang (boss)", "Wang (wang)", "Wang (wang)"]
     assert page.texts("//table[starts-with(caption, 'Bookings to which')]/tbody/tr/td[2]") == ["Wang (wang) vision"]
     assert "Bookings ended since nobody came: Wang (wang) (1)" in page.text
+    rows = page.texts("//table[caption='People']/tbody/tr/th")
+    assert set(rows) == {"Wang (wang)", "Li"}, "also where the other has no row"
 
 
 def test_the_page_has_the_last_ones_and_a_file_too_long_is_refused(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from sqlalchemy import select, text
@@ -11,7 +11,7 @@ from sqlalchemy.orm import joinedload
 
 from app.extensions import db
 from app.language import gettext as _
-from app.models import Account, Booking, Gpu, Host, User
+from app.models import Account, Booking, Gpu, Host
 from app.services.reports.pieces import Key
 from app.services.words import apart, gpu_label, when
 
@@ -21,7 +21,7 @@ def of(key: Key, ids: Collection[Any]) -> dict[Any, str]:
     if key == Key.MODEL:
         return {model: model for model in ids}
     if key == Key.PERSON:
-        return _people(ids)
+        return people(ids)
     if key == Key.TEAM:
         query = select(Account).where(Account.id.in_(ids))
         return {0: ""} | {account.id: account.title for account in db.session.scalars(query)}
@@ -30,18 +30,15 @@ def of(key: Key, ids: Collection[Any]) -> dict[Any, str]:
     return _bookings(ids) if key == Key.BOOKING else _gpus(ids)
 
 
-def _people(ids: Collection[int]) -> dict[int, str]:
-    query = text("SELECT id, full_name, username FROM users WHERE id = ANY (:ids)")
-    found = db.session.execute(query, {"ids": list(ids)}).all()
-    names = {one: full_name or username for one, full_name, username in found}
-    return _apart(names, {one: username for one, _full_name, username in found})
-
-
-def people(users: Iterable[User]) -> dict[int, str]:
-    """Of those who are named together."""
-    known = {one.id: one for one in users}
-    names = {number: one.display_name for number, one in known.items()}
-    return _apart(names, {number: one.username for number, one in known.items()})
+def people(ids: Collection[int]) -> dict[int, str]:
+    """Told apart from everybody in the lab who has the same name, not only from those who are named beside them."""
+    query = text("""
+        SELECT id, full_name, username, full_name IN (SELECT full_name FROM users GROUP BY 1 HAVING count(*) > 1)
+        FROM users WHERE id = ANY (:ids)""")
+    return {
+        one: apart(full_name, username) if full_name and shared else full_name or username
+        for one, full_name, username, shared in db.session.execute(query, {"ids": list(ids)})
+    }
 
 
 def _bookings(ids: Collection[int]) -> dict[int, str]:

@@ -55,7 +55,7 @@ def sentence(booking: Booking) -> str:
         text += " " + _("No data for %(hours)s.", hours=hours(found.no_data))
     if found.energy or found.memory:
         most = {"kwh": f"{found.kwh:.2f}", "memory": f"{found.memory / 1024:.1f}"}
-        text += " " + _("%(kwh)s kWh, and at most %(memory)s GiB of memory on a GPU.", **most)
+        text += " " + _("%(kwh)s kWh, at most %(memory)s GiB of memory on one GPU.", **most)
     return text
 
 
