@@ -173,9 +173,9 @@ class Sampler:
             period.entitle(leaving.get(pci))
             listed = [(one, known[one.pid]) for one in gauge.processes or () if one.pid in known]
             uses = [Use(period.whose(who.instance), one.memory, one.utilisation) for one, who in listed]
-            if period.owner:  # who ran between two looks, and is gone, was the machine's that has the GPU: no other can
+            if period.owner:  # who ran between two looks, and is gone, was in the machine that has the GPU
                 passed = [one for one in gauge.processes or () if one.pid not in known and one.utilisation]
-                uses += [Use(period.owner, one.memory, one.utilisation) for one in passed]
+                uses += [Use(period.owner, one.memory or 0, one.utilisation) for one in passed]
             alive = [(one, who) for one, who in listed if one.pid in people]
             if before := self._over.pop(pci, None):
                 new = self._periods[pci].owner

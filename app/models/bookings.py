@@ -62,7 +62,7 @@ class Booking(Base):
     released_at: Mapped[datetime | None]  # when the rest was given back, or taken back unused
     # When its end was last moved to later than it ever was; of a rest, when more of it was asked for.
     extended_at: Mapped[datetime | None]
-    shortened_from: Mapped[datetime | None]  # the latest end that it had, where it was shortened since
+    shortened_from: Mapped[datetime | None]  # the latest end that it had as it ran, where it was shortened since
     settled_at: Mapped[datetime | None]
 
     user: Mapped[User] = relationship(lazy="raise")

@@ -23,8 +23,7 @@ from app.services.windows import Window, ceil_to_grid, in_utc
 
 def cancel(user: User, booking_id: int) -> Booking:
     """Withdraw a booking that has not started; all of it is given back, but for what the rules charge late."""
-    booking = locked(user, booking_id)
-    now = clock.now()
+    booking, now = locked(user, booking_id), clock.now()
     if booking.phase(now) != Phase.UPCOMING:
         raise unchangeable.why_not(booking, now)
     withdraw(user.username, booking, fee=late_fee(user, booking, booking.starts_at, booking.ends_at))
@@ -57,8 +56,7 @@ def withdraw(actor: str, booking: Booking, *, fee: int = 0, **details: Any) -> N
 
 
 def cut(actor: User, booking: Booking, end: datetime, **details: Any) -> None:
-    """Let a booking end earlier, the rest given back; only for one that is locked. It runs for a second at least.
-    Nobody pays for that."""
+    """Let a booking, which is locked, end earlier for nothing, the rest given back. It runs for a second at least."""
     before, began = booking.ends_at, max(allocation.starts_at for allocation in booking.allocations)
     booking.booked_until = end = max(end, began + timedelta(seconds=1))
     _shorten(actor, booking, end, own=False)
@@ -116,7 +114,9 @@ def move_end(user: User, booking_id: int, ends_at: datetime, slot: int, *, seen:
     if end > before:
         _extend(user, booking, end, now, slot)
     else:
-        booking.booked_until, booking.shortened_from = end, max(before, booking.shortened_from or before)
+        booking.booked_until = end
+        if booking.starts_at <= now:
+            booking.shortened_from = max(before, booking.shortened_from or before)
         _shorten(user, booking, end)
     audit.record(
         user.username, "booking.moved", f"booking:{booking.id}", before=before.isoformat(), ends_at=end.isoformat()

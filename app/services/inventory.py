@@ -5,6 +5,7 @@ from __future__ import annotations
 import ipaddress
 import re
 from dataclasses import asdict
+from datetime import timedelta
 
 from sqlalchemy import delete, func, select
 from sqlalchemy.dialects.postgresql import insert
@@ -34,6 +35,7 @@ from app.services import audit
 
 # A name or an IP, as it goes into configuration files and .rdp files: nothing that could be read as anything else.
 ADDRESS = re.compile(r"[A-Za-z0-9]([A-Za-z0-9.-]{0,251}[A-Za-z0-9])?|[0-9a-fA-F:]{2,39}")
+SILENCE = timedelta(minutes=5)  # of a host's agent: it is away then
 UNSEEN = "Who holds a GPU is not known now. "  # how a host's trouble begins that could be looked at but for that
 HOST_NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
 
@@ -228,6 +230,11 @@ def record_libraries(target: Host, brought: Brought) -> None:
 def is_away(trouble: str) -> bool:
     """Whether a host's trouble is that the last pass could not look at it: then what is known of it may be old."""
     return trouble != "" and not trouble.startswith(UNSEEN)
+
+
+def is_lost(host: Host) -> bool:
+    """Whether its agent has said nothing for so long that it is away, or says that it cannot look at the host."""
+    return is_away(host.trouble) or (host.seen_at is not None and clock.now() - host.seen_at > SILENCE)
 
 
 def saw_agent(host_id: int) -> None:

@@ -12,12 +12,12 @@ from sqlalchemy.orm import joinedload, selectinload
 
 from app import clock
 from app.drivers.base import HostSeen, Node, device_name
-from app.extensions import db
+from app.extensions import db, settings
 from app.models import Allocation, Booking, Host, Operation, OperationState
 from app.services import audit, charges, instances, operations, quota
 from app.services.enforcement import not_gone, on
 from app.services.plan import Desired, Trouble, is_in, plan
-from app.services.rules.fees import OWN_TROUBLE, nobody_looks
+from app.services.rules.fees import OWN_TROUBLE, PROMPT
 
 T = TypeVar("T")
 
@@ -41,7 +41,7 @@ def record(
     How late each was that is seen attached or gone for the first time; without those that something kept waiting.
 
     `free`: by PCI address, when each GPU was proven free; None where LXD's word has to do."""
-    left, late, anew = plan(want, seen), list[Late](), nobody_looks(host, clock.now())
+    left, late, anew = plan(want, seen), list[Late](), _after_an_outage(host)
     waits = {item.want.tag.allocation_id: item.trouble for item in left.waits}
     wants = {item.tag.allocation_id: item for item in want.wants}
     for allocation in _loaded(wants):
@@ -189,6 +189,12 @@ def _record_attached(allocation: Allocation, instance: str, actor: str) -> None:
             instance=instance,
         )
     _record_trouble(allocation, Trouble.NONE, "")
+
+
+def _after_an_outage(host: Host) -> bool:
+    """Whether nobody looked at the host for longer than there is between two passes: no machine could take a GPU."""
+    longest = PROMPT + timedelta(seconds=settings().tick)
+    return host.pass_at is not None and clock.now() - host.pass_at > longest
 
 
 def _record_trouble(allocation: Allocation, trouble: Trouble, text: str, *, anew: bool = False) -> None:

@@ -15,7 +15,7 @@ from sqlalchemy.orm import joinedload, selectinload
 from app import clock
 from app.extensions import db
 from app.models import Account, Allocation, Booking, EntryKind, Event, Host, LedgerEntry, TeamMember, User
-from app.services import endings, further, notices, people
+from app.services import endings, further, inventory, notices, people
 from app.services.news import facts
 from app.services.notice_words import language
 from app.services.notices import Telling
@@ -23,7 +23,6 @@ from app.services.notices import Telling
 LATE = timedelta(minutes=10)  # a start or an end that was longer ago is no news any more
 BEFORE_END = (60, 15)  # minutes
 LOW = 10  # a quota is low below a tenth of what comes each month
-SILENCE = timedelta(minutes=5)  # of a host's agent
 
 
 def of_bookings(*, mail: bool) -> int:
@@ -62,7 +61,7 @@ def of_accounts(*, mail: bool) -> int:
 
 def of_hosts(*, mail: bool) -> int:
     """Tell the admins which hosts say nothing; how many notices are new."""
-    query = select(Host).where(Host.enabled, Host.seen_at < clock.now() - SILENCE).order_by(Host.name)
+    query = select(Host).where(Host.enabled, Host.seen_at < clock.now() - inventory.SILENCE).order_by(Host.name)
     silent = list(db.session.scalars(query))
     admins = people.admins() if silent else []
     return sum(

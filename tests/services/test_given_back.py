@@ -90,14 +90,20 @@ def test_what_the_waiting_list_gave_costs_nothing_while_one_may_say_no(
     assert 0 < quota.charged_for(made.id) <= 16 * 60 + 5
 
 
-@pytest.mark.parametrize(("looked", "fee"), [(60, 0), (179, 2 * 5 * 3600 // 2)])
-def test_what_a_dead_host_keeps_from_one_costs_no_late_fee(lab: Lab, looked: int, fee: int) -> None:
+@pytest.mark.parametrize(("seen", "trouble", "free"), [(170, "", True), (179, "", False), (179, "no answer", True)])
+def test_what_a_host_that_is_away_keeps_from_one_costs_no_late_fee(
+    lab: Lab, seen: int, trouble: str, *, free: bool
+) -> None:
     rule(late_hours=24, late_percent=50)
-    lab.host.pass_at = NOW + looked * MINUTE
+    later = make_booking(lab.owner, gpus_of(lab.host), NOW + 9 * HOUR, NOW + 10 * HOUR)
+    lab.host.seen_at, lab.host.trouble = NOW + seen * MINUTE, trouble
     lab.freeze(NOW + 3 * HOUR)
     db.session.flush()
     changes.end_now(lab.owner, lab.booking.id)
-    assert charged() == fee
+    assert charged() == (0 if free else 2 * 5 * 3600 // 2)
+    before = charged()
+    changes.cancel(lab.owner, later.id)
+    assert charged() - before == 3600, "what has not begun may be back by then"
 
 
 def test_a_no_show_is_told_what_it_costs(lab: Lab) -> None:
@@ -115,6 +121,7 @@ def test_a_no_show_is_told_what_it_costs(lab: Lab) -> None:
 
 def test_who_does_nothing_is_told_before_and_after_what_that_costs(lab: Lab, app: object) -> None:
     rule(late_hours=24, late_percent=50)
+    lab.host.seen_at = lab.host.pass_at = NOW + 61 * MINUTE
     lab.measure(0, 62)
     lab.look(61)
     (told,) = texts(lab.owner)
@@ -126,6 +133,7 @@ def test_who_does_nothing_is_told_before_and_after_what_that_costs(lab: Lab, app
     assert f"{expected:.2f} GPU-hours of it are charged then." in warned.text
     lab.tell(mail="up")
     lab.measure(62, 77)
+    lab.host.seen_at = NOW + 76 * MINUTE
     (ended,) = lab.look(76)
     assert f"By the lab's rules {expected:.2f} GPU-hours of what was left are charged." in texts(lab.owner)[-1]
     assert charged() == expected * 3600

@@ -14,14 +14,15 @@ from sqlalchemy.orm import joinedload
 from app.errors import Conflict, NotFound, RuleRefused
 from app.extensions import db, lab_zone
 from app.models import Charge, Event, Idling, LedgerEntry, News, Notice, Outcome, Reclaim
-from app.services import activity, bookings, changes, charges, news, notice_words, policy, quota, recording
+from app.services import activity, bookings, changes, charges, news, notice_words, policy, quota, recording, samples
 from app.services.claims import Ask
-from app.services.idle import keeping, steps, told
-from app.services.idle.judging import Minute, State, Terms, judge
+from app.services.idle import keeping, sight, steps, told
+from app.services.idle.judging import Minute, State, Terms, Todo, judge, todo
 from app.services.reports import incidents
 from app.services.reports.pieces import Key, Scope, numbers
 from app.services.reports.spans import Span
 from app.services.rules import classes
+from app.services.samples import Part
 from tests.factories import gpus_of, make_admin, make_user
 from tests.services.idling import HOUR, MINUTE, NOW, Lab
 
@@ -114,6 +115,26 @@ def test_a_job_begun_before_its_time_is_up_is_waited_for(lab: Lab) -> None:
     assert [one.outcome for one in db.session.scalars(sa.select(Idling))] == [Outcome.OVER]
 
 
+@pytest.mark.parametrize(("measured", "known"), [(50, True), (49, False)])
+def test_what_is_known_ends_within_the_last_minute(measured: int, known: bool) -> None:
+    """A minute counts from its half on; what comes later of it is not known yet."""
+    found = [*minutes(0, 76), Minute(NOW + 76 * MINUTE, busy=False, measured=timedelta(seconds=measured))]
+    due, now = NOW + timedelta(minutes=76, seconds=50), NOW + timedelta(minutes=77, seconds=5)
+    step = todo(judge(found, NOW, now, TERMS), due, NOW + 8 * HOUR, now, 15 * MINUTE)
+    assert step == (Todo.GIVE_BACK if known else Todo.NOTHING)
+
+
+def test_half_a_minute_is_known_so_far(lab: Lab) -> None:
+    lab.measure(0, 61)
+    lab.freeze(NOW + 62.5 * MINUTE)
+    addresses = [gpu.pci_address for gpu in gpus_of(lab.host)]
+    at = NOW + 61 * MINUTE
+    for seconds, pci in zip((40, 50), addresses, strict=True):
+        samples.deliver(lab.host.id, pci, [Part(pci, at, lab.booking.id, "liwei", sampled_ms=1000 * seconds)])
+    [said] = sight.verdicts(sight.running()).values()
+    assert said.until == at + timedelta(seconds=40)
+
+
 def test_extended_before_its_start_says_not_that_one_came(lab: Lab) -> None:
     classes.change(make_admin(), classes.default().id, {"noshow_minutes": 20})
     lab.booking.extended_at = NOW - HOUR
@@ -132,13 +153,18 @@ def test_shortened_and_extended_again_is_no_keep(lab: Lab) -> None:
     assert len(lab.look(77)) == 1
 
 
-@pytest.mark.parametrize("again", [False, True])
-def test_wanted_for_longer_than_ever_it_begins_anew(lab: Lab, *, again: bool) -> None:
-    lab.measure(0, 78)
-    lab.look(61)
-    lab.freeze(NOW + 70 * MINUTE)
-    for hours in (7, 8.5) if again else (8.5,):
-        changes.move_end(lab.owner, lab.booking.id, NOW + hours * HOUR, 900)
+@pytest.mark.parametrize(("before", "later"), [((), (8.5,)), ((), (7, 8.5)), ((2,), (4,))])
+def test_wanted_for_longer_than_ever_it_begins_anew(
+    lab: Lab, before: tuple[float, ...], later: tuple[float, ...]
+) -> None:
+    """Than ever since it began: what it was before that was a plan."""
+    for minute, ends in ((-60, before), (70, later)):
+        if minute > 0:
+            lab.measure(0, 78)
+            lab.look(61)
+        lab.freeze(NOW + minute * MINUTE)
+        for hours in ends:
+            changes.move_end(lab.owner, lab.booking.id, NOW + hours * HOUR, 900)
     assert lab.look(77) == []
     assert lab.outcomes() == ["over"]
 

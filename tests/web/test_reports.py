@@ -16,7 +16,7 @@ from app.cli.report import _rows as printed
 from app.extensions import db, lab_zone
 from app.models import Allocation, AuditEvent, Booking, Event, Host, Notice, User, Wait, WaitState
 from app.services import audit, notice_words, notices, samples, summaries, teams
-from app.services.reports import incidents, table
+from app.services.reports import incidents, labels, table
 from app.services.reports.report import Group
 from app.services.reports.spans import Span
 from app.services.reports.table import Table
@@ -225,7 +225,7 @@ def test_a_booking_explains_its_numbers_down_to_the_minute(client: Client, admin
     [booking] = db.session.scalars(sa.select(Booking).where(Booking.user_id == li.id))
     page = client.login_as(li).get(f"/bookings/{booking.id}")
     assert "Booked 20 GPU-hours, attached 20, busy 18 (90 %), idle 1. No data for 1. " in page.text
-    assert "kWh, at most" in page.text
+    assert "kWh. At most" in page.text
     page = client.get(page.link("By hour and minute"))
     rows = page.all("//table[caption='Hours']/tbody/tr")
     assert len(rows) == 20
@@ -449,6 +449,10 @@ def test_whom_it_befell_is_told_apart_from_others_of_the_same_name(client: Clien
     assert "Bookings ended since nobody came: Wang (wang) (1)" in page.text
     rows = page.texts("//table[caption='People']/tbody/tr/th")
     assert set(rows) == {"Wang (wang)", "Li"}, "also where the other has no row"
+    nameless = make_user("li2", full_name="")
+    admin.full_name = "li2"
+    db.session.flush()
+    assert labels.people([nameless.id, admin.id]) == {nameless.id: "li2 (li2)", admin.id: "li2 (boss)"}
 
 
 def test_the_page_has_the_last_ones_and_a_file_too_long_is_refused(

@@ -226,6 +226,8 @@ def test_who_ran_between_two_looks_beside_the_hosts_desktop_was_the_machines(
     deliver(app, house, sampler)
     busy = {key[2:]: value for key, value in minutes(UsageMinute.busy_ms).items() if key[0] == house.gpus[0].id}
     assert {key: value for key, value in busy.items() if value} == {(booking.id, "alice"): 4_000}
+    peaks = {key[2:]: value for key, value in minutes(UsageMinute.memory_mib).items() if key[0] == house.gpus[0].id}
+    assert peaks == {(booking.id, "alice"): 0, (0, ""): 50}, "how much it held is not known"
 
 
 def test_nvml_that_hangs_holds_nobody_up_and_its_time_is_not_known(

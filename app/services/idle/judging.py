@@ -21,11 +21,13 @@ HELD_MIB = 64  # memory of a booking's own programs from which on it is held
 
 @dataclass(frozen=True)
 class Minute:
-    """What the GPUs of a booking did in one minute: whether any was busy, and the most memory its programs held."""
+    """What the GPUs of a booking did in one minute: whether any was busy, and the most memory its programs held.
+    `measured`: how much of it there is by now."""
 
     at: datetime
     busy: bool
     memory_mib: int = 0
+    measured: timedelta = MINUTE
 
 
 @dataclass(frozen=True)
@@ -82,7 +84,7 @@ def judge(measured: Sequence[Minute], began: datetime, now: datetime, terms: Ter
     absent = terms.absent > 0 and _nobody_came(measured, began)
     needed = terms.absent if absent else terms.held if held else terms.minutes
     state = State.IDLE if needed > 0 and len(still) >= needed else State.USED
-    return Verdict(state, still[-1].at, held, absent, measured[-1].at + MINUTE)
+    return Verdict(state, still[-1].at, held, absent, measured[-1].at + measured[-1].measured)
 
 
 def _nobody_came(measured: Sequence[Minute], began: datetime) -> bool:

@@ -115,20 +115,23 @@ def _measured(bookings: Sequence[Booking], since: datetime, percent: int) -> dic
     gpus = func.count().filter(each.c.known)
     any_busy = func.bool_or(each.c.busy)
     query = (
-        select(each.c.booking_id, each.c.minute, any_busy, func.max(each.c.memory), gpus)
+        select(each.c.booking_id, each.c.minute, any_busy, func.max(each.c.memory), gpus, func.min(each.c.sampled_ms))
         .group_by(each.c.booking_id, each.c.minute)
         .order_by(each.c.booking_id, each.c.minute)
     )
     found: dict[int, list[Minute]] = defaultdict(list)
-    for booking_id, minute, was_busy, memory, known in db.session.execute(query):
+    for booking_id, minute, was_busy, memory, known, sampled_ms in db.session.execute(query):
         if was_busy or known >= wanted[booking_id]:
-            found[booking_id].append(Minute(minute, was_busy, memory))
+            so_far = min(MINUTE, timedelta(milliseconds=sampled_ms))
+            found[booking_id].append(Minute(minute, was_busy, memory, so_far))
     return found
 
 
-def minutes_of(booking_ids: Iterable[int], percent: int | ScalarSelect[int]) -> Select[int, datetime, bool, bool, int]:
-    """What is on record of each minute of each GPU of these bookings: whether it is known, whether its booking's own
-    programs were busy, and the memory that they held, in MiB."""
+def minutes_of(
+    booking_ids: Iterable[int], percent: int | ScalarSelect[int]
+) -> Select[int, datetime, int, bool, bool, int]:
+    """What is on record of each minute of each GPU of these bookings: how much of it was measured, whether that is
+    enough to know it, whether its booking's own programs were busy, and the memory that they held, in MiB."""
     own = Consumer.booking_id == Allocation.booking_id
     busy = func.coalesce(func.sum(UsageMinute.busy_ms).filter(own), 0)
     sampled = func.coalesce(func.sum(UsageMinute.sampled_ms).filter(own), 0)
@@ -136,6 +139,7 @@ def minutes_of(booking_ids: Iterable[int], percent: int | ScalarSelect[int]) -> 
         select(
             Allocation.booking_id,
             UsageMinute.minute,
+            func.sum(UsageMinute.sampled_ms).label("sampled_ms"),
             (func.sum(UsageMinute.sampled_ms) >= KNOWN_MS).label("known"),
             is_busy(busy, sampled, percent).label("busy"),
             func.coalesce(func.max(UsageMinute.memory_mib).filter(own), 0).label("memory"),

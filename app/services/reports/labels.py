@@ -33,12 +33,11 @@ def of(key: Key, ids: Collection[Any]) -> dict[Any, str]:
 def people(ids: Collection[int]) -> dict[int, str]:
     """Told apart from everybody in the lab who has the same name, not only from those who are named beside them."""
     query = text("""
-        SELECT id, full_name, username, full_name IN (SELECT full_name FROM users GROUP BY 1 HAVING count(*) > 1)
-        FROM users WHERE id = ANY (:ids)""")
-    return {
-        one: apart(full_name, username) if full_name and shared else full_name or username
-        for one, full_name, username, shared in db.session.execute(query, {"ids": list(ids)})
-    }
+        WITH named AS (SELECT id, username, coalesce(nullif(full_name, ''), username) AS name FROM users)
+        SELECT id, name, username, name IN (SELECT name FROM named GROUP BY name HAVING count(*) > 1)
+        FROM named WHERE id = ANY (:ids)""")
+    found = db.session.execute(query, {"ids": list(ids)})
+    return {one: apart(name, username) if shared else name for one, name, username, shared in found}
 
 
 def _bookings(ids: Collection[int]) -> dict[int, str]:

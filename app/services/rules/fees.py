@@ -7,9 +7,10 @@ from datetime import datetime, timedelta
 
 from sqlalchemy import or_, select
 
-from app.extensions import db, settings
+from app import clock
+from app.extensions import db
 from app.models import Allocation, Booking, Charge, Host, Wait, WaitState
-from app.services import policy
+from app.services import inventory, policy
 from app.services.rules import classes, tariff
 from app.services.rules.tariff import Tariff
 from app.services.rules.terms import Rules
@@ -25,10 +26,10 @@ def late(booking: Booking, start: datetime, end: datetime, now: datetime) -> int
 
     Only of what would have run within the next hours, which others cannot plan for any more. The same for a booking
     that is cancelled, shortened or ended now: nobody gains by waiting or by taking another way. Nothing for a GPU that
-    Berth could not give, or on a host at which nobody looks, nor for what the waiting list gave them a moment ago, nor
-    for the rest of another one for which they never asked. Its allocations must be loaded."""
+    Berth could not give, nor what runs on a host that is away, nor for what the waiting list gave them a moment ago,
+    nor for the rest of another one for which they never asked. Its allocations must be loaded."""
     rules = classes.rules_for(booking.account_id)
-    if rules.late_hours is None or spared(booking, now):
+    if rules.late_hours is None or spared(booking, now) or _is_cut_off(booking):
         return 0
     return amount(rules, tariff.of(booking), booking.starts_at, Window(start, end), now)
 
@@ -58,14 +59,12 @@ def spared(booking: Booking, now: datetime) -> bool:
 
 def spared_anyway(booking: Booking, now: datetime) -> bool:
     """The same, but for what the waiting list booked or offers."""
-    host = db.session.get_one(Host, booking.host_id)
-    return booking.unasked or not_given(booking) or _is_late(booking, now) or nobody_looks(host, now)
+    return booking.unasked or not_given(booking) or _is_late(booking, now)
 
 
-def nobody_looks(host: Host, now: datetime) -> bool:
-    """Whether nobody has looked at a host for longer than there is between two passes: its agent, its LXD or all of it
-    is away, and whether its GPUs are of any use is not known."""
-    return host.pass_at is not None and now - host.pass_at > PROMPT + timedelta(seconds=settings().tick)
+def _is_cut_off(booking: Booking) -> bool:
+    """Whether it runs on a host that is away as it seems now, so that nobody knows whether its GPUs are of any use."""
+    return booking.starts_at <= clock.now() and inventory.is_lost(db.session.get_one(Host, booking.host_id))
 
 
 def undecided(booking_ids: Sequence[int]) -> dict[int, list[datetime]]:

@@ -53,9 +53,10 @@ def sentence(booking: Booking) -> str:
         text += " " + _("Not given %(hours)s, which costs nothing.", hours=hours(found.not_given))
     if found.no_data > 60 * len(booking.allocations):
         text += " " + _("No data for %(hours)s.", hours=hours(found.no_data))
-    if found.energy or found.memory:
-        most = {"kwh": f"{found.kwh:.2f}", "memory": f"{found.memory / 1024:.1f}"}
-        text += " " + _("%(kwh)s kWh, at most %(memory)s GiB of memory on one GPU.", **most)
+    if found.energy:
+        text += " " + _("Energy: %(kwh)s kWh.", kwh=f"{found.kwh:.2f}")
+    if found.memory:
+        text += " " + _("At most %(memory)s GiB of memory on one GPU.", memory=f"{found.memory / 1024:.1f}")
     return text
 
 
