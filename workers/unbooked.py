@@ -44,7 +44,7 @@ class Unbooked:
         self._told: set[tuple[str, str]] = set()
         self._news: list[Stray] = []
         self._lock = threading.Lock()
-        self.found = threading.Event()  # set when there are more news
+        self.found = threading.Event()  # set when there are more news, and at last when the sampler ends
 
     @property
     def pending(self) -> bool:

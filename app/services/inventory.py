@@ -232,9 +232,9 @@ def is_away(trouble: str) -> bool:
     return trouble != "" and not trouble.startswith(UNSEEN)
 
 
-def is_lost(host: Host) -> bool:
-    """Whether its agent has said nothing for so long that it is away, or says that it cannot look at the host."""
-    return is_away(host.trouble) or (host.seen_at is not None and clock.now() - host.seen_at > SILENCE)
+def is_lost(host: Host, silence: timedelta = SILENCE) -> bool:
+    """Whether its agent has said nothing for `silence`, or says that it cannot look at the host."""
+    return is_away(host.trouble) or (host.seen_at is not None and clock.now() - host.seen_at >= silence)
 
 
 def saw_agent(host_id: int) -> None:

@@ -14,7 +14,6 @@ from typing import Any
 from sqlalchemy import func, select
 from sqlalchemy.orm import undefer
 
-from app import clock
 from app.errors import InvalidInput, RuleRefused
 from app.extensions import db
 from app.language import gettext as _
@@ -96,7 +95,7 @@ def rooms(silence: timedelta, host_ids: Collection[int] | None = None) -> dict[i
     return {
         host.id: Room(
             host.name,
-            not inventory.is_away(host.trouble) and host.seen_at is not None and clock.now() - host.seen_at < silence,
+            host.seen_at is not None and not inventory.is_lost(host, silence),
             found.get(host.id, (0, 0))[0],
             len(gpus.get(host.id, [])),
             attachments.free_gpus(gpus.get(host.id, []), taken),

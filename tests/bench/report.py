@@ -7,6 +7,7 @@ import os
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from statistics import median
 from typing import Any
 
@@ -104,6 +105,22 @@ def pace() -> float:
     for number in range(10_000_000):
         total += number
     return time.perf_counter() - began
+
+
+def after_sleep(seconds: float) -> float:
+    """How many times the CPU time a bit of work takes after so long a sleep. Above 2 or so, this machine is one whose
+    memory somebody takes away meanwhile (a hypervisor, whose work on it counts as its guest's), and what a program that
+    works now and then takes of a core says more of that than of the program."""
+
+    def work() -> float:
+        began = time.thread_time()
+        for _ in range(50):
+            Path("/proc/self/stat").read_bytes()
+        return time.thread_time() - began
+
+    hot = min(work() for _ in range(20))
+    time.sleep(seconds)
+    return work() / hot
 
 
 def percentile(values: Sequence[float], share: float) -> float:

@@ -25,7 +25,7 @@ from app.extensions import db, transaction
 from app.models import Gpu, UsageMinute
 from app.services.plan import Desired
 from tests.bench.installation import core
-from tests.bench.report import Figure, Report
+from tests.bench.report import Figure, Report, after_sleep
 from tests.drivers.boxes import Box, unique
 from tests.drivers.nvml_stub import Process, Stub, build, whole
 from tests.factories import gpus_of, make_booking, make_host, make_user
@@ -157,7 +157,7 @@ def measure(
         bench = Bench(app, settings, Stub(build(folder), folder / "nvml.state"), instances)
         stack.callback(bench.kernel.close)
         shares = tuple(bench.run(seconds) for _ in range(rounds))
-        idle = tuple(after_sleep() for _ in range(rounds))
+        idle = tuple(after_sleep(EVERY) for _ in range(rounds))
         bench.live(BEGIN - timedelta(hours=1), EVERY / 3600)  # NVML is being started again
         middle, worked = BEGIN, []
         for _ in range(rounds):
@@ -226,22 +226,6 @@ def _card(gpu: Gpu, pids: list[int]) -> object:
 
 def _grown(first: Size, last: Size) -> float:
     return max(0.0, last.own - first.own) + max(0.0, last.child - first.child)
-
-
-def after_sleep() -> float:
-    """How many times the CPU time a bit of work takes after as long a sleep as a sampler's. Above 2 or so, the machine
-    is one whose memory somebody takes away meanwhile (a hypervisor, whose work on it counts as its guest's), and the
-    share of a core as it runs says more of that than of the sampler."""
-
-    def work() -> float:
-        began = time.thread_time()
-        for _ in range(50):
-            Path("/proc/self/stat").read_bytes()
-        return time.thread_time() - began
-
-    hot = min(work() for _ in range(20))
-    time.sleep(EVERY)
-    return work() / hot
 
 
 def resident(pid: int) -> float:

@@ -121,7 +121,7 @@ def test_a_no_show_is_told_what_it_costs(lab: Lab) -> None:
 
 def test_who_does_nothing_is_told_before_and_after_what_that_costs(lab: Lab, app: object) -> None:
     rule(late_hours=24, late_percent=50)
-    lab.host.seen_at = lab.host.pass_at = NOW + 61 * MINUTE
+    lab.host.seen_at = NOW + 61 * MINUTE
     lab.measure(0, 62)
     lab.look(61)
     (told,) = texts(lab.owner)

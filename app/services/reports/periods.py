@@ -70,8 +70,8 @@ def of(choice: Choice, today: date) -> Range:
 
 def before(span: Span, choice: Choice, shown: Range, now: datetime, kept: Kept) -> tuple[Range, Span]:
     """The days before, and of them as long a span as is past of this one, so that a month that has just begun is not
-    compared with a whole one; but where its minutes are gone, as many whole hours, and where its
-    hours are, whole days."""
+    compared with a whole one; but where its minutes are gone, as many whole hours, and where its hours are, whole
+    days."""
     if choice == Choice.CUSTOM:
         days = Range(shown.first - shown.days * A_DAY, shown.first - A_DAY)
     else:
